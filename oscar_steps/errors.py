@@ -1,0 +1,92 @@
+"""Every error of ours, by the audience that has to act on it.
+
+The class says who: a `UserError` is a mistake in what somebody wrote (one sentence and a way out), a `HostError` is the
+farm's or the host's own fault (never blamed on a commit), a `Finding` is a fact about OSCAR that its developers want to
+know. Anything else that is raised is a bug of ours and may show a traceback.
+"""
+
+from __future__ import annotations
+
+
+class FarmError(Exception):
+    """Root of all errors of the farm. `str()` is one sentence; `hint` says how to go on (may be empty)."""
+
+    def __init__(self, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.hint = hint
+
+    def explain(self) -> str:
+        """The sentence and, where there is one, the hint, ready to be printed."""
+        return f"{self.sentence}\n  {self.hint}" if self.hint else self.sentence
+
+
+class UserError(FarmError):
+    """Somebody wrote something wrong: a profile, the matrix, the site, a command line."""
+
+
+class ProfileError(UserError):
+    """A VM or cluster profile that cannot be used. The sentence names file, line and what would be right."""
+
+
+class ConfigError(UserError):
+    """The matrix, the site, an image recipe or an answers file that cannot be used. The sentence names file and line."""
+
+
+class SourceError(UserError):
+    """The revision or repository asked for does not exist."""
+
+
+class HostError(FarmError):
+    """The farm's or the host's own fault: the run's outcome is `infrastructure`; no commit is blamed."""
+
+
+class ToolMissing(HostError):
+    """A program, file or device that the host must have is not there."""
+
+
+class MachineLost(HostError):
+    """A virtual machine's process ended or stopped answering although nobody asked it to."""
+
+
+class ImageBuildFailed(HostError):
+    """The base image could not be built from its recipe."""
+
+
+class StageTimeout(HostError):
+    """A stage of the farm's own took longer than its deadline. The sentence says what it was waiting for."""
+
+
+class Finding(FarmError):
+    """A fact about OSCAR: the run has failed, and this is what its developers are told.
+
+    `oscar_stage` is the installer's own stage (see `oscar_steps.oscar.stages`), `category` one of
+    `oscar_steps.verdict.Category`; `evidence` is a tuple of (file, first line, lines): file relative to the run
+    directory, lines counted from 1.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        hint: str = "",
+        oscar_stage: str = "",
+        category: str = "oscar",
+        evidence: tuple[tuple[str, int, tuple[str, ...]], ...] = (),
+    ) -> None:
+        super().__init__(sentence, hint=hint)
+        self.oscar_stage = oscar_stage
+        self.category = category
+        self.evidence = evidence
+
+
+class InstallerFailed(Finding):
+    """OSCAR's installer said that it failed, or ended without the evidence of a good run."""
+
+
+class InstallerHung(Finding):
+    """OSCAR's installer wrote nothing for too long, or too much without getting on."""
+
+
+class NodeFailed(Finding):
+    """A compute node died, panicked, stopped in its installation, or did not come up from its disk."""

@@ -1,0 +1,89 @@
+"""The job: all that a run needs to know, as one JSON value. The same job gives the same run, on any host.
+
+It carries the *contents* of the image recipe, the cluster profile and the answers, not their names only, so that a
+worker needs no copy of `profiles/` and a run can be repeated from its run directory alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from oscar_steps.errors import ConfigError
+from oscar_steps.matrix import Answers, ImageRecipe
+
+JOB_FILE = "job.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where OSCAR comes from. `url` is reached from the host; `revision` is exact, never 'HEAD'."""
+
+    kind: Literal["svn"] = "svn"
+    url: str = Field(min_length=1)
+    revision: str = Field(min_length=1)
+
+    def __str__(self) -> str:
+        return f"{self.url}@{self.revision}"
+
+
+class Timeouts(_Frozen):
+    """Seconds on the reference host (2 cores, emulated, unloaded); a slower one stretches them by its speed."""
+
+    boot_headnode: float = 300
+    checkout: float = 300
+    install: float = 3600
+    silence: float = 300
+    """The installer may be silent for this long; then it hangs."""
+    node_boot: float = 180
+    """Power-on to the first request of the node's installer."""
+    node_transfer: float = 600
+    """First request to 'imaging complete'."""
+    node_stall: float = 60
+    """A node that is pulling its image may send no byte for this long."""
+    node_reboot: float = 60
+    """'Imaging complete' to the end of the install boot."""
+    node_up: float = 180
+    """Start from disk to the first SSH banner."""
+    extract_logs: float = 180
+    lease: float = 120
+    """A run that nobody watches for this long ends its cluster and itself (not stretched)."""
+
+
+class Job(_Frozen):
+    """What to test and how: see the module's docstring."""
+
+    run_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
+    cell: str
+    source: Source
+    image: ImageRecipe
+    cluster_xml: str
+    answers: Answers
+    boot: Literal["cdrom", "network"] | None = None
+    """How nodes boot the installer; None: as the cluster profile says."""
+    nodes: int | None = Field(default=None, ge=1, le=128)
+    """How many compute nodes; None: as the cluster profile says."""
+    timeouts: Timeouts = Timeouts()
+    log_limit_mib: int = Field(default=64, ge=1)
+    """An installer that writes more than this is flooding its log."""
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        """Read a job. Raises ConfigError with file and field."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: there is no such job file") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+            raise ConfigError(f"{path}: {where}: {first['msg']}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the job as JSON."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

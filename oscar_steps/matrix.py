@@ -1,0 +1,201 @@
+"""What is tested: cells (distribution x version x architecture), read from `profiles/`.
+
+Pure models; nothing here does more than read its own files. `python -m oscar_steps.matrix` prints what the farm
+believes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from oscar_steps.errors import ConfigError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageRecipe(_Frozen):
+    """How the base image of a head node comes to be. `pool` is what goes, with all it depends on, into the local
+    package repository `/tftpboot/distro/NAME` of the head node, so that a run needs no network."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    builder: Literal["mmdebstrap"] = "mmdebstrap"
+    suite: str
+    architecture: str
+    components: tuple[str, ...] = ("main",)
+    packages: tuple[str, ...]
+    pool: tuple[str, ...] = ()
+    disk_mib: int = Field(ge=512)
+    masked_units: tuple[str, ...] = ()
+    initrd_modules: tuple[str, ...] = ()
+    """Kernel modules of the small initrd; none: every module that the kernel may need."""
+    kernel_parameters: tuple[str, ...] = ()
+
+
+class Answers(_Frozen):
+    """What OSCAR's installer is answered, as a cluster definition; the answer files are made from it.
+
+    Field names follow the menus of OSCAR's command line. `selector` holds commands of the package selector, one a line.
+    """
+
+    oscar_home: str = "/opt/oscar"
+    selector: tuple[str, ...] = ()
+    image_name: str = "oscarimage"
+    partition_file: str
+    """Relative to `oscar_home`, or absolute."""
+    ip_assignment: Literal["static", "dhcp", "replicant"] = "static"
+    post_install_action: Literal["reboot", "shutdown"] = "reboot"
+    install_mode: str = "systemimager-rsync"
+    domain: str = "oscardomain"
+    base_name: str = "oscarnode"
+    starting_number: int = 1
+    padding: int = 0
+    head_address: str = "10.0.0.1"
+    first_address: str = "10.0.0.2"
+    netmask: str = "255.255.255.0"
+
+
+class Cell(_Frozen):
+    """One square of the matrix. Its name is OSCAR's own: distribution-version-architecture."""
+
+    distribution: str = Field(pattern=r"^[a-z0-9_]+$")
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?$")
+    architecture: str = Field(pattern=r"^[a-z0-9_]+$")
+    image: str
+    cluster: str
+    answers: str
+    every_commit: bool = False
+    nightly: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.distribution}-{self.version}-{self.architecture}"
+
+
+class Matrix(_Frozen):
+    """All cells, with what they refer to, checked: nothing is named that does not exist."""
+
+    directory: Path
+    cells: tuple[Cell, ...]
+
+    def cell(self, name: str) -> Cell:
+        """The cell called `name`. Raises ConfigError, naming those there are."""
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        there_are = ", ".join(cell.name for cell in self.cells) or "none"
+        raise ConfigError(f"there is no cell '{name}' in {self.directory / 'matrix.toml'}; there are: {there_are}")
+
+    def image(self, cell: Cell) -> ImageRecipe:
+        return _load(ImageRecipe, self.directory / "images" / f"{cell.image}.toml")
+
+    def answers(self, cell: Cell) -> Answers:
+        return _load(Answers, self.directory / "answers" / f"{cell.answers}.toml")
+
+    def cluster_xml(self, cell: Cell) -> str:
+        return (self.directory / "clusters" / f"{cell.cluster}.xml").read_text(encoding="utf-8")
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> int:
+    """Where `location` (as pydantic gives it) stands in a TOML text: the nth table header, then the key below it."""
+    lines = text.splitlines()
+    start = 0
+    for part, index in zip(location, (*location[1:], None), strict=True):
+        if isinstance(part, str) and isinstance(index, int):
+            headers = [n for n, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{re.escape(part)}\s*\]\]", line)]
+            start = headers[index] if index < len(headers) else start
+        elif isinstance(part, str):
+            for n in range(start, len(lines)):
+                if re.match(rf"\s*(\[\s*)?{re.escape(part)}\s*[=\]]", lines[n]):
+                    start = n
+                    break
+    return start + 1
+
+
+def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Text and value of a TOML file. Raises ConfigError, with the line, where it is missing or malformed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) -> _Model:
+    """`value`, read from `text`, as `model`. Raises ConfigError: file, line, what is wrong and what would be right."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigError(f"{path}:{_line_of(text, first['loc'])}: {key}: {what}") from None
+
+
+def _load(model: type[_Model], path: Path) -> _Model:
+    return validate(model, path, *load_toml(path))
+
+
+class _MatrixFile(_Frozen):
+    cell: tuple[Cell, ...] = Field(min_length=1)
+
+
+def load_matrix(directory: Path) -> Matrix:
+    """Read `matrix.toml` in `directory` (the `profiles/` folder) and check all that it refers to.
+
+    Raises ConfigError, with file and line, at the first thing that does not exist or appears twice.
+    """
+    path = directory / "matrix.toml"
+    text, value = load_toml(path)
+    cells = validate(_MatrixFile, path, text, value).cell
+    for index, cell in enumerate(cells):
+        if cell.name in {other.name for other in cells[:index]}:
+            raise ConfigError(f"{path}:{_line_of(text, ('cell', index))}: the cell {cell.name} is there twice")
+        for key, folder, suffix in (
+            ("image", "images", "toml"),
+            ("cluster", "clusters", "xml"),
+            ("answers", "answers", "toml"),
+        ):
+            wanted = directory / folder / f"{getattr(cell, key)}.{suffix}"
+            if not wanted.is_file():
+                there_are = ", ".join(sorted(p.stem for p in wanted.parent.glob(f"*.{suffix}"))) or "none"
+                raise ConfigError(
+                    f"{path}:{_line_of(text, ('cell', index, key))}: {key} '{getattr(cell, key)}' does not exist "
+                    f"({wanted} is missing); there are: {there_are}"
+                )
+    return Matrix(directory=directory, cells=cells)
+
+
+def default_profiles() -> Path:
+    """The `profiles/` folder beside the package in a checkout."""
+    return Path(__file__).resolve().parent.parent / "profiles"
+
+
+def main() -> int:
+    """Print the matrix."""
+    try:
+        matrix = load_matrix(Path(sys.argv[1]) if len(sys.argv) > 1 else default_profiles())
+    except ConfigError as error:
+        print(error.explain(), file=sys.stderr)
+        return 64
+    for cell in matrix.cells:
+        when = ", ".join(word for word, on in (("every commit", cell.every_commit), ("nightly", cell.nightly)) if on)
+        print(f"{cell.name}: image {cell.image}, cluster {cell.cluster}, answers {cell.answers} ({when or 'by hand'})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

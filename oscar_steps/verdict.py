@@ -1,0 +1,147 @@
+"""The verdict of a run, and the words that master and driver share: stages, outcomes, exit statuses.
+
+Mail, web pages and exit statuses are drawn from `verdict.json` alone, never from scraping a log a second time.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+VERDICT_FILE = "verdict.json"
+MAX_EVIDENCE_LINES = 40
+
+
+class Stage(StrEnum):
+    """The stages of a run, in order: the mission's nine steps, with the image made first and the cluster ended last."""
+
+    CREATE_IMAGE = "create-image"
+    BOOT_HEADNODE = "boot-headnode"
+    CHECKOUT = "checkout"
+    START_INSTALL = "start-install"
+    BOOT_NODES = "boot-nodes"
+    WAIT_NODES = "wait-nodes"
+    FINALIZE = "finalize"
+    EXTRACT_LOGS = "extract-logs"
+    TEARDOWN = "teardown"
+
+    @property
+    def always_runs(self) -> bool:
+        """Whether the stage runs although an earlier one failed."""
+        return self in (Stage.EXTRACT_LOGS, Stage.TEARDOWN)
+
+
+class Outcome(StrEnum):
+    """How a run ended. Only `failed` is OSCAR's doing."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INFRASTRUCTURE = "infrastructure"
+    CANCELLED = "cancelled"
+
+
+class StageResult(StrEnum):
+    """How one stage ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INFRASTRUCTURE = "infrastructure"
+    CANCELLED = "cancelled"
+    NOT_REACHED = "not-reached"
+
+
+class Category(StrEnum):
+    """Whose fault it is. Only `oscar` is blamed on a commit."""
+
+    NONE = ""
+    OSCAR = "oscar"
+    ANSWERS = "answers"
+    FARM = "farm"
+    HOST = "host"
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of `oscar-testdriver`: few and fixed, each mapped on purpose by the master.
+
+    Anything else is a bug of the farm's. None is 1 or 2, which a Python traceback and a usage error would give.
+    """
+
+    PASSED = 0
+    FAILED = 10
+    INFRASTRUCTURE = 20
+    CANCELLED = 30
+    NOT_REACHED = 40
+    USAGE = 64
+
+    @classmethod
+    def of(cls, result: StageResult | Outcome) -> ExitStatus:
+        """The exit status that tells `result` to whoever started us."""
+        return cls[result.name]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Evidence(_Frozen):
+    """Lines of a file of the run directory that show what happened; `first_line` counts from 1."""
+
+    file: str
+    first_line: int
+    lines: tuple[str, ...]
+
+    @property
+    def last_line(self) -> int:
+        return self.first_line + max(len(self.lines), 1) - 1
+
+
+class NodeReport(_Frozen):
+    """What became of one compute node: its last state, since when (seconds into the run), and every earlier state."""
+
+    name: str
+    state: str
+    since: float
+    history: tuple[tuple[str, float], ...] = ()
+    note: str = ""
+
+
+class StageReport(_Frozen):
+    """How one stage ended and how long it took (wall seconds)."""
+
+    stage: Stage
+    result: StageResult
+    seconds: float = 0.0
+
+
+class Verdict(_Frozen):
+    """All that is told about a run. One sentence that a developer understands comes first."""
+
+    run_id: str
+    cell: str
+    source: str
+    revision: str
+    outcome: Outcome
+    sentence: str
+    hint: str = ""
+    stage: Stage | None = None
+    oscar_stage: str = ""
+    category: Category = Category.NONE
+    evidence: tuple[Evidence, ...] = ()
+    nodes: tuple[NodeReport, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    seconds: float = 0.0
+    replay: str = ""
+
+    @classmethod
+    def load(cls, run_directory: Path) -> Verdict:
+        """Read the verdict of a run. Raises FileNotFoundError where the run has none (yet)."""
+        return cls.model_validate_json((run_directory / VERDICT_FILE).read_bytes())
+
+    def save(self, run_directory: Path) -> None:
+        """Write `verdict.json` in one step, so that nobody ever reads half of it."""
+        path = run_directory / VERDICT_FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)

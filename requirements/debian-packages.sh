@@ -1,0 +1,39 @@
+#!/bin/sh
+# Install the Debian packages of debian-packages.txt that are missing. usage: debian-packages.sh PYTHON
+# Asks apt nothing, and needs no root, when all of them are there.
+set -eu
+python=$1
+list=$(dirname "$0")/debian-packages.txt
+
+wanted=$(sed 's/#.*//' "$list")
+# Debian's Python comes without ensurepip, which a virtual environment needs.
+"$python" -c 'import ensurepip, venv' 2>/dev/null || wanted="$wanted python3-venv"
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "setup: this is not Debian (no dpkg and apt); install the counterparts of the packages in $list, then run 'make setup DEBIAN=no'" >&2
+    exit 1
+fi
+missing=
+for package in $wanted; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=absent
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "setup: Debian packages are missing and only root can install them; as root: apt-get install$missing" >&2
+    exit 1
+fi
+echo "setup: installing Debian packages:$missing"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() { apt-get install --yes --quiet --no-install-recommends $missing </dev/null >"$log" 2>&1; }
+# Package lists that are missing or out of date make the first try fail; no other reason to fetch them each time.
+if ! install; then
+    if ! apt-get update --quiet >"$log" 2>&1 || ! install; then
+        tail -n 20 "$log" >&2
+        echo "setup: apt-get could not install:$missing (its last lines are above)" >&2
+        exit 1
+    fi
+fi
