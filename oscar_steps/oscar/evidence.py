@@ -1,0 +1,188 @@
+"""What a good run says: for each stage the line that starts it and the lines without which it has not passed.
+
+OSCAR's exit status proves little (a failed image, no DHCP, failed tests all end with 0), so a run is judged by these.
+This is the installer of 2007 and of every version with the same markers; another era gets a table of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from oscar_steps.oscar.stages import InstallStage
+
+
+class MarkKind(Enum):
+    """How a line stands in the log."""
+
+    SECTION = "section"
+    SUBSECTION = "subsection"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line to look for; the pattern has to match the whole text."""
+
+    kind: MarkKind
+    pattern: re.Pattern[str]
+
+    def match(self, kind: MarkKind, text: str) -> re.Match[str] | None:
+        return self.pattern.fullmatch(text) if kind is self.kind else None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A line that a good run has. `count`: so many with a different first group. `missing` follows the failure's colon.
+
+    With the `closing` line the stage says that it is through: whatever is missing then will not come any more.
+    """
+
+    mark: Mark
+    missing: str
+    count: int = 1
+    closing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StageRule:
+    """How a stage begins and passes. One with no evidence of its own has passed when a later one begins."""
+
+    stage: InstallStage
+    starts: tuple[Mark, ...]
+    evidence: tuple[Evidence, ...] = ()
+
+
+def _section(pattern: str) -> Mark:
+    return Mark(MarkKind.SECTION, re.compile(pattern))
+
+
+def _sub(pattern: str) -> Mark:
+    return Mark(MarkKind.SUBSECTION, re.compile(pattern))
+
+
+def _plain(pattern: str) -> Mark:
+    return Mark(MarkKind.PLAIN, re.compile(pattern))
+
+
+def _says(mark: Mark, words: str) -> Evidence:
+    return Evidence(mark, f"it never said '{words}'", closing=True)
+
+
+def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Evidence, ...]:
+    built = Evidence(
+        _sub(r"Step \d+: Successfully built AutoInstall CD"),
+        "the CD that the nodes boot from was not made (it never said 'Successfully built AutoInstall CD')",
+    )
+    pxe = Evidence(
+        _sub(r"Step \d+: Successfully setup network boot"),
+        "booting over the network was not set up (it never said 'Successfully setup network boot')",
+    )
+    return (
+        Evidence(
+            _sub(r"Step \d+: Successfully enabled installation mode: \S+"),
+            "the installation mode was not enabled (it never said 'Successfully enabled installation mode')",
+        ),
+        Evidence(
+            _sub(r"Assigning MAC: \S+ to client: (\S+)"),
+            f"not every one of the {expected_nodes} nodes got its MAC address ('Assigning MAC')",
+            count=expected_nodes,
+        ),
+        Evidence(
+            _sub(r"Step \d+: Successfully ran command"),
+            "the DHCP server was not configured (mkdhcpconf failed without a word)",
+        ),
+        Evidence(
+            _sub(r"Step \d+: Successfully restarted dhcpd service"),
+            "the DHCP server was not restarted (it fails without a word)",
+        ),
+        built if boot == "cdrom" else pxe,
+        _says(_sub(r"Step \d+: Completed successfully"), "Step 6: Completed successfully"),
+    )
+
+
+def stage_rules(*, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str) -> tuple[StageRule, ...]:
+    """The rules of a run with `expected_nodes` nodes and the image `image_name`, in the order of the stages."""
+    image = re.escape(image_name)
+    # Whether wizard_prep's own section is in the log depends on the version; the line that runs it always is.
+    prep = r'Running: "cd \S+ && \./wizard_prep"'
+    return (
+        StageRule(
+            InstallStage.PREFLIGHT,
+            (_plain(r"Checking your system\.\.\..*"),),
+            (_says(_plain("System checked"), "System checked"),),
+        ),
+        StageRule(
+            InstallStage.PLATFORM,
+            (_section(r"Running OSCAR install_cluster script\b.*"),),
+            (Evidence(_sub(prep), "it never came to run wizard_prep"),),
+        ),
+        StageRule(
+            InstallStage.WIZARD_PREP,
+            (_sub(prep), _section(r"Running OSCAR wizard_prep script\b.*")),
+            (_says(_sub("Successfully ran wizard_prep"), "Successfully ran wizard_prep"),),
+        ),
+        StageRule(InstallStage.SELECT, (_sub(r"Running command: (?:\S*/)?(?:selector_cli|oscar-selector)\b.*"),)),
+        StageRule(InstallStage.CONFIGURE, (_section(r"Beginning the OSCAR Configurator\b.*"),)),
+        StageRule(
+            InstallStage.SERVER,
+            (_section("Installing OSCAR Server Packages"),),
+            (_says(_section("Packages Successfully Installed"), "Packages Successfully Installed"),),
+        ),
+        StageRule(
+            InstallStage.IMAGE,
+            (_sub(r"Running command: (?:\S*/)?build_oscar_image_cli\b.*"),),
+            (_says(_sub(f'Successfully created image "{image}"'), f'Successfully created image "{image_name}"'),),
+        ),
+        StageRule(
+            InstallStage.DEFINE,
+            (_sub(r"Running command: (?:\S*/)?define_oscar_clients_cli\b.*"),),
+            (_says(_sub("Completed successfully"), "Completed successfully"),),
+        ),
+        StageRule(
+            InstallStage.NETWORK,
+            (_section(r"Running step \d+ of the OSCAR wizard: Setup networking"),),
+            _network(expected_nodes, boot),
+        ),
+        StageRule(
+            InstallStage.BARRIER,
+            (_sub(r'Running script "(.+)"'),),
+            (_says(_sub(r"Script successful\.\s+Continuing\.\.\."), "Script successful.  Continuing..."),),
+        ),
+        StageRule(
+            InstallStage.COMPLETE,
+            (_section("Complete Cluster Setup"),),
+            (
+                _says(
+                    _sub("Successfully completed the cluster install"),
+                    "Successfully completed the cluster install",
+                ),
+            ),
+        ),
+        StageRule(
+            InstallStage.TEST,
+            (_section("Test Cluster Setup"),),
+            (
+                Evidence(
+                    _plain(r".+\[(?:PASSED|PASS)\].*"),
+                    "not one test told its result",
+                ),
+                _says(
+                    _sub(r"Step \d+ - Successfully tested the cluster setup"),
+                    "Step 8 - Successfully tested the cluster setup",
+                ),
+            ),
+        ),
+        StageRule(
+            InstallStage.DONE,
+            (_sub("Successfully ran oscar_wizard"),),
+            (
+                _says(
+                    _sub("Successfully ran OSCAR install_cluster script"),
+                    "Successfully ran OSCAR install_cluster script",
+                ),
+            ),
+        ),
+    )

@@ -1,0 +1,362 @@
+"""OSCAR's installer, followed line by line on its terminal: which stage is it in, and can the run still be good?
+
+A run is good only if every stage said what a good run says. When it is not, the culprit is the earliest stage without
+its evidence, never the step that the last error names: OSCAR goes on after a failed image build, and then complains
+about the nodes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from oscar_steps.oscar import hook
+from oscar_steps.oscar.evidence import Evidence, MarkKind, StageRule, stage_rules
+from oscar_steps.oscar.failure import FAILED, MAX_LINES, Cause, Failure
+from oscar_steps.oscar.signatures import Weight, match, match_loop
+from oscar_steps.oscar.stages import InstallStage
+from oscar_steps.oscar.terminal import CheckResult, check_result, clean, die_line, is_noise, is_rule
+
+_REMEMBERED = 1000
+_CONTEXT = 3
+_PROGRAMS = ("install_cluster", "main_cli")
+
+
+class EventKind(StrEnum):
+    """What a line of the log means for the run."""
+
+    STAGE_STARTED = "stage-started"
+    STAGE_PASSED = "stage-passed"
+    CERTAIN_FAILURE = "certain-failure"
+    BARRIER_REACHED = "barrier-reached"
+    BARRIER_WAITING = "barrier-waiting"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """Something that the log told. `line` counts from 1; `failure` is there when the kind is a certain failure."""
+
+    kind: EventKind
+    stage: InstallStage
+    line: int
+    text: str
+    failure: Failure | None = None
+
+
+class InstallLog:
+    """The state of one installation, as far as its terminal tells. Feed it whole lines, in order, each exactly once.
+
+    The first certain failure stays the failure of the run: whatever comes after it is its consequence.
+    """
+
+    def __init__(self, *, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str) -> None:
+        self.stage = InstallStage.PREFLIGHT
+        self.failure: Failure | None = None
+        self.lines = 0
+        self._image = image_name
+        self._rules = {
+            rule.stage: rule for rule in stage_rules(expected_nodes=expected_nodes, boot=boot, image_name=image_name)
+        }
+        self._started: set[InstallStage] = set()
+        self._passed: set[InstallStage] = set()
+        self._seen: dict[Evidence, set[str]] = {}
+        self._causes: list[Cause] = []
+        self._spoiled: Failure | None = None
+        self._bad_checks: list[tuple[int, CheckResult]] = []
+        self._noted: set[str] = set()
+        self._recent: deque[tuple[int, str]] = deque(maxlen=_REMEMBERED)
+        self._title: tuple[int, str] | None = None
+        self._after_rule = False
+        self._dull: set[str] = set()
+        self._events: list[LogEvent] = []
+
+    @property
+    def culprit(self) -> InstallStage | None:
+        """The earliest stage that has not passed; None when all have."""
+        for stage in InstallStage:
+            if stage not in self._passed and not (stage.optional and stage not in self._started):
+                return stage
+        return None
+
+    @property
+    def passed(self) -> frozenset[InstallStage]:
+        """The stages that have all their evidence."""
+        return frozenset(self._passed)
+
+    def feed(self, line: str) -> tuple[LogEvent, ...]:
+        """Take the next line of the terminal capture; what it tells, mostly nothing."""
+        self.lines += 1
+        self._events = []
+        text = clean(line)
+        self._recent.append((self.lines, text))
+        title, self._title = self._title, None
+        after_rule, self._after_rule = self._after_rule, False
+        if is_rule(text):
+            if title:
+                self._observe(title[0], MarkKind.SECTION, title[1].removeprefix("== "), title[1])
+            else:
+                self._after_rule = True
+            return tuple(self._events)
+        if title:  # It looked like a section's title, but no rule came after it.
+            self._observe(title[0], MarkKind.PLAIN, title[1], title[1])
+        if after_rule and text.startswith("== "):
+            self._title = (self.lines, text)
+        elif text.startswith("--> "):
+            self._observe(self.lines, MarkKind.SUBSECTION, text.removeprefix("--> "), text)
+        elif text and text not in self._dull and not is_noise(text):
+            self._observe_plain(text)
+        return tuple(self._events)
+
+    def conclude(self, exit_status: int | None) -> Failure | None:
+        """The verdict on the whole log, once the installer has ended. None: a good run, and nothing less.
+
+        `exit_status` is None when nobody knows it; then the run is not good either.
+        """
+        if self.failure is not None:
+            return self._all_checks(self.failure)
+        culprit = self.culprit
+        if culprit is not None:
+            if not self.lines:
+                return self._fail(culprit, 0, f"it ended{_with_status(exit_status)} without a word")
+            why = f"it ended{_with_status(exit_status)} while {culprit.doing}; {self._missing(culprit)}"
+            return self._fail(culprit, self.lines, why)
+        if self._spoiled is not None:
+            return self._spoiled
+        if exit_status != 0:
+            why = f"it said that it was successful, and yet it ended{_with_status(exit_status)}"
+            return self._fail(InstallStage.DONE, self.lines, why)
+        return None
+
+    def hung(self, silent_seconds: float) -> Failure:
+        """The failure of an installer that has written nothing for `silent_seconds`."""
+        words = f"OSCAR's installer has been silent for {silent_seconds:.0f} s"
+        return self.failure or self._stuck(words)
+
+    def flooded(self, size: int) -> Failure:
+        """The failure of an installer that has written `size` bytes without getting on."""
+        words = f"OSCAR's installer has written {size / 2**20:.0f} MiB into its log without coming to an end"
+        return self.failure or self._stuck(words, repeated=True)
+
+    # -- one line ------------------------------------------------------------------------------------------------------
+
+    def _observe(self, number: int, kind: MarkKind, text: str, line: str) -> None:
+        self._take_evidence(number, kind, text)
+        rule = self._starting(kind, text)
+        if rule is not None:
+            self._start(rule, number, text)
+            self._take_evidence(number, kind, text)
+        if line == hook.WAITING and self.stage is InstallStage.BARRIER:
+            self._emit(EventKind.BARRIER_WAITING, number, line)
+        if self.stage is InstallStage.TEST and (result := check_result(line)) is not None:
+            self._take_check(number, result)
+            return
+        if rule is None:
+            self._take_signature(number, line)
+
+    def _observe_plain(self, text: str) -> None:
+        causes = len(self._causes)
+        self._observe(self.lines, MarkKind.PLAIN, text, text)
+        # A flood repeats a few lines a million times: what told nothing as things stand will tell nothing again.
+        if not self._events and causes == len(self._causes) and len(self._dull) < _REMEMBERED:
+            self._dull.add(text)
+
+    def _take_evidence(self, number: int, kind: MarkKind, text: str) -> None:
+        if self.stage not in self._started or self.stage in self._passed:
+            return
+        evidence = self._rules[self.stage].evidence
+        closing = False
+        for item in evidence:
+            if found := item.mark.match(kind, text):
+                self._seen.setdefault(item, set()).add(found.group(1) if found.re.groups else "")
+                closing = closing or item.closing
+        if not evidence or not all(self._has(item) for item in evidence):
+            if closing:
+                self._certain(self.stage, number, f"{self._missing(self.stage)}, and yet it said '{text}'")
+        elif not (self.stage is InstallStage.TEST and self._bad_checks):
+            self._pass(self.stage, number, text)
+
+    def _starting(self, kind: MarkKind, text: str) -> StageRule | None:
+        """The rule of the stage that begins with this line; never one that has begun before, or lies behind."""
+        for stage, rule in self._rules.items():
+            if stage in self._started or stage.position < self.stage.position:
+                continue
+            if any(mark.match(kind, text) for mark in rule.starts):
+                return rule
+        return None
+
+    def _start(self, rule: StageRule, number: int, text: str) -> None:
+        for stage in InstallStage:
+            if stage.position >= rule.stage.position:
+                break
+            if stage in self._passed or (stage.optional and stage not in self._started):
+                continue
+            if stage in self._started and not self._rules[stage].evidence:
+                self._pass(stage, number, text)
+                continue
+            missing = self._missing(stage)
+            self._certain(stage, number, f"{missing}, {_going_on(rule.stage)}", went_on=rule.stage)
+        self.stage = rule.stage
+        self._dull.clear()
+        self._started.add(rule.stage)
+        self._emit(EventKind.STAGE_STARTED, number, text)
+        if rule.stage is InstallStage.BARRIER:
+            self._emit(EventKind.BARRIER_REACHED, number, text.partition('"')[2].rstrip('"'))
+
+    def _pass(self, stage: InstallStage, number: int, text: str) -> None:
+        self._passed.add(stage)
+        self._causes.clear()
+        self._dull.clear()
+        self._events.append(LogEvent(EventKind.STAGE_PASSED, stage, number, text))
+
+    def _take_check(self, number: int, result: CheckResult) -> None:
+        if result.verdict == "passed":
+            return
+        self._bad_checks.append((number, result))
+        self._certain(InstallStage.TEST, number, str(result))
+
+    def _take_signature(self, number: int, line: str) -> None:
+        stage = self.culprit or InstallStage.DONE
+        signature = match(line, stage)
+        if signature is None:
+            self._take_die_line(number, line, stage)
+            return
+        clause, hint = signature.explain(line)
+        cause = Cause(number, clause, hint, signature.blame, signature.group.value, signature.detail)
+        if signature.weight is Weight.CERTAIN:
+            self._certain(stage, number, clause, cause=cause)
+            return
+        self._remember(cause)
+        if signature.weight is Weight.SPOILS and self._spoiled is None:
+            self._spoiled = self._fail(stage, number, clause, cause=cause)
+        if signature.id not in self._noted:
+            self._noted.add(signature.id)
+            self._emit(EventKind.NOTE, number, clause or line.strip())
+
+    def _take_die_line(self, number: int, line: str, stage: InstallStage) -> None:
+        died = die_line(line)
+        if died is None:
+            return
+        where = f"{died.file} line {died.line}"
+        clause = f"{died.text} ({where})" if died.text else f"an error without a text ({where})"
+        cause = Cause(number, clause, "", "oscar", "", 0 if died.text else -1)
+        # A warning looks like a death. The two programs that hold the run do not warn, the others may have done.
+        if died.text and died.file.rpartition("/")[2] in _PROGRAMS:
+            self._certain(stage, number, clause, cause=cause)
+        else:
+            self._remember(cause)
+
+    def _remember(self, cause: Cause) -> None:
+        # A flood repeats itself: what was said before explains no more the second time.
+        if len(self._causes) < _REMEMBERED and all(cause.clause != known.clause for known in self._causes[-5:]):
+            self._causes.append(cause)
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    def _emit(self, kind: EventKind, number: int, text: str) -> None:
+        self._events.append(LogEvent(kind, self.stage, number, text))
+
+    def _has(self, item: Evidence) -> bool:
+        return len(self._seen.get(item, ())) >= item.count
+
+    def _missing(self, stage: InstallStage) -> str:
+        """What the stage has not said, as a clause."""
+        if stage not in self._started:
+            return "it never got so far"
+        missing = next((item.missing for item in self._rules[stage].evidence if not self._has(item)), "")
+        return missing or f"it never came beyond {stage.doing}"
+
+    def _certain(
+        self,
+        stage: InstallStage,
+        number: int,
+        why: str,
+        *,
+        cause: Cause | None = None,
+        went_on: InstallStage | None = None,
+    ) -> None:
+        if self.failure is not None:
+            return
+        self.failure = self._fail(stage, number, why, cause=cause, went_on=went_on)
+        self._events.append(LogEvent(EventKind.CERTAIN_FAILURE, stage, number, self.failure.sentence, self.failure))
+
+    def _fail(
+        self,
+        stage: InstallStage,
+        number: int,
+        why: str,
+        *,
+        cause: Cause | None = None,
+        went_on: InstallStage | None = None,
+    ) -> Failure:
+        """The failure that line `number` shows: told by the cause that explains most, else by `why`."""
+        causes = [*self._causes, *([cause] if cause is not None else [])]
+        best = max((c for c in causes if c.clause), key=lambda c: (c.detail, -c.number), default=None)
+        explained = best is not None and (best.detail > 0 or not why or best.clause == why)
+        told = best.clause if best is not None and explained else why or "it gave no reason"
+        if best is not None and not explained:
+            told += f"; before that it said: {best.clause}"
+        if explained and went_on is not None:
+            told += f", {_going_on(went_on)}"
+        first, lines = self._evidence(best.number if best is not None else number, number)
+        return Failure(
+            stage=stage,
+            sentence=f"{FAILED[stage].format(image=self._image)}: {told}",
+            category=best.category if best is not None and explained else "oscar",
+            group=best.group if best is not None and explained else "",
+            hint=next((c.hint for c in (best, cause) if c is not None and c.hint), ""),
+            lines=lines,
+            first_line=first,
+        )
+
+    def _evidence(self, cause: int, end: int) -> tuple[int, tuple[str, ...]]:
+        """The lines from just before `cause` to `end`, or around `cause` when `end` is too far away."""
+        first = max(cause - _CONTEXT, 1)
+        last = end if end - first < MAX_LINES else min(first + MAX_LINES - 1, end)
+        chosen = [(number, text) for number, text in self._recent if first <= number <= last]
+        return (chosen[0][0], tuple(text for _, text in chosen)) if chosen else (0, ())
+
+    def _all_checks(self, failure: Failure) -> Failure:
+        """The failure with every failed test in it, when tests are what failed."""
+        if failure.stage is not InstallStage.TEST or len(self._bad_checks) < 2:
+            return failure
+        told = [str(result) for _, result in self._bad_checks]
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        first, lines = self._evidence(self._bad_checks[0][0], self._bad_checks[-1][0])
+        sentence = f"{FAILED[InstallStage.TEST]}: {', '.join(told[:3])}{more}"
+        return replace(failure, sentence=sentence, first_line=first, lines=lines)
+
+    def _stuck(self, words: str, *, repeated: bool = False) -> Failure:
+        stage = self.culprit or InstallStage.DONE
+        tail = [(number, text) for number, text in self._recent if text.strip()][-MAX_LINES:]
+        texts = tuple(text for _, text in tail)
+        # In silence only the last line tells where it stands; in a flood all of its lines do.
+        loop = match_loop(texts if repeated else texts[-1:], stage)
+        sentence = f"{words} while {stage.doing}"
+        if loop is not None:
+            sentence += f": {loop.sentence}"
+        elif texts:
+            line = Counter(texts).most_common(1)[0][0] if repeated else texts[-1]
+            sentence += f"; it {'repeats' if repeated else 'last said'} '{line.strip()[:200]}'"
+        first, lines = self._evidence(max(self.lines - 15, 1), self.lines)
+        return Failure(
+            stage=stage,
+            sentence=sentence,
+            category=loop.blame if loop is not None else "oscar",
+            hint=loop.hint if loop is not None else "",
+            lines=lines,
+            first_line=first,
+        )
+
+
+def _with_status(exit_status: int | None) -> str:
+    return "" if exit_status is None else f" with status {exit_status}"
+
+
+def _going_on(stage: InstallStage) -> str:
+    # What comes before the end is printed only when the command line has ended with status 0.
+    if stage is InstallStage.DONE:
+        return "and yet its command line ended with status 0"
+    return f"and yet OSCAR went on with {stage.doing}"

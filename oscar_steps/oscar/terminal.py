@@ -1,0 +1,94 @@
+"""The installer's terminal, line by line: noise stripped, sections and test results recognised.
+
+Facts: OSCAR's logger frames a section title with two rules of `=` (77 of them in 2007, 80 later) and marks a subsection
+with `--> `. Progress bars, cursor movements and colours are in the capture as well.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_LINE = 4000
+"""Characters of a line that are looked at: a flood may come without line ends."""
+
+_OVERWRITE = re.compile(r"\x1b\[1G|\r")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PROGRESS = re.compile(r"^\s*\d{1,3} % \[[= ]*\]")
+_NOISE = re.compile(
+    r"^(?:Use of uninitialized value\b|Argument \".*\" isn't numeric|stty: |.*Inappropriate ioctl for device$)"
+)
+_RULE = re.compile(r"={60,}")
+_DIE = re.compile(r"(?P<text>.*) at (?P<file>\S+) line (?P<line>\d+)(?:, <\w+> (?:line|chunk) \d+)?\.")
+_RESULT = re.compile(r"(?P<words>.*)\[\s*(?P<verdict>PASSED|FAILED|SKIPPED)\s*\]\s*")
+_APITEST = re.compile(
+    r"\[\s*(?P<verdict>PASS|FAIL|FAILDEP|TIMEDOUT)\s*\]\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<name>.+?)\s*"
+)
+
+
+def clean(line: str) -> str:
+    """`line` as a person would have seen it: without overwritten text, colours, backspaces and progress bars."""
+    text = line[:MAX_LINE].rstrip("\r\n")
+    if "\x1b" in text or "\r" in text:
+        text = next((part for part in reversed(_OVERWRITE.split(text)) if part.strip()), "")
+        text = _ANSI.sub("", text)
+    if "\b" in text:
+        text = text.replace("\b", "")
+    return _PROGRESS.sub("", text) if " % [" in text else text
+
+
+def is_rule(text: str) -> bool:
+    """Whether a cleaned line is one of the two rules that frame a section's title."""
+    return _RULE.fullmatch(text) is not None
+
+
+def is_noise(text: str) -> bool:
+    """Whether a cleaned line is one of those that good runs are full of (Perl warnings, stty without a terminal)."""
+    return _NOISE.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class DieLine:
+    """What Perl's `die`, `warn`, `croak` or `carp` wrote: they look alike. `text` may be empty, and often is."""
+
+    text: str
+    file: str
+    line: int
+
+
+def die_line(text: str) -> DieLine | None:
+    """The die line that the cleaned line is, if it is one."""
+    if not (match := _DIE.fullmatch(text)):
+        return None
+    return DieLine(match["text"].strip(), match["file"], int(match["line"]))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One result line of OSCAR's cluster test. Labels are cut to a column's width: compare beginnings only."""
+
+    label: str
+    status: str
+    verdict: Literal["passed", "failed", "skipped"]
+
+    def __str__(self) -> str:
+        return f"'{self.label}' {self.verdict}" + (f" ({self.status})" if self.status else "")
+
+
+def check_result(text: str) -> CheckResult | None:
+    """The result that a cleaned line of the test stage tells (`testprint` and apitest); None for other lines."""
+    if match := _RESULT.fullmatch(text):
+        words = match["words"]
+        width = (len(words) - 1) // 2  # two columns of one width, cut or filled, and a blank between them
+        label, status = words[:width].strip(), words[width + 1 :].strip()
+        if not label or (len(words) > width and words[width : width + 1] != " "):
+            label, status = words.strip(), ""
+        verdict: Literal["passed", "failed", "skipped"] = "passed"
+        if match["verdict"] != "PASSED":
+            verdict = "failed" if match["verdict"] == "FAILED" else "skipped"
+        return CheckResult(label, status, verdict)
+    if match := _APITEST.fullmatch(text):
+        status = "" if match["verdict"] in ("PASS", "FAIL") else match["verdict"]
+        return CheckResult(match["name"], status, "passed" if match["verdict"] == "PASS" else "failed")
+    return None
