@@ -1,0 +1,178 @@
+"""Which accelerator works on this host, found by trying.
+
+`/dev/kvm` may be there, open, and answer, and guests hang all the same; a boot sector would run even then. Only booting
+a kernel tells: without an initrd it panics, `panic=-1` reboots at once and `-no-reboot` ends QEMU with status 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.v3m import ledger
+
+QEMU = "qemu-system-x86_64"
+REFERENCE_SECONDS = 2.0
+"""What the probe takes emulated on the reference host (2 cores, unloaded)."""
+KVM_LIMIT = 10.0
+TCG_LIMIT = 60.0
+
+AcceleratorName = Literal["kvm", "tcg"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """The accelerator to use. `reason`: how it was found, for people; `seconds`: how long it took to boot a kernel."""
+
+    name: AcceleratorName
+    reason: str
+    seconds: float
+
+    @property
+    def slowness(self) -> float:
+        """How many times slower than the reference host; never below 1. Deadlines are stretched by it."""
+        return max(1.0, self.seconds / REFERENCE_SECONDS)
+
+    @property
+    def cpu(self) -> str:
+        """QEMU's CPU model. 'max' costs up to a third more than qemu64 when emulated."""
+        return "host" if self.name == "kvm" else "qemu64"
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    works: bool
+    seconds: float
+    saw: str
+
+
+def emulator() -> str:
+    """QEMU's path. Raises ToolMissing."""
+    path = shutil.which(QEMU)
+    if path is None:
+        raise ToolMissing(
+            f"the program {QEMU} is missing", hint="install it: apt-get install qemu-system-x86 qemu-utils"
+        )
+    return path
+
+
+async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accelerator:
+    """KVM where it was seen to boot a kernel, else emulation; kept in `cache_dir` until the host boots again.
+
+    `kernel` None: one of the host's own. Without any, emulation is taken untried. Raises ToolMissing, and HostError
+    when a kernel boots with neither.
+    """
+    kernel = kernel or _host_kernel()
+    if kernel is None:
+        return Accelerator("tcg", "not tried, as there is no kernel to boot: emulation", REFERENCE_SECONDS)
+    key = await _host_key()
+    cache = cache_dir / "accelerator.json"
+    kept = _read_cache(cache, key)
+    if kept is not None:
+        return kept
+    found = await _try(kernel)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"key": key, **asdict(found)}) + "\n", encoding="utf-8")
+    temporary.replace(cache)
+    return found
+
+
+async def _try(kernel: Path) -> Accelerator:
+    if not Path("/dev/kvm").exists():
+        why_not = "there is no /dev/kvm"
+    elif not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        why_not = "/dev/kvm may not be opened by this user"
+    else:
+        kvm = await _probe("kvm", "host", kernel, KVM_LIMIT)
+        if kvm.works:
+            return Accelerator("kvm", f"KVM booted a kernel in {kvm.seconds:.1f} s", kvm.seconds)
+        why_not = f"/dev/kvm is there but does not work: {kvm.saw}"
+    tcg = await _probe("tcg", "qemu64", kernel, TCG_LIMIT)
+    if not tcg.works:
+        raise HostError(
+            f"no kernel boots on this host: {why_not}; emulated: {tcg.saw}",
+            hint=f"the kernel that was tried is {kernel}",
+        )
+    return Accelerator("tcg", f"emulation, as {why_not}; it booted a kernel in {tcg.seconds:.1f} s", tcg.seconds)
+
+
+async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Probe:
+    """Boot `kernel` until it panics. It works only if QEMU ends with 0 *and* the panic stands on the console."""
+    with tempfile.TemporaryDirectory(prefix="v3m-probe-") as directory:
+        console = Path(directory) / "console"
+        arguments = [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-m",
+            "256",
+            "-accel",
+            accelerator,
+        ]
+        arguments += ["-cpu", cpu, "-kernel", str(kernel.resolve()), "-append", "console=ttyS0 panic=-1 quiet"]
+        arguments += ["-serial", "file:console"]
+        begin = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *ledger.owned([emulator(), *arguments]),
+            cwd=directory,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(limit):
+                _, errors = await process.communicate()
+        except TimeoutError:
+            return _Probe(False, limit, f"a kernel did not get through its boot in {limit:.0f} s")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        seconds = time.monotonic() - begin
+        if process.returncode != 0:
+            last = (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            return _Probe(False, seconds, f"QEMU ended with {process.returncode} ({last})")
+        text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
+        return _Probe("Kernel panic" in text, seconds, "QEMU ended but the kernel never ran")
+
+
+def _host_kernel() -> Path | None:
+    """A kernel of the host's that we may read (some distributions let only root)."""
+    kernels = sorted(path for path in Path("/boot").glob("vmlinuz*") if os.access(path, os.R_OK))
+    return kernels[-1] if kernels else None
+
+
+async def _host_key() -> str:
+    """Changes whenever the answer may: another boot of the host, another QEMU, another /dev/kvm."""
+    process = await asyncio.create_subprocess_exec(
+        emulator(), "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    version, _ = await process.communicate()
+    try:
+        status = Path("/dev/kvm").stat()
+        device = f"{status.st_rdev} {os.access('/dev/kvm', os.R_OK | os.W_OK)}"
+    except FileNotFoundError:
+        device = "no /dev/kvm"
+    return f"{ledger.boot_id()} | {version.decode(errors='replace').splitlines()[0]} | {device}"
+
+
+def _read_cache(path: Path, key: str) -> Accelerator | None:
+    """What was found before; None when nothing was, or on another boot, or when the file is not ours to understand."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value["key"] != key:
+            return None
+        return Accelerator(cast(AcceleratorName, str(value["name"])), str(value["reason"]), float(value["seconds"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,71 @@
+"""Disks of virtual machines, by qemu-img: overlays, blank disks, and what a disk looks like from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.v3m.machine import DiskFingerprint
+
+_QCOW2_MAGIC = b"QFI\xfb"
+
+
+async def create_overlay(base: Path, path: Path, size_mib: int | None = None) -> None:
+    """Make `path` a copy-on-write disk on `base` (qcow2 or raw), which is never written; bigger if `size_mib` says so.
+
+    Raises HostError when `path` is there already or cannot be made.
+    """
+    if not base.is_file():
+        raise HostError(f"the base image {base} is not there")
+    size = [] if size_mib is None else [f"{size_mib}M"]
+    await _create(path, ["-b", str(base.resolve()), "-F", image_format(base), str(path), *size])
+
+
+async def create_disk(path: Path, size_mib: int) -> None:
+    """Make a blank disk. Raises HostError when it is there already or cannot be made."""
+    await _create(path, [str(path), f"{size_mib}M"])
+
+
+async def fingerprint(path: Path) -> DiskFingerprint:
+    """What the disk looks like. No machine may be using it."""
+    info = json.loads(await _qemu_img("info", "--output=json", str(path)))
+    with tempfile.TemporaryDirectory(prefix="v3m-disk-") as directory:
+        copy = Path(directory) / "first-mib"  # qemu-img cannot write to a pipe
+        await _qemu_img("dd", "-f", info["format"], "-O", "raw", "bs=1M", "count=1", f"if={path}", f"of={copy}")
+        first_mib = copy.read_bytes()
+    return DiskFingerprint(
+        first_mib_sha256=hashlib.sha256(first_mib).hexdigest(),
+        allocated_bytes=int(info["actual-size"]),
+        bootable=first_mib[510:512] == b"\x55\xaa",
+    )
+
+
+def image_format(path: Path) -> str:
+    """'qcow2' or 'raw', by the file's first bytes. Only for images that we made: a guest could write such bytes."""
+    with path.open("rb") as file:
+        return "qcow2" if file.read(4) == _QCOW2_MAGIC else "raw"
+
+
+async def _create(path: Path, arguments: list[str]) -> None:
+    if path.exists():
+        raise HostError(f"the disk {path} is there already; a run never writes over a disk")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    await _qemu_img("create", "-q", "-f", "qcow2", *arguments)
+
+
+async def _qemu_img(*arguments: str) -> bytes:
+    program = shutil.which("qemu-img")
+    if program is None:
+        raise ToolMissing("the program qemu-img is missing", hint="install it: apt-get install qemu-utils")
+    process = await asyncio.create_subprocess_exec(
+        program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    if process.returncode != 0:
+        raise HostError(f"qemu-img {arguments[0]} failed: {errors.decode(errors='replace').strip()}")
+    return output

@@ -1,0 +1,129 @@
+"""Which QEMU processes a run has started, kept in the run directory, and their lives tied to the run's process.
+
+A process is told by its id *and* its start time: an id is given to somebody else after a while, and a VM that is not
+ours is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from oscar_steps.errors import ToolMissing
+
+LEDGER_FILE = "vms.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One process. `started` is in clock ticks since the host's boot, `boot_id` tells which boot that was."""
+
+    name: str
+    pid: int
+    started: int
+    boot_id: str
+
+
+def boot_id() -> str:
+    """The host's boot, as the kernel names it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When `pid` was started, in clock ticks since boot; None when there is no such process, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name in brackets may hold anything, even brackets
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def owned(command: list[str]) -> list[str]:
+    """`command`, to be started so that the kernel kills it in the moment the calling process dies, however that dies.
+
+    PR_SET_PDEATHSIG is bound to the *thread* that forks: call it, and start the command, from the main thread. The
+    shell closes the gap in which we may have died before the signal was asked for: its parent is not us then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "a virtual machine has to be started from the main thread: it dies with the thread that forks"
+        )
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise ToolMissing(
+            "the program setpriv is missing, without which VMs could outlive a run", hint="install util-linux"
+        )
+    guard = ["/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+    return [setpriv, "--pdeathsig", "KILL", "--", *guard, *command]
+
+
+def record(run_directory: Path, name: str, pid: int) -> None:
+    """Write down that `pid` is ours."""
+    started = start_time(pid)
+    if started is None:
+        return  # it is gone already, there is nothing that could be left behind
+    entries = [entry for entry in _read(run_directory) if entry.name != name]
+    _write(run_directory, [*entries, LedgerEntry(name, pid, started, boot_id())])
+
+
+def forget(run_directory: Path, name: str) -> None:
+    """Strike out the process of the machine `name`, which has ended."""
+    _write(run_directory, [entry for entry in _read(run_directory) if entry.name != name])
+
+
+def find_leftovers(run_directory: Path) -> list[LedgerEntry]:
+    """The processes of the run that are alive. Empty is the proof that none is left."""
+    this_boot = boot_id()
+    return [e for e in _read(run_directory) if e.boot_id == this_boot and start_time(e.pid) == e.started]
+
+
+def end_leftovers(run_directory: Path) -> list[LedgerEntry]:
+    """End what `find_leftovers` finds, and only that; returns what has been ended, when it is gone."""
+    leftovers = find_leftovers(run_directory)
+    for entry in leftovers:
+        _kill(entry)
+    return leftovers
+
+
+def _kill(entry: LedgerEntry) -> None:
+    """Kill and wait. A pidfd is opened first and the start time looked at again: no other process can be hit."""
+    try:
+        descriptor = os.pidfd_open(entry.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if start_time(entry.pid) == entry.started:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            _wait_gone(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_gone(descriptor: int, seconds: float = 10.0) -> None:
+    """Wait for the end of a process that may not be our child: its pidfd becomes readable then."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(seconds * 1000)
+
+
+def _read(run_directory: Path) -> list[LedgerEntry]:
+    try:
+        return [LedgerEntry(**entry) for entry in json.loads((run_directory / LEDGER_FILE).read_bytes())]
+    except FileNotFoundError:
+        return []
+
+
+def _write(run_directory: Path, entries: list[LedgerEntry]) -> None:
+    path = run_directory / LEDGER_FILE
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

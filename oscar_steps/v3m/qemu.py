@@ -1,0 +1,391 @@
+"""The back-end for `Qemu` and `Kvm`: one QEMU process per machine, held by QMP over a socket pair that has no path.
+
+The process is a child of ours and dies with us, whatever kills us. Its end is told by QEMU's own event (why) and by the
+process's exit (that), and both are waited for, never polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
+
+from oscar_steps.errors import HostError, MachineLost, ProfileError
+from oscar_steps.v3m import disks, ledger
+from oscar_steps.v3m.accelerator import Accelerator, emulator
+from oscar_steps.v3m.cluster import Boot
+from oscar_steps.v3m.command import BootPlan, DirectKernel, qemu_arguments
+from oscar_steps.v3m.machine import (
+    DiskFingerprint,
+    Ended,
+    EndReason,
+    EventKind,
+    ImpossibleTransition,
+    Listener,
+    Machine,
+    MachineEvent,
+    MachineState,
+)
+from oscar_steps.v3m.network import MachineNetwork, ssh_port
+from oscar_steps.v3m.profile import VMProfile
+
+START_LIMIT = 60.0
+"""Seconds that QEMU may take to greet on QMP; a loaded host needs a few."""
+QMP_LIMIT = 60.0
+QUIT_LIMIT = 20.0
+REBOOT_SECONDS = 1.0
+"""No guest gets from one reboot to the next in less."""
+
+_STATES = {"running": MachineState.RUNNING, "guest-panicked": MachineState.PANICKED}
+
+
+class QemuMachine(Machine):
+    """A machine in a QEMU process of ours. `medium`: how an install boot reaches the installer."""
+
+    def __init__(
+        self,
+        profile: VMProfile,
+        run_directory: Path,
+        accelerator: Accelerator,
+        network: MachineNetwork,
+        *,
+        medium: Boot = Boot.CDROM,
+        base_image: Path | None = None,
+        seed: Path | None = None,
+        on_event: Listener | None = None,
+        kernel: DirectKernel | None = None,
+    ) -> None:
+        super().__init__(profile)
+        self._directory = run_directory.resolve()
+        self._accelerator = accelerator
+        self._network = network
+        self._medium = medium
+        self._base_image = base_image
+        self._seed = seed
+        self._on_event = on_event
+        self._kernel = kernel
+        self._state = MachineState.OFF
+        self._process: asyncio.subprocess.Process | None = None
+        self._qmp: QMPClient | None = None
+        self._life: asyncio.Task[Ended] | None = None
+        self._panic: asyncio.Task[None] | None = None
+        self._shutdown_reason = ""
+        self._power_off_asked = False
+        self._errors_begin = 0
+        self._last_reset = 0.0
+        self._ssh_port: int | None = None
+        self._written = 0
+        self._cpu_before = 0.0
+        self._cpu_this_boot = 0.0
+
+    @property
+    def state(self) -> MachineState:
+        return self._state
+
+    @property
+    def console(self) -> Path:
+        return self._directory / "console" / f"{self.name}.log"
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def disk(self) -> Path:
+        """The machine's disk in the run directory."""
+        return self._directory / self.profile.image.path
+
+    @property
+    def _error_log(self) -> Path:
+        return self._directory / "console" / f"{self.name}.qemu.log"
+
+    async def create(self) -> None:
+        if self._base_image is not None:
+            await disks.create_overlay(self._base_image, self.disk, self.profile.image.size_mib)
+        elif self.profile.image.size_mib is not None:
+            await disks.create_disk(self.disk, self.profile.image.size_mib)
+        else:
+            raise ProfileError(f"the disk of {self.name} cannot be made: its <image> has no size, e.g. size='1536'")
+
+    # --- power -------------------------------------------------------------------------------------------------------
+
+    async def boot(self, *, install: bool = False, cdrom: Path | None = None) -> None:
+        if self._process is not None:
+            raise ImpossibleTransition(f"{self.name} cannot be booted: it is {self._state}")
+        if not self.disk.is_file():
+            raise ImpossibleTransition(f"{self.name} cannot be booted: its disk {self.disk} has not been made")
+        plan = BootPlan(
+            medium=self._medium if install else None,
+            cdrom=cdrom.resolve() if cdrom is not None else self._profile_cdrom(),
+            seed=None if self._seed is None else self._seed.resolve(),
+            kernel=self._kernel,
+        )
+        ours, theirs = socket.socketpair()
+        with contextlib.closing(theirs):
+            await self._spawn(plan, theirs)
+        try:
+            await self._connect(ours)
+            await self._execute("cont")
+        except BaseException:
+            await self._end_process()
+            raise
+
+    def _profile_cdrom(self) -> Path | None:
+        return None if self.profile.cdrom is None else self._directory / self.profile.cdrom
+
+    async def _spawn(self, plan: BootPlan, qmp: socket.socket) -> None:
+        for folder, mode in (("console", 0o755), ("vlan", 0o700)):
+            (self._directory / folder).mkdir(mode=mode, exist_ok=True)
+        console = str(self.console.relative_to(self._directory))
+        arguments = qemu_arguments(
+            self.profile, self._network, self._accelerator, plan, console=console, qmp_fd=qmp.fileno()
+        )
+        self._shutdown_reason = ""
+        self._power_off_asked = False
+        self._panic = None
+        self._life = None
+        self._written = 0
+        with self._error_log.open("ab") as errors:
+            self._errors_begin = errors.tell()
+            self._process = await asyncio.create_subprocess_exec(
+                *ledger.owned([emulator(), *arguments]),
+                cwd=self._directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=(qmp.fileno(),),
+                start_new_session=True,  # Ctrl-C is for us: we end it, in order
+            )
+        ledger.record(self._directory, self.name, self._process.pid)
+
+    async def _connect(self, ours: socket.socket) -> None:
+        assert self._process is not None
+        self._qmp = QMPClient(self.name)
+        try:
+            async with asyncio.timeout(START_LIMIT):
+                await self._qmp.connect(ours)
+        except TimeoutError:
+            ours.close()
+            raise MachineLost(f"QEMU of {self.name} did not answer within {START_LIMIT:.0f} s of its start") from None
+        except ConnectError:
+            ours.close()
+            await self._process.wait()
+            raise MachineLost(f"QEMU of {self.name} did not start: {self._last_error()}") from None
+        self._state = MachineState.RUNNING
+        self._emit(EventKind.STARTED, f"pid {self._process.pid}, {self._accelerator.name}")
+        self._life = asyncio.create_task(self._live(self._qmp, self._process), name=f"life of {self.name}")
+        if self.profile.host_nics:
+            answer = await self._execute("human-monitor-command", {"command-line": "info usernet"})
+            self._ssh_port = ssh_port(str(answer))
+
+    async def wait_ended(self) -> Ended:
+        if self._life is None:
+            raise ImpossibleTransition(f"{self.name} cannot end: it was never booted")
+        return await asyncio.shield(self._life)
+
+    async def power_off(self) -> None:
+        if self._life is None or self._life.done():
+            return
+        self._power_off_asked = True
+        self._sample_cpu()
+        try:
+            async with asyncio.timeout(QUIT_LIMIT):
+                # QEMU may close the connection before it has answered: that is an answer, too.
+                with contextlib.suppress(MachineLost):
+                    await self._execute("quit")
+                await asyncio.shield(self._life)
+        except TimeoutError:
+            await self._end_process()
+            await asyncio.shield(self._life)
+
+    async def destroy(self) -> None:
+        await self.power_off()
+        self.disk.unlink(missing_ok=True)
+
+    async def shut_down(self) -> None:
+        await self._execute("system_powerdown")
+
+    async def reset(self) -> None:
+        await self._execute("system_reset")
+
+    async def pause(self) -> None:
+        await self._execute("stop")
+
+    async def unpause(self) -> None:
+        if self._state is MachineState.PANICKED:
+            raise ImpossibleTransition(f"{self.name} cannot go on: its kernel has panicked")
+        await self._execute("cont")
+
+    # --- looking at it -----------------------------------------------------------------------------------------------
+
+    async def status(self) -> MachineState:
+        if self._process is None:
+            return MachineState.OFF
+        answer: Any = await self._execute("query-status")
+        return _STATES.get(str(answer["status"]), MachineState.PAUSED)
+
+    async def screenshot(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await self._execute("screendump", {"filename": str(path.resolve()), "format": "png"})
+
+    async def fingerprint(self) -> DiskFingerprint:
+        if self._process is not None:
+            raise ImpossibleTransition(f"the disk of {self.name} cannot be looked at: the machine is {self._state}")
+        return await disks.fingerprint(self.disk)
+
+    async def bytes_written(self) -> int:
+        """As in the interface; when the machine has just ended, what was seen last (0 after a new boot)."""
+        with contextlib.suppress(MachineLost, ImpossibleTransition):
+            answer: Any = await self._execute("query-blockstats")
+            self._written = next(int(d["stats"]["wr_bytes"]) for d in answer if d.get("device") == "disk0")
+        return self._written
+
+    def ssh_endpoint(self) -> tuple[str, int]:
+        if not self.profile.host_nics:
+            raise ProfileError(f"{self.name} cannot be reached by SSH from the host: it has no NIC of type TUN/TAP+NAT")
+        if self._process is None or self._ssh_port is None:
+            raise ImpossibleTransition(f"{self.name} cannot be reached by SSH: it is {self._state}")
+        return "127.0.0.1", self._ssh_port
+
+    def cpu_seconds(self) -> float:
+        self._sample_cpu()
+        return self._cpu_before + self._cpu_this_boot
+
+    def _sample_cpu(self) -> None:
+        """The kernel forgets a process's time with the process, so it is noted down whenever something happens."""
+        if self._process is not None:
+            with contextlib.suppress(psutil.Error):
+                times = psutil.Process(self._process.pid).cpu_times()
+                self._cpu_this_boot = times.user + times.system
+
+    # --- QMP ---------------------------------------------------------------------------------------------------------
+
+    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        """A command's answer. Raises MachineLost when QEMU is gone or silent, HostError when it refuses."""
+        qmp = self._qmp
+        if qmp is None or qmp.runstate is not Runstate.RUNNING:
+            raise ImpossibleTransition(f"{self.name} cannot do '{command}': it is {self._state}")
+        try:
+            async with asyncio.timeout(QMP_LIMIT):
+                return await qmp.execute(command, arguments)
+        except ExecuteError as error:
+            raise HostError(f"QEMU of {self.name} refused '{command}': {error}") from None
+        except TimeoutError:
+            raise MachineLost(f"QEMU of {self.name} did not answer '{command}' within {QMP_LIMIT:.0f} s") from None
+        except (ExecInterruptedError, QMPError, OSError, EOFError):
+            raise MachineLost(f"QEMU of {self.name} ended while it was asked for '{command}'") from None
+
+    async def _live(self, qmp: QMPClient, process: asyncio.subprocess.Process) -> Ended:
+        """Follow one boot from the first event to the process's end, and tell it."""
+        events = asyncio.create_task(self._follow(qmp))
+        try:
+            exit_status = await process.wait()
+            # What QEMU wrote last may still be in the socket: the reader ends only behind it.
+            while qmp.runstate is Runstate.RUNNING:
+                await qmp.runstate_changed()
+            for message in qmp.events.clear():
+                self._on_message(message)
+        finally:
+            events.cancel()
+            if self._panic is not None:
+                self._panic.cancel()
+            with contextlib.suppress(QMPError, OSError, EOFError):
+                await qmp.disconnect()
+        ended = self._judge(exit_status)
+        self._cpu_before += self._cpu_this_boot
+        self._cpu_this_boot = 0.0
+        self._state = MachineState.OFF
+        self._process = None
+        self._qmp = None
+        self._ssh_port = None
+        ledger.forget(self._directory, self.name)
+        self._emit(EventKind.ENDED, f"{ended.reason}{f': {ended.detail}' if ended.detail else ''}")
+        return ended
+
+    async def _follow(self, qmp: QMPClient) -> None:
+        async for message in qmp.events:
+            self._sample_cpu()
+            self._on_message(message)
+
+    def _on_message(self, message: Message) -> None:
+        data = cast(dict[str, object], message.get("data", {}))
+        match message["event"]:
+            case "SHUTDOWN":
+                self._shutdown_reason = str(data.get("reason", ""))
+                if self._shutdown_reason == EndReason.GUEST_RESET:
+                    self._emit(EventKind.GUEST_RESET)
+                elif self._shutdown_reason == EndReason.GUEST_SHUTDOWN:
+                    self._emit(EventKind.GUEST_SHUTDOWN)
+            case "RESET" if data.get("guest"):
+                self._on_guest_reset(message)
+            case "GUEST_PANICKED":
+                self._state = MachineState.PANICKED
+                self._emit(EventKind.PANICKED)
+                self._panic = asyncio.create_task(self._end_after_panic(), name=f"panic of {self.name}")
+            case "BLOCK_IO_ERROR":
+                self._emit(EventKind.DISK_ERROR, str(data.get("reason", "")))
+            case "STOP" if self._state is MachineState.RUNNING and not self._shutdown_reason:
+                self._state = MachineState.PAUSED
+                self._emit(EventKind.PAUSED)
+            case "RESUME" if self._state is MachineState.PAUSED:
+                self._state = MachineState.RUNNING
+                self._emit(EventKind.RESUMED)
+
+    def _on_guest_reset(self, message: Message) -> None:
+        """Tell one reboot once: Linux tries several ways to reset in a row, and QEMU sends an event for each."""
+        timestamp = cast(dict[str, int], message["timestamp"])
+        now = timestamp["seconds"] + timestamp["microseconds"] / 1e6
+        if now - self._last_reset > REBOOT_SECONDS:
+            self._emit(EventKind.GUEST_RESET)
+        self._last_reset = now
+
+    async def _end_after_panic(self) -> None:
+        """Keep the picture of the dead machine, then end it: nothing more will come of it."""
+        with contextlib.suppress(HostError):
+            await self.screenshot(self._directory / "screens" / f"{self.name}-panic.png")
+        with contextlib.suppress(HostError):
+            await self._execute("quit")
+
+    async def _end_process(self) -> None:
+        """Kill QEMU, which is our child: its id cannot have been given to another before we have waited for it."""
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        if self._life is None:  # it never came to life; otherwise that task does the rest
+            self._process = None
+            self._qmp = None
+            self._state = MachineState.OFF
+            ledger.forget(self._directory, self.name)
+
+    def _judge(self, exit_status: int) -> Ended:
+        if self._state is MachineState.PANICKED:
+            return Ended(EndReason.GUEST_PANIC, exit_status)
+        if self._shutdown_reason in (EndReason.GUEST_RESET, EndReason.GUEST_SHUTDOWN, EndReason.GUEST_PANIC):
+            return Ended(EndReason(self._shutdown_reason), exit_status)
+        if self._power_off_asked:
+            return Ended(EndReason.HOST_POWER_OFF, exit_status)
+        if self._shutdown_reason == EndReason.HOST_SIGNAL or exit_status in (-signal.SIGKILL, -signal.SIGTERM):
+            by = signal.Signals(-exit_status).name if exit_status < 0 else "a signal"
+            return Ended(EndReason.HOST_SIGNAL, exit_status, f"QEMU was ended by {by}, which was not sent by this run")
+        return Ended(EndReason.CRASHED, exit_status, self._last_error())
+
+    def _last_error(self) -> str:
+        """The last line that QEMU wrote in this boot."""
+        with self._error_log.open("rb") as errors:
+            errors.seek(self._errors_begin)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def _emit(self, kind: EventKind, detail: str = "") -> None:
+        if self._on_event is not None:
+            self._on_event(MachineEvent(self.name, kind, detail))

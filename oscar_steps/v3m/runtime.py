@@ -1,0 +1,95 @@
+"""A virtual cluster that runs: the machines of a cluster profile, each by the back-end that its `type` names."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m import network
+from oscar_steps.v3m.accelerator import Accelerator
+from oscar_steps.v3m.cluster import Boot, ClusterProfile
+from oscar_steps.v3m.command import DirectKernel
+from oscar_steps.v3m.machine import Listener, Machine
+from oscar_steps.v3m.profile import DiskImage, VMProfile
+from oscar_steps.v3m.qemu import QemuMachine
+
+
+class VirtualCluster:
+    """The head node and the compute nodes of one run. Nothing is done before `create`.
+
+    Every machine has its disk in the run directory, `disks/NAME.qcow2`, whatever file its profile names: a run touches
+    nothing outside of it. The head node's is an overlay on `base_image`; `seed` is its second disk, serial 'seed'.
+    Raises ProfileError for a type without a back-end, HostError for `Kvm` on a host where KVM does not work.
+    """
+
+    def __init__(
+        self,
+        profile: ClusterProfile,
+        run_directory: Path,
+        accelerator: Accelerator,
+        base_image: Path | None,
+        seed: Path | None = None,
+        on_event: Listener | None = None,
+        *,
+        kernel: DirectKernel | None = None,
+    ) -> None:
+        self.profile = replace(
+            profile, head=_at_home(profile.head), nodes=tuple(_at_home(node) for node in profile.nodes)
+        )
+        networks = network.plan(self.profile)
+
+        def machine(vm: VMProfile, *, base: Path | None, own_seed: Path | None, medium: Boot) -> Machine:
+            check_backend(vm, accelerator)
+            return QemuMachine(
+                vm,
+                run_directory,
+                accelerator,
+                networks[vm.name],
+                medium=medium,
+                base_image=base,
+                seed=own_seed,
+                on_event=on_event,
+                kernel=kernel,
+            )
+
+        self.head = machine(self.profile.head, base=base_image, own_seed=seed, medium=Boot.CDROM)
+        self.nodes = tuple(machine(n, base=None, own_seed=None, medium=profile.boot) for n in self.profile.nodes)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """All of them, the head node first."""
+        return (self.head, *self.nodes)
+
+    async def create(self) -> None:
+        """Make all disks. Raises HostError when one is there already or cannot be made."""
+        for machine in self.machines:
+            await machine.create()
+
+    async def power_off(self) -> None:
+        """End every machine, at the same time; disks stay."""
+        await asyncio.gather(*(machine.power_off() for machine in self.machines))
+
+    async def destroy(self) -> None:
+        """End every machine and delete its disk; logs stay. May be called at any time, and again."""
+        await asyncio.gather(*(machine.destroy() for machine in self.machines))
+
+
+def check_backend(profile: VMProfile, accelerator: Accelerator) -> None:
+    """Raise where `profile.type` has no back-end, or not on this host."""
+    match profile.type:
+        case None | "Qemu":
+            return
+        case "Kvm":
+            if accelerator.name != "kvm":
+                hint = "set the type Qemu, which takes KVM where it works and emulation elsewhere"
+                raise HostError(
+                    f"{profile.name} is of type Kvm, but KVM is no use here: {accelerator.reason}", hint=hint
+                )
+        case other:
+            raise ProfileError(f"{profile.name} is of type {other}, which has no back-end yet; there are: Qemu, Kvm")
+
+
+def _at_home(profile: VMProfile) -> VMProfile:
+    return replace(profile, image=DiskImage(f"disks/{profile.name}.qcow2", profile.image.size_mib))

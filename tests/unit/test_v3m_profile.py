@@ -1,0 +1,178 @@
+"""VM profiles: those of 2007 load unchanged, ours too, and what is wrong is told with file and line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oscar_steps.errors import ProfileError
+from oscar_steps.v3m.profile import (
+    DiskImage,
+    Nic,
+    VirtualDisk,
+    VMProfile,
+    load_profile,
+    parse_profile,
+    parse_profiles,
+    profile_to_xml,
+)
+
+WITHOUT_TYPE = """<?xml version="1.0"?>
+<!DOCTYPE profile PUBLIC "" "xen_vm.dtd">
+<profile>
+  <name>test</name>
+  <image size="500">
+    /home/somebody/test.img
+  </image>
+  <nic1>
+    <mac>00:02:03:04:05:06</mac>
+  </nic1>
+</profile>
+"""
+
+HEADNODE = """<?xml version="1.0" encoding="ISO-8859-1"?>
+<!DOCTYPE profile PUBLIC "" "/etc/v3m/v3m_profile.dtd">
+<profile>
+  <name> oscar-headnode </name>
+  <type option="eth0">Qemu</type>
+  <memory>256</memory>
+  <image size="4000">file:///vm/head.img</image>
+  <virtual_disks><virtual_disk id="hdb">/vm/data.img</virtual_disk></virtual_disks>
+  <cdrom>/dev/cdrom</cdrom>
+  <nic1><type>TUN/TAP</type><mac>00:02:03:04:05:0A</mac></nic1>
+  <nic2><type>VLAN</type><mac>00:02:03:04:05:0B</mac></nic2>
+</profile>
+"""
+
+
+def test_a_profile_without_type_and_nic_type_means_the_hosts_hypervisor_and_a_nic_to_the_host() -> None:
+    profile = parse_profile(WITHOUT_TYPE, "test.xml")
+    assert profile.type is None
+    assert profile.image == DiskImage("/home/somebody/test.img", 500)
+    assert profile.nics == (Nic(None, "00:02:03:04:05:06"),)
+    assert profile.host_nics == profile.nics
+    assert profile.disk_bus == "ide"
+
+
+def test_an_old_head_node_keeps_every_value() -> None:
+    profile = parse_profile(HEADNODE, "head.xml")
+    assert profile.name == "oscar-headnode"
+    assert (profile.type, profile.option, profile.cpu, profile.memory_mib) == ("Qemu", "eth0", 1, 256)
+    assert profile.image == DiskImage("/vm/head.img", 4000)
+    assert profile.virtual_disks == (VirtualDisk("hdb", "/vm/data.img"),)
+    assert profile.cdrom == "/dev/cdrom"
+    assert [nic.mac for nic in profile.vlan_nics] == ["00:02:03:04:05:0b"]
+
+
+@pytest.mark.parametrize("name", ["xen_vm.dtd", "v2m_profile.dtd", "v3m_profile.dtd", "/etc/libv3m/v3m_profile.dtd"])
+def test_the_doctype_is_not_followed(name: str) -> None:
+    assert parse_profile(WITHOUT_TYPE.replace("xen_vm.dtd", name), "test.xml").name == "test"
+
+
+def test_bytes_are_read_in_the_encoding_that_they_declare(tmp_path: Path) -> None:
+    path = tmp_path / "vm.xml"
+    path.write_bytes(HEADNODE.replace("oscar-headnode", "tête").encode("iso-8859-1"))
+    assert load_profile(path).name == "tête"
+
+
+def test_a_set_of_profiles_is_read_in_its_order() -> None:
+    body = HEADNODE[HEADNODE.index("<profile>") :]
+    two = f"<profiles>{body}{body.replace('oscar-headnode', 'other')}</profiles>"
+    assert [profile.name for profile in parse_profiles(two, "set.xml")] == ["oscar-headnode", "other"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "sentence"),
+    [
+        (
+            "<memory>256</memory>",
+            "<memory>plenty</memory>",
+            6,
+            "memory is 'plenty'; it has to be a whole number above 0",
+        ),
+        ("<memory>256</memory>", "<memory>0</memory>", 6, "memory is '0'"),
+        ("<memory>256</memory>", "<ram>256</ram>", 6, "<ram> is not known in <profile>; it may hold: name, type, cpu"),
+        (
+            "<memory>256</memory>",
+            "<memory>1</memory><cpu>2</cpu>",
+            6,
+            "<cpu> stands too late in <profile>; the order is: ",
+        ),
+        ("<memory>256</memory>", "<memory>1</memory><memory>2</memory>", 6, "<memory> is there twice in <profile>"),
+        ("<memory>256</memory>", "much memory", 3, "there is bare text in <profile>"),
+        ("Qemu", "qemu", 5, "the type 'qemu' is not known; there are: Qemu, Kvm"),
+        (
+            ">VLAN<",
+            ">VLan<",
+            11,
+            "the NIC type 'VLan' is not known; there are: TUN/TAP, TUN/TAP+NAT, BRIDGED_TAP, VLAN",
+        ),
+        ("00:02:03:04:05:0B", "01:02:03:04:05:0B", 11, "begins with 01 or FF"),
+        ("00:02:03:04:05:0B", "Ff:02:03:04:05:0B", 11, "begins with 01 or FF"),
+        ("00:02:03:04:05:0B", "00:02:03", 11, "'00:02:03' is not a MAC address; right would be"),
+        ("<mac>00:02:03:04:05:0B</mac>", "", 11, "<nic2> lacks <mac>"),
+        ('id="hdb"', "", 8, "<virtual_disk> lacks the attribute 'id'"),
+        ('size="4000"', 'sise="4000"', 7, "<image> has no attribute 'sise'; there are: size, bus"),
+        ('size="4000"', 'bus="sata"', 7, "bus='sata' in <image> is not known; there are: ide, scsi, virtio"),
+        ('size="4000"', 'size="4G"', 7, "size is '4G'"),
+        ("file:///vm/head.img", " ", 7, "<image> is empty; it has to name a file"),
+        (" oscar-headnode ", "../head", 4, "the name '../head' cannot name files"),
+        ("<nic1>", '<nic1 vlan="a">', 10, "vlan='a' stands on a NIC whose type is not VLAN"),
+        ("</profile>", "", 13, "this is not well-formed XML"),
+    ],
+)
+def test_an_error_names_file_line_and_what_would_be_right(old: str, new: str, line: int, sentence: str) -> None:
+    assert old in HEADNODE
+    with pytest.raises(ProfileError) as error:
+        parse_profile(HEADNODE.replace(old, new), "head.xml")
+    assert str(error.value).startswith(f"head.xml:{line}: ")
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_entities_are_refused_and_no_file_of_the_host_is_read() -> None:
+    text = (
+        '<!DOCTYPE profile [<!ENTITY secret SYSTEM "file:///etc/hostname">]>\n<profile><name>&secret;</name></profile>'
+    )
+    with pytest.raises(ProfileError, match="declares entities"):
+        parse_profile(text, "evil.xml")
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"nothing\.xml: the profile cannot be read: No such file"):
+        load_profile(tmp_path / "nothing.xml")
+
+
+def test_another_root_is_refused() -> None:
+    with pytest.raises(ProfileError, match=r"x\.xml:1: the root is <domain>; it has to be <profile>"):
+        parse_profile("<domain/>", "x.xml")
+
+
+macs = st.lists(st.integers(0, 255), min_size=5, max_size=5).map(lambda t: "52:" + ":".join(f"{n:02x}" for n in t))
+nics = st.one_of(
+    st.builds(Nic, st.sampled_from([None, "TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP"]), macs),
+    st.builds(Nic, st.just("VLAN"), macs, st.sampled_from([None, "storage"])),
+)
+words = st.from_regex(r"[A-Za-z0-9_/,&<> ]{0,20}[A-Za-z0-9]", fullmatch=True).map(str.strip)
+profiles = st.builds(
+    VMProfile,
+    name=st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True),
+    type=st.sampled_from([None, "Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]),
+    image=st.builds(DiskImage, words, st.one_of(st.none(), st.integers(1, 10**6))),
+    cpu=st.integers(1, 64),
+    memory_mib=st.integers(1, 10**6),
+    virtual_disks=st.lists(st.builds(VirtualDisk, st.sampled_from(["hdb", "hdd"]), words), max_size=2).map(tuple),
+    cdrom=st.one_of(st.none(), words),
+    nics=st.lists(nics, max_size=8).map(tuple),
+    disk_bus=st.sampled_from(["virtio", "scsi", "ide"]),
+)
+
+
+@given(profiles, st.one_of(st.none(), st.just("eth0")))
+def test_every_profile_survives_being_written_and_read(profile: VMProfile, option: str | None) -> None:
+    profile = replace(profile, option=option if profile.type else None)
+    assert parse_profile(profile_to_xml(profile), "again.xml") == profile

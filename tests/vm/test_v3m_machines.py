@@ -1,0 +1,380 @@
+"""Real virtual machines, tiny ones: a kernel, and an initrd of busybox that does what its kernel parameters say.
+
+Kernel and busybox are Debian's own packages, fetched once by apt and unpacked in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from oscar_steps.errors import MachineLost
+from oscar_steps.v3m import ledger
+from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
+from oscar_steps.v3m.command import DirectKernel
+from oscar_steps.v3m.machine import Ended, EndReason, EventKind, ImpossibleTransition, MachineEvent, MachineState
+from oscar_steps.v3m.runtime import VirtualCluster
+
+CACHE = Path.home() / ".cache" / "oscar-farm" / "tiny-guest"
+SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
+LIMIT = 90.0
+MODULES = ("virtio_pci", "virtio_net", "virtio_scsi", "sd_mod", "pvpanic-pci")
+
+# $do says what the guest does; machines tell themselves apart by the last byte of their first VLAN NIC's MAC.
+INIT = """\
+#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for word in $(cat /proc/cmdline); do case $word in *=*) export "$word" ;; esac; done
+for module in $(cat /modules); do insmod "$module"; done
+read mac < /sys/class/net/eth${nic:-0}/address
+host=$((0x${mac##*:}))
+case $do in
+    sleep) echo "GUEST is up" > /dev/ttyS0; while :; do sleep 1000; done ;;
+    reboot) reboot -f ;;
+    poweroff) poweroff -f ;;
+    panic) echo c > /proc/sysrq-trigger ;;
+    install) while ! [ -b /dev/sda ]; do :; done
+        printf 'x%509sU\\252' '' | dd of=/dev/sda bs=512 conv=fsync; reboot -f ;;
+    vlan) ip link set eth0 up; ip link set eth1 up; nic=eth0
+        [ "$host" = 1 ] && nic=eth1 && host=2
+        ip address add 10.9.$net.$host/16 dev $nic
+        if [ $host = 2 ]; then echo "GUEST is up" > /dev/ttyS0; while :; do sleep 1000; done; fi
+        ping -c 3 -w 20 10.9.$net.2 && echo "GUEST reaches its head node" > /dev/ttyS0
+        ping -c 3 -w 3 10.9.$other.2 && echo "GUEST reaches a stranger" > /dev/ttyS0
+        poweroff -f ;;
+esac
+echo "GUEST has nothing to do: $do" > /dev/ttyS0
+poweroff -f
+"""
+
+
+def _unpacked() -> Path:
+    """Debian's newest cloud kernel and busybox-static, unpacked. Made under another name first: never half of it."""
+    if CACHE.is_dir():
+        return CACHE
+    work = CACHE.with_name(f"{CACHE.name}.{os.getpid()}")
+    work.mkdir(parents=True)
+    shown = subprocess.run(
+        ["apt-cache", "depends", "linux-image-cloud-amd64"], check=True, capture_output=True, text=True
+    ).stdout
+    kernel = next(line.split()[-1] for line in shown.splitlines() if "Depends: linux-image-" in line)
+    subprocess.run(["apt-get", "download", "-qq", kernel, "busybox-static"], check=True, cwd=work)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, work], check=True)
+        package.unlink()
+    subprocess.run(["depmod", "-b", work, kernel.removeprefix("linux-image-")], check=True)
+    work.rename(CACHE)
+    return CACHE
+
+
+@pytest.fixture(scope="session")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> DirectKernel:
+    """Kernel and initrd of the tiny guest."""
+    unpacked = _unpacked()
+    kernel = next((unpacked / "boot").glob("vmlinuz-*"))
+    release = kernel.name.removeprefix("vmlinuz-")
+    tree = tmp_path_factory.mktemp("initrd")
+    for folder in ("bin", "proc", "sys", "dev"):
+        (tree / folder).mkdir()
+    shutil.copy(unpacked / "bin" / "busybox", tree / "bin")
+    (tree / "init").write_text(INIT, encoding="ascii")
+    (tree / "init").chmod(0o755)
+    names: list[str] = []
+    for module in MODULES:
+        shown = subprocess.run(
+            ["modprobe", "--show-depends", "-d", unpacked, "-S", release, module],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for path in (Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod")):
+            if path.name not in names:
+                shutil.copy(path, tree)
+                names.append(path.name)
+    (tree / "modules").write_text("\n".join(names), encoding="ascii")
+    initrd = tree.parent / "initrd.cpio"
+    with initrd.open("wb") as file:
+        files = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
+        subprocess.run(
+            ["cpio", "--create", "--format=newc", "--quiet"], check=True, cwd=tree, input=files.encode(), stdout=file
+        )
+    return DirectKernel(kernel, initrd)
+
+
+@pytest.fixture(scope="session")
+def accelerator(guest: DirectKernel, tmp_path_factory: pytest.TempPathFactory) -> Accelerator:
+    return asyncio.run(find_accelerator(tmp_path_factory.mktemp("cache"), guest.kernel))
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path) -> Iterator[Path]:
+    """A run directory; the test fails when a machine of it is left."""
+    yield tmp_path
+    assert ledger.end_leftovers(tmp_path) == []
+
+
+@dataclass
+class Farm:
+    """Makes clusters of tiny guests and keeps what they told."""
+
+    accelerator: Accelerator
+    guest: DirectKernel
+    events: list[MachineEvent] = field(default_factory=list)
+
+    def cluster(self, directory: Path, do: str, *, boot: Boot = Boot.CDROM) -> VirtualCluster:
+        profile = _tiny(load_cluster(SAMPLE)).with_boot(boot)
+        base = directory / "base.raw"
+        directory.mkdir(exist_ok=True)
+        base.write_bytes(bytes(1 << 20))
+        kernel = replace(self.guest, parameters=f"console=ttyS0 quiet panic=-1 {do}")
+        return VirtualCluster(profile, directory, self.accelerator, base, on_event=self.events.append, kernel=kernel)
+
+    def kinds(self, machine: str) -> list[EventKind]:
+        return [event.kind for event in self.events if event.machine == machine]
+
+
+def _tiny(cluster: ClusterProfile) -> ClusterProfile:
+    """The sample with the memory that a kernel alone needs. MACs end with 01 and 02 (head), 11 and 12 (nodes)."""
+    head = replace(cluster.head, memory_mib=192, cpu=1)
+    return replace(cluster, head=head, nodes=tuple(replace(node, memory_mib=192) for node in cluster.nodes))
+
+
+@pytest.fixture
+def farm(accelerator: Accelerator, guest: DirectKernel) -> Farm:
+    return Farm(accelerator, guest)
+
+
+async def _until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
+    """For what a *file* says, which sends no event."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def _run(farm: Farm, directory: Path, do: str, *, install: bool = False) -> Ended:
+    """Boot the head node (on which nothing hangs) until it ends."""
+
+    async def scenario() -> Ended:
+        cluster = farm.cluster(directory, do)
+        await cluster.create()
+        try:
+            await cluster.head.boot(install=install, cdrom=directory / "base.raw")
+            async with asyncio.timeout(LIMIT):
+                return await cluster.head.wait_ended()
+        finally:
+            await cluster.power_off()
+
+    return asyncio.run(scenario())
+
+
+def test_the_accelerator_is_tried_and_the_answer_kept(guest: DirectKernel, tmp_path: Path) -> None:
+    first = asyncio.run(find_accelerator(tmp_path, guest.kernel))
+    assert first.seconds > 0.1
+    begin = time.monotonic()
+    assert asyncio.run(find_accelerator(tmp_path, guest.kernel)) == first
+    assert time.monotonic() - begin < 1.0
+
+
+def test_a_guest_that_powers_itself_off_ends_by_itself(farm: Farm, run_directory: Path) -> None:
+    assert _run(farm, run_directory, "do=poweroff").reason is EndReason.GUEST_SHUTDOWN
+    assert farm.kinds("oscar-headnode") == [EventKind.STARTED, EventKind.GUEST_SHUTDOWN, EventKind.ENDED]
+
+
+def test_a_panic_is_told_and_pictured_and_ends_the_machine(farm: Farm, run_directory: Path) -> None:
+    assert _run(farm, run_directory, "do=panic").reason is EndReason.GUEST_PANIC
+    assert EventKind.PANICKED in farm.kinds("oscar-headnode")
+    assert (run_directory / "screens" / "oscar-headnode-panic.png").read_bytes().startswith(b"\x89PNG")
+    assert "sysrq triggered crash" in (run_directory / "console" / "oscar-headnode.log").read_text(errors="replace")
+
+
+def test_an_install_boot_ends_with_the_reboot_and_leaves_a_bootable_disk(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory, "do=install")
+        node = cluster.nodes[0]
+        await cluster.create()
+        blank = await node.fingerprint()
+        assert not blank.bootable
+        try:
+            await cluster.head.boot()
+            await node.boot(install=True, cdrom=run_directory / "base.raw")
+            with pytest.raises(ImpossibleTransition, match="oscarnode1 cannot be booted: it is running"):
+                await node.boot()
+            async with asyncio.timeout(LIMIT):
+                ended = await node.wait_ended()
+        finally:
+            await cluster.power_off()
+        assert ended.by_guest
+        assert ended.reason is EndReason.GUEST_RESET
+        installed = await node.fingerprint()
+        assert installed.bootable
+        assert installed.first_mib_sha256 != blank.first_mib_sha256
+        assert node.cpu_seconds() > 0.1
+
+    asyncio.run(scenario())
+
+
+def test_a_reboot_in_place_is_told_once_and_the_machine_goes_on(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory, "do=reboot")
+        await cluster.create()
+        try:
+            await cluster.head.boot()
+            await _until(lambda: EventKind.GUEST_RESET in farm.kinds("oscar-headnode"))
+            assert await cluster.head.status() is MachineState.RUNNING
+            await cluster.head.pause()
+            assert await cluster.head.status() is MachineState.PAUSED
+            await cluster.head.unpause()
+            assert farm.kinds("oscar-headnode").count(EventKind.GUEST_RESET) == 1
+        finally:
+            await cluster.destroy()
+        assert (await cluster.head.wait_ended()).reason is EndReason.HOST_POWER_OFF
+        assert not list((run_directory / "disks").iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_somebody_kills_is_told_as_such(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory, "do=sleep")
+        await cluster.create()
+        await cluster.head.boot()
+        pid = cluster.head.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        ended = await cluster.head.wait_ended()
+        assert (ended.reason, ended.exit_status) == (EndReason.HOST_SIGNAL, -signal.SIGKILL)
+        assert farm.kinds("oscar-headnode")[-1] is EventKind.ENDED
+        await cluster.head.boot()  # and it can be started again
+        assert cluster.head.state is MachineState.RUNNING
+        await cluster.destroy()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_without_its_head_node_says_why_it_does_not_start(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory, "do=sleep")
+        await cluster.create()
+        with pytest.raises(MachineLost, match="QEMU of oscarnode1 did not start: .*vlan/n0"):
+            await cluster.nodes[0].boot()
+        assert cluster.nodes[0].state is MachineState.OFF
+
+    asyncio.run(scenario())
+
+
+def test_clusters_side_by_side_with_the_same_macs_do_not_see_each_other(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        clusters = [
+            farm.cluster(run_directory / name, f"do=vlan net={own} other={other}")
+            for name, own, other in (("a", 1, 2), ("b", 2, 1))
+        ]
+        try:
+            for cluster in clusters:
+                await cluster.create()
+                await cluster.head.boot()
+            ports = {cluster.head.ssh_endpoint() for cluster in clusters}
+            assert len(ports) == 2
+            for cluster in clusters:
+                await _until(lambda head=cluster.head: b"GUEST is up" in head.console.read_bytes())
+            for cluster in clusters:
+                await cluster.nodes[0].boot()
+            async with asyncio.timeout(LIMIT):
+                ends = [await cluster.nodes[0].wait_ended() for cluster in clusters]
+        finally:
+            await asyncio.gather(*(cluster.destroy() for cluster in clusters))
+        assert [ended.reason for ended in ends] == [EndReason.GUEST_SHUTDOWN] * 2
+        for cluster in clusters:
+            console = cluster.nodes[0].console.read_text(errors="replace")
+            assert "GUEST reaches its head node" in console
+            assert "GUEST reaches a stranger" not in console
+
+    asyncio.run(scenario())
+
+
+def test_a_blank_disk_falls_through_to_the_cd(farm: Farm, run_directory: Path) -> None:
+    """With firmware, without a kernel from outside: the CD's boot loader starts the installer."""
+    tree = run_directory / "cd"
+    tree.mkdir()
+    assert farm.guest.initrd is not None
+    for source in (
+        Path("/usr/lib/ISOLINUX/isolinux.bin"),
+        Path("/usr/lib/syslinux/modules/bios/ldlinux.c32"),
+    ):
+        shutil.copy(source, tree)
+    shutil.copy(farm.guest.kernel, tree / "vmlinuz")
+    shutil.copy(farm.guest.initrd, tree / "initrd")
+    (tree / "isolinux.cfg").write_text(
+        "DEFAULT x\nLABEL x\nKERNEL vmlinuz\nAPPEND initrd=initrd console=ttyS0 quiet do=install\n", encoding="ascii"
+    )
+    iso = run_directory / "cd.iso"
+    options = ["-quiet", "-o", str(iso), "-b", "isolinux.bin", "-c", "boot.cat"]
+    options += ["-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", str(tree)]
+    subprocess.run(["xorriso", "-as", "mkisofs", *options], check=True, capture_output=True)
+
+    async def scenario() -> None:
+        profile = _tiny(load_cluster(SAMPLE))
+        base = run_directory / "base.raw"
+        base.write_bytes(bytes(1 << 20))
+        cluster = VirtualCluster(profile, run_directory, farm.accelerator, base, on_event=farm.events.append)
+        node = cluster.nodes[0]
+        await cluster.create()
+        try:
+            await cluster.head.boot()
+            await node.boot(install=True, cdrom=iso)
+            async with asyncio.timeout(LIMIT):
+                assert (await node.wait_ended()).reason is EndReason.GUEST_RESET
+            assert (await node.fingerprint()).bootable
+        finally:
+            await cluster.destroy()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_outlives_a_kill_of_the_runs_process(farm: Farm, run_directory: Path) -> None:
+    program = textwrap.dedent(f"""
+        import asyncio, sys
+        from pathlib import Path
+        from oscar_steps.v3m.accelerator import Accelerator
+        from oscar_steps.v3m.cluster import load_cluster
+        from oscar_steps.v3m.runtime import VirtualCluster
+
+        async def main() -> None:
+            directory = Path({str(run_directory)!r})
+            cluster = VirtualCluster(
+                load_cluster(Path({str(SAMPLE)!r})), directory, Accelerator({farm.accelerator.name!r}, "", 2.0), directory / "b"
+            )
+            await cluster.create()
+            for machine in cluster.machines:
+                await machine.boot()
+            print("booted", flush=True)
+            await cluster.head.wait_ended()
+
+        asyncio.run(main())
+        """)
+    (run_directory / "b").write_bytes(bytes(1 << 20))
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "booted\n"
+        machines = [psutil.Process(entry.pid) for entry in ledger.find_leftovers(run_directory)]
+        assert len(machines) == 3
+        process.kill()
+        gone, left = psutil.wait_procs(machines, timeout=1.0)
+    assert left == []
+    assert len(gone) == 3
+    assert ledger.find_leftovers(run_directory) == []
