@@ -1,0 +1,6 @@
+"""`python -m oscar_steps.testdriver`: the same as `oscar-testdriver`."""
+
+from oscar_steps.testdriver.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""How a person gets into the head node of a run: `access.json` in the run directory, readable by its owner only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from oscar_steps.errors import ToolMissing, UserError
+
+if TYPE_CHECKING:
+    from oscar_steps.testdriver.seed import Seed
+
+ACCESS_FILE = "access.json"
+
+
+def save_access(run_directory: Path, host: str, port: int, seed: Seed) -> None:
+    """Keep host, port, password and host key for `oscar-testdriver ssh`."""
+    value = {"host": host, "port": port, "password": seed.password, "known_hosts": seed.known_hosts_line(host, port)}
+    descriptor = os.open(run_directory / ACCESS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def open_ssh(run_directory: Path, command: tuple[str, ...]) -> NoReturn:
+    """Become an ssh client on the head node. Raises UserError where the run has no head node (any more)."""
+    try:
+        access = json.loads((run_directory / ACCESS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{run_directory}: this run has no head node to log in to (not yet, or not any more)") from None
+    if shutil.which("ssh") is None:
+        raise ToolMissing("there is no ssh on this host", hint="apt-get install openssh-client")
+    # OpenSSH takes a password from a program only. Both files are ours alone and vanish with the temporary directory.
+    directory = Path(tempfile.mkdtemp(prefix="oscar-ssh-"))
+    known_hosts, ask = directory / "known_hosts", directory / "password"
+    known_hosts.write_text(access["known_hosts"] + "\n", encoding="utf-8")
+    ask.write_text(f"#!/bin/sh\nrm -r '{directory}'\necho '{access['password']}'\n", encoding="utf-8")
+    ask.chmod(stat.S_IRWXU)
+    options = [f"UserKnownHostsFile={known_hosts}", "PreferredAuthentications=password", "NumberOfPasswordPrompts=1"]
+    words = ["ssh", "-p", str(access["port"]), *(word for option in options for word in ("-o", option))]
+    environment = os.environ | {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+    os.execvpe("ssh", [*words, f"root@{access['host']}", *command], environment)

@@ -1,0 +1,302 @@
+"""`oscar-testdriver`: a run by hand, on a laptop or a virtualization host, and the window that Buildbot's steps use."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from oscar_steps.errors import FarmError, HostError, SourceError, UserError
+from oscar_steps.job import JOB_FILE, Job, Source
+from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.testdriver import display, window
+from oscar_steps.testdriver.access import open_ssh
+from oscar_steps.testdriver.images import default_store
+from oscar_steps.testdriver.owner import own
+from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
+from oscar_steps.testdriver.run import RunOptions
+from oscar_steps.v3m import host as v3m_host
+from oscar_steps.verdict import ExitStatus, Stage, Verdict
+
+DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
+EXIT_STATUSES = """\b
+Exit statuses:
+   0  passed           10  OSCAR failed        20  the farm or its host is at fault
+  30  cancelled        40  stage not reached   64  a mistake in what was asked for"""
+
+
+def _directory(**more: Any) -> click.Path:
+    return click.Path(path_type=Path, file_okay=False, **more)
+
+
+def _leave(status: ExitStatus) -> NoReturn:
+    sys.stdout.flush()
+    sys.exit(int(status))
+
+
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of ours are one sentence on standard error and an exit status, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
+            _leave(ExitStatus.USAGE)
+        except FarmError as error:
+            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
+            _leave(ExitStatus.INFRASTRUCTURE)
+
+    return wrapper
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_STATUSES)
+@click.version_option(package_name="oscar-farm")
+def cli() -> None:
+    """Install a whole virtual cluster with OSCAR, from nothing, and say whether it works.
+
+    \b
+    Examples:
+      oscar-testdriver run --cell debian-12-x86_64 --revision HEAD --url svn://host/oscar/trunk
+      oscar-testdriver run --cell debian-12-x86_64 --revision 5916 --nodes 4 --boot network --keep
+      oscar-testdriver status            # the runs of this host
+      oscar-testdriver ssh RUN           # root on the head node of a run that goes on
+      oscar-testdriver destroy RUN       # end it
+    """
+
+
+def default_runs() -> Path:
+    """Where runs are kept: for root a place of the system's, otherwise one of the user's."""
+    return Path("/var/lib/oscar-farm/runs") if os.geteuid() == 0 else Path.home() / ".local/share/oscar-farm/runs"
+
+
+def resolve_revision(url: str, revision: str) -> str:
+    """The number of `revision` ('HEAD' is asked of the server). Raises SourceError or HostError, in svn's words."""
+    command = ["svn", "info", "--non-interactive", "--show-item", "revision", "-r", revision, url]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
+    except subprocess.TimeoutExpired:
+        raise HostError(f"the repository {url} did not answer for 60 s") from None
+    if answer.returncode == 0:
+        return answer.stdout.strip()
+    words = next((line for line in answer.stderr.splitlines() if line.startswith("svn: E")), answer.stderr.strip())
+    gone = any(code in words for code in ("E160006", "E160013", "E170000", "E200009", "E205000", "E195012"))
+    raise (SourceError if gone else HostError)(
+        f"{url} at revision {revision}: {words}", hint="check --url and --revision"
+    )
+
+
+@cli.command()
+@click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
+@click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--nodes", type=click.IntRange(1, 128), help="Number of compute nodes [as the cluster profile says].")
+@click.option(
+    "--boot", type=click.Choice(["cdrom", "network"]), help="How nodes boot the installer [as the profile says]."
+)
+@click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
+@click.option(
+    "--profiles", type=_directory(), default=default_profiles, help="Folder with matrix.toml and what it names."
+)
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def run(
+    cell_name: str,
+    revision: str,
+    url: str,
+    nodes: int | None,
+    boot: str | None,
+    keep: bool,
+    profiles: Path,
+    runs: Path,
+    images: Path,
+) -> None:
+    """Do a whole run by hand: head node, installation, compute nodes, test, logs, verdict.
+
+    Ctrl-C ends the cluster and the run. Everything that was seen is in the run directory: events.jsonl, console/,
+    installer/terminal.log, logs/, verdict.json.
+    """
+    matrix = load_matrix(profiles)
+    cell = matrix.cell(cell_name)
+    number = resolve_revision(url, revision)
+    job = Job.model_validate(
+        {
+            "run_id": f"{cell.name}-r{number}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}",
+            "cell": cell.name,
+            "source": Source(url=url, revision=number),
+            "image": matrix.image(cell),
+            "cluster_xml": matrix.cluster_xml(cell),
+            "answers": matrix.answers(cell),
+            "boot": boot,
+            "nodes": nodes,
+        }
+    )
+    directory = runs.resolve() / job.run_id
+    click.echo(f"run directory: {directory}")
+    options = RunOptions(image_store=images, keep=keep)
+    if sys.stdout.isatty():
+        with display.TerminalDisplay() as terminal:
+            verdict = own(directory, job, options, windows=False, listener=terminal)
+    else:
+        verdict = own(directory, job, options, windows=False, listener=display.plain)
+    click.echo("\n".join(["", *display.summary_lines(verdict)]))
+    _leave(ExitStatus.of(verdict.outcome))
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice([stage.value for stage in Stage]))
+@click.option("--run", "directory", type=_directory(), required=True, help="The run directory.")
+@click.option(
+    "--job", type=click.Path(path_type=Path, dir_okay=False), help="The job; starts the run (create-image only)."
+)
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def stage(stage: str, directory: Path, job: Path | None, images: Path) -> None:
+    """Let a run go on to the end of STAGE and show what happens: the window that a Buildbot step uses.
+
+    The run is a process of its own: losing this window harms nothing, ending it by TERM ends the run. When no window
+    was there for longer than the job's lease, the run ends its cluster and itself.
+    """
+    result = window.stage_window(directory.resolve(), Stage(stage), job, ("--images", str(images)), display.plain)
+    if Stage(stage) is Stage.TEARDOWN and (directory / "verdict.json").exists():
+        click.echo("\n".join(display.summary_lines(Verdict.load(directory))))
+    _leave(ExitStatus.of(result))
+
+
+@cli.command(hidden=True)
+@click.option("--run", "directory", type=_directory(), required=True)
+@click.option("--job", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--images", type=_directory(), default=default_store)
+@click.option("--ready", type=int, required=True)
+@_explained
+def own_(directory: Path, job: Path, images: Path, ready: int) -> None:
+    """The run's own process, started by `stage create-image`."""
+    verdict = own(directory, Job.load(job), RunOptions(image_store=images), windows=True, ready=ready)
+    _leave(ExitStatus.of(verdict.outcome))
+
+
+own_.name = "own"
+cli.add_command(own_, "own")
+
+
+def _runs(directory: Path) -> list[Path]:
+    return sorted((path.parent for path in directory.glob(f"*/{JOB_FILE}")), key=lambda path: path.stat().st_mtime)
+
+
+@cli.command()
+@click.argument("directory", type=_directory(exists=True), required=False)
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder with the run directories.")
+@_explained
+def status(directory: Path | None, runs: Path) -> None:
+    """Say how a run, or every run of this host, stands. A run whose process was killed is told so, and cleaned up."""
+    for path in [directory.resolve()] if directory else _runs(runs):
+        if is_running(path):
+            click.echo(f"{path.name}: running")
+        elif (path / JOB_FILE).exists():
+            verdict = verdict_of_dead_run(path)
+            click.echo(f"{path.name}: {verdict.outcome}: {verdict.sentence}")
+        else:
+            raise UserError(f"{path}: there is no run here")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("directory", type=_directory(exists=True))
+@click.argument("command", nargs=-1)
+@_explained
+def ssh(directory: Path, command: tuple[str, ...]) -> None:
+    """Log in to the head node of a run as root, or run COMMAND there."""
+    open_ssh(directory, command)
+
+
+@cli.command()
+@click.argument("directory", type=_directory(exists=True))
+@click.argument("machine")
+@click.option("--follow/--no-follow", default=True, help="Go on as it grows, until Ctrl-C.")
+@_explained
+def console(directory: Path, machine: str, follow: bool) -> None:
+    """Show the serial console of MACHINE."""
+    path = directory / "console" / f"{machine}.log"
+    if not path.exists():
+        there_are = (
+            ", ".join(sorted(p.stem for p in path.parent.glob("*.log") if not p.stem.endswith(".qemu"))) or "none"
+        )
+        raise UserError(f"{directory}: there is no console of '{machine}'; there are: {there_are}")
+    os.execvp("tail", ["tail", "-n", "+1", *(["-f"] if follow else []), str(path)])
+
+
+@cli.command()
+@click.argument("directories", type=_directory(exists=True), nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every run in the --runs folder.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder with the run directories.")
+@_explained
+def destroy(directories: tuple[Path, ...], all_: bool, runs: Path) -> None:
+    """End runs: their VMs, their processes. The run directories stay. Nothing that is not theirs is touched."""
+    wanted = [path.resolve() for path in directories] + (_runs(runs) if all_ else [])
+    if not wanted and not all_:
+        raise UserError("which run? Name its directory, or say --all")
+    for path in wanted:
+        if is_running(path):
+            window.look(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
+            _wait_gone(path)
+        verdict = verdict_of_dead_run(path)
+        click.echo(f"{path.name}: ended ({verdict.outcome}: {verdict.sentence})")
+
+
+def _wait_gone(path: Path, seconds: float = 30.0) -> None:
+    # The process has said its last word and is about to vanish; its lock is what tells, and a lock has no event.
+    end = time.monotonic() + seconds
+    while is_running(path):
+        if time.monotonic() > end:
+            raise HostError(f"{path}: the run's process does not end")
+        time.sleep(0.05)
+
+
+@cli.command()
+@click.argument("directory", type=_directory(exists=True))
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+@_explained
+def verdict(directory: Path, as_json: bool) -> None:
+    """Show the verdict of a run that is over."""
+    if is_running(directory):
+        raise UserError(f"{directory}: the run is still going on")
+    value = verdict_of_dead_run(directory)
+    click.echo(value.model_dump_json(indent=2) if as_json else "\n".join(display.summary_lines(value)))
+    _leave(ExitStatus.of(value.outcome))
+
+
+@cli.command("check-host")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@click.option("--memory", type=int, default=2048, show_default=True, help="MiB that a cluster needs.")
+@_explained
+def check_host(images: Path, memory: int) -> None:
+    """Say what this host lacks to run virtual clusters, and how to get it."""
+    checks = v3m_host.check_host(images, memory)
+    for one in checks:
+        click.echo(
+            f"{'ok     ' if one.ok else 'MISSING'} {one.sentence}"
+            + (f"\n        {one.hint}" if one.hint and not one.ok else "")
+        )
+    _leave(ExitStatus.PASSED if all(one.ok for one in checks) else ExitStatus.INFRASTRUCTURE)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        _leave(ExitStatus.USAGE)
+    except click.Abort:
+        _leave(ExitStatus.CANCELLED)

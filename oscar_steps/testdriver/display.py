@@ -1,0 +1,69 @@
+"""What a person or a Buildbot step sees of a run: one line an event, with the time of day."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from oscar_steps.testdriver.events import Event
+from oscar_steps.verdict import Outcome, Verdict
+
+
+def plain(event: Event) -> None:
+    """For logs and pipes. `@@oscar {json}` lines are for whoever draws a live summary of the step."""
+    if event.text:
+        print(f"{event.stamp[11:19]} {event.text}", flush=True)
+    if summary := event.data.get("summary"):
+        print(f"@@oscar {json.dumps({'summary': summary})}", flush=True)
+
+
+class TerminalDisplay:
+    """For a terminal: the same lines, and below them what is being waited for, with a clock."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._status: Status = self._console.status("starting")
+        self._steps: list[str] = []
+
+    def __enter__(self) -> TerminalDisplay:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step":
+            self._steps.append(event.text)
+        elif event.kind in ("step-done", "step-broken") and self._steps:
+            self._steps.pop()
+        summary = event.data.get("summary") or (self._steps[-1] if self._steps else "")
+        if summary:
+            self._status.update(f"[{event.elapsed:.0f} s] waiting for {escape(str(summary))}")
+        if event.text and event.kind != "step":
+            style = {"failure": "bold red", "stage-started": "bold", "stage-ended": "bold"}.get(event.kind, "")
+            self._console.print(f"{event.stamp[11:19]} {escape(event.text)}", style=style)
+
+
+def summary_lines(verdict: Verdict) -> list[str]:
+    """The verdict in a few lines: result, cause, evidence, nodes, time a stage, how to do it again."""
+    lines = [f"{verdict.outcome.upper()}: {verdict.sentence}"]
+    if verdict.outcome is not Outcome.PASSED:
+        where = f"{verdict.stage or 'before the first stage'}" + (
+            f" (OSCAR's stage {verdict.oscar_stage})" if verdict.oscar_stage else ""
+        )
+        lines.append(f"  stage:    {where}")
+    if verdict.hint:
+        lines.append(f"  hint:     {verdict.hint}")
+    for evidence in verdict.evidence:
+        lines.append(f"  evidence: {evidence.file}:{evidence.first_line}-{evidence.last_line}")
+        lines += [f"    | {line}" for line in evidence.lines[-12:]]
+    for node in verdict.nodes:
+        lines.append(f"  node:     {node.name}: {node.state} since {node.since:.0f} s")
+    for report in verdict.stages:
+        lines.append(f"  {report.stage:<14} {report.result:<14} {report.seconds:7.1f} s")
+    lines += [f"  in all {verdict.seconds:.0f} s", f"  again:    {verdict.replay}"]
+    return lines

@@ -1,0 +1,222 @@
+"""The head node as the driver sees it: a machine that is reached by SSH, as root, with a password made for the run.
+
+paramiko blocks, so every call runs in a thread; nothing here forks. The head node's host key is known beforehand (the
+seed put it there), so a wrong machine behind the forwarded port is an error and never a question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import paramiko
+
+from oscar_steps.errors import HostError, StageTimeout
+
+# Emulated guests need seconds for a key exchange; a new connection is never hurried (an impatient client makes sshd
+# fork again and again in a guest that is slow already).
+CONNECT_SECONDS = 60.0
+CHUNK = 1 << 16
+
+
+class HeadNodeLost(HostError):
+    """The SSH connection to the head node broke or could not be had."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command on the head node answered."""
+
+    command: str
+    status: int
+    output: str
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def last_line(self) -> str:
+        lines = [line for line in self.output.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "(it said nothing)"
+
+
+class HeadNode:
+    """An SSH connection to the head node. `connect` first, `close` last."""
+
+    def __init__(self, host: str, port: int, password: str, host_key: paramiko.PKey) -> None:
+        self.host, self.port, self.password = host, port, password
+        self._host_key = host_key
+        self._client = paramiko.SSHClient()
+        name = f"[{host}]:{port}" if port != 22 else host
+        self._client.get_host_keys().add(name, host_key.get_name(), host_key)
+        self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
+
+    async def connect(self) -> None:
+        """Log in. Raises HeadNodeLost with what was wrong."""
+        try:
+            await asyncio.to_thread(self._connect)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HeadNodeLost(
+                f"the head node's SSH at {self.host}:{self.port} let nobody in: {error or type(error).__name__}",
+                hint="its console is in the run directory: console/",
+            ) from error
+
+    def _connect(self) -> None:
+        self._client.connect(
+            self.host, self.port, "root", self.password,
+            timeout=CONNECT_SECONDS, banner_timeout=CONNECT_SECONDS, auth_timeout=CONNECT_SECONDS,
+            look_for_keys=False, allow_agent=False,
+        )  # fmt: skip
+
+    def _session(self) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        if transport is None or not transport.is_active():
+            raise HeadNodeLost("the SSH connection to the head node is gone")
+        try:
+            return transport.open_session(timeout=CONNECT_SECONDS)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HeadNodeLost(f"the SSH connection to the head node broke: {error}") from error
+
+    async def run(self, command: str, *, seconds: float = 120.0, stdin: bytes = b"") -> CommandResult:
+        """Run a shell command; standard output and error come back together.
+
+        Raises StageTimeout after `seconds`, HeadNodeLost when the connection breaks.
+        """
+        status, output = await self._run_bytes(command, seconds, stdin, merge=True)
+        return CommandResult(command, status, output.decode("utf-8", "replace"))
+
+    async def check(self, command: str, *, seconds: float = 120.0, stdin: bytes = b"") -> str:
+        """Like `run`, for commands of the farm's own that must work. Raises HostError when one does not."""
+        result = await self.run(command, seconds=seconds, stdin=stdin)
+        if not result.ok:
+            raise HostError(f"on the head node, `{command[:80]}` ended with status {result.status}: {result.last_line}")
+        return result.output
+
+    async def read(self, command: str, *, seconds: float = 120.0) -> bytes:
+        """Standard output of a command as bytes (a file, an archive). Raises HostError where it fails."""
+        status, output = await self._run_bytes(command, seconds, b"", merge=False)
+        if status != 0:
+            raise HostError(f"on the head node, `{command[:80]}` ended with status {status}")
+        return output
+
+    async def _run_bytes(self, command: str, seconds: float, stdin: bytes, *, merge: bool) -> tuple[int, bytes]:
+        channel: list[paramiko.Channel] = []
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.to_thread(self._execute, command, stdin, merge, channel)
+        except TimeoutError:
+            raise StageTimeout(f"waited {seconds:.0f} s for the head node to end `{command[:80]}`, in vain") from None
+        finally:
+            for one in channel:
+                one.close()  # also wakes the thread when the wait was given up
+
+    def _execute(self, command: str, stdin: bytes, merge: bool, opened: list[paramiko.Channel]) -> tuple[int, bytes]:
+        channel = self._session()
+        opened.append(channel)
+        channel.set_combine_stderr(merge)
+        try:
+            channel.exec_command(command)
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            output = bytearray()
+            while chunk := channel.recv(CHUNK):
+                output += chunk
+            return channel.recv_exit_status(), bytes(output)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HeadNodeLost(f"the SSH connection to the head node broke: {error or 'closed'}") from error
+
+    async def write_files(self, files: dict[str, tuple[str, int]]) -> None:
+        """Write text files: path -> (text, mode). One session each would cost a second each; all go as one script."""
+        script = ["set -e"]
+        for path, (text, mode) in files.items():
+            quoted = shlex.quote(path)
+            script += [f"mkdir -p $(dirname {quoted})", f"cat > {quoted} <<'@@farm-end-of-file'"]
+            script += [text.rstrip("\n"), "@@farm-end-of-file", f"chmod {mode:o} {quoted}"]
+        await self.check("sh -s", stdin=("\n".join(script) + "\n").encode())
+
+    async def follow(self, path: str, *, from_byte: int = 0) -> AsyncIterator[bytes]:
+        """Follow a file on the head node, from its beginning, as it grows (also when it does not exist yet).
+
+        Yields chunks. Ends when the connection ends; the caller decides whether that was expected.
+        """
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        channel = await asyncio.to_thread(self._session)
+        await asyncio.to_thread(
+            channel.exec_command, f"exec tail -c +{from_byte + 1} -F {shlex.quote(path)} 2>/dev/null"
+        )
+
+        def pump() -> None:
+            with suppress(OSError, EOFError, paramiko.SSHException, RuntimeError):
+                while chunk := channel.recv(CHUNK):
+                    loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            with suppress(RuntimeError):  # the loop may be closed already
+                loop.call_soon_threadsafe(chunks.put_nowait, None)
+
+        threading.Thread(target=pump, name=f"follow {path}", daemon=True).start()
+        try:
+            while (chunk := await chunks.get()) is not None:
+                yield chunk
+        finally:
+            channel.close()
+
+    async def ssh_banner(self, address: str, *, seconds: float = 30.0) -> str:
+        """The first line that the SSH server of a compute node says, or '' when nobody answers.
+
+        The connection is made by the head node (a forwarded channel), as OSCAR's own steps will make theirs. A port
+        that nobody listens on is refused by the node's kernel at once, so that asking costs a slow guest nothing.
+        """
+        return await asyncio.to_thread(self._banner, address, seconds)
+
+    def _banner(self, address: str, seconds: float) -> str:
+        transport = self._client.get_transport()
+        if transport is None or not transport.is_active():
+            raise HeadNodeLost("the SSH connection to the head node is gone")
+        try:
+            channel = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=seconds)
+        except (paramiko.ChannelException, paramiko.SSHException):
+            if not transport.is_active():
+                raise HeadNodeLost("the SSH connection to the head node broke") from None
+            return ""
+        try:
+            channel.settimeout(seconds)
+            return channel.recv(255).decode("ascii", "replace").splitlines()[0]
+        except (TimeoutError, IndexError, OSError, EOFError):
+            return ""
+        finally:
+            channel.close()
+
+    @property
+    def connected(self) -> bool:
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class LineSplitter:
+    """Turns chunks of bytes into lines, as they become whole; keeps the bytes for whoever wants the capture."""
+
+    def __init__(self, keep: Callable[[bytes], object] | None = None) -> None:
+        self._rest = b""
+        self._keep = keep
+        self.total = 0
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines that `chunk` completed, without their line ends."""
+        self.total += len(chunk)
+        if self._keep:
+            self._keep(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def rest(self) -> str:
+        """What came after the last line end."""
+        return self._rest.decode("utf-8", "replace")

@@ -1,0 +1,185 @@
+"""The store of base images on a virtualization host: each is built once from its recipe, then only read."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import AsyncFileLock, FileLock, Timeout
+
+from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.matrix import ImageRecipe
+from oscar_steps.testdriver.imagebuild import (
+    DISK,
+    KERNEL,
+    LOG,
+    ImageBuild,
+    Report,
+    check_host,
+    own_contents,
+    run_jailed,
+)
+
+BUILDER_VERSION = 1
+"""Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
+
+_RECIPE = "recipe.json"
+_WAIT_POLL = 0.5
+"""Seconds between two looks at a lock that another process holds: flock has no event to wait for."""
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A finished image. Nobody writes to it: virtual machines run on overlays."""
+
+    path: Path
+    """The disk, qcow2."""
+    kernel: Path
+    """Its kernel, for those who need one on the host (the trial of an accelerator)."""
+    digest: str
+
+
+def default_store() -> Path:
+    """Where images are kept when nobody says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/oscar-farm")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oscar-farm"
+
+
+def digest_of(recipe: ImageRecipe) -> str:
+    """The image's key: what its recipe says, and everything that the builder adds."""
+    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{BUILDER_VERSION}\0{canonical}\0{own_contents(recipe)}".encode()).hexdigest()
+
+
+class ImageStore:
+    """Base images by the digest of their recipe: `DIGEST/` is an image, `tmp-DIGEST-PID/` one that is being built,
+    `DIGEST.lock` is held by who builds it.
+
+    Why it survives kill -9, or a power cut, at any moment: a folder named `DIGEST` comes to be by one rename of a
+    finished folder, whose files were synced before. The lock is the kernel's (flock) and ends with its process, and no
+    child inherits it. The build's own children die with the process that started them (see `imagebuild.jail`). So a
+    `tmp-` folder whose lock is free has no owner any more; the next `ensure` removes it.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory or default_store()
+
+    def find(self, recipe: ImageRecipe) -> BaseImage | None:
+        """The image of `recipe` if it is there already."""
+        digest = digest_of(recipe)
+        folder = self.directory / digest
+        if not folder.is_dir():
+            return None
+        return BaseImage(path=folder / DISK, kernel=folder / KERNEL, digest=digest)
+
+    async def ensure(self, recipe: ImageRecipe, report: Report) -> BaseImage:
+        """The image of `recipe`, built now if it has to be (minutes). To be called from the main thread.
+
+        Of several processes that want the same image one builds it, the others wait. Raises ImageBuildFailed or
+        ToolMissing (the host), ConfigError (the recipe).
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
+        await self._remove_orphans()
+        if image := self.find(recipe):
+            return image
+        check_host(recipe)
+        digest = digest_of(recipe)
+        async with self._locked(digest, report):
+            if image := self.find(recipe):
+                return image
+            await self._build(recipe, digest, report)
+        image = self.find(recipe)
+        assert image is not None
+        return image
+
+    @asynccontextmanager
+    async def _locked(self, digest: str, report: Report) -> AsyncIterator[None]:
+        lock = AsyncFileLock(self._lock_path(digest), run_in_executor=False)
+        try:
+            await lock.acquire(blocking=False)
+        except Timeout:
+            report("another process builds this image; waiting for it")
+            await lock.acquire(poll_interval=_WAIT_POLL)
+        try:
+            yield
+        finally:
+            await lock.release()
+
+    def _lock_path(self, digest: str) -> Path:
+        return self.directory / f"{digest}.lock"
+
+    async def _build(self, recipe: ImageRecipe, digest: str, report: Report) -> None:
+        temporary = self.directory / f"tmp-{digest}-{os.getpid()}"
+        temporary.mkdir()
+        try:
+            (temporary / _RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            await ImageBuild(recipe, temporary, machine_id=digest[:32], report=report).run()
+            _publish(temporary, self.directory / digest)
+        except ImageBuildFailed as failure:
+            kept = self.directory / f"failed-{recipe.name}.log"
+            with suppress(FileNotFoundError):
+                shutil.copyfile(temporary / LOG, kept)
+            raise ImageBuildFailed(
+                f"image {recipe.name}: {failure.sentence}", hint=f"The build's log: {kept}"
+            ) from failure
+        finally:
+            await self._remove(temporary)
+
+    async def _remove_orphans(self) -> None:
+        """Remove what builders left that were killed: whoever gets a folder's lock knows that its builder is gone."""
+        for folder in self.directory.glob("tmp-*-*"):
+            digest = folder.name.split("-")[1]
+            with suppress(Timeout), FileLock(self._lock_path(digest), blocking=False):
+                await self._remove(folder)
+
+    async def _remove(self, folder: Path) -> None:
+        """Remove a build's folder, in the jail: its files may belong to users that exist only there."""
+        if folder.exists():
+            await run_jailed(["rm", "-rf", str(folder)], Path(os.devnull))
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Make a finished build the image, read-only, in one step."""
+    for path in temporary.iterdir():
+        path.chmod(0o444)
+        _sync(path)
+    temporary.chmod(0o555)
+    _sync(temporary)
+    temporary.rename(final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _main() -> None:
+    """Build the image of a recipe file by hand: `python -m oscar_steps.testdriver.images RECIPE.toml [STORE]`."""
+    import sys
+
+    from oscar_steps.matrix import load_toml, validate
+
+    path = Path(sys.argv[1])
+    recipe = validate(ImageRecipe, path, *load_toml(path))
+    store = ImageStore(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    image = asyncio.run(store.ensure(recipe, lambda line: print(line, flush=True)))
+    print(image.path)
+
+
+if __name__ == "__main__":
+    _main()

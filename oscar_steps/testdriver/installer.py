@@ -1,0 +1,155 @@
+"""OSCAR's installer on the head node: started detached from the SSH session, its terminal followed line by line.
+
+The terminal is captured apart from the installer's own log, because what goes wrong before the log is opened is on the
+terminal only. The capture is kept in the run directory as `installer/terminal.log`; evidence counts its lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscar_steps.errors import FarmError, HostError, InstallerFailed, InstallerHung
+from oscar_steps.oscar.failure import Failure
+from oscar_steps.oscar.installlog import EventKind, InstallLog
+from oscar_steps.testdriver.events import Diary
+from oscar_steps.testdriver.headnode import HeadNode, LineSplitter
+
+TERMINAL_FILE = "installer/terminal.log"
+FARM = "/root/farm"
+
+# The wrapper's last line, after everything that the installer and its `tee` had to say. OSCAR writes no such line.
+_END = "@@farm-installer-ended"
+
+# It is `tee` that writes the installer's log, and it may have lines left when the installer is gone: the wrapper waits
+# for it (it is in the same session), at most 5 s. A daemon that keeps the terminal open is not waited for.
+# A TERM for the whole session ends the installer, and the wrapper lives to say so.
+_WRAPPER = f"""#!/bin/sh
+trap : TERM
+echo $$ > {FARM}/installer.session
+%s
+status=$?
+n=0
+while [ $n -lt 50 ] && pgrep -s $$ -x tee >/dev/null; do n=$((n + 1)); sleep 0.1; done
+printf '\\n{_END} %%s\\n' "$status"
+"""
+
+
+def wrapper_script(command: str) -> str:
+    """The script that runs the installer in a session of its own and says when and how it ended."""
+    return _WRAPPER % command
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an installer hangs: seconds without a byte, bytes without an end."""
+
+    silence: float
+    log_bytes: int
+
+
+class Installer:
+    """A running installer. `reached_barrier` is set when its hook holds it; `ended` when it is over."""
+
+    def __init__(self, head: HeadNode, log: InstallLog, run_directory: Path, diary: Diary, limits: Limits) -> None:
+        self._head, self._log, self._diary, self._limits = head, log, diary, limits
+        self._capture = run_directory / TERMINAL_FILE
+        self._capture.parent.mkdir(exist_ok=True)
+        self.reached_barrier = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.exit_status: int | None = None
+        self.barrier_is_open = False
+        self._last_byte = time.monotonic()
+        self._line_number = 0
+        self._failed = False
+
+    async def start(self, command: str) -> None:
+        """Start `command` detached; it goes on whatever becomes of the connection."""
+        await self._head.write_files({f"{FARM}/run-installer": (wrapper_script(command), 0o755)})
+        start = f"setsid {FARM}/run-installer </dev/null >{FARM}/terminal.log 2>&1 &"
+        await self._head.check(f"rm -f {FARM}/terminal.log; {start}")
+        self._last_byte = time.monotonic()
+
+    async def follow(self, alarm: Callable[[FarmError], None]) -> None:
+        """Read the terminal to its end; raise the alarm as soon as a failure is certain."""
+        try:
+            with self._capture.open("wb", buffering=0) as capture:
+                splitter = LineSplitter(keep=capture.write)
+                while not self.ended.is_set():
+                    async for chunk in self._head.follow(f"{FARM}/terminal.log", from_byte=splitter.total):
+                        self._last_byte = time.monotonic()
+                        for line in splitter.feed(chunk):
+                            self._take(line, alarm)
+                        if self.ended.is_set():
+                            return
+                        if splitter.total > self._limits.log_bytes:
+                            raise _hung(self._log.flooded(splitter.total))
+                    if not self._head.connected:
+                        await self._head.connect()  # raises HeadNodeLost, which is the farm's own fault
+        except FarmError as error:
+            alarm(error)
+
+    def _take(self, line: str, alarm: Callable[[FarmError], None]) -> None:
+        self._line_number += 1
+        if match := re.fullmatch(rf"{_END} (\d+)", line):
+            self.exit_status = int(match[1])
+            self._diary.write("installer-ended", f"OSCAR's installer ended with status {self.exit_status}")
+            failure = self._log.conclude(self.exit_status)
+            self.ended.set()
+            if failure and not self._failed:
+                self._failed = True
+                alarm(failed(failure))
+            return
+        for event in self._log.feed(line):
+            if event.kind is EventKind.BARRIER_WAITING:
+                self.reached_barrier.set()
+            if event.failure and not self._failed:
+                self._failed = True
+                alarm(failed(event.failure))
+            elif event.text:
+                self._diary.write("installer", f"   OSCAR: {event.text}", line=self._line_number)
+
+    async def watch_silence(self, alarm: Callable[[FarmError], None]) -> None:
+        """Raise the alarm when the installer has been silent for too long. At the barrier it is we who hold it."""
+        while not self.ended.is_set():
+            held = self.reached_barrier.is_set() and not self.barrier_is_open
+            left = self._limits.silence - (time.monotonic() - self._last_byte)
+            if left <= 0 and not held:
+                alarm(_hung(self._log.hung(self._limits.silence)))
+                return
+            await asyncio.sleep(max(left, 1.0) if not held else 5.0)
+
+    async def open_barrier(self, command: str) -> None:
+        """Let the installer go on. Raises HostError when the hook does not listen."""
+        self._last_byte = time.monotonic()
+        self.barrier_is_open = True
+        result = await self._head.run(command, seconds=60)
+        if not result.ok:
+            raise HostError(f"the barrier on the head node would not open: {result.last_line}")
+
+    async def end(self) -> None:
+        """End the installer and everything it started in its session."""
+        kill = f"kill -TERM -- -$(cat {FARM}/installer.session)"
+        await self._head.run(f"test -s {FARM}/installer.session && {kill}", seconds=30)
+
+
+def failed(failure: Failure) -> InstallerFailed:
+    """What the log's reader found, as the error that ends the run."""
+    return InstallerFailed(
+        failure.sentence,
+        hint=failure.hint,
+        oscar_stage=str(failure.stage),
+        category=failure.category,
+        evidence=((TERMINAL_FILE, failure.first_line, failure.lines),) if failure.lines else (),
+    )
+
+
+def _hung(failure: Failure) -> InstallerHung:
+    error = failed(failure)
+    return InstallerHung(
+        error.sentence, hint=error.hint, oscar_stage=error.oscar_stage, category=error.category, evidence=error.evidence
+    )

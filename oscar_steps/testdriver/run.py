@@ -1,0 +1,257 @@
+"""One run: one process that owns the whole cluster, from the first file to the last.
+
+The stages are the mission's steps; each is a module in `stages/` that reads like one. Whatever goes wrong first is the
+run's failure: it ends the stage that is running, the stages that cannot help any more are not reached, and the logs are
+extracted and the cluster ended in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+
+from oscar_steps.errors import FarmError, HostError
+from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.testdriver.events import Diary
+from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
+
+if TYPE_CHECKING:
+    from oscar_steps.testdriver.deadline import HostSpeed
+    from oscar_steps.testdriver.headnode import HeadNode
+    from oscar_steps.testdriver.images import BaseImage
+    from oscar_steps.testdriver.installer import Installer
+    from oscar_steps.testdriver.nodes import Node, NodeBoard
+    from oscar_steps.v3m.accelerator import Accelerator
+    from oscar_steps.v3m.cluster import ClusterProfile
+    from oscar_steps.v3m.runtime import VirtualCluster
+
+
+_Thing = TypeVar("_Thing")
+
+
+class Cancelled(FarmError):
+    """Somebody, or the lease, ended the run before its time."""
+
+
+class BugInTheFarm(HostError):
+    """Something was raised that nobody foresaw; the traceback is in `driver.log`."""
+
+
+class Gate:
+    """Lets the run pass stage by stage, as windows ask for them, or all at once (`open`)."""
+
+    def __init__(self, *, open_: bool) -> None:
+        self._open = open_
+        self._permitted: set[Stage] = set()
+        self._changed = asyncio.Condition()
+
+    async def permit(self, stage: Stage) -> None:
+        """Let the run go on to the end of `stage`."""
+        async with self._changed:
+            self._permitted |= {other for other in Stage if list(Stage).index(other) <= list(Stage).index(stage)}
+            self._changed.notify_all()
+
+    async def open(self) -> None:
+        """Let it go on to its end."""
+        async with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    async def wait_for(self, stage: Stage) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._open or stage in self._permitted)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is not part of the job, because it does not change what the run means."""
+
+    image_store: Path
+    keep: bool = False
+    """Keep the VMs after the last stage, until somebody ends the run."""
+    keep_disks: bool = False
+
+
+@dataclass
+class Run:
+    """The state of a run. What a stage makes is kept here for those that follow; see `need`."""
+
+    directory: Path
+    job: Job
+    options: RunOptions
+    gate: Gate
+    diary: Diary = field(init=False)
+    results: dict[Stage, StageReport] = field(default_factory=dict, init=False)
+    failure: FarmError | None = field(default=None, init=False)
+    failed_stage: Stage | None = field(default=None, init=False)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    boot_cd: Path | None = field(default=None, init=False)
+    speed: HostSpeed | None = field(default=None, init=False)
+    image: BaseImage | None = field(default=None, init=False)
+    accelerator: Accelerator | None = field(default=None, init=False)
+    profile: ClusterProfile | None = field(default=None, init=False)
+    cluster: VirtualCluster | None = field(default=None, init=False)
+    head: HeadNode | None = field(default=None, init=False)
+    installer: Installer | None = field(default=None, init=False)
+    board: NodeBoard | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.diary = Diary(self.directory)
+        self._alarm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: dict[Stage, asyncio.Event] = {stage: asyncio.Event() for stage in Stage}
+        self._background: set[asyncio.Task[None]] = set()
+        self._held: set[asyncio.Future[None]] = set()
+        self.ending = False
+        self.job.save(self.directory / JOB_FILE)
+
+    def raise_alarm(self, failure: FarmError) -> None:
+        """Background tasks call this: the stage that is running ends with `failure`. Only the first one counts."""
+        if not self._alarm.done() and self.failure is None:
+            self._alarm.set_exception(failure)
+
+    def node_changed(self, node: Node) -> None:
+        """A compute node came into another state: a line for people, a summary for the step's title."""
+        text = f"{node.name}: {node.state.value}" + (f" ({node.note})" if node.note else "")
+        summary = need(self.board, "the nodes").summary()
+        self.diary.write("node", text, node=node.name, state=node.state.value, summary=summary)
+
+    def check_alarm(self) -> None:
+        """Raise what a background task has found, if any: for a stage that is about to end well."""
+        if self._alarm.done():
+            self._alarm.result()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` go on beside the stages; what it raises ends the run. It ends before the cluster does."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, FarmError):
+            traceback.print_exception(error)
+            error = BugInTheFarm(
+                f"the farm has a bug: {type(error).__name__}: {error}", hint="driver.log has the traceback"
+            )
+        self.raise_alarm(error)
+
+    def hold(self, task: asyncio.Future[None]) -> None:
+        """Keep a task alive to its end (the loop itself holds only a weak reference)."""
+        self._held.add(task)
+        task.add_done_callback(self._held.discard)
+
+    async def end_background(self) -> None:
+        """From here on the cluster is being ended: what its machines do is expected."""
+        self.ending = True
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def cancel(self, reason: str) -> None:
+        """End the run now: no more logs, only the teardown."""
+        self.diary.say(f"the run is being ended: {reason}")
+        self.raise_alarm(Cancelled(reason))
+        self.cancelled.set()
+        await self.gate.open()
+
+    async def execute(self, handlers: dict[Stage, Callable[[Run], Awaitable[None]]]) -> Verdict:
+        """All stages, one after the other. Never raises for anything that a stage does."""
+        self.diary.write(
+            "run-started",
+            f"run {self.job.run_id}: {self.job.cell}, OSCAR from {self.job.source}",
+            process=psutil.Process().pid,
+            born=psutil.Process().create_time(),
+        )
+        for stage in Stage:
+            await self.gate.wait_for(stage)
+            await self._stage(stage, handlers[stage])
+            self.done[stage].set()
+        return self.conclude()
+
+    async def _stage(self, stage: Stage, handler: Callable[[Run], Awaitable[None]]) -> None:
+        if (self.failure and not stage.always_runs) or (self.cancelled.is_set() and stage is not Stage.TEARDOWN):
+            self.results[stage] = StageReport(stage=stage, result=StageResult.NOT_REACHED)
+            self.diary.write("stage-ended", "", stage=stage, result=StageResult.NOT_REACHED)
+            return
+        self.diary.write("stage-started", f"== {stage}", stage=stage)
+        begun = time.monotonic()
+        result = StageResult.PASSED
+        try:
+            await self._until_alarm(stage, handler)
+        except FarmError as error:
+            result = self._failed(stage, error)
+        except Exception as error:
+            traceback.print_exc()
+            what = f"{type(error).__name__}: {error}"
+            result = self._failed(
+                stage,
+                BugInTheFarm(f"the farm has a bug in the stage {stage}: {what}", hint="driver.log has the traceback"),
+            )
+        seconds = time.monotonic() - begun
+        self.results[stage] = StageReport(stage=stage, result=result, seconds=round(seconds, 3))
+        self.diary.write(
+            "stage-ended", f"== {stage}: {result.value} after {seconds:.1f} s",
+            stage=stage, result=result, seconds=round(seconds, 3), **self.cpu_seconds(),
+        )  # fmt: skip
+
+    async def _until_alarm(self, stage: Stage, handler: Callable[[Run], Awaitable[None]]) -> None:
+        work = asyncio.ensure_future(handler(self))
+        stop: asyncio.Future[Any]
+        if stage is Stage.TEARDOWN:
+            stop = asyncio.get_running_loop().create_future()
+        elif stage.always_runs:
+            stop = asyncio.ensure_future(self.cancelled.wait())
+        else:
+            stop = self._alarm
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+        if stop is not self._alarm:
+            stop.cancel()
+        if not work.cancelled():
+            work.result()
+        elif stop is self._alarm:
+            self._alarm.result()
+        else:
+            raise Cancelled("the run was ended while this stage was running")
+
+    def _failed(self, stage: Stage, error: FarmError) -> StageResult:
+        from oscar_steps.testdriver.verdicts import outcome_of
+
+        if self.failure is None:
+            self.failure, self.failed_stage = error, stage
+        self.diary.write("failure", error.explain(), stage=stage, error=type(error).__name__)
+        return StageResult[outcome_of(error).name]
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds so far: of the driver (with its helpers), and of the guests' own processes."""
+        times = psutil.Process().cpu_times()
+        guests = sum(machine.cpu_seconds() for machine in self.cluster.machines) if self.cluster else 0.0
+        own = times.user + times.system
+        return {"driver_cpu": round(own, 2), "guest_cpu": round(guests, 2)}
+
+    def conclude(self) -> Verdict:
+        """Make and write the verdict."""
+        from oscar_steps.testdriver.verdicts import verdict_of
+
+        verdict = verdict_of(self)
+        verdict.save(self.directory)
+        words = "passed" if verdict.outcome is Outcome.PASSED else f"{verdict.outcome} at {verdict.stage}"
+        self.diary.write("verdict", f"== verdict: {words}: {verdict.sentence}", outcome=verdict.outcome)
+        return verdict
+
+
+def need(thing: _Thing | None, what: str) -> _Thing:
+    """What an earlier stage must have made."""
+    if thing is None:
+        raise BugInTheFarm(f"{what} is not there although an earlier stage should have made it")
+    return thing

@@ -1,0 +1,179 @@
+"""The seed: what is personal to one run's head node, on a disk of its own, so that the base image is never written to.
+
+A seed is an uncompressed tar archive used as a raw disk (virtio-blk, serial `seed`). The image carries the other half,
+`GUEST_FILES`: a unit that unpacks the archive over `/` before networking and sshd start, then runs
+`/root/farm/seed.sh`. No file system has to be made on the host for it, and none mounted in the guest.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+SEED_SERIAL = "seed"
+"""The serial number by which the guest knows its seed disk."""
+
+# slirp's fixed addresses: the guest, the host as the guest sees it, and slirp's name server.
+HOST_NIC_ADDRESS = IPv4Interface("10.0.2.15/24")
+HOST_SEEN_BY_GUEST = "10.0.2.2"
+NAME_SERVER = "10.0.2.3"
+
+_UNIT = f"""\
+[Unit]
+Description=Settings of this run, from the seed disk
+DefaultDependencies=no
+RequiresMountsFor=/root /etc
+After=systemd-remount-fs.service
+Before=sysinit.target network-pre.target networking.service ssh.service shutdown.target
+Conflicts=shutdown.target
+Wants=network-pre.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/lib/farm-seed
+StandardOutput=journal+console
+
+[Install]
+WantedBy=sysinit.target
+# Looks for the disk with the serial number '{SEED_SERIAL}'. A machine without one boots as the plain image.
+"""
+
+# The disk is looked up in /sys, not in /dev/disk/by-id: the kernel has found it before systemd started (the initrd
+# loads virtio_blk, which probes all its disks at once), while udev makes its links much later.
+_READER = f"""\
+#!/bin/sh
+# Unpack the seed disk over / and run what it brings.
+set -eu
+for serial in /sys/block/*/serial; do
+    [ -r "$serial" ] && [ "$(cat "$serial")" = "{SEED_SERIAL}" ] || continue
+    disk=${{serial%/serial}}
+    tar -x -C / --no-same-owner --overwrite -f "/dev/${{disk##*/}}"
+    hostname -F /etc/hostname
+    [ ! -e /root/farm/seed.sh ] || sh /root/farm/seed.sh
+    echo "farm-seed: $(hostname) has its settings"
+    exit 0
+done
+echo "farm-seed: no seed disk, so this is the plain image"
+"""
+
+GUEST_FILES: Mapping[str, tuple[bytes, int]] = {
+    "usr/lib/farm-seed": (_READER.encode(), 0o755),
+    "etc/systemd/system/farm-seed.service": (_UNIT.encode(), 0o644),
+}
+"""The image's half: path below `/` to (contents, mode). The unit has to be enabled."""
+
+# SHA512 with few rounds: the password lives as long as the run, and the default method costs the emulated head node a
+# second at each login.
+_SEED_SCRIPT = """\
+#!/bin/sh
+# Set root's password for this run, then forget it.
+set -eu
+chpasswd -c SHA512 -s 1000 < /root/farm/password
+rm /root/farm/password
+"""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A written seed: its file, root's password, and the host key that the head node will show."""
+
+    path: Path
+    password: str
+    host_key: paramiko.PKey
+
+    def known_hosts_line(self, host: str, port: int) -> str:
+        """The line of a `known_hosts` file that makes `ssh -p PORT root@HOST` trust this head node."""
+        return f"[{host}]:{port} {self.host_key.get_name()} {self.host_key.get_base64()}"
+
+
+def write_seed(
+    path: Path,
+    *,
+    hostname: str,
+    domain: str,
+    head_address: str,
+    netmask: str,
+    files: Mapping[str, tuple[bytes, int]] | None = None,
+    password: str | None = None,
+) -> Seed:
+    """Write the seed disk of one run to `path` (mode 0600: it holds a password and a private key).
+
+    `files` maps absolute paths in the guest to (contents, mode); they come after our own and may replace them. Without
+    a `password` a random one is made.
+    """
+    password = password or secrets.token_urlsafe(12)
+    private, public = _new_host_key(f"root@{hostname}")
+    contents: dict[str, tuple[bytes, int]] = {
+        "/etc/hostname": (f"{hostname}\n".encode(), 0o644),
+        "/etc/hosts": (_hosts(hostname, domain, head_address), 0o644),
+        "/etc/resolv.conf": (f"search {domain}\nnameserver {NAME_SERVER}\n".encode(), 0o644),
+        "/etc/network/interfaces": (_interfaces(IPv4Interface(f"{head_address}/{netmask}")), 0o644),
+        "/etc/ssh/ssh_host_ed25519_key": (private, 0o600),
+        "/etc/ssh/ssh_host_ed25519_key.pub": (public, 0o644),
+        "/root/farm/password": (f"root:{password}\n".encode(), 0o600),
+        "/root/farm/seed.sh": (_SEED_SCRIPT.encode(), 0o700),
+        **(files or {}),
+    }
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with (
+        os.fdopen(descriptor, "wb") as disk,
+        tarfile.open(fileobj=disk, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        _add_all(archive, contents)
+    key = paramiko.Ed25519Key.from_private_key(io.StringIO(private.decode()))
+    return Seed(path=path, password=password, host_key=key)
+
+
+def _add_all(archive: tarfile.TarFile, contents: Mapping[str, tuple[bytes, int]]) -> None:
+    """Add the files, and before them /root/farm as a folder of root's alone."""
+    folder = tarfile.TarInfo("root/farm")
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+    archive.addfile(folder)
+    for name, (data, mode) in contents.items():
+        if not name.startswith("/") or ".." in Path(name).parts:
+            raise ValueError(f"a seed's file needs an absolute path without '..': {name!r}")
+        member = tarfile.TarInfo(name.lstrip("/"))
+        member.size, member.mode = len(data), mode
+        archive.addfile(member, io.BytesIO(data))
+
+
+def _hosts(hostname: str, domain: str, head_address: str) -> bytes:
+    """The head node's name belongs to its private address: OSCAR refuses one that is on the loopback."""
+    return f"127.0.0.1\tlocalhost\n{head_address}\t{hostname}.{domain} {hostname}\n".encode()
+
+
+def _interfaces(private: IPv4Interface) -> bytes:
+    return f"""\
+auto lo
+iface lo inet loopback
+
+# to the host, and through it to the world
+auto eth0
+iface eth0 inet static
+    address {HOST_NIC_ADDRESS}
+    gateway {HOST_SEEN_BY_GUEST}
+
+# the cluster's private network
+auto eth1
+iface eth1 inet static
+    address {private}
+""".encode()
+
+
+def _new_host_key(comment: str) -> tuple[bytes, bytes]:
+    """A fresh ed25519 host key as OpenSSH's two files: made here, so that the host knows whom it will talk to."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return private, public + f" {comment}\n".encode()

@@ -1,0 +1,82 @@
+"""Step 2: boot the virtual head node, wait until it lets us in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oscar_steps.errors import MachineLost
+from oscar_steps.oscar.nodeconsole import SignKind, classify
+from oscar_steps.testdriver.access import save_access
+from oscar_steps.testdriver.console import follow_console, last_lines
+from oscar_steps.testdriver.headnode import HeadNode
+from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.seed import write_seed
+from oscar_steps.v3m.machine import EventKind, MachineEvent
+from oscar_steps.v3m.runtime import VirtualCluster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The head node ends only when we end it; anything else that ends it is a failure of the run.
+_ENDED = (EventKind.GUEST_RESET, EventKind.PANICKED, EventKind.ENDED)
+
+
+async def run_stage(run: Run) -> None:
+    """Raises MachineLost, StageTimeout, HeadNodeLost."""
+    profile = need(run.profile, "the cluster profile")
+    answers = run.job.answers
+    seed_path = run.directory / "seed.tar"
+    seed = write_seed(
+        seed_path,
+        hostname="oscarhead",
+        domain=answers.domain,
+        head_address=answers.head_address,
+        netmask=answers.netmask,
+    )
+    cluster = VirtualCluster(
+        profile=profile,
+        run_directory=run.directory,
+        accelerator=need(run.accelerator, "the accelerator"),
+        base_image=need(run.image, "the base image").path,
+        seed=seed_path,
+        on_event=lambda event: _machine_event(run, event),
+    )
+    run.cluster = cluster
+    await cluster.create()
+    console = cluster.head.console
+    deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.boot_headnode)
+    await cluster.head.boot()
+    with run.diary.step(f"{profile.head.name} to boot"):
+        async with deadline.enforced(f"a login prompt of {profile.head.name}", hint=_hint(console)):
+            await _login_prompt(console)
+    host, port = cluster.head.ssh_endpoint()
+    run.head = HeadNode(host, port, seed.password, seed.host_key)
+    save_access(run.directory, host, port, seed)
+    with run.diary.step(f"{profile.head.name} to let root in by SSH"):
+        async with deadline.enforced(f"SSH of {profile.head.name}", hint=_hint(console)):
+            await run.head.connect()
+    run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
+
+
+async def _login_prompt(console: Path) -> None:
+    # SSH's banner alone would do, but asking for it forks an sshd each time in a guest that is slow already; the login
+    # prompt comes when the boot is over and costs nothing to wait for.
+    async for line in follow_console(console):
+        sign = classify(line)
+        if sign and sign.kind is SignKind.PANIC:
+            raise MachineLost(f"the head node's kernel panicked while booting: {sign.text}", hint=_hint(console))
+        if sign and sign.kind is SignKind.LOGIN_PROMPT:
+            return
+
+
+def _hint(console: Path) -> str:
+    _, lines = last_lines(console, 1)
+    return f"its console ends with: {lines[-1] if lines else '(nothing)'}"
+
+
+def _machine_event(run: Run, event: MachineEvent) -> None:
+    text = f"{event.machine}: {event.kind}" + (f" ({event.detail})" if event.detail else "")
+    run.diary.write("vm", text, machine=event.machine, what=event.kind)
+    head = need(run.profile, "the cluster profile").head.name
+    if event.machine == head and event.kind in _ENDED and not run.ending:
+        run.raise_alarm(MachineLost(f"the head node {head} ended unasked: {event.kind} {event.detail}".strip()))

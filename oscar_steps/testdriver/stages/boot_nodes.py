@@ -1,0 +1,44 @@
+"""Step 5: boot the virtual compute nodes, from the CD-ROM that OSCAR made or from the network."""
+
+from __future__ import annotations
+
+import asyncio
+
+from oscar_steps.errors import InstallerFailed
+from oscar_steps.testdriver.nodewatch import NodeWatch, follow_rsyncd_log
+from oscar_steps.testdriver.run import Run, need
+from oscar_steps.v3m.cluster import Boot
+
+BOOT_CD = "/tmp/oscar_bootcd.iso"  # where OSCAR always puts it (si_mkautoinstallcd --out-file), one for all nodes
+
+
+async def run_stage(run: Run) -> None:
+    """Raises InstallerFailed where OSCAR made no CD."""
+    head, profile, cluster = (
+        need(run.head, "the head node"),
+        need(run.profile, "the profile"),
+        need(run.cluster, "the cluster"),
+    )
+    board, speed = need(run.board, "the nodes"), need(run.speed, "the speed")
+    if profile.boot is Boot.CDROM:
+        await _fetch_cd(run)
+    run.in_background(follow_rsyncd_log(head, board, run.raise_alarm))
+    for machine in cluster.nodes:
+        run.in_background(NodeWatch(run, machine, board.nodes[machine.name], head, speed).watch())
+    with run.diary.step(f"{len(cluster.nodes)} compute nodes to be powered on"):
+        await asyncio.gather(*(node.powered_on.wait() for node in board))
+
+
+async def _fetch_cd(run: Run) -> None:
+    head = need(run.head, "the head node")
+    if not (await head.run(f"test -s {BOOT_CD}")).ok:
+        raise InstallerFailed(
+            f"OSCAR said that nodes may boot, but the CD it was asked for, {BOOT_CD}, is not there",
+            oscar_stage="network",
+        )
+    with run.diary.step("OSCAR's boot CD to come from the head node"):
+        image = await head.read(f"cat {BOOT_CD}", seconds=need(run.speed, "the speed").deadline(180).seconds)
+    path = run.directory / "oscar_bootcd.iso"
+    path.write_bytes(image)
+    run.diary.write("boot-cd", f"OSCAR's boot CD: {len(image) / 1e6:.0f} MB", bytes=len(image))
+    run.boot_cd = path

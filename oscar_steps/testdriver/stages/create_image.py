@@ -1,0 +1,48 @@
+"""Step 1: the host is fit, the base image exists, the cluster's disks are laid over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oscar_steps.errors import ConfigError
+from oscar_steps.testdriver.deadline import HostSpeed
+from oscar_steps.testdriver.images import ImageStore
+from oscar_steps.testdriver.stages.start_install import answer_files
+from oscar_steps.v3m.accelerator import find_accelerator
+from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
+from oscar_steps.v3m.host import check_host, require
+
+if TYPE_CHECKING:
+    from oscar_steps.testdriver.run import Run
+
+
+def cluster_profile(run: Run) -> ClusterProfile:
+    """The cluster of the job: as its profile says, with the job's own number of nodes and way of booting."""
+    profile = parse_cluster(run.job.cluster_xml, "the cluster profile of the job")
+    if run.job.nodes is not None:
+        profile = profile.resized(run.job.nodes)
+    if run.job.boot is not None:
+        profile = profile.with_boot(Boot(run.job.boot))
+    return profile
+
+
+async def run_stage(run: Run) -> None:
+    """Raises ToolMissing, ProfileError, ConfigError, ImageBuildFailed."""
+    run.profile = cluster_profile(run)
+    answer_files(run.job, run.profile)  # what OSCAR would choke on is told now, not in half an hour
+    (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
+    require(check_host(run.directory, run.profile.memory_mib))
+    if run.profile.head.memory_mib < 256:
+        raise ConfigError(f"the head node {run.profile.head.name} has {run.profile.head.memory_mib} MiB; it needs 256")
+    with run.diary.step(f"the base image {run.job.image.name}"):
+        run.image = await ImageStore(run.options.image_store).ensure(run.job.image, run.diary.say)
+    run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
+    with run.diary.step("the accelerator, tried by booting a kernel"):
+        run.accelerator = await find_accelerator(run.options.image_store, run.image.kernel)
+    run.speed = HostSpeed(run.accelerator.seconds)
+    run.diary.write(
+        "accelerator",
+        f"{run.accelerator.name}: {run.accelerator.reason}; time limits x {run.speed.factor:.1f}",
+        accelerator=run.accelerator.name,
+        seconds=run.accelerator.seconds,
+    )

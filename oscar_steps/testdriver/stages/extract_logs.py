@@ -1,0 +1,98 @@
+"""Step 8: extract logs and output, from the head node and from every node that answers. Always runs."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oscar_steps.errors import FarmError
+from oscar_steps.oscar import hook
+from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
+from oscar_steps.testdriver.archive import unpack_logs
+from oscar_steps.testdriver.nodes import Node, NodeState
+from oscar_steps.testdriver.run import Run, need
+
+if TYPE_CHECKING:
+    from oscar_steps.testdriver.headnode import HeadNode
+
+
+async def run_stage(run: Run) -> None:
+    """Raises FarmError where the head node was up and gave nothing."""
+    logs = run.directory / "logs"
+    logs.mkdir(exist_ok=True)
+    await _screenshots(run)
+    if run.head is None or not run.head.connected:
+        run.diary.say("no head node to extract logs from; the consoles are in the run directory")
+        return
+    await _shut_barrier(run)
+    deadline = need(run.speed, "the speed").deadline(run.job.timeouts.extract_logs)
+    with run.diary.step("logs to come from the head node"):
+        await _fetch(run.head, head_command(run.job.answers.oscar_home), logs / "head", deadline.left)
+    for node in run.board or ():
+        if node.state is NodeState.UP:
+            with run.diary.step(f"logs to come from {node.name}"):
+                await _from_node(run, node, logs / node.name, deadline.left)
+    count = sum(path.is_file() for path in logs.rglob("*"))
+    run.diary.write("logs", f"{count} log files extracted", files=count)
+
+
+COMMANDS_OUTPUT = "tmp/farm-commands"
+
+
+def head_command(oscar_home: str) -> str:
+    """One tar of everything that is there: a missing file is no error, a file that grows meanwhile neither."""
+    output = f"/{COMMANDS_OUTPUT}"
+    commands = "; ".join(f"({line}) >{output}/{name} 2>&1" for name, line in HEAD_COMMANDS)
+    globs = " ".join(glob.lstrip("/") for glob in head_globs(oscar_home))
+    script = f"shopt -s globstar nullglob; cd /; mkdir -p {output}; {commands}; "
+    script += f"tar -cf - --ignore-failed-read {globs} {COMMANDS_OUTPUT} 2>/dev/null | gzip -1"
+    return f"bash -c {shlex.quote(script)}"
+
+
+def node_command(address: str) -> str:
+    """The same on a compute node, over the head node's own SSH."""
+    inner = f"cd / && tar -cf - $(ls -d {' '.join(NODE_GLOBS)} 2>/dev/null) 2>/dev/null || true"
+    options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=30"
+    return f"ssh -n {options} root@{address} {shlex.quote(inner)} 2>/dev/null | gzip -1"
+
+
+async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> None:
+    archive = await head.read(command, seconds=max(seconds, 5.0))
+    await asyncio.to_thread(unpack_logs, archive, into)
+
+
+async def _from_node(run: Run, node: Node, into: Path, seconds: float) -> None:
+    try:
+        await _fetch(need(run.head, "the head node"), node_command(node.address), into, seconds)
+    except FarmError as error:
+        # What the nodes wrote is welcome, not needed: their consoles are here already.
+        run.diary.say(f"no logs from {node.name}: {error}")
+
+
+async def _screenshots(run: Run) -> None:
+    """What a person would see on the screens of the VMs that still run; welcome, not needed."""
+    screens = run.directory / "screens"
+    screens.mkdir(exist_ok=True)
+    for machine in run.cluster.machines if run.cluster else ():
+        try:
+            await machine.screenshot(screens / f"{machine.name}.png")
+        except (FarmError, OSError) as error:
+            run.diary.write("no-screenshot", "", machine=machine.name, why=str(error))
+
+
+async def _shut_barrier(run: Run) -> None:
+    """Where the run failed while OSCAR waits at the barrier: shut it, so that OSCAR ends with its own words."""
+    installer = run.installer
+    if run.failure is None or installer is None or installer.ended.is_set():
+        return
+    try:
+        if installer.reached_barrier.is_set() and not installer.barrier_is_open:
+            await installer.open_barrier(hook.shut_command(run.failure.sentence))
+        else:
+            await installer.end()
+        async with asyncio.timeout(30):
+            await installer.ended.wait()
+    except (TimeoutError, FarmError) as error:
+        run.diary.say(f"OSCAR's installer did not end by itself: {error or 'still running after 30 s'}")

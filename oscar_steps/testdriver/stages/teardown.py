@@ -1,0 +1,29 @@
+"""Step 9, the farm's own: end the cluster and prove that nothing of it is left. Always runs."""
+
+from __future__ import annotations
+
+import shutil
+
+from oscar_steps.errors import MachineLost
+from oscar_steps.testdriver.run import Run
+from oscar_steps.v3m.ledger import find_leftovers
+
+
+async def run_stage(run: Run) -> None:
+    """Raises MachineLost where a VM of the run outlived its end."""
+    if run.options.keep and not run.cancelled.is_set():
+        run.diary.say(f"the cluster is kept; `oscar-testdriver destroy {run.directory}` or Ctrl-C ends it")
+        await run.cancelled.wait()
+    await run.end_background()
+    if run.head:
+        run.head.close()
+    if run.cluster:
+        await run.cluster.destroy()
+    left = find_leftovers(run.directory)
+    if left:
+        raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")
+    if not run.options.keep_disks:
+        for name in ("disks", "vlan"):
+            shutil.rmtree(run.directory / name, ignore_errors=True)
+        for name in ("seed.tar", "oscar_bootcd.iso", "access.json"):
+            (run.directory / name).unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""A window onto a run: asks it to go on to the end of one stage, prints what happens, ends with the stage's result.
+
+The run does not depend on it: a window that is killed costs nothing, the next one shows what was missed. A window that
+is *told* to end (TERM, INT) tells the run, because then nobody wants it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from oscar_steps.errors import HostError, UserError
+from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.testdriver.events import EVENTS_FILE, Event
+from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
+from oscar_steps.testdriver.server import SOCKET_FILE, short_path
+from oscar_steps.verdict import Stage, StageResult
+
+Printer = Callable[[Event], None]
+DRIVER_LOG = "driver.log"
+
+
+def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
+    """Start the run's process, detached from us, and wait until its socket listens.
+
+    Raises HostError with its last words where it does not come up.
+    """
+    run_directory.mkdir(parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "oscar_steps.testdriver",
+        "own",
+        "--run",
+        str(run_directory),
+        "--job",
+        str(job),
+        *arguments,
+    ]
+    with (run_directory / DRIVER_LOG).open("ab") as log:
+        subprocess.Popen(
+            [*command, "--ready", str(writer)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(writer,),
+        )  # fmt: skip
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        if pipe.read(1) != b"!":
+            words = (run_directory / DRIVER_LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise HostError(f"the run's process did not start: {words[-1] if words else 'it said nothing'}")
+
+
+def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+    """Send `request` to the run and follow it. Raises UserError where there is no run, HostError where it was lost."""
+    if not is_running(run_directory):
+        if not (run_directory / JOB_FILE).exists():
+            raise UserError(
+                f"{run_directory}: there is no run here", hint="`stage create-image --job JOB.json` starts one"
+            )
+        verdict = verdict_of_dead_run(run_directory)
+        stage = Stage(str(request.get("stage", Stage.TEARDOWN)))
+        print(f"{verdict.outcome}: {verdict.sentence}", flush=True)
+        return next((report.result for report in verdict.stages if report.stage is stage), StageResult.INFRASTRUCTURE)
+    return asyncio.run(_look(run_directory, request, printer))
+
+
+async def _look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+    async with short_path(run_directory, SOCKET_FILE) as address:
+        try:
+            reader, writer = await asyncio.open_unix_connection(address, limit=1 << 24)
+        except OSError as error:
+            raise HostError(f"{run_directory}: the run is there, but its socket is not ({error.strerror})") from error
+
+    def told_to_end(name: str) -> None:
+        writer.write(json.dumps({"cancel": f"the window onto it got {name}"}).encode() + b"\n")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told_to_end, signal.Signals(number).name)
+    writer.write(json.dumps(request).encode() + b"\n")
+    while line := await reader.readline():
+        message = json.loads(line)
+        if "event" in message:
+            printer(Event.from_json(json.dumps(message["event"])))
+        elif "done" in message:
+            writer.close()
+            return StageResult(message["done"]["result"])
+    verdict = verdict_of_dead_run(run_directory) if not is_running(run_directory) else None
+    raise HostError(verdict.sentence if verdict else f"{run_directory}: the run hung up in mid-stage")
+
+
+def stage_window(
+    run_directory: Path, stage: Stage, job: Path | None, arguments: tuple[str, ...], printer: Printer
+) -> StageResult:
+    """One Buildbot step: start the run with the first of them, then follow it to the end of `stage`.
+
+    `job`: the job's file; without it the one in the run directory.
+    """
+    job = job or run_directory / JOB_FILE
+    begun = (run_directory / EVENTS_FILE).exists()
+    if stage is Stage.CREATE_IMAGE and job.exists() and not begun:
+        Job.load(job)  # a mistake in it is told here, not in the log of a process that dies at once
+        start_owner(run_directory, job, arguments)
+    return look(run_directory, {"stage": stage.value}, printer)

@@ -1,0 +1,191 @@
+"""Outcomes, exit statuses, what a killed run leaves, and what a guest's archive may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import tarfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.errors import FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
+from oscar_steps.job import Job
+from oscar_steps.testdriver.archive import unpack_logs
+from oscar_steps.testdriver.owner import lock_directory
+from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
+from oscar_steps.testdriver.run import Cancelled, Gate, Run, RunOptions
+from oscar_steps.testdriver.stages.checkout import url_seen_from_guest
+from oscar_steps.testdriver.verdicts import outcome_of
+from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
+
+Handler = Callable[[Run], Awaitable[None]]
+
+
+def make_job() -> Job:
+    return Job.model_validate(
+        {
+            "run_id": "cell-r7-b1",
+            "cell": "debian-12-x86_64",
+            "source": {"url": "svn://127.0.0.1/oscar/trunk", "revision": "7"},
+            "image": {"name": "i", "suite": "s", "architecture": "amd64", "packages": [], "disk_mib": 1024},
+            "cluster_xml": "<cluster/>",
+            "answers": {"partition_file": "oscarsamples/scsi.disk"},
+        }
+    )
+
+
+async def nothing(_run: Run) -> None:
+    pass
+
+
+def execute(directory: Path, **handlers: Handler) -> tuple[Verdict, Run]:
+    async def do() -> tuple[Verdict, Run]:
+        run = Run(directory, make_job(), RunOptions(image_store=directory), Gate(open_=True))
+        table = {stage: handlers.get(stage.name.lower(), nothing) for stage in Stage}
+        return await run.execute(table), run
+
+    return asyncio.run(do())
+
+
+def raising(error: BaseException) -> Handler:
+    async def handler(_run: Run) -> None:
+        raise error
+
+    return handler
+
+
+def test_a_run_whose_stages_all_pass_is_green(tmp_path: Path) -> None:
+    verdict, _ = execute(tmp_path)
+    assert verdict.outcome is Outcome.PASSED
+    assert {report.result for report in verdict.stages} == {StageResult.PASSED}
+    assert Verdict.load(tmp_path) == verdict
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "category"),
+    [
+        (InstallerFailed("x"), Outcome.FAILED, Category.OSCAR),
+        (NodeFailed("x"), Outcome.FAILED, Category.OSCAR),
+        (InstallerFailed("x", category="answers"), Outcome.INFRASTRUCTURE, Category.ANSWERS),
+        (HostError("x"), Outcome.INFRASTRUCTURE, Category.HOST),
+        (StageTimeout("x"), Outcome.INFRASTRUCTURE, Category.HOST),
+        (SourceError("x"), Outcome.INFRASTRUCTURE, Category.FARM),
+        (Cancelled("x"), Outcome.CANCELLED, Category.NONE),
+    ],
+)
+def test_only_a_finding_about_oscar_is_blamed_on_a_commit(
+    tmp_path: Path, error: FarmError, outcome: Outcome, category: Category
+) -> None:
+    verdict, _ = execute(tmp_path, start_install=raising(error))
+    assert (verdict.outcome, verdict.category, verdict.stage) == (outcome, category, Stage.START_INSTALL)
+
+
+def test_after_a_failure_only_logs_and_teardown_run(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def noting(name: str) -> Handler:
+        async def handler(_run: Run) -> None:
+            ran.append(name)
+
+        return handler
+
+    names = [stage.name.lower() for stage in Stage]
+    handlers = {name: noting(name) for name in names} | {"checkout": raising(HostError("no"))}
+    verdict, _ = execute(tmp_path, **handlers)
+    assert ran == ["create_image", "boot_headnode", "extract_logs", "teardown"]
+    assert [r.result for r in verdict.stages if r.stage is Stage.FINALIZE] == [StageResult.NOT_REACHED]
+
+
+def test_the_first_failure_is_the_verdict_and_later_ones_do_not_bury_it(tmp_path: Path) -> None:
+    verdict, _ = execute(tmp_path, checkout=raising(HostError("first")), extract_logs=raising(HostError("second")))
+    assert verdict.sentence == "first"
+
+
+def test_a_bug_of_ours_is_infrastructure_and_still_gives_a_verdict(tmp_path: Path) -> None:
+    verdict, _ = execute(tmp_path, boot_nodes=raising(KeyError("oops")))
+    assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert "bug" in verdict.sentence
+
+
+def test_an_alarm_from_the_background_ends_the_stage_at_once(tmp_path: Path) -> None:
+    async def waits_for_ever(run: Run) -> None:
+        asyncio.get_running_loop().call_later(0.05, run.raise_alarm, NodeFailed("oscarnode2 panicked"))
+        await asyncio.Event().wait()
+
+    verdict, run = execute(tmp_path, wait_nodes=waits_for_ever)
+    assert verdict.sentence == "oscarnode2 panicked"
+    assert run.diary.elapsed < 5
+
+
+def test_cancelling_skips_the_logs_but_not_the_teardown(tmp_path: Path) -> None:
+    async def is_cancelled(run: Run) -> None:
+        await run.cancel("Ctrl-C")
+        await asyncio.Event().wait()
+
+    verdict, _ = execute(tmp_path, boot_headnode=is_cancelled)
+    results = {report.stage: report.result for report in verdict.stages}
+    assert verdict.outcome is Outcome.CANCELLED
+    assert results[Stage.EXTRACT_LOGS] is StageResult.NOT_REACHED
+    assert results[Stage.TEARDOWN] is StageResult.PASSED
+
+
+def test_every_result_and_outcome_has_an_exit_status_of_its_own() -> None:
+    assert len({ExitStatus.of(outcome) for outcome in Outcome}) == len(Outcome)
+    assert all(int(ExitStatus.of(result)) not in (1, 2) for result in StageResult)
+    assert outcome_of(None) is Outcome.PASSED
+
+
+def test_a_run_that_was_killed_is_infrastructure_and_says_where_it_was(tmp_path: Path) -> None:
+    execute(tmp_path)
+    events = (tmp_path / "events.jsonl").read_text().splitlines()
+    cut = next(n for n, line in enumerate(events) if json.loads(line)["kind"] == "stage-started" and "checkout" in line)
+    (tmp_path / "events.jsonl").write_text("\n".join(events[: cut + 1]) + '\n{"time": "half a li')
+    (tmp_path / "verdict.json").unlink()
+    verdict = verdict_of_dead_run(tmp_path)
+    assert verdict.outcome is Outcome.INFRASTRUCTURE
+    assert verdict.stage is Stage.CHECKOUT
+    assert "killed in the stage checkout" in verdict.sentence
+    assert [r.result for r in verdict.stages][:4] == ["passed", "passed", "infrastructure", "not-reached"]
+
+
+def test_the_lock_of_a_run_directory_tells_whether_its_process_is_there(tmp_path: Path) -> None:
+    lock = lock_directory(tmp_path)
+    assert lock is not None
+    assert is_running(tmp_path)
+    lock.close()
+    assert not is_running(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("svn://127.0.0.1:3690/oscar/trunk", "svn://10.0.2.2:3690/oscar/trunk"),
+        ("http://localhost/svn/oscar", "http://10.0.2.2/svn/oscar"),
+        ("svn://svn.example.org/oscar", "svn://svn.example.org/oscar"),
+    ],
+)
+def test_a_server_on_the_host_has_another_name_in_the_guest(url: str, seen: str) -> None:
+    assert url_seen_from_guest(url) == seen
+
+
+def test_an_archive_from_a_guest_cannot_leave_its_folder(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name in ("../../outside", "/etc/hosts", "var/log/syslog"):
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"abc"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert unpack_logs(data.getvalue(), tmp_path / "logs") == 2
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["logs/etc/hosts", "logs/var/log/syslog"]
+
+
+def test_what_is_no_archive_is_the_farms_error(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="no archive"):
+        unpack_logs(b"not a tar", tmp_path / "logs")

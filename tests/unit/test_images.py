@@ -1,0 +1,231 @@
+"""The image store: one build for many who want it, nothing half made, nothing left by the killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from oscar_steps.errors import ConfigError, ImageBuildFailed
+from oscar_steps.matrix import ImageRecipe
+from oscar_steps.testdriver import imagebuild, images
+from oscar_steps.testdriver.imagebuild import AptSource, guest_files, sources_for
+from oscar_steps.testdriver.images import ImageStore, digest_of
+
+RECIPE = ImageRecipe(
+    name="tiny", suite="bookworm", architecture="x86_64", packages=("linux-image-cloud-amd64",), disk_mib=1024
+)
+ISOLATES = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not ISOLATES, reason="needs namespaces")
+
+
+def _quiet(_line: str) -> None:
+    pass
+
+
+def _wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Look until it holds: for what ends by the kernel's hand and sends us no event."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+
+
+class FakeBuild:
+    """In place of a build: writes the files of an image, counting how often."""
+
+    runs = 0
+    fails = False
+
+    def __init__(self, recipe: ImageRecipe, directory: Path, machine_id: str, report: images.Report) -> None:
+        self.directory = directory
+        self.report = report
+
+    async def run(self) -> None:
+        FakeBuild.runs += 1
+        self.report("building")
+        await asyncio.sleep(0.1)
+        (self.directory / imagebuild.LOG).write_text("E: Unable to locate package nonsense\n")
+        if FakeBuild.fails:
+            raise ImageBuildFailed("mmdebstrap ended with status 100: E: Unable to locate package nonsense")
+        for name in (imagebuild.DISK, imagebuild.KERNEL):
+            (self.directory / name).write_text(name)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
+    FakeBuild.runs, FakeBuild.fails = 0, False
+    monkeypatch.setattr(images, "ImageBuild", FakeBuild)
+    monkeypatch.setattr(images, "check_host", lambda _recipe: None)
+
+    async def remove(command: list[str], _log: Path) -> None:
+        subprocess.run(command, check=True)
+
+    monkeypatch.setattr(images, "run_jailed", remove)
+    return ImageStore(tmp_path / "store")
+
+
+def test_an_image_is_built_once_and_then_found(store: ImageStore) -> None:
+    first = asyncio.run(store.ensure(RECIPE, _quiet))
+    assert asyncio.run(store.ensure(RECIPE, _quiet)) == first == store.find(RECIPE)
+    assert FakeBuild.runs == 1
+    assert first.path.read_text() == imagebuild.DISK
+    assert first.kernel.is_file()
+
+
+def test_nobody_may_write_to_an_image(store: ImageStore) -> None:
+    image = asyncio.run(store.ensure(RECIPE, _quiet))
+    assert stat.S_IMODE(image.path.stat().st_mode) == 0o444
+    assert stat.S_IMODE(image.path.parent.stat().st_mode) == 0o555
+
+
+def test_of_two_that_want_the_same_image_one_builds_and_the_other_says_that_it_waits(store: ImageStore) -> None:
+    said: list[list[str]] = [[], []]
+
+    async def both() -> None:
+        await asyncio.gather(*(store.ensure(RECIPE, lines.append) for lines in said))
+
+    asyncio.run(both())
+    assert FakeBuild.runs == 1
+    assert said == [["building"], ["another process builds this image; waiting for it"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suite": "trixie"},
+        {"packages": ("perl",)},
+        {"masked_units": ("fstrim.timer",)},
+        {"kernel_parameters": ("quiet",)},
+    ],
+)
+def test_another_recipe_is_another_image(change: dict[str, object]) -> None:
+    assert digest_of(RECIPE.model_copy(update=change)) != digest_of(RECIPE)
+
+
+def test_another_builder_makes_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest_of(RECIPE)
+    monkeypatch.setattr(imagebuild, "_FINISH_SCRIPT", "exit 0\n")
+    assert digest_of(RECIPE) != before
+
+
+def test_a_failed_build_leaves_its_log_and_nothing_else(store: ImageStore) -> None:
+    FakeBuild.fails = True
+    with pytest.raises(ImageBuildFailed, match=r"image tiny: .*Unable to locate package nonsense") as caught:
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    log = store.directory / "failed-tiny.log"
+    assert str(log) in caught.value.hint
+    assert log.read_text() == "E: Unable to locate package nonsense\n"
+    assert not list(store.directory.glob("tmp-*"))
+    assert store.find(RECIPE) is None
+
+
+def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_makes_is_not(store: ImageStore) -> None:
+    orphan, living = (store.directory / f"tmp-{digest}-4711" for digest in ("dead", "alive"))
+    for folder in (orphan, living):
+        (folder / "root/etc").mkdir(parents=True)
+    with images.FileLock(store.directory / "alive.lock"):
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    assert not orphan.exists()
+    assert living.exists()
+
+
+def test_a_store_that_cannot_be_written_is_the_hosts_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageBuildFailed, match="image store"):
+        asyncio.run(ImageStore(tmp_path / "file" / "store").ensure(RECIPE, _quiet))
+
+
+_KILLED = """
+import asyncio, pathlib, sys
+from oscar_steps.testdriver.imagebuild import run_jailed
+folder = pathlib.Path(sys.argv[1])
+asyncio.run(run_jailed(["sh", "-c", f"mount -t tmpfs none {folder}/mnt; sleep 4711 & echo up >{folder}/up; wait"], folder / "log"))
+"""
+
+
+def _sleepers() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4711"]]
+
+
+@needs_root
+def test_a_builder_killed_with_9_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    builder = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path)])
+    try:
+        _wait_until((tmp_path / "up").exists)
+        assert _sleepers()
+    finally:
+        builder.send_signal(signal.SIGKILL)
+        builder.wait()
+    _wait_until(lambda: not _sleepers())
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+
+
+@needs_root
+def test_a_cancelled_build_leaves_no_process(tmp_path: Path) -> None:
+    async def cancelled() -> None:
+        build = asyncio.create_task(imagebuild.run_jailed(["sh", "-c", "sleep 4711 & sleep 4711"], tmp_path / "log"))
+        while not _sleepers():
+            await asyncio.sleep(0.05)
+        build.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await build
+
+    asyncio.run(cancelled())
+    _wait_until(lambda: not _sleepers())
+
+
+@needs_root
+def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
+    script = "echo fine; echo 'E: Unable to locate package nonsense'; echo bye; exit 3"
+    with pytest.raises(ImageBuildFailed, match="sh ended with status 3: E: Unable to locate package nonsense"):
+        asyncio.run(imagebuild.run_jailed(["sh", "-c", script], tmp_path / "log"))
+
+
+def test_the_hosts_own_sources_are_used_with_updates_and_security_fixes() -> None:
+    known = (
+        AptSource("http://a/debian", "bookworm", "bookworm", "Debian"),
+        AptSource("http://a/debian", "bookworm-updates", "bookworm-updates", "Debian"),
+        AptSource("http://s/security", "stable-security", "bookworm-security", "Debian"),
+        AptSource("http://other", "nodistro", "nodistro", "Somebody"),
+    )
+    assert sources_for("bookworm", ("main",), known) == (
+        "deb http://a/debian bookworm main",
+        "deb http://a/debian bookworm-updates main",
+        "deb http://s/security stable-security main",
+    )
+
+
+def test_a_suite_that_the_host_has_not_comes_from_its_mirror() -> None:
+    known = (
+        AptSource("http://s/security", "bookworm-security", "bookworm-security", "Debian"),
+        AptSource("http://a/debian", "bookworm", "bookworm", "Debian", "/usr/share/keyrings/debian.gpg"),
+    )
+    line = "deb [signed-by=/usr/share/keyrings/debian.gpg] http://a/debian trixie main contrib"
+    assert sources_for("trixie", ("main", "contrib"), known) == (line,)
+
+
+def test_a_host_without_a_debian_mirror_is_told_so() -> None:
+    with pytest.raises(ImageBuildFailed, match="no Debian mirror"):
+        sources_for("bookworm", ("main",), (AptSource("http://u/ubuntu", "noble", "noble", "Ubuntu"),))
+
+
+def test_an_architecture_without_a_bios_is_refused_with_those_that_work() -> None:
+    with pytest.raises(ConfigError, match="'s390x'; it can for x86_64, i386"):
+        imagebuild.check_host(RECIPE.model_copy(update={"architecture": "s390x"}))
+
+
+def test_only_a_recipe_that_lists_modules_gets_the_small_initrd() -> None:
+    small = guest_files(RECIPE.model_copy(update={"initrd_modules": ("virtio_blk", "virtio_net")}))
+    assert small["usr/share/initramfs-tools/modules.d/farm"][0] == b"virtio_blk\nvirtio_net\n"
+    assert not [name for name in guest_files(RECIPE) if "initramfs" in name]
