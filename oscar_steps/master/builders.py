@@ -1,0 +1,68 @@
+"""One builder per cell; a build is a job, the stages of a run, and the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.plugins import util, worker
+from buildbot.process.factory import BuildFactory
+
+from oscar_steps.master.plans import CellPlan
+from oscar_steps.master.report_step import ReportStep
+from oscar_steps.master.steps import JobStep, StageStep
+from oscar_steps.site import Site
+from oscar_steps.verdict import Stage
+
+_KEEPALIVE = 60
+_MISSING_AFTER = 600
+
+
+class HostWorker(worker.Worker):
+    """After an exception Buildbot gives a worker nothing for 10 s, then 20, 40, up to an hour; a good build ends that.
+
+    Five minutes are enough to spare the queue of a host that is broken, and short enough to notice that it was mended.
+    """
+
+    quarantine_max_timeout = 300
+
+
+def build_workers(site: Site) -> list[Any]:
+    """The site's workers. `builds` of each is its capacity: how many clusters fit."""
+    made = []
+    for host in site.worker:
+        site.secrets.read(f"worker-{host.name}", f"password of the worker {host.name}")
+        made.append(
+            HostWorker(
+                host.name,
+                util.Secret(f"worker-{host.name}"),
+                max_builds=host.builds,
+                keepalive_interval=_KEEPALIVE,
+                notify_on_missing=[site.mail.operator] if site.mail else [],
+                missing_timeout=_MISSING_AFTER,
+            )
+        )
+    return made
+
+
+def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:
+    """The steps of a build of this cell."""
+    return BuildFactory(
+        [JobStep(plan, site), *(StageStep(stage, site) for stage in Stage), ReportStep(plan.name, site)]
+    )
+
+
+def _builder(plan: CellPlan, site: Site) -> Any:
+    cell = plan.cell
+    when = [word for word, on in (("every-commit", cell.every_commit), ("nightly", cell.nightly)) if on]
+    return util.BuilderConfig(
+        name=plan.name,
+        workernames=list(plan.workers),
+        factory=cell_factory(plan, site),
+        tags=[cell.distribution, cell.architecture, *when],
+        description=f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}: {cell.cluster}",
+    )
+
+
+def build_builders(site: Site, plans: tuple[CellPlan, ...]) -> list[Any]:
+    """A builder for every cell."""
+    return [_builder(plan, site) for plan in plans]

@@ -1,0 +1,80 @@
+"""Buildbot's configuration, made of the site and the matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from buildbot.plugins import secrets, util
+from sqlalchemy.pool import QueuePool
+
+from oscar_steps.master.builders import build_builders, build_workers
+from oscar_steps.master.mail import oscar_mail
+from oscar_steps.master.plans import plans as all_plans
+from oscar_steps.master.run_files import RUNS
+from oscar_steps.master.schedulers import build_schedulers
+from oscar_steps.master.sources import svn_poller
+from oscar_steps.matrix import Matrix
+from oscar_steps.site import Site, Web
+
+_ADMINS = "admins"
+
+
+def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, Any]:
+    """The dictionary that Buildbot calls `BuildmasterConfig`; `state` is the master's own folder.
+
+    Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
+    """
+    plans = all_plans(site, matrix)
+    if site.mail and site.mail.user:
+        site.secrets.read("mail-password", f"password of {site.mail.user} at the mail relay {site.mail.relay}")
+    workers = build_workers(site)
+    names = tuple(plan.name for plan in plans)
+    return {
+        "title": site.master.title,
+        "titleURL": site.web.base,
+        "buildbotURL": site.web.base,
+        "buildbotNetUsageData": None,
+        "db": _database(site),
+        "protocols": {"pb": {"port": site.master.port}},
+        "secretsProviders": [secrets.SecretInAFile(dirname=str(site.secrets.directory))],
+        "workers": workers,
+        "change_source": [svn_poller(site, state)],
+        "schedulers": build_schedulers(site, plans),
+        "builders": build_builders(site, plans),
+        # True would take two forced builds with different numbers of nodes for the same.
+        "collapseRequests": False,
+        "services": [oscar_mail(site.mail, names)] if site.mail else [],
+        "www": _web(site),
+        "logMaxSize": 20 * 2**20,
+        "logMaxTailSize": 2**20,
+    }
+
+
+def _database(site: Site) -> dict[str, Any]:
+    if not site.database.url.startswith("sqlite"):
+        return {"db_url": site.database.url}
+    # Without a pool Buildbot opens the file anew for every query: three times the CPU time. One connection deadlocks.
+    return {"db_url": site.database.url, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}
+
+
+def _web(site: Site) -> dict[str, Any]:
+    pages: dict[str, Any] = {
+        "port": f"tcp:{site.web.port}:interface={site.web.address.replace(':', chr(92) + ':')}",
+        "plugins": {"waterfall_view": {}, "console_view": {}, "grid_view": {}, RUNS: {}},
+    }
+    return pages if site.web.open else {**pages, **_access(site, site.web)}
+
+
+def _access(site: Site, web: Web) -> dict[str, Any]:
+    """Everybody may look; only the site's admins may force and stop builds."""
+    rules = {
+        "authz": util.Authz(
+            allowRules=[util.AnyControlEndpointMatcher(role=_ADMINS)],
+            roleMatchers=[util.RolesFromUsername(roles=[_ADMINS], usernames=list(web.admins))],
+        )
+    }
+    if not web.admins:
+        return rules
+    passwords = {login: site.secrets.read(f"web-{login}", f"web password of {login}") for login in web.admins}
+    return {**rules, "auth": util.UserPasswordAuth(passwords)}

@@ -1,0 +1,76 @@
+"""The files of the runs on the master's web server: PLUGINS/runs/RUN/console/oscarnode2.log.
+
+Registered as a Buildbot web plug-in (entry point `buildbot.www`, name `runs`). The files come from guests: all are
+plain text to the browser, whatever they hold, but the screens, which QEMU drew; links are not followed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from twisted.web import resource, server, static
+
+RUNS = "runs"
+"""The folder below the master's own, and the plug-in's name."""
+_TEXT = "text/plain; charset=utf-8"
+_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'"
+
+
+def run_url(base: str, run_id: str, file: str = "") -> str:
+    """Address of a run's files, or of one of them; `base` is the master's, with a slash at its end."""
+    return f"{base}plugins/{RUNS}/{quote(run_id)}/{quote(file)}"
+
+
+class RunFiles(static.File):
+    """A file or folder below the folder of runs."""
+
+    contentTypes = {".png": "image/png"}  # noqa: RUF012 (Twisted's own attribute)
+    contentEncodings: dict[str, str] = {}  # noqa: RUF012 (Twisted's own attribute)
+    indexNames: list[str] = []  # noqa: RUF012 (Twisted's own attribute)
+
+    def __init__(self, path: str, defaultType: str = _TEXT, *_ignored: Any, **_named: Any) -> None:
+        super().__init__(path, defaultType)
+        self.indexNames = []
+
+    def getChild(self, path: bytes, request: server.Request) -> resource.Resource:
+        if path.startswith(b"."):
+            return self.childNotFound
+        child = super().getChild(path, request)
+        if isinstance(child, static.File) and Path(child.path).is_symlink():
+            return self.childNotFound
+        return child
+
+    def render_GET(self, request: server.Request) -> Any:
+        request.setHeader(b"X-Content-Type-Options", b"nosniff")
+        request.setHeader(b"Content-Security-Policy", _POLICY)
+        return super().render_GET(request)
+
+    def listNames(self) -> list[str]:
+        return [name for name in super().listNames() if not name.startswith(".")]
+
+
+class Application:
+    """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty."""
+
+    description = "Files of the farm's runs"
+    version = "1"
+    ui = False
+
+    def __init__(self) -> None:
+        self.resource: resource.Resource = resource.Resource()
+
+    def setMaster(self, master: Any) -> None:
+        folder = Path(master.basedir) / RUNS
+        folder.mkdir(exist_ok=True)
+        self.resource = RunFiles(str(folder))
+        # Buildbot's page asks every plug-in for these two.
+        self.resource.putChild(b"scripts.js", static.Data(b"", "text/javascript"))
+        self.resource.putChild(b"styles.css", static.Data(b"", "text/css"))
+
+    def setConfiguration(self, _configuration: Any) -> None:
+        """There is none."""
+
+
+application = Application()

@@ -1,0 +1,121 @@
+"""When something is tested: after a commit, every night, and when a person asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from buildbot.changes.filter import ChangeFilter
+from buildbot.plugins import schedulers, util
+from buildbot.process.properties import Properties
+
+from oscar_steps.master.plans import CellPlan
+from oscar_steps.master.sources import PROJECT
+from oscar_steps.site import Schedule, Site
+
+PER_COMMIT = "commit"
+NIGHTLY = "nightly"
+FORCE = "force"
+CHANGES = "changes"
+"""Build property: ids of the changes that this build was made for, and no others. Only their authors are told."""
+AS_PROFILE = "as the profile says"
+
+
+class PerCommit(schedulers.AnyBranchScheduler):
+    """Tests each branch once it has been quiet, and notes whose changes a build is for.
+
+    Buildbot keeps only the last of several changes with a build, and finds the others, when asked, by walking back to
+    the last green build: everybody since then would be blamed.
+    """
+
+    def addBuildsetForChanges(self, **arguments: Any) -> Any:
+        properties = arguments.pop("properties", None) or Properties()
+        properties.setProperty(CHANGES, list(arguments.get("changeids") or ()), "Scheduler")
+        return super().addBuildsetForChanges(properties=properties, **arguments)
+
+
+class WatchedBranch:
+    """Whether commits on a branch are tested. Compares equal by its patterns."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.patterns = schedule.branches
+        self.__name__ = "watched_branch"  # Buildbot describes a filter by its function's name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WatchedBranch) and self.patterns == other.patterns
+
+    def __hash__(self) -> int:
+        return hash(self.patterns)
+
+    def __call__(self, branch: str | None) -> bool:
+        return any(fnmatch(branch or "", pattern) for pattern in self.patterns)
+
+
+def _per_commit(site: Site, cells: Sequence[str]) -> Any:
+    return PerCommit(
+        name=PER_COMMIT,
+        change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule)),
+        treeStableTimer=site.schedule.tree_stable or None,
+        builderNames=list(cells),
+        reason="a commit",
+    )
+
+
+def _nightly(site: Site, cells: Sequence[str]) -> Any:
+    trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
+    return schedulers.Nightly(
+        name=NIGHTLY,
+        hour=site.schedule.hour,
+        minute=site.schedule.minute,
+        builderNames=list(cells),
+        reason="the nightly matrix",
+        # Without absolute source stamps each cell would test another HEAD; without the filter, another branch.
+        createAbsoluteSourceStamps=True,
+        change_filter=ChangeFilter(project=PROJECT, branch=site.repository.trunk),
+        codebases={"": trunk},
+    )
+
+
+def _force(site: Site, cells: Sequence[str]) -> Any:
+    repository = site.repository
+    branch = "|".join((repository.trunk, f"({repository.branches}|{repository.tags})/[A-Za-z0-9._-]+"))
+    return schedulers.ForceScheduler(
+        name=FORCE,
+        label="Test a revision",
+        buttonName="Test a revision",
+        builderNames=list(cells),
+        reason=util.StringParameter(name="reason", label="Why", default="asked for", size=40),
+        codebases=[
+            util.CodebaseParameter(
+                codebase="",
+                label="What",
+                branch=util.StringParameter(
+                    name="branch", label="Branch", default=repository.trunk, regex=f"^({branch})$"
+                ),
+                revision=util.StringParameter(
+                    name="revision", label="Revision (empty: the last one)", default="", regex=r"^[0-9]*$"
+                ),
+                repository=util.FixedParameter(name="repository", default=repository.url),
+                project=util.FixedParameter(name="project", default=PROJECT),
+            )
+        ],
+        properties=[
+            util.IntParameter(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
+            util.ChoiceStringParameter(
+                name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, "cdrom", "network"]
+            ),
+        ],
+    )
+
+
+def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
+    """All schedulers of the farm; one that no cell wants is left out."""
+    every_commit = [plan.name for plan in plans if plan.cell.every_commit]
+    nightly = [plan.name for plan in plans if plan.cell.nightly]
+    made = [_force(site, [plan.name for plan in plans])]
+    if every_commit:
+        made.append(_per_commit(site, every_commit))
+    if nightly:
+        made.append(_nightly(site, nightly))
+    return made

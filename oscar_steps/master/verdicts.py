@@ -1,0 +1,123 @@
+"""From exit statuses and verdicts to Buildbot's results: each mapped on purpose, everything unknown is an exception.
+
+Green means that the run's own verdict says `passed` and no stage said otherwise. Red (FAILURE) means OSCAR. Purple
+(EXCEPTION) means the farm, or its host. RETRY is Buildbot's own, for a worker that was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buildbot.process.results import (
+    CANCELLED,
+    EXCEPTION,
+    FAILURE,
+    SKIPPED,
+    SUCCESS,
+    WARNINGS,
+    statusToString,
+    worst_status,
+)
+from pydantic import ValidationError
+
+from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, Verdict
+
+VERDICT = "verdict"
+"""Build property: the run's verdict, as JSON."""
+
+RESULT_OF_STATUS: dict[int, int] = {
+    ExitStatus.PASSED: SUCCESS,
+    ExitStatus.FAILED: FAILURE,
+    ExitStatus.INFRASTRUCTURE: EXCEPTION,
+    ExitStatus.CANCELLED: CANCELLED,
+    ExitStatus.NOT_REACHED: SKIPPED,
+}
+RESULT_OF_OUTCOME: dict[Outcome, int] = {
+    Outcome.PASSED: SUCCESS,
+    Outcome.FAILED: FAILURE,
+    Outcome.INFRASTRUCTURE: EXCEPTION,
+    Outcome.CANCELLED: CANCELLED,
+}
+
+
+def stage_result(stage: Stage, status: int | None, so_far: int) -> int:
+    """Buildbot's result of a stage whose window ended with exit status `status` (None: it did not end).
+
+    A finding about OSCAR stands, whatever happens to extract-logs or teardown after it: that is a warning then.
+    """
+    result = EXCEPTION if status is None else RESULT_OF_STATUS.get(status, EXCEPTION)
+    if stage.always_runs and so_far == FAILURE and result in (FAILURE, EXCEPTION):
+        return WARNINGS
+    return result
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a verdict must say about itself, and what the master says where there is none."""
+
+    run_id: str
+    cell: str
+    source: str
+    revision: str
+
+    def verdict(
+        self, outcome: Outcome, sentence: str, *, hint: str = "", category: Category = Category.FARM
+    ) -> Verdict:
+        """A verdict of the master's own."""
+        return Verdict(
+            run_id=self.run_id,
+            cell=self.cell,
+            source=self.source,
+            revision=self.revision,
+            outcome=outcome,
+            sentence=sentence,
+            hint=hint,
+            category=category,
+        )
+
+
+def read_verdict(identity: RunIdentity, text: str | None) -> Verdict:
+    """The verdict in `text` (None: the worker has no such file); an infrastructure one where that cannot be used."""
+    if text is None:
+        return identity.verdict(
+            Outcome.INFRASTRUCTURE, "the run left no verdict: the testing driver ended before it could"
+        )
+    try:
+        verdict = Verdict.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+        return identity.verdict(Outcome.INFRASTRUCTURE, f"the run's verdict cannot be used: {where}: {first['msg']}")
+    if verdict.run_id != identity.run_id:
+        return identity.verdict(
+            Outcome.INFRASTRUCTURE, f"the run directory holds the verdict of another run, {verdict.run_id}"
+        )
+    return verdict
+
+
+def agreed(verdict: Verdict, stages_say: int, step: str) -> Verdict:
+    """The build's verdict: the run's own, unless the stages (their worst was `step`) ended worse than it says."""
+    if worst_status(RESULT_OF_OUTCOME[verdict.outcome], stages_say) == RESULT_OF_OUTCOME[verdict.outcome]:
+        return verdict
+    if stages_say == WARNINGS:
+        return verdict
+    if stages_say == CANCELLED:
+        return verdict.model_copy(update={"outcome": Outcome.CANCELLED, "sentence": "the build was stopped"})
+    sentence = f"{step} ended with '{statusToString(stages_say)}', although the run's verdict is '{verdict.outcome}'"
+    return verdict.model_copy(
+        update={
+            "outcome": Outcome.INFRASTRUCTURE,
+            "category": Category.FARM,
+            "sentence": sentence,
+            "hint": f"the verdict said: {verdict.sentence}",
+        }
+    )
+
+
+def lost_worker(identity: RunIdentity, worker: str) -> Verdict:
+    """What is told of a build whose worker went away (result RETRY: Buildbot begins it again)."""
+    return identity.verdict(
+        Outcome.INFRASTRUCTURE,
+        f"the worker {worker} was lost in mid-build; the build begins again when a worker is there",
+        category=Category.HOST,
+    )

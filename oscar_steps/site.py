@@ -1,0 +1,243 @@
+"""The site, read from `farm.toml`: where OSCAR's repository is, when to test, whom to tell, which workers there are.
+
+Pure models; nothing here does more than read the site's files. What must not be seen by everybody (a worker's password,
+a mail account's, a web login's) stands in files of its own, one secret each, below `[secrets] directory`.
+`python -m oscar_steps.site FARM.TOML` prints what the farm believes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from oscar_steps.errors import ConfigError
+from oscar_steps.job import Timeouts
+from oscar_steps.matrix import Matrix, load_toml, validate
+
+SITE_FILE = "farm.toml"
+_ADDRESS = r"^[^@\s<>,]+@[^@\s<>,]+$"
+_FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Repository(_Frozen):
+    """OSCAR's Subversion repository. `url` is the folder with trunk, branches, tags; master and workers reach it."""
+
+    url: str = Field(pattern=r"^(svn|svn\+ssh|https?|file)://[^\s]+$")
+    trunk: str = Field(default="trunk", pattern=_FOLDER)
+    branches: str = Field(default="branches", pattern=_FOLDER)
+    tags: str = Field(default="tags", pattern=_FOLDER)
+    poll: int = Field(default=60, ge=1)
+    """Seconds between two looks at the repository."""
+    history: int = Field(default=200, ge=10)
+    """Revisions asked for at a look. More than this between two looks would be lost."""
+    revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
+    """Address of a revision's web page, with %s where its number goes; empty: there is none."""
+
+    def source_url(self, branch: str) -> str:
+        """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
+        return f"{self.url.rstrip('/')}/{branch}"
+
+
+class Schedule(_Frozen):
+    """When to test. Hours are the master's local time."""
+
+    hour: int = Field(default=2, ge=0, le=23)
+    minute: int = Field(default=30, ge=0, le=59)
+    tree_stable: float = Field(default=60, ge=0)
+    """Seconds without a commit on a branch before its tests begin; 0: every commit is tested by itself."""
+    branches: tuple[str, ...] = ("trunk", "branches/*")
+    """Shell patterns of the branches whose commits are tested."""
+
+
+class Mail(_Frozen):
+    """Whom to tell, and through which relay. Without `[mail]` the farm sends none."""
+
+    sender: str = Field(alias="from", pattern=_ADDRESS)
+    operator: str = Field(pattern=_ADDRESS)
+    """Is told of the farm's own faults, and of what no commit can be blamed for when there is no `developers` list."""
+    relay: str = "127.0.0.1"
+    port: int = Field(default=25, ge=1, le=65535)
+    user: str = ""
+    """Account at the relay; its password is the secret `mail-password`."""
+    tls: bool = False
+    domain: str = Field(default="", pattern=r"^$|^[A-Za-z0-9.-]+$")
+    """A committer's address is LOGIN@DOMAIN unless `people` says otherwise; empty: only `people` are written to."""
+    people: dict[str, str] = Field(default_factory=dict)
+    """Subversion login to mail address."""
+    developers: str = Field(default="", pattern=r"^$|" + _ADDRESS)
+    """A list that is told of failures that belong to no single commit (the nightly matrix)."""
+    always: bool = False
+    """Also tell committers that their commit passed."""
+
+    def address(self, login: str) -> str | None:
+        """The mail address of a committer, or None where the site knows none."""
+        if login in self.people:
+            return self.people[login]
+        if "@" in login:
+            return login
+        return f"{login}@{self.domain}" if self.domain else None
+
+
+class Web(_Frozen):
+    """The web pages. On the loopback interface unless the site says otherwise."""
+
+    address: str = "127.0.0.1"
+    port: int = Field(default=8010, ge=1, le=65535)
+    url: str = Field(default="", pattern=r"^$|^https?://\S+/$")
+    """The address people use, with a slash at its end (it stands in mails); empty: http://ADDRESS:PORT/"""
+    open: bool = False
+    """Whoever reaches the page may force and stop builds without a login. Allowed on the loopback interface only."""
+    admins: tuple[str, ...] = ()
+    """Logins that may force and stop builds; the password of each is the secret `web-LOGIN`."""
+
+    @model_validator(mode="after")
+    def _open_means_loopback(self) -> Self:
+        if self.open and self.address not in ("127.0.0.1", "::1", "localhost"):
+            sentence = "open = true lets anybody force builds, so address must be 127.0.0.1, not {address}"
+            raise PydanticCustomError("open", sentence, {"address": self.address})
+        return self
+
+    @property
+    def base(self) -> str:
+        return self.url or f"http://{self.address}:{self.port}/"
+
+
+class Database(_Frozen):
+    """Where the master keeps its state; the default is a file in the master's own folder."""
+
+    url: str = Field(default="sqlite:///state.sqlite", pattern=r"^\w+(\+\w+)?://.*$")
+
+
+class Secrets(_Frozen):
+    """The folder with one file per secret, readable by the master's user alone."""
+
+    directory: Path = Path("secrets")
+
+    def read(self, name: str, purpose: str) -> str:
+        """The secret `name`. Raises ConfigError that says which file to create, and how."""
+        path = self.directory / name
+        create = f"umask 077; mkdir -p {self.directory}; head -c 24 /dev/urandom | base64 > {path}"
+        try:
+            secret = path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise ConfigError(f"the secret file {path} ({purpose}) is missing; create it: {create}") from None
+        if not secret:
+            raise ConfigError(f"the secret file {path} ({purpose}) is empty; fill it: {create}")
+        if path.stat().st_mode & 0o007:
+            raise ConfigError(f"everybody can read the secret file {path} ({purpose}); correct it: chmod 600 {path}")
+        return secret
+
+
+class Worker(_Frozen):
+    """A virtualization host. Its password is the secret `worker-NAME`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    builds: int = Field(default=1, ge=1)
+    """How many clusters it may run at a time."""
+    cells: tuple[str, ...] = ()
+    """The cells that it can run; none: all."""
+
+
+class Driver(_Frozen):
+    """The testing driver on the workers."""
+
+    command: tuple[str, ...] = Field(default=("oscar-testdriver",), min_length=1)
+    runs: Path = Path("/var/lib/oscar-farm/runs")
+    """The folder on the workers with one run directory per build."""
+    keep: int = Field(default=10, ge=1)
+    """Run directories of a cell that a worker keeps; older ones are removed when a new build begins."""
+    hours: float = Field(default=4, gt=0)
+    """A stage that takes longer than this is stopped, as a fault of the farm. The driver's own deadlines come first."""
+
+
+class Master(_Frozen):
+    """The Buildmaster itself."""
+
+    title: str = "OSCAR test farm"
+    port: str = "tcp:9989:interface=127.0.0.1"
+    """Where workers connect, as a Twisted endpoint."""
+    keep: int = Field(default=200, ge=1)
+    """Runs of a cell whose logs are kept on the master."""
+
+
+class Site(_Frozen):
+    """All of `farm.toml`, with paths made absolute (a relative path is relative to the file)."""
+
+    profiles: Path | None = None
+    """What is tested; none: `profiles/` beside `master.cfg`."""
+    repository: Repository
+    schedule: Schedule = Schedule()
+    mail: Mail | None = None
+    web: Web = Web()
+    database: Database = Database()
+    secrets: Secrets = Secrets()
+    driver: Driver = Driver()
+    master: Master = Master()
+    timeouts: Timeouts = Timeouts()
+    worker: tuple[Worker, ...] = Field(min_length=1)
+
+    @field_validator("worker")
+    @classmethod
+    def _names_appear_once(cls, workers: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        names = [worker.name for worker in workers]
+        for name in names:
+            if names.count(name) > 1:
+                raise PydanticCustomError("twice", "there are two workers called '{name}'", {"name": name})
+        return workers
+
+    def workers_for(self, cell: str) -> tuple[str, ...]:
+        """Names of the workers that can run `cell`."""
+        return tuple(worker.name for worker in self.worker if not worker.cells or cell in worker.cells)
+
+    def check_against(self, matrix: Matrix) -> None:
+        """Raise ConfigError where a worker names a cell that does not exist, or a cell has no worker."""
+        known = [cell.name for cell in matrix.cells]
+        for worker in self.worker:
+            for cell in worker.cells:
+                if cell not in known:
+                    raise ConfigError(
+                        f"the worker '{worker.name}' names the cell '{cell}', which {matrix.directory / 'matrix.toml'} "
+                        f"does not have; there are: {', '.join(known)}"
+                    )
+        for cell in known:
+            if not self.workers_for(cell):
+                raise ConfigError(f"no worker can run the cell '{cell}': add it to the cells of a [[worker]]")
+
+
+def _absolute(site: Site, base: Path) -> Site:
+    return site.model_copy(
+        update={
+            "profiles": base / site.profiles if site.profiles else None,
+            "secrets": Secrets(directory=base / site.secrets.directory),
+            "driver": site.driver.model_copy(update={"runs": base / site.driver.runs}),
+        }
+    )
+
+
+def load_site(path: Path) -> Site:
+    """Read a site file. Raises ConfigError with file, line, what is there and what would be right."""
+    text, value = load_toml(path)
+    return _absolute(validate(Site, path, text, value), path.resolve().parent)
+
+
+def main() -> int:
+    """Print the site."""
+    try:
+        site = load_site(Path(sys.argv[1] if len(sys.argv) > 1 else SITE_FILE))
+    except ConfigError as error:
+        print(error.explain(), file=sys.stderr)
+        return 64
+    print(site.model_dump_json(indent=2, by_alias=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A stand-in for `oscar-testdriver`: it honours the contract of the window (lines, exit statuses, files), without VMs.
+
+What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.verdict import (
+    Category,
+    Evidence,
+    ExitStatus,
+    NodeReport,
+    Outcome,
+    Stage,
+    StageReport,
+    StageResult,
+    Verdict,
+)
+
+SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <script>alert(1)</script>"
+NODES = (
+    NodeReport(name="oscarnode1", state="up", since=201.4),
+    NodeReport(name="oscarnode2", state="pulling image", since=96.0, note="\x1b[31mrsync error\x1b[0m"),
+)
+
+
+def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
+    """What the run says in the end."""
+    failed = outcome is not Outcome.PASSED
+    result = StageResult(outcome.value)
+    return Verdict(
+        run_id=job.run_id,
+        cell=job.cell,
+        source=job.source.url,
+        revision=job.source.revision,
+        outcome=outcome,
+        sentence=SENTENCE if failed else "the cluster was installed and tested",
+        stage=stage,
+        category=Category.OSCAR if outcome is Outcome.FAILED else Category.NONE,
+        evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
+        if failed
+        else (),
+        nodes=NODES,
+        stages=tuple(StageReport(stage=each, result=result, seconds=12.3) for each in Stage),
+        seconds=110.7,
+        replay=f"oscar-testdriver run --cell {job.cell} --revision {job.source.revision}",
+    )
+
+
+def leave_files(run: Path) -> None:
+    """A run's files, some of them not nice."""
+    for name in ("console", "logs", "disks"):
+        (run / name).mkdir(exist_ok=True)
+    (run / "console/oscarnode2.log").write_text("booting\nrsync: read error\n<script>alert(1)</script>\n")
+    (run / "logs/index.html").write_text("<script>alert(1)</script>")
+    (run / "logs/passwd").unlink(missing_ok=True)
+    (run / "logs/passwd").symlink_to("/etc/passwd")
+    (run / "disks/head.qcow2").write_bytes(b"disk")
+    (run / "events.jsonl").write_text("{}\n")
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if words[0] != "stage":
+        return 0
+    stage, run = Stage(words[1]), Path(words[3])
+    job = Job.load(run / JOB_FILE)
+    scenario = json.loads((run.parent.parent / "scenario").read_text())
+    play, at = scenario["play"], Stage(scenario["stage"])
+    print(f"{stage}: {job.source}")
+    print("@@oscar " + json.dumps({"summary": "1 of 2 nodes up" if stage is Stage.WAIT_NODES else f"{stage} goes on"}))
+    print("@@oscar not json", flush=True)
+    if stage is Stage.EXTRACT_LOGS:
+        leave_files(run)
+        return ExitStatus.PASSED
+    if stage is Stage.TEARDOWN:
+        outcome = {"fail": Outcome.FAILED, "infrastructure": Outcome.INFRASTRUCTURE}.get(play, Outcome.PASSED)
+        if play == "hang":
+            outcome = Outcome.CANCELLED
+        if play != "no-verdict":
+            verdict(job, outcome, at if outcome is not Outcome.PASSED else None).save(run)
+        return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
+    if stage is at and play == "fail":
+        return ExitStatus.FAILED
+    if stage is at and play == "infrastructure":
+        return ExitStatus.INFRASTRUCTURE
+    if stage is at and play == "traceback":
+        raise RuntimeError("a bug of the driver's")
+    if stage is at and play == "hang":
+        (run / "hanging").write_text(str(os.getpid()))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.CANCELLED))
+        time.sleep(600)
+    return ExitStatus.PASSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

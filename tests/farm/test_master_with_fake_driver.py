@@ -1,0 +1,207 @@
+"""The master from commit to mail, with a real Subversion server, worker and mail sink; only the driver is a fake."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+import pytest
+
+import demo.farm
+from demo.farm import USERS, Farm
+from demo.judge import Finished
+from demo.mailsink import body_of, read_mail
+from oscar_steps.verdict import Outcome
+
+FAKE_DRIVER = Path(__file__).with_name("fake_driver.py")
+DEVELOPER = USERS[1]
+CANCELLED, RETRY = 6, 5
+_Found = TypeVar("_Found")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    standin = tmp_path_factory.mktemp("standin")
+    (standin / "tree").mkdir()
+    (standin / "tree/README").write_text("A tree that is never installed.\n")
+    (standin / "faults").mkdir()
+    (standin / "faults/faults.toml").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.farm, "STANDIN", standin)
+        with Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
+            yield farm
+
+
+def play(farm: Farm, name: str, stage: str = "wait-nodes", **more: Any) -> None:
+    (farm.directory / "scenario").write_text(json.dumps({"play": name, "stage": stage, **more}))
+
+
+def commit(farm: Farm) -> Finished:
+    return farm.follow(farm.commit_harmless(DEVELOPER), DEVELOPER, lambda _line: None, seconds=60)
+
+
+def eventually(what: Callable[[], _Found | None], seconds: float = 30) -> _Found:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def mails_to(farm: Farm, address: str) -> list[str]:
+    paths = sorted((farm.directory / "mails").glob("*.eml"))
+    return [str(mail["Subject"]) for mail in map(read_mail, paths) if address in str(mail["To"])]
+
+
+def force(farm: Farm, **parameters: Any) -> httpx.Response:
+    message = {"id": 1, "jsonrpc": "2.0", "method": "force", "params": {"builderid": "1", **parameters}}
+    return httpx.post(f"{farm.master.base}api/v2/forceschedulers/force", json=message, trust_env=False)
+
+
+def last_build(farm: Farm) -> dict[str, Any]:
+    builds = farm.master._get("builds", "builds", order="-buildid", limit=1)
+    return builds[0] if builds else {}
+
+
+def complete_after(farm: Farm, number: int) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        build = last_build(farm)
+        return build if build["number"] > number and build["complete"] else None
+
+    return eventually(found, 90)
+
+
+def test_a_good_commit_is_green_and_its_author_is_told(farm: Farm) -> None:
+    play(farm, "pass")
+    done = commit(farm)
+    assert done.build.result_name == "success"
+    assert done.verdict and done.verdict.outcome is Outcome.PASSED
+    assert done.mail and f"r{done.revision}: passed" in str(read_mail(done.mail)["Subject"])
+    assert farm.master.property(done.build.build_id, "got_revision") == str(done.revision)
+
+
+# After a fault of the farm its worker is given nothing for 10 seconds, then 20, 40, until a build ends well: such tests
+# do not follow each other.
+
+
+def check_that_only_the_operator_is_told(farm: Farm, name: str) -> None:
+    play(farm, name)
+    before = len(mails_to(farm, DEVELOPER)), len(mails_to(farm, "operator"))
+    number = last_build(farm)["number"]
+    farm.commit_harmless(DEVELOPER)
+    build = complete_after(farm, number)
+    assert build["results"] == 4
+    assert farm.master.property(build["buildid"], "verdict")["outcome"] == "infrastructure"
+    eventually(lambda: len(mails_to(farm, "operator")) > before[1])
+    assert len(mails_to(farm, DEVELOPER)) == before[0]
+
+
+def test_a_run_without_a_verdict_is_the_farms_fault_and_blamed_on_nobody(farm: Farm) -> None:
+    check_that_only_the_operator_is_told(farm, "no-verdict")
+
+
+def test_a_bad_commit_is_red_and_its_mail_says_stage_sentence_and_evidence_first(farm: Farm) -> None:
+    play(farm, "fail", bad_teardown=True)
+    done = commit(farm)
+    assert done.build.result_name == "failure"
+    assert done.mail is not None
+    body = body_of(read_mail(done.mail))
+    first = body.splitlines()
+    assert first[0] == "failed, at the stage wait-nodes"
+    assert "oscarnode2 stopped in mid-pull" in first[1]
+    assert "console/oscarnode2.log:2-3" in body
+    assert "\x1b" not in body
+    steps = [step["name"] for step in farm.master.steps(done.build.build_id) if step["results"] is not None]
+    assert steps[-3:] == ["extract-logs", "teardown", "report"]
+    assert "finalize" not in steps
+
+
+def test_the_files_of_a_run_are_text_whatever_the_guest_wrote_and_nothing_else_is_served(farm: Farm) -> None:
+    run = farm.master.property(last_build(farm)["buildid"], "run_id")
+    base = f"{farm.master.base}plugins/runs/{run}/"
+    with httpx.Client(trust_env=False) as client:
+        answer = client.get(f"{base}logs/index.html")
+        assert answer.text == "<script>alert(1)</script>"
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert client.get(f"{base}logs/passwd").status_code == 404
+        assert client.get(f"{base}disks/head.qcow2").status_code == 404
+        assert client.get(f"{farm.master.base}plugins/runs/..%2fsecrets/").status_code == 404
+
+
+def test_the_next_good_commit_is_told_as_fixed(farm: Farm) -> None:
+    play(farm, "pass")
+    done = commit(farm)
+    assert done.mail and str(read_mail(done.mail)["Subject"]).endswith(": fixed")
+
+
+def hanging(farm: Farm) -> dict[str, Any]:
+    """A build whose driver hangs in wait-nodes."""
+    play(farm, "hang")
+    number = last_build(farm)["number"]
+    farm.commit_harmless(DEVELOPER)
+
+    def found() -> dict[str, Any] | None:
+        build = last_build(farm)
+        run = farm.master.property(build["buildid"], "run_id")
+        return build if build["number"] > number and run and (farm.runs / run / "hanging").exists() else None
+
+    return eventually(found, 90)
+
+
+def test_a_build_that_is_stopped_is_torn_down_and_nobody_is_told(farm: Farm) -> None:
+    build = hanging(farm)
+    message = {"id": 1, "jsonrpc": "2.0", "method": "stop", "params": {"reason": "enough"}}
+    httpx.post(f"{farm.master.base}api/v2/builds/{build['buildid']}", json=message, trust_env=False).raise_for_status()
+    done = eventually(lambda: farm.master.build(build["buildid"]).complete and farm.master.build(build["buildid"]))
+    assert done.results == CANCELLED
+    assert farm.master.property(build["buildid"], "verdict")["outcome"] == "cancelled"
+    assert [step["name"] for step in farm.master.steps(build["buildid"])][-2:] == ["teardown", "report"]
+    told = [read_mail(path)["X-Oscar-Farm-Build"] for path in (farm.directory / "mails").glob("*.eml")]
+    assert str(build["number"]) not in told
+
+
+def test_a_revision_that_does_not_exist_is_said_in_one_sentence_before_anything_starts(farm: Farm) -> None:
+    number = last_build(farm)["number"]
+    force(farm, branch="trunk", revision="4711", nodes="0", boot="cdrom").raise_for_status()
+    build = complete_after(farm, number)
+    assert "there is no revision 4711 of " in farm.master.property(build["buildid"], "verdict")["sentence"]
+    ran = [step["name"] for step in farm.master.steps(build["buildid"]) if step["results"] not in (None, 3)]
+    assert ran == ["worker_preparation", "job", "report"]
+
+
+def test_a_forced_build_tests_the_last_revision_with_the_nodes_asked_for(farm: Farm) -> None:
+    play(farm, "pass")
+    number = last_build(farm)["number"]
+    force(farm, branch="trunk", revision="", nodes="4", boot="network").raise_for_status()
+    build = complete_after(farm, number)
+    assert build["results"] == 0
+    run = farm.master.property(build["buildid"], "run_id")
+    job = json.loads((farm.runs / run / "job.json").read_text())
+    assert (job["nodes"], job["boot"]) == (4, "network")
+    assert job["source"]["revision"].isdigit()
+
+
+def test_a_driver_that_breaks_down_is_the_farms_fault_and_blamed_on_nobody(farm: Farm) -> None:
+    check_that_only_the_operator_is_told(farm, "traceback")
+
+
+def test_a_worker_that_is_killed_is_the_farms_fault_and_its_build_waits_for_a_worker(farm: Farm) -> None:
+    before = len(mails_to(farm, DEVELOPER)), len(mails_to(farm, "operator"))
+    build = hanging(farm)
+    run = farm.master.property(build["buildid"], "run_id")
+    window = psutil.Process(int((farm.runs / run / "hanging").read_text()))
+    window.parent().kill()
+    done = eventually(lambda: farm.master.build(build["buildid"]).complete and farm.master.build(build["buildid"]))
+    window.kill()
+    assert done.results == RETRY
+    eventually(lambda: len(mails_to(farm, "operator")) > before[1])
+    assert "was lost in mid-build" in mails_to(farm, "operator")[-1]
+    assert len(mails_to(farm, DEVELOPER)) == before[0]

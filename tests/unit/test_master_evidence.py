@@ -1,0 +1,86 @@
+"""What comes from a worker: regular files below one folder, and no more than so many."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.master import evidence
+from oscar_steps.master.steps import clean, superseded
+
+
+def archive(directory: Path, *members: tuple[str, bytes, bytes]) -> Path:
+    path = directory / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as packed:
+        for name, kind, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(content)
+            if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+                member.linkname, member.size = content.decode(), 0
+            packed.addfile(member, io.BytesIO(content) if member.size else None)
+    return path
+
+
+def test_only_regular_files_below_the_folder_are_unpacked(tmp_path: Path) -> None:
+    packed = archive(
+        tmp_path,
+        ("logs/good", tarfile.REGTYPE, b"good"),
+        ("../evil", tarfile.REGTYPE, b"evil"),
+        ("/etc/evil", tarfile.REGTYPE, b"evil"),
+        ("logs/link", tarfile.SYMTYPE, b"/etc/passwd"),
+        ("logs/hard", tarfile.LNKTYPE, b"/etc/passwd"),
+        ("logs/pipe", tarfile.FIFOTYPE, b""),
+        ("logs/good/below-a-file", tarfile.REGTYPE, b"evil"),
+    )
+    assert evidence.unpack(packed, tmp_path / "run") == ["logs/good"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "run"]
+
+
+def test_an_archive_that_swells_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "MAX_UNPACKED_BYTES", 10)
+    packed = archive(tmp_path, ("a", tarfile.REGTYPE, b"12345678"), ("b", tarfile.REGTYPE, b"12345678"))
+    assert evidence.unpack(packed, tmp_path / "run") == ["a"]
+
+
+def test_packing_takes_what_is_there_and_leaves_disks_and_links(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    for folder in ("console", "disks", "logs"):
+        (run / folder).mkdir(parents=True)
+    (run / "console/head node.log").write_text("booted\n")
+    (run / "disks/head.qcow2").write_text("disk")
+    (run / "logs/passwd").symlink_to("/etc/passwd")
+    subprocess.run(["sh", "-c", evidence.PACK, str(run)], check=True)
+    assert evidence.unpack(run / evidence.ARCHIVE, tmp_path / "out") == ["console/head node.log"]
+
+
+def test_old_runs_on_the_master_go_and_other_cells_stay(tmp_path: Path) -> None:
+    for number in range(4):
+        run = tmp_path / f"debian-12-x86_64-r{number}-b{number}"
+        run.mkdir()
+        os.utime(run, (number, number))
+    (tmp_path / "debian-12-x86_64-xen-r1-b1").mkdir()
+    evidence.prune(tmp_path, "debian-12-x86_64", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "debian-12-x86_64-r2-b2",
+        "debian-12-x86_64-r3-b3",
+        "debian-12-x86_64-xen-r1-b1",
+    ]
+
+
+def test_the_workers_newest_runs_are_told_by_build_number_not_by_name() -> None:
+    runs = [f"/runs/c-r7-b{number}" for number in (2, 10, 9)]
+    assert superseded(runs, 2) == ["/runs/c-r7-b2"]
+    assert superseded([*runs, "/runs/something-else"], 3) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("\x1b[1;31mred\x1b[0m", "red"), ("a\r\nb\tc", "a b c"), ("\x1b]0;title\x07x", "x"), ("y" * 300, "y" * 159 + "…")],
+)
+def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
+    assert clean(text) == line

@@ -1,0 +1,116 @@
+"""Mails: the right people, the right words first, and nothing of a guest's that could do harm."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from oscar_steps.master.reports import Before, BuildNote, ChangeNote, recipients
+from oscar_steps.site import Mail
+from oscar_steps.verdict import Category, Evidence, Outcome, Stage, Verdict
+
+MAIL = Mail.model_validate(
+    {"from": "farm@x.org", "operator": "op@x.org", "domain": "x.org", "developers": "list@x.org"}
+)
+CHANGES = (ChangeNote("6", "eric", "Clean up"), ChangeNote("7", "geoffroy", "Fix\nthe rest"))
+
+
+def note(
+    outcome: Outcome, *, sentence: str = "the cluster test failed", stage: Stage | None = Stage.FINALIZE
+) -> BuildNote:
+    verdict = Verdict(
+        run_id="c-r7-b1",
+        cell="debian-12-x86_64",
+        source="svn://h/oscar/trunk",
+        revision="7",
+        outcome=outcome,
+        sentence=sentence,
+        stage=stage,
+    )
+    return BuildNote(
+        verdict=verdict,
+        scheduler="commit",
+        owner="",
+        changes=CHANGES,
+        before=None,
+        build_url="http://h/#/builders/1/builds/1",
+        base="http://h/",
+        has_files=True,
+    )
+
+
+def test_a_failure_goes_to_the_authors_of_its_changes() -> None:
+    assert recipients(note(Outcome.FAILED), MAIL) == ("eric@x.org", "geoffroy@x.org")
+
+
+def test_the_first_failure_of_a_new_cell_is_told_as_well() -> None:
+    assert note(Outcome.FAILED).before is None
+    assert recipients(note(Outcome.FAILED), MAIL)
+
+
+def test_the_farms_own_fault_goes_to_the_operator_alone() -> None:
+    assert recipients(note(Outcome.INFRASTRUCTURE), MAIL) == ("op@x.org",)
+
+
+def test_a_good_build_is_told_when_it_was_red_before_or_when_the_site_says_always() -> None:
+    good = note(Outcome.PASSED, stage=None)
+    fixed = dataclasses.replace(good, before=Before(3, "6", passed=False))
+    assert recipients(good, MAIL) == ()
+    assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert fixed.subject == "[oscar-farm] debian-12-x86_64 r7: fixed"
+    assert recipients(good, MAIL.model_copy(update={"always": True})) == ("eric@x.org", "geoffroy@x.org")
+
+
+def test_nobody_is_told_of_a_stopped_build() -> None:
+    assert recipients(note(Outcome.CANCELLED), MAIL) == ()
+
+
+def test_a_nightly_failure_blames_no_author() -> None:
+    nightly = dataclasses.replace(note(Outcome.FAILED), scheduler="nightly", changes=())
+    assert recipients(nightly, MAIL) == ("list@x.org",)
+
+
+def test_a_forced_build_goes_to_whoever_forced_it() -> None:
+    forced = dataclasses.replace(note(Outcome.FAILED), scheduler="force", changes=(), owner="rm@x.org")
+    assert recipients(forced, MAIL) == ("rm@x.org",)
+    mistyped = dataclasses.replace(
+        forced, verdict=note(Outcome.INFRASTRUCTURE).verdict.model_copy(update={"category": Category.FARM})
+    )
+    assert recipients(mistyped, MAIL) == ("rm@x.org",)
+
+
+def test_authors_without_an_address_do_not_silence_the_failure() -> None:
+    unknown = MAIL.model_copy(update={"domain": ""})
+    assert recipients(note(Outcome.FAILED), unknown) == ("list@x.org",)
+
+
+def test_the_subject_is_one_line_with_cell_revision_stage_and_sentence() -> None:
+    subject = note(Outcome.FAILED, sentence="bad\r\nBcc: all@x.org \x1b[31mred\x1b[0m").subject
+    assert subject == "[oscar-farm] debian-12-x86_64 r7: failed at finalize: bad Bcc: all@x.org red"
+
+
+def test_the_first_lines_say_result_stage_and_sentence() -> None:
+    first = note(Outcome.FAILED).text.splitlines()
+    assert first[:2] == ["failed, at the stage finalize", "the cluster test failed"]
+
+
+def test_every_change_is_named_with_author_and_message() -> None:
+    text = note(Outcome.FAILED).text
+    assert "r6 by eric: Clean up" in text
+    assert "r7 by geoffroy: Fix the rest" in text
+
+
+def test_evidence_has_file_and_lines_and_no_control_characters() -> None:
+    failed = note(Outcome.FAILED)
+    evidence = (Evidence(file="logs/oscarinstall.log", first_line=40, lines=("one\x07", "x" * 999)),)
+    text = dataclasses.replace(failed, verdict=failed.verdict.model_copy(update={"evidence": evidence})).text
+    assert "logs/oscarinstall.log:40-41" in text
+    assert "    one\n" in text
+    assert max(len(line) for line in text.splitlines()) < 900
+    assert "http://h/plugins/runs/c-r7-b1/logs/oscarinstall.log" in text
+
+
+@pytest.mark.parametrize(("passed", "words"), [(False, "build 3 (r6) had failed too"), (True, "build 3 (r6) passed")])
+def test_a_failure_says_what_was_before(passed: bool, words: str) -> None:
+    assert words in dataclasses.replace(note(Outcome.FAILED), before=Before(3, "6", passed=passed)).text

@@ -1,0 +1,40 @@
+# The worker of a virtualization host. Copy it to the worker's own folder (its base), beside worker.toml:
+#
+#     master = "farm.example.org:9989"     # host and port of the Buildmaster
+#     name = "worker1"                     # as in the master's farm.toml
+#     password_file = "password"           # holds what the master has in secrets/worker-NAME; mode 600
+#
+# Run: twistd --nodaemon --pidfile= --python=buildbot.tac
+
+import sys
+import tomllib
+from pathlib import Path
+
+from buildbot_worker.bot import Worker
+from twisted.application import service
+
+base = Path(__file__).resolve().parent
+try:
+    settings = tomllib.loads((base / "worker.toml").read_text(encoding="utf-8"))
+    host, port = settings["master"].rsplit(":", 1)
+    name, password_file = settings["name"], base / settings.get("password_file", "password")
+    password = password_file.read_text(encoding="utf-8").strip()
+except FileNotFoundError as error:
+    sys.exit(f"{error.filename}: there is no such file; workers/README.md says how to set up a worker")
+except (KeyError, ValueError, AttributeError, tomllib.TOMLDecodeError) as error:
+    sys.exit(f"{base / 'worker.toml'}: {error}; it needs master = \"HOST:PORT\" and name = \"NAME\"")
+
+application = service.Application("oscar-farm-worker")
+worker = Worker(
+    host,
+    int(port),
+    name,
+    password,
+    str(base),
+    keepalive=60,
+    umask=0o022,  # the default, 077, makes logs that nobody else can read
+    maxdelay=30,  # try at least every half minute to reach a master that was away
+    allow_shutdown=None,
+)
+worker.bot.buffer_timeout = 1  # seconds that lines may wait on their way to the web page; the default is 5
+worker.setServiceParent(application)
