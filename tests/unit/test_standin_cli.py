@@ -1,0 +1,525 @@
+"""The stand-in's command line, run for real in a throw-away root: the host's files below an overlay, in namespaces of
+its own. What installs packages, starts services or speaks to nodes is replaced by stubs; the rest is the tree itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+STANDIN = Path(__file__).resolve().parent.parent / "oscar_standin"
+TREE = STANDIN / "tree"
+FAULTS = tomllib.loads((STANDIN / "faults" / "faults.toml").read_text(encoding="utf-8"))
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay: root only")
+
+IFCONFIG = """#!/bin/sh
+case ${1:-eth1} in
+    eth1) cat <<'END'
+eth1: flags=4163<UP,BROADCAST,RUNNING,MULTICAST>  mtu 1500
+        inet 10.0.0.1  netmask 255.255.255.0  broadcast 10.0.0.255
+        ether 52:54:00:00:00:01  txqueuelen 1000  (Ethernet)
+END
+    ;;
+    *) echo "$1: error fetching interface information: Device not found" >&2; exit 1 ;;
+esac
+"""
+
+# Writes down how it was called, then does as little as the caller can be content with.
+RECORD = '#!/bin/sh\necho "${0##*/} $*" >>/out/commands\n'
+STUBS = {
+    "mksiimage": """
+while [ $# -gt 0 ]; do
+    case $1 in --path) path=$2 ;; --filename=*) list=${1#*=} ;; esac
+    shift
+done
+if grep -vxE '#.*|[a-z0-9.-]+' "$list" || grep -q no-such-package "$list"; then
+    echo "Package install failed" >&2
+    exit 1
+fi
+mkdir -p "$path/etc" "$path/root"
+""",
+    "si_installpkgs": '! grep -q no-such-package "$1"\n',
+    "si_install_services": """
+mkdir -p /var/lib/systemimager/scripts /var/lib/sis
+for name in rsyncd flamethrowerd bittorrent; do
+    printf '#!/bin/sh\\nexit 0\\n' >/etc/init.d/systemimager-server-$name
+    chmod 755 /etc/init.d/systemimager-server-$name
+done
+""",
+    "mkdhcpconf": '[ "$1" = -o ]\n',
+    "si_restart_dhcpd": "true\n",
+    "si_mkrsyncd_conf": "true\n",
+    "si_setup_pxe": "true\n",
+    "si_mkautoinstallcd": "echo iso >/tmp/oscar_bootcd.iso\n",
+}
+
+SSH = r"""#!/bin/sh
+while [ $# -gt 2 ]; do shift; done
+mkdir -p /out/nodes
+case $2 in
+    hostname*mounts) echo "$1"; echo "/dev/sda6 / ext3 rw 0 0" ;;
+    "cat > /etc/hosts") cat >"/out/nodes/$1.hosts" ;;
+    *) sh -c "hostname() { echo $1; }; $2" ;;
+esac
+"""
+
+INSIDE = r"""
+set -e
+mount -t tmpfs tmpfs "$SCRATCH/root"
+cd "$SCRATCH/root"
+mkdir upper work all
+mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work all
+for dir in proc dev; do mount --rbind /$dir all/$dir; done
+mount -t tmpfs tmpfs all/tmp
+mkdir -p all/opt/oscar all/out all/root/farm
+mount --bind "$SCRATCH/oscar" all/opt/oscar
+mount --bind "$SCRATCH/out" all/out
+rm -rf all/root/.ssh all/var/lib/sis all/var/lib/systemimager all/var/lib/oscar
+cp -r "$SCRATCH/farm/." all/root/farm/
+cp "$SCRATCH/ifconfig" all/usr/sbin/ifconfig
+mkdir -p all/usr/local/sbin all/tftpboot/distro/debian-12-x86_64
+cp "$SCRATCH/ssh" "$SCRATCH/ping" all/usr/local/sbin/
+touch all/tftpboot/distro/debian-12-x86_64/bash_5.deb all/tftpboot/distro/debian-12-x86_64/gcc-12-base_12.deb
+printf '127.0.0.1\tlocalhost\n10.0.0.1\theadnode.oscardomain headnode\n' >all/etc/hosts
+mkdir -p all/etc/dhcp all/etc/ssh; echo 'PermitRootLogin yes' >all/etc/ssh/sshd_config
+echo 12.11 >all/etc/debian_version
+hostname headnode
+set +e
+env -i USER=root HOME=/root TERM=linux PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    OSCAR_STANDIN_LOOP_LIMIT=50 $EXTRA chroot all sh -c "$PRELUDE cd /opt/oscar; $COMMAND" </dev/null
+status=$?
+for path in etc/hosts etc/dhcp var/lib/sis var/lib/systemimager var/lib/oscar root/.ssh; do
+    [ ! -e "all/$path" ] || tar -C all -cf - "$path" | tar -C "$SCRATCH/out" -xf -
+done
+exit $status
+"""
+
+ANSWERS = {
+    "selector.txt": "# no monitoring\nunselect ganglia\nselect maui\nselect no-such-thing\n",
+    "build.txt": "# image\n1\noscarimage\n5\n/opt/oscar/oscarsamples/scsi.disk\n6\nbogus\n7\nshutdown\n8\nrubbish\n",
+    "define.txt": "1\noscarimage\n2\noscardomain\n3\noscarnode\n4\n2\n5\n1\n7\n127.0.0.2\n"
+    "8\n255.255.255.0\n9\n10.0.0.1\n10\n",
+    "macs.txt": "# nodes\n52:54:00:00:00:01\n52:54:0:0:0:11\t# oscarnode1\n52:54:00:00:00:12\n52:54:00:00:00:12\n",
+    "network.txt": "# by CD and by PXE\n3\nsystemimager-rsync\n4\n1\n/root/farm/macs.txt\n1\n8\n9\n10\n",
+    "barrier": '#!/bin/sh\necho "barrier in $(pwd)"\n',
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run left: status, terminal, and the files that were copied out."""
+
+    status: int
+    terminal: str
+    out: Path
+    home: Path
+
+    @property
+    def log(self) -> str:
+        return (self.home / "oscarinstall.log").read_text(encoding="utf-8")
+
+    def commands(self) -> list[str]:
+        path = self.out / "commands"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+Install = Callable[..., Ended]
+
+COMMAND = (
+    "./install_cluster --cli --opkgselector /root/farm/selector.txt --buildimage /root/farm/build.txt "
+    "--defineclients /root/farm/define.txt --networkclients /root/farm/network.txt --bootscript /root/farm/barrier eth1"
+)
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Install:
+    """Run COMMAND (or another) in the throw-away root; answers given by name replace the good ones, None: no file."""
+
+    def run(
+        command: str = COMMAND, *, fault: str = "", extra: str = "", prelude: str = "", **answers: str | None
+    ) -> Ended:
+        home = tmp_path / "oscar"
+        shutil.copytree(TREE, home)
+        if fault:
+            apply_fault(fault, home)
+        for name, text in STUBS.items():
+            (home / "sbin" / name).write_text(RECORD + text, encoding="utf-8")
+        for name in ("out", "root", "farm"):
+            (tmp_path / name).mkdir()
+        replaced = {key.replace("_", "."): value for key, value in answers.items()}
+        for name, answer in (ANSWERS | replaced).items():
+            if answer is not None:
+                (tmp_path / "farm" / name).write_text(answer, encoding="utf-8")
+                (tmp_path / "farm" / name).chmod(0o755)
+        for name, text in (("ifconfig", IFCONFIG), ("ssh", SSH), ("ping", "#!/bin/sh\n")):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            (tmp_path / name).chmod(0o755)
+        environment = os.environ | {"SCRATCH": str(tmp_path), "COMMAND": command, "EXTRA": extra, "PRELUDE": prelude}
+        done = subprocess.run(
+            ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE],
+            env=environment,
+            capture_output=True,
+            timeout=100,
+        )
+        text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+        return Ended(done.returncode, text, tmp_path / "out", home)
+
+    return run
+
+
+def apply_fault(name: str, tree: Path) -> None:
+    with (STANDIN / "faults" / f"{name}.patch").open("rb") as patch:
+        subprocess.run(["patch", "-p1", "--fuzz=0", "-d", str(tree)], stdin=patch, check=True, capture_output=True)
+
+
+GOOD = """\
+== Running OSCAR install_cluster script    ...
+--> Checking if this is a supported platform
+--> Running: "cd /opt/oscar/scripts && ./wizard_prep"
+== Running OSCAR wizard_prep script
+--> Successfully ran OSCAR wizard_prep script
+--> Successfully ran wizard_prep
+== Prerequisites installed
+--> OSCAR version: 5.1a1...
+--> Command line invocation: ./install_cluster eth1
+--> Hostname: headnode
+--> DNS domain name: oscardomain
+--> Network interface: eth1
+--> Linux distribution: debian 12
+--> Kernel version: ...
+--> Architecture: x86_64
+--> Running in directory: /opt/oscar
+--> PATH: ...
+--> Running: "./main_cli --opkgselector /root/farm/selector.txt ... eth1"
+== Running OSCAR CLI Installer
+--> Running command: ./selector_cli --file /root/farm/selector.txt
+== Beginning the OSCAR Package Selector
+--> Populating list of packages
+--> List of packages
+Package name no-such-thing not recognized
+== Installing OSCAR Server Packages
+--> Running command: /opt/oscar/scripts/install_server eth1
+--> Finished server_prep script
+== Packages Successfully Installed
+--> Running command: ./build_oscar_image_cli --file /root/farm/build.txt eth1
+== Build OSCAR Client Image
+--> Identified distro of clients: debian 12
+--> Distro repo: /tftpboot/distro/debian-12-x86_64
+--> OSCAR repo: /tftpboot/oscar/common-debs,/tftpboot/oscar/debian-12-x86_64
+--> Using RPM list: /opt/oscar/oscarsamples/debian-12-x86_64.rpmlist
+--> Get configuration choices from user
+--> Running in automated mode from /root/farm/build.txt
+--> Image name: oscarimage
+--> Disk Partition File: /opt/oscar/oscarsamples/scsi.disk
+--> IP Assignment Method: bogus
+--> Post Install Action: shutdown
+--> Building Image...
+Executing command: mksiimage -A --name oscarimage --location ... --filename=/tmp/oscar-install-rpmlist...
+100 % [==========]Image build finished
+Added Disk Table for oscarimage based on /opt/oscar/oscarsamples/scsi.disk
+Ran si_mkautoinstallscript
+--> Running: /opt/oscar/scripts/post_rpm_install oscarimage eth1
+--> Successfully ran: /opt/oscar/scripts/post_rpm_install oscarimage eth1
+--> Image build successfully
+--> Successfully created image "oscarimage"
+--> Running command: ./define_oscar_clients_cli --file /root/farm/define.txt eth1
+== Define OSCAR Clients
+--> Running in automated mode from /root/farm/define.txt
+--> Image Name: oscarimage
+--> Gateway: 10.0.0.1
+--> Running: ./post_clients
+--> Successfully ran: ./post_clients
+--> Completed successfully
+== Running step 6 of the OSCAR wizard: Setup networking
+Current client assignments:
+--> Install mode: systemimager-rsync
+--> Step 6: Successfully enabled installation mode: systemimager-rsync
+--> Assigning MAC: 52:54:00:00:00:11 to client: oscarnode1
+--> Assigning MAC: 52:54:00:00:00:12 to client: oscarnode2
+--> Step 6: cleaning hostfile
+About to run setup_dhcpd...
+--> Step 6: Running command: mkdhcpconf -o /etc/dhcpd.conf --interface=eth1 --gateway=10.0.0.1
+--> Step 6: Successfully ran command
+--> Step 6: Restarting dhcpd service
+--> Step 6: Successfully restarted dhcpd service
+--> Step 6: Building AutoInstall CD: si_mkautoinstallcd --append "MONITOR_SERVER=10.0.0.1 MONITOR_CONSOLE=yes" ...
+--> Step 6: Successfully built AutoInstall CD
+--> Step 6: Setup network boot: ...
+--> Step 6: Successfully setup network boot
+--> Step 6: Completed successfully
+--> Running script "/root/farm/barrier"
+barrier in /opt/oscar/scripts
+--> Script successful.  Continuing...
+== Complete Cluster Setup
+Gathering processor count from oscarnode1.
+Updating database for machine oscarnode2 cpus=...
+Cluster setup complete!
+--> Successfully completed the cluster install
+== Test Cluster Setup
+Performing root tests...
+--> Step 8 - Successfully tested the cluster setup
+--> Successfully ran oscar_wizard
+--> Successfully ran OSCAR install_cluster script
+"""
+
+
+def assert_in_order(wanted: str, text: str) -> None:
+    """Each line of `wanted` stands in `text`, in this order; '...' stands for anything."""
+    lines = iter(re.sub(r"\x08+", "", text).splitlines())
+    for want in wanted.splitlines():
+        pattern = re.compile(re.escape(want).replace(r"\.\.\.", ".*"))
+        assert any(pattern.fullmatch(line) for line in lines), f"missing, or out of order: {want}\n\n{text}"
+
+
+def verdicts(log: str) -> dict[str, str]:
+    """Test lines as they are to be parsed: what follows the last return to column 1, without colours, cut to 21."""
+    found = {}
+    for line in log.splitlines():
+        plain = re.sub(r"\x1b\[\d+m", "", line.rpartition("\x1b[1G")[2])
+        if match := re.fullmatch(r"(.{21}) (.{21})\[(PASSED|FAILED|SKIPPED)\]", plain):
+            found[match[1].strip()] = match[3]
+    return found
+
+
+def test_good_run_follows_the_reference_transcript(install: Install) -> None:
+    ended = install()
+    assert_in_order(GOOD, ended.log)
+    assert ended.status == 0
+    assert ended.log.rstrip().endswith("--> Successfully ran OSCAR install_cluster script")
+    assert verdicts(ended.log) == dict.fromkeys(
+        ("Cluster node check", "SSH ping test", "SSH server->node", "Parallel job (ssh)"), "PASSED"
+    )
+    assert "--> Setting env variable OSCAR_UI to cli" in ended.terminal
+    assert "Checking your system..." not in ended.log
+
+
+def test_good_run_leaves_what_the_nodes_need(install: Install) -> None:
+    ended = install()
+    clients = [line.split("\t") for line in (ended.out / "var/lib/sis/clients.tsv").read_text().splitlines()]
+    assert [(c[0], c[2], c[6]) for c in clients] == [
+        ("oscarnode1", "127.0.0.2", "52:54:00:00:00:11"),
+        ("oscarnode2", "127.0.0.3", "52:54:00:00:00:12"),
+    ]
+    scripts = ended.out / "var/lib/systemimager/scripts"
+    assert (scripts / "hosts").read_text() == "127.0.0.2 oscarnode1\n127.0.0.3 oscarnode2\n"
+    hosts = (ended.out / "etc/hosts").read_text()
+    assert "10.0.0.1\theadnode.oscardomain headnode oscar_server nfs_oscar pbs_oscar\n" in hosts
+    assert "127.0.0.3\toscarnode2.oscardomain oscarnode2\n" in hosts
+    assert (ended.out / "nodes/oscarnode2.hosts").read_text() == hosts
+    image = ended.out / "var/lib/systemimager/images/oscarimage"
+    assert (image / "etc/hosts").read_text() == hosts
+    assert (image / "root/.ssh/authorized_keys").read_text() == (ended.out / "root/.ssh/id_ed25519.pub").read_text()
+    assert "torque\t2" in (ended.out / "var/lib/oscar/selected").read_text()
+    assert (ended.out / "etc/dhcp/dhcpd.conf").readlink() == Path("/etc/dhcpd.conf")
+
+
+def test_second_run_keeps_the_first_log_under_a_number(install: Install) -> None:
+    ended = install(f"{COMMAND} >/dev/null; {COMMAND}")
+    assert_in_order(GOOD, (ended.home / "oscarinstall.log_1").read_text(encoding="utf-8"))
+    assert "Machine exists: oscarnode1" in ended.log
+    assert "Failed on Step 5 - Define OSCAR Clients at ./main_cli line" in ended.log
+    assert ended.status != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("cd scripts; ../install_cluster --cli eth1", "Can't locate OSCAR/Logger.pm in @INC"),
+        ("/opt/oscar/install_cluster --cli eth1", "Undefined subroutine &OSCAR::Env::carp called"),
+        ("./install_cluster --cli eth9", "You tried to use: eth9."),
+        ("./install_cluster --cli", "You tried to use: <None>."),
+        ("USER=nobody ./install_cluster --cli eth1", "USER=(nobody) should be 'root'"),
+        ("rm VERSION; ./install_cluster --cli eth1", "ERROR: OSCAR VERSION file missing at ./install_cluster line"),
+        ("echo OSCAR_HOME=/else >/etc/profile.d/oscar_home.sh; ./install_cluster eth1", "different OSCAR install"),
+    ],
+)
+def test_refusal_before_the_log_is_on_the_terminal_only(install: Install, command: str, said: str) -> None:
+    ended = install(command)
+    assert said in ended.terminal
+    assert ended.status != 0
+    assert not (ended.home / "oscarinstall.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("prelude", "said"),
+    [
+        ("echo 11.7 >/etc/debian_version;", "ERROR: This is an unsupported system.\nCannot continue at ./install"),
+        ("rm -rf /tftpboot;", "\nError: '/tftpboot' is gone! at ./install_cluster line"),
+        ("rm /tftpboot/distro/*/*;", "looks empty!\nOscar Wizard preparation script failed to complete at"),
+    ],
+)
+def test_head_node_that_cannot_be_used_is_refused_in_the_log(install: Install, prelude: str, said: str) -> None:
+    ended = install(prelude=prelude)
+    assert said in ended.log
+    assert ended.status != 0
+
+
+LOOPS = {
+    "network file without 10": ({"network_txt": "4\n"}, "Current client assignments:\n"),
+    "network file with CRLF": ({"network_txt": "10\r\n"}, "Current client assignments:\n"),
+    "unknown install mode": ({"network_txt": "3\nrsync\n10\n"}, "--> Running in automated mode"),
+    "unknown assignment method": ({"network_txt": "1\n/root/farm/macs.txt\nauto\n10\n"}, "--> Completed successfully"),
+    "unknown image": (
+        {"define_txt": "1\nother\n10\n"},
+        "--> Running in automated mode from /root/farm/define.txt\nOSC",
+    ),
+    "no selector file": ({"selector_txt": None}, "File /root/farm/selector.txt not found!\nselector> "),
+}
+
+
+@pytest.mark.parametrize(("answers", "before"), LOOPS.values(), ids=LOOPS.keys())
+def test_wrong_answers_loop_for_ever(install: Install, answers: dict[str, str | None], before: str) -> None:
+    ended = install(**answers)
+    assert before in ended.log
+    assert "OSCAR_STANDIN_LOOP_LIMIT reached" in ended.log
+    assert ended.status != 0
+
+
+def test_without_bootscript_the_default_one_asks_for_ever(install: Install) -> None:
+    ended = install(COMMAND.replace("--bootscript /root/farm/barrier ", ""))
+    assert ended.log.count("* Before continuing, network boot all of your nodes.") == 50
+    assert "OSCAR_STANDIN_LOOP_LIMIT reached" in ended.log
+
+
+def test_missing_mac_file_shifts_the_answers_and_nothing_fails(install: Install) -> None:
+    ended = install(macs_txt=None)
+    assert_in_order("File /root/farm/macs.txt does not exist\nFile 8 does not exist", ended.log)
+    assert "AutoInstall CD" not in ended.log
+    assert ended.status == 0
+
+
+def test_dhcp_before_the_mode_is_enabled_is_refused_and_nothing_fails(install: Install) -> None:
+    ended = install(network_txt="6\n10\n")
+    assert "Need to Enable Install Mode first" in ended.log
+    assert ended.status == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"barrier": "#!/bin/sh\nexit 3\n"}, "--> Script failed.  Exiting\nFailed to confirm client node boot before"),
+        ({"build_txt": None}, "Can't open /root/farm/build.txt\nFailed on Step 4 - Build OSCAR Client Image at"),
+        ({"define_txt": "4\n0\n10\n"}, "You must add at least one host!\nFailed on Step 5 - Define OSCAR Clients at"),
+        ({"build_txt": "9\n8\n"}, "* You must build at least one image!  *"),
+        ({"network_txt": None}, "Can't open the input file\nOscar Wizard failed to run successfully at ./"),
+        ({"selector_txt": "\\q\n"}, "Force quit\nFailed on Step 1 - Select Packages at ./main_cli line"),
+    ],
+)
+def test_failure_says_the_steps_own_words(install: Install, answers: dict[str, str | None], said: str) -> None:
+    ended = install(**answers)
+    assert said in ended.log
+    assert re.search(r"^Oscar Wizard failed to run successfully at \./install_cluster line \d+\.$", ended.log, re.M)
+    assert ended.status != 0
+
+
+def test_without_term_there_is_no_test_result_and_nothing_fails(install: Install) -> None:
+    ended = install(f"unset TERM; {COMMAND}")
+    assert verdicts(ended.log) == {}
+    assert "TERM not set" in ended.log
+    assert ended.status == 0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_applies_to_the_tree_and_is_described(name: str, tmp_path: Path) -> None:
+    shutil.copytree(TREE, tmp_path / "tree")
+    apply_fault(name, tmp_path / "tree")
+    assert set(FAULTS[name]) == {"title", "stage", "oscar_stage", "words"}
+
+
+def test_every_patch_is_described() -> None:
+    assert {path.stem for path in (STANDIN / "faults").glob("*.patch")} == set(FAULTS)
+
+
+def test_failed_image_build_ends_its_step_with_0_and_shows_in_step_5(install: Install) -> None:
+    ended = install(fault="image-build-fails")
+    assert_in_order(
+        """\
+...Package install failed
+100 % [==========]Image build finished
+ERROR: Image oscarimage does not exist.
+Couldn't run command mksidisk -A --name oscarimage ...
+--> Failed building image "oscarimage"
+--> Running command: ./define_oscar_clients_cli --file /root/farm/define.txt eth1
+* You must build at least one image!  *
+Failed on Step 5 - Define OSCAR Clients at ./main_cli line ...
+Oscar Wizard failed to run successfully at ./install_cluster line ...""",
+        ended.log,
+    )
+    assert "Failed on Step 4" not in ended.log
+
+
+def test_failed_cluster_test_is_counted(install: Install) -> None:
+    ended = install(fault="cluster-test-fails")
+    assert verdicts(ended.log)["Parallel job (ssh)"] == "FAILED"
+    assert "--> Failed to properly test the cluster setup\nFailed on Step 8 - Test Cluster Setup at" in ended.log
+    assert ended.status != 0
+
+
+FAULTY_LOGS = {
+    "server-package-missing": "== Packages not Installed!",
+    "post-clients-fails": "--> Successfully created clients for image oscarimage\nFailed on Step 5",
+    "main-cli-does-not-compile": "syntax error at ./main_cli line",
+    "installer-floods-its-log": "OSCAR_STANDIN_LOOP_LIMIT reached\nOscar Wizard failed",
+}
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTY_LOGS.items(), ids=FAULTY_LOGS.keys())
+def test_fault_ends_the_installation_with_its_own_words(install: Install, fault: str, said: str) -> None:
+    ended = install(fault=fault)
+    assert said in ended.log
+    assert ended.status != 0
+
+
+def test_failed_system_check_leaves_no_log(install: Install) -> None:
+    ended = install(fault="preflight-fails")
+    assert "Failure: selinux-check.pl" in ended.terminal
+    assert "ERROR: There are basic system configuration issues (see log)." in ended.terminal
+    assert not (ended.home / "oscarinstall.log").exists()
+
+
+MISSING_EVIDENCE = {
+    "dhcp-fails-silently": "--> Step 6: Successfully ran command",
+    "ends-without-evidence": "--> Successfully completed the cluster install",
+}
+
+
+@pytest.mark.parametrize(("fault", "missing"), MISSING_EVIDENCE.items(), ids=MISSING_EVIDENCE.keys())
+def test_silent_fault_shows_only_in_what_is_not_said(install: Install, fault: str, missing: str) -> None:
+    ended = install(fault=fault)
+    assert missing in GOOD
+    assert missing not in ended.log
+    assert "--> Successfully ran OSCAR install_cluster script" in ended.log
+    assert ended.status == 0
+
+
+def test_failed_login_to_the_first_node_is_shown_and_not_counted(install: Install) -> None:
+    ended = install(fault="uncounted-test-fails")
+    assert verdicts(ended.log)["SSH server->node"] == "FAILED"
+    assert ended.status == 0
+
+
+def test_node_that_does_not_answer_fails_the_counted_tests(install: Install) -> None:
+    ended = install(prelude="echo 'exit 255' >/usr/local/sbin/ssh;")
+    assert "Improper count (0) returned from machine oscarnode2" in ended.log
+    assert "Couldn't push /etc/hosts to all nodes" in ended.log
+    assert verdicts(ended.log)["Cluster node check"] == "FAILED"
+    assert "Failed on Step 8 - Test Cluster Setup" in ended.log
+
+
+def test_clilog_of_an_interactive_stage_keeps_the_menu_as_a_comment(install: Install) -> None:
+    command = COMMAND.replace("--buildimage /root/farm/build.txt ", "")
+    ended = install(f"printf '5\\n/opt/oscar/oscarsamples/scsi.disk\\n6\\nbogus\\n8\\n' | {command}")
+    (recording,) = (ended.home / "tmp").glob("build.*.clilog")
+    lines = recording.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("#1)  Image name:  oscarimage")
+    assert [line for line in lines if not line.startswith("#")][:2] == ["5", "/opt/oscar/oscarsamples/scsi.disk"]
+    assert '--> Successfully created image "oscarimage"' in ended.log
