@@ -1,0 +1,80 @@
+# The farm's everyday commands; `make` alone lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+DEBIAN ?= yes
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-vm test-farm test-chaos check lock clean
+
+help: ## List these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
+	@echo
+	@echo "  make demo KEEP=1       leave the farm running until Ctrl-C"
+	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
+	@echo "  make demo PORT=8020    the web page's port (8010)"
+
+setup: $(VENV)/.installed ## Install what is needed: Debian packages, then a virtual environment from the lock file
+	@:
+
+demo: setup ## A whole farm on this machine: commit, build, mail. KEEP=1, BREAK=FAULT, PORT=N
+	@$(BIN)/python -m demo $(if $(KEEP),--keep) $(if $(BREAK),--break '$(BREAK)') $(if $(PORT),--port '$(PORT)')
+
+test: setup ## Everything that says whether the farm is good: unit, vm, farm
+	@$(PYTEST) tests/unit tests/vm tests/farm
+
+test-unit: setup ## Seconds; no virtual machine
+	@$(PYTEST) tests/unit
+
+test-vm: setup ## Boots virtual machines
+	@$(PYTEST) tests/vm
+
+test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
+	@$(PYTEST) tests/farm
+
+test-chaos: setup ## Kills processes and looks for what is left
+	@$(PYTEST) tests/chaos
+
+check: setup ## Style, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: setup ## Write requirements/*.txt anew from requirements/*.in
+	@$(BIN)/pip install --quiet 'pip-tools>=7.4,<8'
+	@for name in driver master dev; do \
+	    echo "requirements/$$name.txt"; \
+	    $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	        --no-emit-index-url --no-emit-find-links --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
+
+clean: ## Remove what was made here: environment, demo farms, caches (not the image store)
+	rm -rf $(VENV) .farm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps inside the environment: when it is removed, everything is looked at again; when nothing changed, a second
+# call costs nothing.
+$(VENV)/.debian: requirements/debian-packages.txt requirements/debian-packages.sh
+ifeq ($(DEBIAN),yes)
+	@requirements/debian-packages.sh $(PYTHON)
+endif
+	@mkdir -p $(VENV)
+	@touch $@
+
+$(VENV)/.environment: $(VENV)/.debian
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "setup: '$(PYTHON)' is older than Python 3.11; choose another: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo "setup: making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@touch $@
+
+$(VENV)/.locked: $(VENV)/.environment requirements/dev.txt
+	@echo "setup: installing the locked Python packages"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,29 @@
+"""What can go wrong in the demo itself, in the words of whoever has to act on it."""
+
+from __future__ import annotations
+
+from oscar_steps.errors import HostError, UserError
+
+
+class FaultUnknown(UserError):
+    """`BREAK=` names no fault that there is. The sentence lists those there are."""
+
+
+class PortInUse(HostError):
+    """Somebody else listens where the demo wants to. The sentence says who, the hint how to go elsewhere."""
+
+
+class FarmInUse(HostError):
+    """Another process runs a farm in the same directory."""
+
+
+class ToolFailed(HostError):
+    """A program that the demo started (svn, svnadmin, buildbot) ended with an error."""
+
+
+class ChildEnded(HostError):
+    """A server of the farm ended although nobody asked it to."""
+
+
+class NotReady(HostError):
+    """A server of the farm, a build or a mail did not come in time."""

@@ -1,0 +1,39 @@
+"""What all layers share: a test's marker follows from its folder, so that nobody can forget it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+_LAYERS = ("vm", "farm", "chaos")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SLOW_SECONDS = 900
+_HERE = Path(__file__).resolve().parent
+
+
+def pytest_configure() -> None:
+    """A TERM (a cancelled CI job) ends the tests as Ctrl-C does: farms and machines are taken down in good order."""
+    for number in _SIGNALS:
+        signal.signal(number, _end_once)
+
+
+def _end_once(_number: int, _frame: FrameType | None) -> None:
+    """Once only: `make` passes on what the whole process group got, and that must not disturb the taking down."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its layer. Layers with machines may take longer, unless a test says how long."""
+    for item in items:
+        if not item.path.is_relative_to(_HERE):
+            continue
+        layer = item.path.relative_to(_HERE).parts[0]
+        if layer in _LAYERS:
+            item.add_marker(layer)
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(_SLOW_SECONDS))
