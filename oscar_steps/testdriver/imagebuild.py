@@ -141,10 +141,11 @@ def sources_for(suite: str, components: Sequence[str], known: Sequence[AptSource
     """The sources.list lines for `suite`: the host's own for that suite with its updates and security fixes, or else
     the suite alone from the host's mirror. Raises ImageBuildFailed where the host's apt knows no Debian mirror."""
     family = (suite, f"{suite}-updates", f"{suite}-security")
-    own = [source.line(source.release, components) for source in known if source.codename in family]
-    if any(source.codename == suite for source in known):
+    debian = [source for source in known if source.origin == "Debian"]
+    if any(source.codename == suite for source in debian):
+        own = (source.line(source.release, components) for source in debian if source.codename in family)
         return tuple(dict.fromkeys(own))
-    mirrors = [source for source in known if source.origin == "Debian" and not source.codename.endswith("-security")]
+    mirrors = [source for source in debian if not source.codename.endswith("-security")]
     if not mirrors:
         raise ImageBuildFailed(
             f"the host's apt knows no Debian mirror, from which '{suite}' could be installed",
