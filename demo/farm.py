@@ -198,7 +198,7 @@ name = "{WORKER}"
         settings = f'master = "{self._worker_address}"\nname = "{WORKER}"\npassword_file = "password"\n'
         (base / "worker.toml").write_text(settings, encoding="utf-8")
         _write_secret(base / "password")
-        child = self._twistd("the worker", base, self.directory / "worker.log")
+        self.worker = child = self._twistd("the worker", base, self.directory / "worker.log")
         self._serve(child, 15)
         child.wait_until(lambda: self.master.has_worker(WORKER), "a connection to the master", 60)
 

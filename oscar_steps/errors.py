@@ -30,7 +30,7 @@ class ProfileError(UserError):
 
 
 class ConfigError(UserError):
-    """The matrix, the site, an image recipe or an answers file that cannot be used. The sentence names file and line."""
+    """The matrix, the site, an image recipe or an answers file that cannot be used; the sentence says file and line."""
 
 
 class SourceError(UserError):

@@ -110,7 +110,7 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int:
     """Where `location` (as pydantic gives it) stands in a TOML text: the nth table header, then the key below it."""
     lines = text.splitlines()
     start = 0
-    for part, index in zip(location, (*location[1:], None), strict=True):
+    for part, index in zip(location, (*location[1:], None), strict=False):
         if isinstance(part, str) and isinstance(index, int):
             headers = [n for n, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{re.escape(part)}\s*\]\]", line)]
             start = headers[index] if index < len(headers) else start
@@ -141,7 +141,8 @@ def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) 
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        unknown = first["type"] == "extra_forbidden"
+        what = "there is no such setting" if unknown else first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{path}:{_line_of(text, first['loc'])}: {key}: {what}") from None
 
 

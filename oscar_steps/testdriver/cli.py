@@ -23,6 +23,7 @@ from oscar_steps.testdriver.images import default_store
 from oscar_steps.testdriver.owner import own
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
 from oscar_steps.testdriver.run import RunOptions
+from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.v3m import host as v3m_host
 from oscar_steps.verdict import ExitStatus, Stage, Verdict
 
@@ -133,7 +134,7 @@ def run(
     number = resolve_revision(url, revision)
     job = Job.model_validate(
         {
-            "run_id": f"{cell.name}-r{number}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}",
+            "run_id": f"{cell.name}-r{number}-{_now()}",
             "cell": cell.name,
             "source": Source(url=url, revision=number),
             "image": matrix.image(cell),
@@ -143,6 +144,11 @@ def run(
             "nodes": nodes,
         }
     )
+    _run_here(job, runs, images, keep)
+
+
+def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
+    check_job(job)
     directory = runs.resolve() / job.run_id
     click.echo(f"run directory: {directory}")
     options = RunOptions(image_store=images, keep=keep)
@@ -153,6 +159,23 @@ def run(
         verdict = own(directory, job, options, windows=False, listener=display.plain)
     click.echo("\n".join(["", *display.summary_lines(verdict)]))
     _leave(ExitStatus.of(verdict.outcome))
+
+
+@cli.command()
+@click.argument("job_file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def replay(job_file: Path, keep: bool, runs: Path, images: Path) -> None:
+    """Do the very same run again: JOB_FILE is the job.json of an earlier one (run directory or web page)."""
+    job = Job.load(job_file)
+    _run_here(job.model_copy(update={"run_id": f"{job.run_id[:50]}-again-{_now()}"}), runs, images, keep)
+
+
+def _now() -> str:
+    """What makes the id of a run done by hand its own."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 @cli.command()

@@ -7,6 +7,7 @@ is *told* to end (TERM, INT) tells the run, because then nobody wants it any mor
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -70,6 +71,14 @@ def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) 
     return asyncio.run(_look(run_directory, request, printer))
 
 
+def _die_with_parent() -> None:
+    """Be killed in the moment our parent dies. Otherwise the window of a worker that was killed would go on looking,
+    and the run's lease would never end. (prctl(2), PR_SET_PDEATHSIG = 1.)"""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() == 1:
+        raise HostError("whoever started this window is gone already")
+
+
 async def _look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
     async with short_path(run_directory, SOCKET_FILE) as address:
         try:
@@ -102,6 +111,7 @@ def stage_window(
 
     `job`: the job's file; without it the one in the run directory.
     """
+    _die_with_parent()
     job = job or run_directory / JOB_FILE
     begun = (run_directory / EVENTS_FILE).exists()
     if stage is Stage.CREATE_IMAGE and job.exists() and not begun:

@@ -52,6 +52,8 @@ class ClusterProfile:
         A new node has the next number in its name and its file's name, and the next MACs that are free. Raises
         ProfileError where the last node's name has no number at its end.
         """
+        if count < 1:
+            raise ProfileError(f"the cluster {self.name} cannot have {count} compute nodes; it needs at least 1")
         nodes = list(self.nodes[:count])
         taken = {nic.mac for machine in self.machines for nic in machine.nics}
         names = {machine.name for machine in self.machines}

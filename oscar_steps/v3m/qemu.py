@@ -32,7 +32,7 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     MachineState,
 )
-from oscar_steps.v3m.network import MachineNetwork, ssh_port
+from oscar_steps.v3m.network import VLAN_DIRECTORY, MachineNetwork, ssh_port
 from oscar_steps.v3m.profile import VMProfile
 
 START_LIMIT = 60.0
@@ -131,6 +131,7 @@ class QemuMachine(Machine):
             await self._spawn(plan, theirs)
         try:
             await self._connect(ours)
+            await self._check_vlan()
             await self._execute("cont")
         except BaseException:
             await self._end_process()
@@ -140,7 +141,7 @@ class QemuMachine(Machine):
         return None if self.profile.cdrom is None else self._directory / self.profile.cdrom
 
     async def _spawn(self, plan: BootPlan, qmp: socket.socket) -> None:
-        for folder, mode in (("console", 0o755), ("vlan", 0o700)):
+        for folder, mode in (("console", 0o755), (VLAN_DIRECTORY, 0o700)):
             (self._directory / folder).mkdir(mode=mode, exist_ok=True)
         console = str(self.console.relative_to(self._directory))
         arguments = qemu_arguments(
@@ -183,6 +184,15 @@ class QemuMachine(Machine):
         if self.profile.host_nics:
             answer = await self._execute("human-monitor-command", {"command-line": "info usernet"})
             self._ssh_port = ssh_port(str(answer))
+
+    async def _check_vlan(self) -> None:
+        """Raise where a VLAN could not be joined: QEMU 7.2 goes on without a word, and never tries again."""
+        answer = str(await self._execute("human-monitor-command", {"command-line": "info network"}))
+        if "connection error" in answer:
+            sentence = (
+                f"{self.name} could not join its VLAN: no head node listens in {self._directory / VLAN_DIRECTORY}"
+            )
+            raise MachineLost(sentence, hint="the head node has to run before its nodes are booted")
 
     async def wait_ended(self) -> Ended:
         if self._life is None:

@@ -41,6 +41,11 @@ def test_fewer_nodes_are_the_first_ones(cluster: ClusterProfile) -> None:
     assert cluster.resized(2) == cluster
 
 
+def test_a_cluster_without_nodes_is_none(cluster: ClusterProfile) -> None:
+    with pytest.raises(ProfileError, match="it needs at least 1"):
+        cluster.resized(0)
+
+
 def test_more_nodes_go_on_with_number_mac_and_file(cluster: ClusterProfile) -> None:
     added = cluster.resized(12).nodes[-1]
     assert added.name == "oscarnode12"

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from oscar_steps.errors import MachineLost
@@ -77,9 +78,25 @@ def _unpacked() -> Path:
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, work], check=True)
         package.unlink()
-    subprocess.run(["depmod", "-b", work, kernel.removeprefix("linux-image-")], check=True)
     work.rename(CACHE)
     return CACHE
+
+
+def _with_dependencies(modules: dict[str, Path], wanted: Iterable[str]) -> list[Path]:
+    """Files of the wanted modules and all that they need, in the order in which they can be loaded.
+
+    A module names what it needs itself; a name without a file is built into the kernel.
+    """
+    order: list[Path] = []
+    for name in wanted:
+        path = modules.get(name.replace("-", "_"))
+        if path is None or path in order:
+            continue
+        match = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
+        needed = match[1].decode().split(",") if match else []
+        order += [found for found in _with_dependencies(modules, needed) if found not in order]
+        order.append(path)
+    return order
 
 
 @pytest.fixture(scope="session")
@@ -87,26 +104,16 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> DirectKernel:
     """Kernel and initrd of the tiny guest."""
     unpacked = _unpacked()
     kernel = next((unpacked / "boot").glob("vmlinuz-*"))
-    release = kernel.name.removeprefix("vmlinuz-")
     tree = tmp_path_factory.mktemp("initrd")
     for folder in ("bin", "proc", "sys", "dev"):
         (tree / folder).mkdir()
     shutil.copy(unpacked / "bin" / "busybox", tree / "bin")
     (tree / "init").write_text(INIT, encoding="ascii")
     (tree / "init").chmod(0o755)
-    names: list[str] = []
-    for module in MODULES:
-        shown = subprocess.run(
-            ["modprobe", "--show-depends", "-d", unpacked, "-S", release, module],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for path in (Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod")):
-            if path.name not in names:
-                shutil.copy(path, tree)
-                names.append(path.name)
-    (tree / "modules").write_text("\n".join(names), encoding="ascii")
+    paths = _with_dependencies({path.stem.replace("-", "_"): path for path in unpacked.rglob("*.ko")}, MODULES)
+    for path in paths:
+        shutil.copy(path, tree)
+    (tree / "modules").write_text("\n".join(path.name for path in paths), encoding="ascii")
     initrd = tree.parent / "initrd.cpio"
     with initrd.open("wb") as file:
         files = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
@@ -160,10 +167,14 @@ def farm(accelerator: Accelerator, guest: DirectKernel) -> Farm:
 
 
 async def _until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
-    """For what a *file* says, which sends no event."""
+    """For what can only be looked at, again and again."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a file sends no event
             await asyncio.sleep(0.05)
+
+
+def _says(console: Path, words: bytes) -> bool:
+    return words in console.read_bytes()
 
 
 def _run(farm: Farm, directory: Path, do: str, *, install: bool = False) -> Ended:
@@ -270,7 +281,7 @@ def test_a_node_without_its_head_node_says_why_it_does_not_start(farm: Farm, run
     async def scenario() -> None:
         cluster = farm.cluster(run_directory, "do=sleep")
         await cluster.create()
-        with pytest.raises(MachineLost, match="QEMU of oscarnode1 did not start: .*vlan/n0"):
+        with pytest.raises(MachineLost, match="oscarnode1 could not join its VLAN: no head node listens"):
             await cluster.nodes[0].boot()
         assert cluster.nodes[0].state is MachineState.OFF
 
@@ -290,7 +301,7 @@ def test_clusters_side_by_side_with_the_same_macs_do_not_see_each_other(farm: Fa
             ports = {cluster.head.ssh_endpoint() for cluster in clusters}
             assert len(ports) == 2
             for cluster in clusters:
-                await _until(lambda head=cluster.head: b"GUEST is up" in head.console.read_bytes())
+                await _until(partial(_says, cluster.head.console, b"GUEST is up"))
             for cluster in clusters:
                 await cluster.nodes[0].boot()
             async with asyncio.timeout(LIMIT):
@@ -355,9 +366,9 @@ def test_nothing_outlives_a_kill_of_the_runs_process(farm: Farm, run_directory: 
 
         async def main() -> None:
             directory = Path({str(run_directory)!r})
-            cluster = VirtualCluster(
-                load_cluster(Path({str(SAMPLE)!r})), directory, Accelerator({farm.accelerator.name!r}, "", 2.0), directory / "b"
-            )
+            profile = load_cluster(Path({str(SAMPLE)!r}))
+            accelerator = Accelerator({farm.accelerator.name!r}, "", 2.0)
+            cluster = VirtualCluster(profile, directory, accelerator, directory / "b")
             await cluster.create()
             for machine in cluster.machines:
                 await machine.boot()
@@ -371,10 +382,6 @@ def test_nothing_outlives_a_kill_of_the_runs_process(farm: Farm, run_directory: 
     with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "booted\n"
-        machines = [psutil.Process(entry.pid) for entry in ledger.find_leftovers(run_directory)]
-        assert len(machines) == 3
+        assert len(ledger.find_leftovers(run_directory)) == 3
         process.kill()
-        gone, left = psutil.wait_procs(machines, timeout=1.0)
-    assert left == []
-    assert len(gone) == 3
-    assert ledger.find_leftovers(run_directory) == []
+    asyncio.run(_until(lambda: ledger.find_leftovers(run_directory) == [], seconds=1.0))

@@ -13,27 +13,35 @@ from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_
 from oscar_steps.v3m.host import check_host, require
 
 if TYPE_CHECKING:
+    from oscar_steps.job import Job
     from oscar_steps.testdriver.run import Run
 
+MIN_HEAD_MIB = 512  # OSCAR's package tools need that much; a head node with less dies in the middle of an install
 
-def cluster_profile(run: Run) -> ClusterProfile:
-    """The cluster of the job: as its profile says, with the job's own number of nodes and way of booting."""
-    profile = parse_cluster(run.job.cluster_xml, "the cluster profile of the job")
-    if run.job.nodes is not None:
-        profile = profile.resized(run.job.nodes)
-    if run.job.boot is not None:
-        profile = profile.with_boot(Boot(run.job.boot))
+
+def check_job(job: Job) -> ClusterProfile:
+    """The cluster of the job: as its profile says, with the job's own number of nodes and way of booting.
+
+    Raises ProfileError, ConfigError, UserError for what OSCAR or we would choke on half an hour later.
+    """
+    profile = parse_cluster(job.cluster_xml, "the cluster profile")
+    if job.nodes is not None:
+        profile = profile.resized(job.nodes)
+    if job.boot is not None:
+        profile = profile.with_boot(Boot(job.boot))
+    answer_files(job, profile)
+    if profile.head.memory_mib < MIN_HEAD_MIB:
+        raise ConfigError(
+            f"the head node {profile.head.name} has {profile.head.memory_mib} MiB; it needs {MIN_HEAD_MIB}"
+        )
     return profile
 
 
 async def run_stage(run: Run) -> None:
     """Raises ToolMissing, ProfileError, ConfigError, ImageBuildFailed."""
-    run.profile = cluster_profile(run)
-    answer_files(run.job, run.profile)  # what OSCAR would choke on is told now, not in half an hour
+    run.profile = check_job(run.job)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
     require(check_host(run.directory, run.profile.memory_mib))
-    if run.profile.head.memory_mib < 256:
-        raise ConfigError(f"the head node {run.profile.head.name} has {run.profile.head.memory_mib} MiB; it needs 256")
     with run.diary.step(f"the base image {run.job.image.name}"):
         run.image = await ImageStore(run.options.image_store).ensure(run.job.image, run.diary.say)
     run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
