@@ -10,13 +10,13 @@ from typing import NoReturn
 
 import click
 
-from demo.errors import FaultUnknown
 from demo.farm import CHECKOUT, STANDIN, USERS, Farm
 from demo.faults import Fault, FaultBook
 from demo.judge import Finished, complaints
 from demo.mailsink import read_mail
 from demo.repository import PASSWORD
-from oscar_steps.errors import FarmError
+from oscar_steps.errors import FarmError, UserError
+from oscar_steps.verdict import ExitStatus
 
 INTERRUPTED = 130
 
@@ -37,7 +37,7 @@ def main(keep: bool, fault_name: str | None, port: int) -> NoReturn:
         status = INTERRUPTED
     except FarmError as error:
         click.echo(f"demo: {error.explain()}", err=True)
-        status = 64 if isinstance(error, FaultUnknown) else 1
+        status = ExitStatus.USAGE if isinstance(error, UserError) else ExitStatus.INFRASTRUCTURE
     sys.exit(status)
 
 

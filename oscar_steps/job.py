@@ -35,6 +35,7 @@ class Source(_Frozen):
 class Timeouts(_Frozen):
     """Seconds on the reference host (2 cores, emulated, unloaded); a slower one stretches them by its speed."""
 
+    create_image: float = 3600
     boot_headnode: float = 300
     checkout: float = 300
     install: float = 3600
@@ -44,7 +45,7 @@ class Timeouts(_Frozen):
     """Power-on to the first request of the node's installer."""
     node_transfer: float = 600
     """First request to 'imaging complete'."""
-    node_stall: float = 60
+    node_stall: float = 45
     """A node that is pulling its image may send no byte for this long."""
     node_reboot: float = 60
     """'Imaging complete' to the end of the install boot."""

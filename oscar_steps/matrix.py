@@ -96,11 +96,17 @@ class Matrix(_Frozen):
     def image(self, cell: Cell) -> ImageRecipe:
         return _load(ImageRecipe, self.directory / "images" / f"{cell.image}.toml")
 
+    def answers_path(self, cell: Cell) -> Path:
+        return self.directory / "answers" / f"{cell.answers}.toml"
+
     def answers(self, cell: Cell) -> Answers:
-        return _load(Answers, self.directory / "answers" / f"{cell.answers}.toml")
+        return _load(Answers, self.answers_path(cell))
+
+    def cluster_path(self, cell: Cell) -> Path:
+        return self.directory / "clusters" / f"{cell.cluster}.xml"
 
     def cluster_xml(self, cell: Cell) -> str:
-        return (self.directory / "clusters" / f"{cell.cluster}.xml").read_text(encoding="utf-8")
+        return read_text(self.cluster_path(cell))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -122,13 +128,25 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int:
     return start + 1
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ConfigError where it cannot be read or is no text."""
+    data = b""
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the file cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: this is not UTF-8 text; save the file as UTF-8") from None
+
+
 def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
     """Text and value of a TOML file. Raises ConfigError, with the line, where it is missing or malformed."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
-    try:
+        text = read_text(path)
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -8,7 +8,9 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from oscar_steps.errors import ConfigError
 
 VERDICT_FILE = "verdict.json"
 MAX_EVIDENCE_LINES = 40
@@ -136,8 +138,12 @@ class Verdict(_Frozen):
 
     @classmethod
     def load(cls, run_directory: Path) -> Verdict:
-        """Read the verdict of a run. Raises FileNotFoundError where the run has none (yet)."""
-        return cls.model_validate_json((run_directory / VERDICT_FILE).read_bytes())
+        """Read the verdict of a run. Raises FileNotFoundError where it has none (yet), ConfigError for a broken one."""
+        path = run_directory / VERDICT_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ConfigError(f"{path}: this is no verdict: {error.errors()[0]['msg']}") from None
 
     def save(self, run_directory: Path) -> None:
         """Write `verdict.json` in one step, so that nobody ever reads half of it."""

@@ -40,7 +40,7 @@ def clean(text: str, length: int = _SUMMARY_LENGTH) -> str:
     text = _TERMINAL_CODES.sub("", text)
     line = "".join(character if character.isprintable() else " " for character in text)
     line = re.sub(r" +", " ", line).strip()
-    return line if len(line) <= length else line[: length - 1] + "…"
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def identity_of(step: Any, cell: str) -> RunIdentity:

@@ -140,6 +140,11 @@ class InstallLog:
         words = f"OSCAR's installer has written {size / 2**20:.0f} MiB into its log without coming to an end"
         return self.failure or self._stuck(words, repeated=True)
 
+    def overdue(self, seconds: float) -> Failure:
+        """The failure of an installer that has gone on for `seconds` without coming to the end of its stage."""
+        words = f"OSCAR's installer has not come to an end within {seconds:.0f} s"
+        return self.failure or self._stuck(words, repeated=True)
+
     # -- one line ------------------------------------------------------------------------------------------------------
 
     def _observe(self, number: int, kind: MarkKind, text: str, line: str) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from oscar_steps.testdriver.seed import Seed
 
 ACCESS_FILE = "access.json"
+SSH_DIRECTORY = "ssh"
 
 
 def save_access(run_directory: Path, host: str, port: int, seed: Seed) -> None:
@@ -34,11 +34,12 @@ def open_ssh(run_directory: Path, command: tuple[str, ...]) -> NoReturn:
         raise UserError(f"{run_directory}: this run has no head node to log in to (not yet, or not any more)") from None
     if shutil.which("ssh") is None:
         raise ToolMissing("there is no ssh on this host", hint="apt-get install openssh-client")
-    # OpenSSH takes a password from a program only. Both files are ours alone and vanish with the temporary directory.
-    directory = Path(tempfile.mkdtemp(prefix="oscar-ssh-"))
+    # OpenSSH takes a password from a program only. Both files are ours alone, and go with the run.
+    directory = run_directory.resolve() / SSH_DIRECTORY
+    directory.mkdir(mode=0o700, exist_ok=True)
     known_hosts, ask = directory / "known_hosts", directory / "password"
     known_hosts.write_text(access["known_hosts"] + "\n", encoding="utf-8")
-    ask.write_text(f"#!/bin/sh\nrm -r '{directory}'\necho '{access['password']}'\n", encoding="utf-8")
+    ask.write_text(f"#!/bin/sh\necho '{access['password']}'\n", encoding="utf-8")
     ask.chmod(stat.S_IRWXU)
     options = [f"UserKnownHostsFile={known_hosts}", "PreferredAuthentications=password", "NumberOfPasswordPrompts=1"]
     words = ["ssh", "-p", str(access["port"]), *(word for option in options for word in ("-o", option))]

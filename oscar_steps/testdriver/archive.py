@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from oscar_steps.errors import HostError
 
 MAX_FILE_BYTES = 32 << 20
 MAX_FILES = 2000
+MAX_TOTAL_BYTES = 512 << 20
 
 
 def unpack_logs(archive: bytes, into: Path) -> int:
     """Unpack the plain files of a tar (gzip'ed or not) below `into`; returns how many.
 
-    Links, devices and names that lead outside are left out; a file over MAX_FILE_BYTES keeps its first and last half.
-    Raises HostError where it is no tar at all.
+    Links, devices, sparse files and names that lead outside or cannot be are left out; a file over MAX_FILE_BYTES keeps
+    its first and last half. Raises HostError where it is no tar at all.
     """
     into.mkdir(parents=True, exist_ok=True)
-    count = 0
+    count, room = 0, MAX_TOTAL_BYTES
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for member in tar:
-                if count >= MAX_FILES:
+                if count >= MAX_FILES or room <= 0:
                     break
-                if not member.isfile() or (target := _inside(into, member.name)) is None:
+                if not member.isfile() or member.issparse() or (target := _inside(into, member.name)) is None:
                     continue
-                source = tar.extractfile(member)
-                if source is None:
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(io.BytesIO(_capped(source.read())), file)
-                count += 1
-    except (tarfile.TarError, EOFError, OSError) as error:
+                with suppress(ValueError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError):
+                    room -= _write(tar.extractfile(member), target)
+                    count += 1
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         # An archive that was cut off in the middle still gives what came before.
         if not count:
             raise HostError(f"the logs that came for {into.name} are no archive: {error}") from error
@@ -44,12 +43,27 @@ def unpack_logs(archive: bytes, into: Path) -> int:
 
 def _inside(into: Path, name: str) -> Path | None:
     parts = [part for part in Path(name).parts if part not in ("/", ".")]
-    return None if ".." in parts or not parts else into.joinpath(*parts)
+    impossible = ".." in parts or not parts or "\0" in name or any(len(part.encode()) > 200 for part in parts)
+    return None if impossible else into.joinpath(*parts)
 
 
-def _capped(data: bytes) -> bytes:
-    if len(data) <= MAX_FILE_BYTES:
-        return data
+def _write(source: IO[bytes] | None, target: Path) -> int:
+    """Copy piece by piece: a small archive may hold a file that fits into no memory."""
+    if source is None:
+        return 0
     half = MAX_FILE_BYTES // 2
-    left_out = len(data) - 2 * half
-    return data[:half] + f"\n[... {left_out} bytes left out by the farm ...]\n".encode() + data[-half:]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        written = file.write(source.read(half))
+        tail, left_out = bytearray(), 0
+        while chunk := source.read(1 << 16):
+            tail += chunk
+            if len(tail) > 2 * half:
+                left_out += len(tail) - half
+                del tail[:-half]
+        if len(tail) > half:
+            left_out += len(tail) - half
+            del tail[:-half]
+        if left_out:
+            file.write(f"\n[... {left_out} bytes left out by the farm ...]\n".encode())
+        return written + file.write(tail)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,13 +17,14 @@ from typing import Any, NoReturn
 import click
 
 from oscar_steps.errors import FarmError, HostError, SourceError, UserError
-from oscar_steps.job import JOB_FILE, Job, Source
+from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver import display, window
 from oscar_steps.testdriver.access import open_ssh
+from oscar_steps.testdriver.events import EVENTS_FILE
 from oscar_steps.testdriver.images import default_store
 from oscar_steps.testdriver.owner import own
-from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
+from oscar_steps.testdriver.postmortem import is_running, require_run, verdict_of_dead_run
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.v3m import host as v3m_host
@@ -32,6 +35,11 @@ EXIT_STATUSES = """\b
 Exit statuses:
    0  passed           10  OSCAR failed        20  the farm or its host is at fault
   30  cancelled        40  stage not reached   64  a mistake in what was asked for"""
+
+
+# Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
+_NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def _directory(**more: Any) -> click.Path:
@@ -55,6 +63,12 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
             _leave(ExitStatus.USAGE)
         except FarmError as error:
             click.echo(f"oscar-testdriver: {error.explain()}", err=True)
+            _leave(ExitStatus.INFRASTRUCTURE)
+        except OSError as error:
+            if error.errno not in _DISK_FAULTS:
+                raise  # a bug of ours
+            where = f"{error.filename}: " if error.filename else "writing to the run directory: "
+            click.echo(f"oscar-testdriver: {where}{error.strerror}", err=True)
             _leave(ExitStatus.INFRASTRUCTURE)
 
     return wrapper
@@ -80,6 +94,15 @@ def default_runs() -> Path:
     return Path("/var/lib/oscar-farm/runs") if os.geteuid() == 0 else Path.home() / ".local/share/oscar-farm/runs"
 
 
+def source_as_asked(url: str, revision: str) -> Source:
+    """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
+    if not re.match(r"[a-z+]+://.", url):
+        raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
+    if not re.match(r"[A-Za-z0-9{]", revision):
+        raise SourceError(f"'{revision}' is not a Subversion revision, such as 5916 or HEAD")
+    return Source(url=url, revision=revision)
+
+
 def resolve_revision(url: str, revision: str) -> str:
     """The number of `revision` ('HEAD' is asked of the server). Raises SourceError or HostError, in svn's words."""
     command = ["svn", "info", "--non-interactive", "--show-item", "revision", "-r", revision, url]
@@ -91,11 +114,12 @@ def resolve_revision(url: str, revision: str) -> str:
         raise HostError(f"the repository {url} did not answer for 60 s") from None
     if answer.returncode == 0:
         return answer.stdout.strip()
-    words = next((line for line in answer.stderr.splitlines() if line.startswith("svn: E")), answer.stderr.strip())
-    gone = any(code in words for code in ("E160006", "E160013", "E170000", "E200009", "E205000", "E195012"))
-    raise (SourceError if gone else HostError)(
-        f"{url} at revision {revision}: {words}", hint="check --url and --revision"
-    )
+    # The last line says most; a warning says more than the error after it, which is that there was a warning.
+    said = re.findall(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", answer.stderr, re.MULTILINE)
+    words = next((line for line in said if line.startswith("W")), said[-1] if said else answer.stderr.strip())
+    if _NOT_THERE.search(answer.stderr):
+        raise SourceError(f"{url} at revision {revision}: {words}", hint="check --url and --revision")
+    raise HostError(f"{url} cannot be asked for its revision: {words}", hint="is the server up, and --url right?")
 
 
 @cli.command()
@@ -131,12 +155,11 @@ def run(
     """
     matrix = load_matrix(profiles)
     cell = matrix.cell(cell_name)
-    number = resolve_revision(url, revision)
     job = Job.model_validate(
         {
-            "run_id": f"{cell.name}-r{number}-{_now()}",
+            "run_id": f"{cell.name}-{_now()}",
             "cell": cell.name,
-            "source": Source(url=url, revision=number),
+            "source": source_as_asked(url, revision),
             "image": matrix.image(cell),
             "cluster_xml": matrix.cluster_xml(cell),
             "answers": matrix.answers(cell),
@@ -144,11 +167,14 @@ def run(
             "nodes": nodes,
         }
     )
-    _run_here(job, runs, images, keep)
+    # What is wrong with the files is said first: it needs no network.
+    check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
+    number = resolve_revision(url, revision)
+    exact = {"run_id": f"{cell.name}-r{number}-{_now()}", "source": Source(url=url, revision=number)}
+    _run_here(job.model_copy(update=exact), runs, images, keep)
 
 
 def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
-    check_job(job)
     directory = runs.resolve() / job.run_id
     click.echo(f"run directory: {directory}")
     options = RunOptions(image_store=images, keep=keep)
@@ -170,6 +196,7 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
 def replay(job_file: Path, keep: bool, runs: Path, images: Path) -> None:
     """Do the very same run again: JOB_FILE is the job.json of an earlier one (run directory or web page)."""
     job = Job.load(job_file)
+    check_job(job, f"the cluster profile in {job_file}", "the answers")
     _run_here(job.model_copy(update={"run_id": f"{job.run_id[:50]}-again-{_now()}"}), runs, images, keep)
 
 
@@ -179,7 +206,7 @@ def _now() -> str:
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice([stage.value for stage in Stage]))
+@click.argument("stage", type=click.Choice([stage.value for stage in Stage]), metavar="STAGE")
 @click.option("--run", "directory", type=_directory(), required=True, help="The run directory.")
 @click.option(
     "--job", type=click.Path(path_type=Path, dir_okay=False), help="The job; starts the run (create-image only)."
@@ -215,7 +242,7 @@ cli.add_command(own_, "own")
 
 
 def _runs(directory: Path) -> list[Path]:
-    return sorted((path.parent for path in directory.glob(f"*/{JOB_FILE}")), key=lambda path: path.stat().st_mtime)
+    return sorted((path.parent for path in directory.glob(f"*/{EVENTS_FILE}")), key=lambda path: path.stat().st_mtime)
 
 
 @cli.command()
@@ -224,14 +251,7 @@ def _runs(directory: Path) -> list[Path]:
 @_explained
 def status(directory: Path | None, runs: Path) -> None:
     """Say how a run, or every run of this host, stands. A run whose process was killed is told so, and cleaned up."""
-    for path in [directory.resolve()] if directory else _runs(runs):
-        if is_running(path):
-            click.echo(f"{path.name}: running")
-        elif (path / JOB_FILE).exists():
-            verdict = verdict_of_dead_run(path)
-            click.echo(f"{path.name}: {verdict.outcome}: {verdict.sentence}")
-        else:
-            raise UserError(f"{path}: there is no run here")
+    _each([directory.resolve()] if directory else _runs(runs), _status)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -240,6 +260,7 @@ def status(directory: Path | None, runs: Path) -> None:
 @_explained
 def ssh(directory: Path, command: tuple[str, ...]) -> None:
     """Log in to the head node of a run as root, or run COMMAND there."""
+    require_run(directory)
     open_ssh(directory, command)
 
 
@@ -250,6 +271,7 @@ def ssh(directory: Path, command: tuple[str, ...]) -> None:
 @_explained
 def console(directory: Path, machine: str, follow: bool) -> None:
     """Show the serial console of MACHINE."""
+    require_run(directory)
     path = directory / "console" / f"{machine}.log"
     if not path.exists():
         there_are = (
@@ -269,12 +291,35 @@ def destroy(directories: tuple[Path, ...], all_: bool, runs: Path) -> None:
     wanted = [path.resolve() for path in directories] + (_runs(runs) if all_ else [])
     if not wanted and not all_:
         raise UserError("which run? Name its directory, or say --all")
-    for path in wanted:
-        if is_running(path):
-            window.look(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
-            _wait_gone(path)
-        verdict = verdict_of_dead_run(path)
-        click.echo(f"{path.name}: ended ({verdict.outcome}: {verdict.sentence})")
+    _each(wanted, _destroy)
+
+
+def _each(runs: list[Path], do: Callable[[Path], str]) -> None:
+    """`do` with every run: what is wrong with one must not keep the others from their turn. The first error counts."""
+    errors: list[FarmError] = []
+    for path in runs:
+        try:
+            click.echo(f"{path.name}: {do(path)}")
+        except FarmError as error:
+            errors.append(error)
+            click.echo(f"{path.name}: {error.explain()}", err=True)
+    if errors:
+        _leave(ExitStatus.USAGE if isinstance(errors[0], UserError) else ExitStatus.INFRASTRUCTURE)
+
+
+def _destroy(path: Path) -> str:
+    if is_running(path):
+        window.look(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
+        _wait_gone(path)
+    verdict = verdict_of_dead_run(path)
+    return f"ended ({verdict.outcome}: {verdict.sentence})"
+
+
+def _status(path: Path) -> str:
+    if is_running(path):
+        return "running"
+    verdict = verdict_of_dead_run(path)
+    return f"{verdict.outcome}: {verdict.sentence}"
 
 
 def _wait_gone(path: Path, seconds: float = 30.0) -> None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from oscar_steps.errors import StageTimeout
+
+MAX_FACTOR = 4.0
 
 
 class HostSpeed:
     """How much longer than on the reference host everything takes here.
 
     Measured by the accelerator probe: seconds that a kernel needs to boot to its panic; the reference host (2 emulated
-    cores, unloaded) needs 2 s. A faster host gets no shorter deadlines: they are limits, not expectations.
+    cores, unloaded) needs 2 s. A faster host gets no shorter deadlines: they are limits, not expectations. Beyond four
+    times slower the probe met a moment of load rather than the host.
     """
 
     REFERENCE_SECONDS = 2.0
 
     def __init__(self, probe_seconds: float) -> None:
-        self.factor = min(max(probe_seconds / self.REFERENCE_SECONDS, 1.0), 8.0)
+        self.factor = min(max(probe_seconds / self.REFERENCE_SECONDS, 1.0), MAX_FACTOR)
+
+    def seen(self, seconds: float, reference: float) -> None:
+        """Something took `seconds` that takes `reference` on the reference host: the host may be slower by now."""
+        self.factor = max(self.factor, min(seconds / reference, MAX_FACTOR))
 
     def deadline(self, seconds: float) -> Deadline:
         """A deadline of `seconds` on the reference host, stretched to this one, from now on."""
@@ -44,10 +51,13 @@ class Deadline:
         return self.left == 0.0
 
     @asynccontextmanager
-    async def enforced(self, waiting_for: str, hint: str = "") -> AsyncIterator[None]:
-        """Run the block until the deadline. Raises StageTimeout that says what was waited for."""
+    async def enforced(self, waiting_for: str, hint: Callable[[], str] = str) -> AsyncIterator[None]:
+        """Run the block until the deadline. Raises StageTimeout that says what was waited for; `hint` is asked then."""
+        limit = asyncio.timeout(self.left)
         try:
-            async with asyncio.timeout(self.left):
+            async with limit:
                 yield
         except TimeoutError:
-            raise StageTimeout(f"waited {self.seconds:.0f} s for {waiting_for}, in vain", hint=hint) from None
+            if not limit.expired():  # a time-out of something inside, which says more
+                raise
+            raise StageTimeout(f"waited {self.seconds:.0f} s for {waiting_for}, in vain", hint=hint()) from None

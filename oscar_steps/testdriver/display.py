@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.events import Event
 from oscar_steps.verdict import Outcome, Verdict
 
 
 def plain(event: Event) -> None:
     """For logs and pipes. `@@oscar {json}` lines are for whoever draws a live summary of the step."""
-    if event.text:
-        print(f"{event.stamp[11:19]} {event.text}", flush=True)
+    for line in event.text.splitlines():
+        print(f"{event.stamp[11:19]} {printable(line)}", flush=True)
     if summary := event.data.get("summary"):
         print(f"@@oscar {json.dumps({'summary': summary})}", flush=True)
 
@@ -45,7 +46,8 @@ class TerminalDisplay:
             self._status.update(f"[{event.elapsed:.0f} s] waiting for {escape(str(summary))}")
         if event.text and event.kind != "step":
             style = {"failure": "bold red", "stage-started": "bold", "stage-ended": "bold"}.get(event.kind, "")
-            self._console.print(f"{event.stamp[11:19]} {escape(event.text)}", style=style)
+            for line in event.text.splitlines():
+                self._console.print(f"{event.stamp[11:19]} {escape(printable(line))}", style=style)
 
 
 def summary_lines(verdict: Verdict) -> list[str]:
@@ -66,4 +68,4 @@ def summary_lines(verdict: Verdict) -> list[str]:
     for report in verdict.stages:
         lines.append(f"  {report.stage:<14} {report.result:<14} {report.seconds:7.1f} s")
     lines += [f"  in all {verdict.seconds:.0f} s", f"  again:    {verdict.replay}"]
-    return lines
+    return [printable(line) for line in lines]

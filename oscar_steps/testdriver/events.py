@@ -66,10 +66,14 @@ class Diary:
         """Append an event and tell everybody who listens."""
         stamp = datetime.now().astimezone().isoformat(timespec="milliseconds")
         event = Event(kind=kind, text=text, elapsed=self.elapsed, stamp=stamp, data=data)
-        self._file.write(event.as_json() + "\n")
+        with suppress(OSError):  # a full disk must not keep the run from ending its cluster
+            self._file.write(event.as_json() + "\n")
         self.past.append(event)
         for listener in tuple(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except (OSError, ValueError):
+                self._listeners.remove(listener)  # its terminal or pipe is gone; the run goes on without it
         return event
 
     def say(self, text: str, **data: Any) -> None:
@@ -116,7 +120,7 @@ def read_events(run_directory: Path) -> list[Event]:
     """The events of a run, dead or alive. A last line that was cut off by a crash is left out."""
     path = run_directory / EVENTS_FILE
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         with suppress(ValueError, KeyError):
             events.append(Event.from_json(line))
     return events

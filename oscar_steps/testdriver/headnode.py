@@ -10,6 +10,7 @@ import asyncio
 import shlex
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from oscar_steps.errors import HostError, StageTimeout
 # fork again and again in a guest that is slow already).
 CONNECT_SECONDS = 60.0
 CHUNK = 1 << 16
+MAX_OUTPUT_BYTES = 1 << 30
+MAX_LINE_BYTES = 1 << 16
+FOLLOW_CHUNKS = 64
 
 
 class HeadNodeLost(HostError):
@@ -52,6 +56,7 @@ class HeadNode:
         self.host, self.port, self.password = host, port, password
         self._host_key = host_key
         self._client = paramiko.SSHClient()
+        self._reconnecting = asyncio.Lock()
         name = f"[{host}]:{port}" if port != 22 else host
         self._client.get_host_keys().add(name, host_key.get_name(), host_key)
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -65,6 +70,16 @@ class HeadNode:
                 f"the head node's SSH at {self.host}:{self.port} let nobody in: {error or type(error).__name__}",
                 hint="its console is in the run directory: console/",
             ) from error
+
+    async def reconnect(self) -> None:
+        """Connect again where the connection broke; a moment later in any case, so that nobody tries in a tight loop.
+
+        Raises HeadNodeLost where it cannot be had.
+        """
+        await asyncio.sleep(1.0)
+        async with self._reconnecting:
+            if not self.connected:
+                await self.connect()
 
     def _connect(self) -> None:
         self._client.connect(
@@ -127,6 +142,8 @@ class HeadNode:
             output = bytearray()
             while chunk := channel.recv(CHUNK):
                 output += chunk
+                if len(output) > MAX_OUTPUT_BYTES:
+                    raise HostError(f"on the head node, `{command[:80]}` gave more than {MAX_OUTPUT_BYTES >> 20} MiB")
             return channel.recv_exit_status(), bytes(output)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise HeadNodeLost(f"the SSH connection to the head node broke: {error or 'closed'}") from error
@@ -146,18 +163,26 @@ class HeadNode:
         Yields chunks. Ends when the connection ends; the caller decides whether that was expected.
         """
         loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        # Bounded: a reader that is slower than a flood makes the head node wait, it does not fill our memory.
+        chunks: asyncio.Queue[bytes | None] = asyncio.Queue(FOLLOW_CHUNKS)
         channel = await asyncio.to_thread(self._session)
-        await asyncio.to_thread(
-            channel.exec_command, f"exec tail -c +{from_byte + 1} -F {shlex.quote(path)} 2>/dev/null"
-        )
+        try:
+            tail = f"exec tail -c +{from_byte + 1} -F {shlex.quote(path)} 2>/dev/null"
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.to_thread(channel.exec_command, tail)
+        except (paramiko.SSHException, OSError, EOFError) as error:  # OSError: also the time-out
+            channel.close()
+            raise HeadNodeLost(f"the head node would not show {path}: {error or type(error).__name__}") from error
+
+        def put(chunk: bytes | None) -> None:
+            asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
 
         def pump() -> None:
             with suppress(OSError, EOFError, paramiko.SSHException, RuntimeError):
                 while chunk := channel.recv(CHUNK):
-                    loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-            with suppress(RuntimeError):  # the loop may be closed already
-                loop.call_soon_threadsafe(chunks.put_nowait, None)
+                    put(chunk)
+            with suppress(RuntimeError, CancelledError):  # the loop may be closed already
+                put(None)
 
         threading.Thread(target=pump, name=f"follow {path}", daemon=True).start()
         try:
@@ -165,6 +190,8 @@ class HeadNode:
                 yield chunk
         finally:
             channel.close()
+            while not chunks.empty():  # lets the pump end, which may wait for room
+                chunks.get_nowait()
 
     async def ssh_banner(self, address: str, *, seconds: float = 30.0) -> str:
         """The first line that the SSH server of a compute node says, or '' when nobody answers.
@@ -180,7 +207,7 @@ class HeadNode:
             raise HeadNodeLost("the SSH connection to the head node is gone")
         try:
             channel = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=seconds)
-        except (paramiko.ChannelException, paramiko.SSHException):
+        except (paramiko.SSHException, OSError, EOFError):
             if not transport.is_active():
                 raise HeadNodeLost("the SSH connection to the head node broke") from None
             return ""
@@ -215,6 +242,9 @@ class LineSplitter:
         if self._keep:
             self._keep(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:  # a line without an end is handed out in pieces
+            lines.append(self._rest)
+            self._rest = b""
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
     def rest(self) -> str:

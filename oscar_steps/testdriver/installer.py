@@ -87,15 +87,16 @@ class Installer:
                         if self.ended.is_set():
                             return
                         if splitter.total > self._limits.log_bytes:
+                            await self.end()
                             raise _hung(self._log.flooded(splitter.total))
-                    if not self._head.connected:
-                        await self._head.connect()  # raises HeadNodeLost, which is the farm's own fault
+                        await asyncio.sleep(0)  # a flood must not keep the other tasks waiting
+                    await self._head.reconnect()
         except FarmError as error:
             alarm(error)
 
     def _take(self, line: str, alarm: Callable[[FarmError], None]) -> None:
         self._line_number += 1
-        if match := re.fullmatch(rf"{_END} (\d+)", line):
+        if match := re.fullmatch(rf"{_END} (\d{{1,3}})", line):
             self.exit_status = int(match[1])
             self._diary.write("installer-ended", f"OSCAR's installer ended with status {self.exit_status}")
             failure = self._log.conclude(self.exit_status)
@@ -119,9 +120,22 @@ class Installer:
             held = self.reached_barrier.is_set() and not self.barrier_is_open
             left = self._limits.silence - (time.monotonic() - self._last_byte)
             if left <= 0 and not held:
-                alarm(_hung(self._log.hung(self._limits.silence)))
-                return
+                await self._judge_silence(alarm)
             await asyncio.sleep(max(left, 1.0) if not held else 5.0)
+
+    async def _judge_silence(self, alarm: Callable[[FarmError], None]) -> None:
+        """Silence is OSCAR's only where the head node itself still answers."""
+        try:
+            await self._head.run("true", seconds=120)
+        except FarmError as lost:
+            alarm(lost)
+            return
+        if time.monotonic() - self._last_byte >= self._limits.silence:
+            alarm(_hung(self._log.hung(self._limits.silence)))
+
+    def overdue(self, seconds: float) -> InstallerHung:
+        """The error for an installer that went on saying things, but came to no end in `seconds`."""
+        return _hung(self._log.overdue(seconds))
 
     async def open_barrier(self, command: str) -> None:
         """Let the installer go on. Raises HostError when the hook does not listen."""

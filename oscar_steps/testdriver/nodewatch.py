@@ -47,7 +47,7 @@ async def follow_rsyncd_log(head: HeadNode, board: NodeBoard, alarm: Callable[[F
             async for chunk in head.follow(RSYNCD_LOG, from_byte=splitter.total):
                 for line in splitter.feed(chunk):
                     take_rsyncd_line(line, board)
-            await head.connect()  # the connection broke; raises HeadNodeLost where it cannot be had again
+            await head.reconnect()
     except FarmError as error:
         alarm(error)
 
@@ -65,8 +65,9 @@ def take_rsyncd_line(line: str, board: NodeBoard) -> None:
 class NodeWatch:
     """Watches one node. `watch` returns when it is up; whatever ends it before is raised as the run's alarm."""
 
-    def __init__(self, run: Run, machine: Machine, node: Node, head: HeadNode, speed: HostSpeed) -> None:
-        self._run, self._machine, self._node, self._head = run, machine, node, head
+    def __init__(self, run: Run, machine: Machine, board: NodeBoard, head: HeadNode, speed: HostSpeed) -> None:
+        self._run, self._machine, self._board, self._head = run, machine, board, head
+        self._node: Node = board.nodes[machine.name]
         self._timeouts: Timeouts = run.job.timeouts
         self._factor = speed.factor
         self._written, self._written_at = 0, 0.0
@@ -84,7 +85,7 @@ class NodeWatch:
         except* FarmError as group_error:
             first = _first(group_error)
             if isinstance(first, NodeFailed):
-                self._node.reach(NodeState.FAILED, note=first.sentence)
+                self._node.reach(NodeState.FAILED, note=first.sentence.partition(": ")[2])
             self._run.raise_alarm(first)
 
     async def _install(self) -> None:
@@ -96,9 +97,17 @@ class NodeWatch:
             raise self._failed("its kernel panicked during the installation")
         if not ended.by_guest:
             raise HostError(f"the VM of {self._node.name} ended unasked: {ended.reason} {ended.detail}".strip())
+        if self._node.state is not NodeState.IMAGED:
+            await self._read_log_again()
         after = await self._machine.fingerprint()
         self._check_installed(before, after)
         self._node.reach(NodeState.REBOOTED, note=str(ended.reason))
+
+    async def _read_log_again(self) -> None:
+        # The VM's end comes at once, the log's last lines through tail and SSH of a slow head node: ask before judging.
+        text = await self._head.read(f"tail -c 1000000 {RSYNCD_LOG}")
+        for line in text.decode("utf-8", "replace").split("\n"):
+            take_rsyncd_line(line, self._board)
 
     def _check_installed(self, before: DiskFingerprint, after: DiskFingerprint) -> None:
         state = self._node.state
@@ -116,9 +125,10 @@ class NodeWatch:
         try:
             await asyncio.wait({ended, banner}, return_when=asyncio.FIRST_COMPLETED)
             if not banner.done():
-                raise self._failed(
-                    f"it was started from its disk and ended ({ended.result().reason}) instead of coming up"
-                )
+                end = ended.result()
+                if not (end.by_guest or end.reason is EndReason.GUEST_PANIC):
+                    raise HostError(f"the VM of {self._node.name} ended unasked: {end.reason} {end.detail}".strip())
+                raise self._failed(f"it was started from its disk and ended ({end.reason}) instead of coming up")
             self._node.reach(NodeState.UP, note=banner.result())
         finally:
             ended.cancel()

@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from oscar_steps.errors import UserError
+from oscar_steps.errors import HostError, UserError
 from oscar_steps.job import Job
 from oscar_steps.testdriver.events import Listener
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
@@ -21,6 +22,17 @@ from oscar_steps.testdriver.stages import HANDLERS
 from oscar_steps.verdict import Verdict
 
 LOCK_FILE = "owner.lock"
+
+
+def make_directory(run_directory: Path) -> None:
+    """Make the run directory. Raises UserError where it cannot be one, HostError where the host's disk is at fault."""
+    try:
+        run_directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        sentence = f"the run directory {run_directory} cannot be made: {error.strerror}"
+        raise UserError(sentence, hint="name a folder for it that can be written to") from None
+    except OSError as error:
+        raise HostError(f"the run directory {run_directory} cannot be made: {error.strerror}") from error
 
 
 def lock_directory(run_directory: Path) -> TextIO | None:
@@ -56,7 +68,7 @@ def own(
 
     `ready`: a file descriptor that gets a byte when the socket listens. Raises UserError where the directory is in use.
     """
-    run_directory.mkdir(parents=True, exist_ok=True)
+    make_directory(run_directory)
     lock = _claim(run_directory)
     if lock is None:
         raise UserError(f"{run_directory} belongs to a run that is still going on", hint="take another directory")
@@ -73,6 +85,8 @@ async def _own(
     run = Run(run_directory, job, options, Gate(open_=not windows))
     server = RunServer(run)
     loop = asyncio.get_running_loop()
+    # Every node that is asked for its SSH banner takes a thread for up to a minute; the others must not wait for them.
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=160))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, _signalled, run, number)
     with run.diary.listening(listener or (lambda _event: None)):

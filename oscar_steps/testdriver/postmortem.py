@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
+from oscar_steps.errors import UserError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import Event, read_events
-from oscar_steps.testdriver.owner import lock_directory
+from oscar_steps.testdriver.owner import LOCK_FILE
+from oscar_steps.testdriver.perishables import remove_perishables
 from oscar_steps.testdriver.verdicts import replay_command
 from oscar_steps.v3m.ledger import end_leftovers
 from oscar_steps.verdict import Category, Outcome, Stage, StageReport, StageResult, Verdict
@@ -14,26 +17,40 @@ from oscar_steps.verdict import Category, Outcome, Stage, StageReport, StageResu
 
 def is_running(run_directory: Path) -> bool:
     """Whether the run's process is there (it holds the directory's lock)."""
-    lock = lock_directory(run_directory)
-    if lock is None:
+    try:
+        with (run_directory / LOCK_FILE).open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
+    except BlockingIOError:
         return True
-    lock.close()
+    except FileNotFoundError:
+        return False
     return False
+
+
+def require_run(run_directory: Path) -> None:
+    """Raises UserError where the directory holds no run."""
+    if not (run_directory / JOB_FILE).exists():
+        hint = "`oscar-testdriver status` lists the runs of this host; `stage create-image --job JOB.json` starts one"
+        raise UserError(f"{run_directory}: there is no run here", hint=hint)
 
 
 def verdict_of_dead_run(run_directory: Path) -> Verdict:
     """The verdict of a run that ended, however it ended.
 
     Where its process was killed before it could write one: VMs of the run's ledger that are left are ended (there are
-    none, since they die with their parent; this is the proof), and the verdict is `infrastructure`. Raises
-    FileNotFoundError where the directory holds no run.
+    none, since they die with their parent; this is the proof), and the verdict is `infrastructure`. Raises UserError
+    where the directory holds no run.
     """
+    require_run(run_directory)
     try:
         return Verdict.load(run_directory)
     except FileNotFoundError:
         job = Job.load(run_directory / JOB_FILE)
     events = read_events(run_directory)
+    if not events:
+        raise UserError(f"{run_directory}: this run has not begun yet")
     left = end_leftovers(run_directory)
+    remove_perishables(run_directory)
     stage, step = _where(events)
     last = events[-1] if events else None
     when = f"{last.stamp[11:19]}, {last.elapsed:.0f} s into it" if last else "its very beginning"

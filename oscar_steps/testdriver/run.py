@@ -76,7 +76,6 @@ class RunOptions:
     image_store: Path
     keep: bool = False
     """Keep the VMs after the last stage, until somebody ends the run."""
-    keep_disks: bool = False
 
 
 @dataclass
@@ -122,6 +121,11 @@ class Run:
         summary = need(self.board, "the nodes").summary()
         self.diary.write("node", text, node=node.name, state=node.state.value, summary=summary)
 
+    def _alarm_error(self) -> FarmError:
+        error = self._alarm.exception()
+        assert isinstance(error, FarmError)
+        return error
+
     def check_alarm(self) -> None:
         """Raise what a background task has found, if any: for a stage that is about to end well."""
         if self._alarm.done():
@@ -157,9 +161,9 @@ class Run:
 
     async def cancel(self, reason: str) -> None:
         """End the run now: no more logs, only the teardown."""
-        self.diary.say(f"the run is being ended: {reason}")
         self.raise_alarm(Cancelled(reason))
         self.cancelled.set()
+        self.diary.say(f"the run is being ended: {reason}")
         await self.gate.open()
 
     async def execute(self, handlers: dict[Stage, Callable[[Run], Awaitable[None]]]) -> Verdict:
@@ -177,6 +181,8 @@ class Run:
         return self.conclude()
 
     async def _stage(self, stage: Stage, handler: Callable[[Run], Awaitable[None]]) -> None:
+        if self.failure is None and self._alarm.done() and (self.cancelled.is_set() or stage is Stage.EXTRACT_LOGS):
+            self._failed(stage, self._alarm_error())  # raised between two stages: the next one would have met it
         if (self.failure and not stage.always_runs) or (self.cancelled.is_set() and stage is not Stage.TEARDOWN):
             self.results[stage] = StageReport(stage=stage, result=StageResult.NOT_REACHED)
             self.diary.write("stage-ended", "", stage=stage, result=StageResult.NOT_REACHED)
@@ -217,10 +223,10 @@ class Run:
             await asyncio.wait({work})
         if stop is not self._alarm:
             stop.cancel()
+        if stop is self._alarm and stop.done() and (work.cancelled() or work.exception()):
+            raise self._alarm_error()  # the first cause, not what the work said while it was being ended
         if not work.cancelled():
             work.result()
-        elif stop is self._alarm:
-            self._alarm.result()
         else:
             raise Cancelled("the run was ended while this stage was running")
 

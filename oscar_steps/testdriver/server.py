@@ -20,6 +20,9 @@ from oscar_steps.verdict import Stage
 
 SOCKET_FILE = "run.sock"
 LEASE_LOOK_SECONDS = 1.0
+REQUEST_SECONDS = 10.0
+READ_SECONDS = 60.0
+"""A window that does not read for so long is taken for gone."""
 
 
 @asynccontextmanager
@@ -69,11 +72,18 @@ class RunServer:
                 return
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A connection that asks nothing is no window: it must not hold the lease.
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                request = json.loads(await reader.readline())
+        except (TimeoutError, ConnectionError, ValueError):
+            writer.close()
+            return
         self._windows += 1
         self._idle.clear()
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
-                await self._answer(json.loads(await reader.readline()), reader, writer)
+            with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+                await self._answer(request, reader, writer)
         finally:
             self._windows -= 1
             self._alone_since = time.monotonic()
@@ -112,7 +122,8 @@ class RunServer:
                 await asyncio.wait({done, gone, getting}, return_when=asyncio.FIRST_COMPLETED)
                 while getting.done():
                     writer.write(json.dumps({"event": json.loads(getting.result().as_json())}).encode() + b"\n")
-                    await writer.drain()
+                    async with asyncio.timeout(READ_SECONDS):
+                        await writer.drain()
                     getting = asyncio.ensure_future(events.get())
                     await asyncio.sleep(0)
                 if done.done():

@@ -10,21 +10,24 @@ import asyncio
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from oscar_steps.errors import HostError, UserError
+from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import EVENTS_FILE, Event
+from oscar_steps.testdriver.owner import make_directory
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
 from oscar_steps.testdriver.server import SOCKET_FILE, short_path
 from oscar_steps.verdict import Stage, StageResult
 
 Printer = Callable[[Event], None]
 DRIVER_LOG = "driver.log"
+START_SECONDS = 120.0
 
 
 def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
@@ -32,7 +35,7 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
 
     Raises HostError with its last words where it does not come up.
     """
-    run_directory.mkdir(parents=True, exist_ok=True)
+    make_directory(run_directory)
     reader, writer = os.pipe()
     command = [
         sys.executable,
@@ -52,7 +55,8 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
         )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        if pipe.read(1) != b"!":
+        waiting, _, _ = select.select([pipe], [], [], START_SECONDS)
+        if not waiting or pipe.read(1) != b"!":
             words = (run_directory / DRIVER_LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise HostError(f"the run's process did not start: {words[-1] if words else 'it said nothing'}")
 
@@ -60,10 +64,6 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
 def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
     """Send `request` to the run and follow it. Raises UserError where there is no run, HostError where it was lost."""
     if not is_running(run_directory):
-        if not (run_directory / JOB_FILE).exists():
-            raise UserError(
-                f"{run_directory}: there is no run here", hint="`stage create-image --job JOB.json` starts one"
-            )
         verdict = verdict_of_dead_run(run_directory)
         stage = Stage(str(request.get("stage", Stage.TEARDOWN)))
         print(f"{verdict.outcome}: {verdict.sentence}", flush=True)
@@ -74,8 +74,9 @@ def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) 
 def _die_with_parent() -> None:
     """Be killed in the moment our parent dies. Otherwise the window of a worker that was killed would go on looking,
     and the run's lease would never end. (prctl(2), PR_SET_PDEATHSIG = 1.)"""
+    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         raise HostError("whoever started this window is gone already")
 
 
@@ -112,9 +113,9 @@ def stage_window(
     `job`: the job's file; without it the one in the run directory.
     """
     _die_with_parent()
-    job = job or run_directory / JOB_FILE
     begun = (run_directory / EVENTS_FILE).exists()
-    if stage is Stage.CREATE_IMAGE and job.exists() and not begun:
+    if stage is Stage.CREATE_IMAGE and not begun and (job or (run_directory / JOB_FILE).exists()):
+        job = job or run_directory / JOB_FILE
         Job.load(job)  # a mistake in it is told here, not in the log of a process that dies at once
         start_owner(run_directory, job, arguments)
     return look(run_directory, {"stage": stage.value}, printer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m import network
 from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.cluster import Boot, ClusterProfile
+from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.command import DirectKernel
 from oscar_steps.v3m.machine import Listener, Machine
 from oscar_steps.v3m.profile import DiskImage, VMProfile
@@ -40,22 +40,32 @@ class VirtualCluster:
         )
         networks = network.plan(self.profile)
 
-        def machine(vm: VMProfile, *, base: Path | None, own_seed: Path | None, medium: Boot) -> Machine:
+        for vm in self.profile.machines:
             check_backend(vm, accelerator)
-            return QemuMachine(
-                vm,
+
+        self.head: Machine = QemuMachine(
+            self.profile.head,
+            run_directory,
+            accelerator,
+            networks[self.profile.head.name],
+            base_image=base_image,
+            seed=seed,
+            on_event=on_event,
+            kernel=kernel,
+        )
+        self.nodes: tuple[Machine, ...] = tuple(
+            QemuMachine(
+                node,
                 run_directory,
                 accelerator,
-                networks[vm.name],
-                medium=medium,
-                base_image=base,
-                seed=own_seed,
+                networks[node.name],
+                head=self.head,
+                medium=profile.boot,
                 on_event=on_event,
                 kernel=kernel,
             )
-
-        self.head = machine(self.profile.head, base=base_image, own_seed=seed, medium=Boot.CDROM)
-        self.nodes = tuple(machine(n, base=None, own_seed=None, medium=profile.boot) for n in self.profile.nodes)
+            for node in self.profile.nodes
+        )
 
     @property
     def machines(self) -> tuple[Machine, ...]:

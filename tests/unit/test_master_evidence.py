@@ -80,7 +80,12 @@ def test_the_workers_newest_runs_are_told_by_build_number_not_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("\x1b[1;31mred\x1b[0m", "red"), ("a\r\nb\tc", "a b c"), ("\x1b]0;title\x07x", "x"), ("y" * 300, "y" * 159 + "…")],
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("a\r\nb\tc", "a b c"),
+        ("\x1b]0;title\x07x", "x"),
+        ("y" * 300, "y" * 157 + "..."),
+    ],
 )
 def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
     assert clean(text) == line

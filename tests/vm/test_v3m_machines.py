@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import MachineLost
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
@@ -277,11 +276,13 @@ def test_a_machine_that_somebody_kills_is_told_as_such(farm: Farm, run_directory
     asyncio.run(scenario())
 
 
-def test_a_node_without_its_head_node_says_why_it_does_not_start(farm: Farm, run_directory: Path) -> None:
+def test_a_node_is_not_started_before_its_head_node(farm: Farm, run_directory: Path) -> None:
     async def scenario() -> None:
         cluster = farm.cluster(run_directory, "do=sleep")
         await cluster.create()
-        with pytest.raises(MachineLost, match="oscarnode1 could not join its VLAN: no head node listens"):
+        with pytest.raises(
+            ImpossibleTransition, match="oscarnode1 cannot be booted: oscar-headnode, which holds its VLAN, is off"
+        ):
             await cluster.nodes[0].boot()
         assert cluster.nodes[0].state is MachineState.OFF
 

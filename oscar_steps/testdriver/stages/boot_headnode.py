@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from oscar_steps.errors import MachineLost
@@ -9,9 +11,10 @@ from oscar_steps.oscar.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.access import save_access
 from oscar_steps.testdriver.console import follow_console, last_lines
 from oscar_steps.testdriver.headnode import HeadNode
+from oscar_steps.testdriver.perishables import SEED_FILE
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.seed import write_seed
-from oscar_steps.v3m.machine import EventKind, MachineEvent
+from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
 from oscar_steps.v3m.runtime import VirtualCluster
 
 if TYPE_CHECKING:
@@ -19,13 +22,15 @@ if TYPE_CHECKING:
 
 # The head node ends only when we end it; anything else that ends it is a failure of the run.
 _ENDED = (EventKind.GUEST_RESET, EventKind.PANICKED, EventKind.ENDED)
+REFERENCE_BOOT_SECONDS = 25.0  # power-on to the login prompt, emulated, unloaded
+_NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 
 
 async def run_stage(run: Run) -> None:
     """Raises MachineLost, StageTimeout, HeadNodeLost."""
     profile = need(run.profile, "the cluster profile")
     answers = run.job.answers
-    seed_path = run.directory / "seed.tar"
+    seed_path = run.directory / SEED_FILE
     seed = write_seed(
         seed_path,
         hostname="oscarhead",
@@ -44,17 +49,21 @@ async def run_stage(run: Run) -> None:
     run.cluster = cluster
     await cluster.create()
     console = cluster.head.console
-    deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.boot_headnode)
+    speed = need(run.speed, "the host's speed")
+    deadline = speed.deadline(run.job.timeouts.boot_headnode)
+    powered_on = time.monotonic()
     await cluster.head.boot()
     with run.diary.step(f"{profile.head.name} to boot"):
-        async with deadline.enforced(f"a login prompt of {profile.head.name}", hint=_hint(console)):
+        async with deadline.enforced(f"a login prompt of {profile.head.name}", hint=partial(_hint, console)):
             await _login_prompt(console)
+    speed.seen(time.monotonic() - powered_on, REFERENCE_BOOT_SECONDS)
     host, port = cluster.head.ssh_endpoint()
     run.head = HeadNode(host, port, seed.password, seed.host_key)
     save_access(run.directory, host, port, seed)
     with run.diary.step(f"{profile.head.name} to let root in by SSH"):
-        async with deadline.enforced(f"SSH of {profile.head.name}", hint=_hint(console)):
+        async with deadline.enforced(f"SSH of {profile.head.name}", hint=partial(_hint, console)):
             await run.head.connect()
+    run.in_background(_watch_console(console))
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
 
 
@@ -69,14 +78,29 @@ async def _login_prompt(console: Path) -> None:
             return
 
 
+async def _watch_console(console: Path) -> None:
+    """For the rest of the run: a head node that panics says so here, also where its hypervisor is not told."""
+    async for line in follow_console(console):
+        sign = classify(line)
+        if sign and sign.kind is SignKind.PANIC:
+            raise MachineLost(f"the head node's kernel panicked: {sign.text}", hint=_hint(console))
+
+
 def _hint(console: Path) -> str:
     _, lines = last_lines(console, 1)
-    return f"its console ends with: {lines[-1] if lines else '(nothing)'}"
+    return f"console/{console.name} ends with: {lines[-1] if lines else '(nothing)'}"
 
 
 def _machine_event(run: Run, event: MachineEvent) -> None:
     text = f"{event.machine}: {event.kind}" + (f" ({event.detail})" if event.detail else "")
     run.diary.write("vm", text, machine=event.machine, what=event.kind)
+    if run.ending:
+        return
+    if event.kind is EventKind.DISK_ERROR:
+        what = f"the host could not write the disk of {event.machine}: {event.detail}"
+        run.raise_alarm(MachineLost(what, hint="is the host's disk full?"))
+    if event.kind is EventKind.ENDED and event.detail.partition(":")[0] in _NOT_THE_GUEST:
+        run.raise_alarm(MachineLost(f"the VM of {event.machine} ended unasked: {event.detail}"))
     head = need(run.profile, "the cluster profile").head.name
-    if event.machine == head and event.kind in _ENDED and not run.ending:
+    if event.machine == head and event.kind in _ENDED:
         run.raise_alarm(MachineLost(f"the head node {head} ended unasked: {event.kind} {event.detail}".strip()))

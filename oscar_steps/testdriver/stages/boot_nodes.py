@@ -6,6 +6,7 @@ import asyncio
 
 from oscar_steps.errors import InstallerFailed
 from oscar_steps.testdriver.nodewatch import NodeWatch, follow_rsyncd_log
+from oscar_steps.testdriver.perishables import BOOT_CD_FILE
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.v3m.cluster import Boot
 
@@ -24,7 +25,7 @@ async def run_stage(run: Run) -> None:
         await _fetch_cd(run)
     run.in_background(follow_rsyncd_log(head, board, run.raise_alarm))
     for machine in cluster.nodes:
-        run.in_background(NodeWatch(run, machine, board.nodes[machine.name], head, speed).watch())
+        run.in_background(NodeWatch(run, machine, board, head, speed).watch())
     with run.diary.step(f"{len(cluster.nodes)} compute nodes to be powered on"):
         await asyncio.gather(*(node.powered_on.wait() for node in board))
 
@@ -38,7 +39,7 @@ async def _fetch_cd(run: Run) -> None:
         )
     with run.diary.step("OSCAR's boot CD to come from the head node"):
         image = await head.read(f"cat {BOOT_CD}", seconds=need(run.speed, "the speed").deadline(180).seconds)
-    path = run.directory / "oscar_bootcd.iso"
+    path = run.directory / BOOT_CD_FILE
     path.write_bytes(image)
     run.diary.write("boot-cd", f"OSCAR's boot CD: {len(image) / 1e6:.0f} MB", bytes=len(image))
     run.boot_cd = path

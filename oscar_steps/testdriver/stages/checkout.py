@@ -13,8 +13,9 @@ from oscar_steps.testdriver.run import Run, need
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-# Subversion's own numbers: E160006 no such revision, E160005/E200009 path or target not there, E170000 no repository.
-_NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012")
+# Subversion's own numbers: E160006 no such revision, E160005/E200009 path or target not there, E170000 and E210005 no
+# repository.
+_NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012|E210005")
 
 
 def url_seen_from_guest(url: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oscar_steps.errors import ConfigError
-from oscar_steps.testdriver.deadline import HostSpeed
+from oscar_steps.errors import ConfigError, UserError
+from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.images import ImageStore
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.accelerator import find_accelerator
@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 MIN_HEAD_MIB = 512  # OSCAR's package tools need that much; a head node with less dies in the middle of an install
 
 
-def check_job(job: Job) -> ClusterProfile:
+def check_job(job: Job, source: str = "the cluster profile", answers: str = "the answers") -> ClusterProfile:
     """The cluster of the job: as its profile says, with the job's own number of nodes and way of booting.
 
+    `source` and `answers`: what errors call the two files that the job was made from.
     Raises ProfileError, ConfigError, UserError for what OSCAR or we would choke on half an hour later.
     """
-    profile = parse_cluster(job.cluster_xml, "the cluster profile")
+    profile = parse_cluster(job.cluster_xml, source)
     if job.nodes is not None:
         profile = profile.resized(job.nodes)
     if job.boot is not None:
         profile = profile.with_boot(Boot(job.boot))
-    answer_files(job, profile)
+    try:
+        answer_files(job, profile)
+    except UserError as error:
+        raise ConfigError(f"{answers} for {source}: {error.sentence}", hint=error.hint) from None
     if profile.head.memory_mib < MIN_HEAD_MIB:
         raise ConfigError(
-            f"the head node {profile.head.name} has {profile.head.memory_mib} MiB; it needs {MIN_HEAD_MIB}"
+            f"{source}: the head node {profile.head.name} has {profile.head.memory_mib} MiB of memory; "
+            f"it needs {MIN_HEAD_MIB}"
         )
     return profile
 
@@ -43,7 +48,8 @@ async def run_stage(run: Run) -> None:
     (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
     require(check_host(run.directory, run.profile.memory_mib))
     with run.diary.step(f"the base image {run.job.image.name}"):
-        run.image = await ImageStore(run.options.image_store).ensure(run.job.image, run.diary.say)
+        async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
+            run.image = await ImageStore(run.options.image_store).ensure(run.job.image, run.diary.say)
     run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
     with run.diary.step("the accelerator, tried by booting a kernel"):
         run.accelerator = await find_accelerator(run.options.image_store, run.image.kernel)

@@ -23,9 +23,10 @@ async def run_stage(run: Run) -> None:
     logs = run.directory / "logs"
     logs.mkdir(exist_ok=True)
     await _screenshots(run)
-    if run.head is None or not run.head.connected:
+    if run.head is None:
         run.diary.say("no head node to extract logs from; the consoles are in the run directory")
         return
+    await run.head.reconnect()
     await _shut_barrier(run)
     deadline = need(run.speed, "the speed").deadline(run.job.timeouts.extract_logs)
     with run.diary.step("logs to come from the head node"):
@@ -47,7 +48,7 @@ def head_command(oscar_home: str) -> str:
     commands = "; ".join(f"({line}) >{output}/{name} 2>&1" for name, line in HEAD_COMMANDS)
     globs = " ".join(glob.lstrip("/") for glob in head_globs(oscar_home))
     script = f"shopt -s globstar nullglob; cd /; mkdir -p {output}; {commands}; "
-    script += f"tar -cf - --ignore-failed-read {globs} {COMMANDS_OUTPUT} 2>/dev/null | gzip -1"
+    script += f"tar -cf - --no-recursion --ignore-failed-read {globs} {COMMANDS_OUTPUT} 2>/dev/null | gzip -1"
     return f"bash -c {shlex.quote(script)}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from oscar_steps.oscar import hook
 from oscar_steps.testdriver.run import Run, need
 
@@ -18,6 +20,9 @@ async def run_stage(run: Run) -> None:
         after_last_banner=round(run.diary.elapsed - last_up, 3),
     )
     with run.diary.step("OSCAR to finish the installation and test the cluster"):
-        async with deadline.enforced("OSCAR's installer to end"):
-            await installer.ended.wait()
+        try:
+            async with asyncio.timeout(deadline.left):
+                await installer.ended.wait()
+        except TimeoutError:
+            raise installer.overdue(deadline.seconds) from None
     run.check_alarm()

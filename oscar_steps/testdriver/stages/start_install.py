@@ -46,13 +46,9 @@ async def run_stage(run: Run) -> None:
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)
     with run.diary.step("OSCAR to build its image and to say that nodes may boot"):
-        async with deadline.enforced("OSCAR's installer to reach its --bootscript hook"):
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(installer.reached_barrier.wait()),
-                    asyncio.ensure_future(installer.ended.wait()),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            # An installer that ended before the barrier has raised the alarm; it is about to end this stage.
-            await installer.reached_barrier.wait()
+        # An installer that ends before its --bootscript hook raises the alarm, which ends this stage.
+        try:
+            async with asyncio.timeout(deadline.left):
+                await installer.reached_barrier.wait()
+        except TimeoutError:
+            raise installer.overdue(deadline.seconds) from None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 from oscar_steps.errors import MachineLost
+from oscar_steps.testdriver.perishables import remove_perishables
 from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.ledger import find_leftovers
 
@@ -17,13 +16,11 @@ async def run_stage(run: Run) -> None:
     await run.end_background()
     if run.head:
         run.head.close()
-    if run.cluster:
-        await run.cluster.destroy()
-    left = find_leftovers(run.directory)
-    if left:
-        raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")
-    if not run.options.keep_disks:
-        for name in ("disks", "vlan"):
-            shutil.rmtree(run.directory / name, ignore_errors=True)
-        for name in ("seed.tar", "oscar_bootcd.iso", "access.json"):
-            (run.directory / name).unlink(missing_ok=True)
+    try:
+        if run.cluster:
+            await run.cluster.destroy()
+        left = find_leftovers(run.directory)
+        if left:
+            raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")
+    finally:
+        remove_perishables(run.directory)
