@@ -302,7 +302,8 @@ def _each(runs: list[Path], do: Callable[[Path], str]) -> None:
             click.echo(f"{path.name}: {do(path)}")
         except FarmError as error:
             errors.append(error)
-            click.echo(f"{path.name}: {error.explain()}", err=True)
+            which = "" if str(path) in error.sentence else f"{path.name}: "
+            click.echo(f"oscar-testdriver: {which}{error.explain()}", err=True)
     if errors:
         _leave(ExitStatus.USAGE if isinstance(errors[0], UserError) else ExitStatus.INFRASTRUCTURE)
 

@@ -46,10 +46,6 @@ class Deadline:
         """Seconds until then; never negative."""
         return max(self._end - time.monotonic(), 0.0)
 
-    @property
-    def passed(self) -> bool:
-        return self.left == 0.0
-
     @asynccontextmanager
     async def enforced(self, waiting_for: str, hint: Callable[[], str] = str) -> AsyncIterator[None]:
         """Run the block until the deadline. Raises StageTimeout that says what was waited for; `hint` is asked then."""
