@@ -52,6 +52,10 @@ def replay_command(job: Job) -> str:
     return shlex.join(words)
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def verdict_of(run: Run) -> Verdict:
     """The verdict of a run whose stages are over."""
     error = run.failure
@@ -67,7 +71,7 @@ def verdict_of(run: Run) -> Verdict:
         outcome=outcome,
         sentence=error.sentence
         if error
-        else f"OSCAR installed a head node and {len(nodes)} compute nodes, and tested them",
+        else f"OSCAR installed a head node and {_count(len(nodes), 'compute node')}, and tested the cluster",
         hint=error.hint if error else "",
         stage=run.failed_stage,
         oscar_stage=error.oscar_stage if isinstance(error, Finding) else "",

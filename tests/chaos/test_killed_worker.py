@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,7 +29,12 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None
 
 
 def virtual_machines(farm: Farm) -> list[psutil.Process]:
-    return [process for process in marked(str(farm.directory)) if "qemu-system" in process.name()]
+    found = []
+    for process in marked(str(farm.directory)):
+        with suppress(psutil.Error):
+            if "qemu-system" in process.name():
+                found.append(process)
+    return found
 
 
 @pytest.mark.timeout(900)

@@ -13,7 +13,12 @@ import pytest
 
 from oscar_steps.errors import FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
 from oscar_steps.job import Job
+from oscar_steps.testdriver import archive
 from oscar_steps.testdriver.archive import unpack_logs
+from oscar_steps.testdriver.console import last_lines
+from oscar_steps.testdriver.deadline import HostSpeed
+from oscar_steps.testdriver.events import Diary, read_events
+from oscar_steps.testdriver.headnode import LineSplitter
 from oscar_steps.testdriver.owner import lock_directory
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
 from oscar_steps.testdriver.run import Cancelled, Gate, Run, RunOptions
@@ -189,3 +194,100 @@ def test_an_archive_from_a_guest_cannot_leave_its_folder(tmp_path: Path) -> None
 def test_what_is_no_archive_is_the_farms_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="no archive"):
         unpack_logs(b"not a tar", tmp_path / "logs")
+
+
+def test_cancelling_between_two_stages_still_gives_a_verdict(tmp_path: Path) -> None:
+    async def do() -> Verdict:
+        run = Run(tmp_path, make_job(), RunOptions(image_store=tmp_path), Gate(open_=False))
+        await run.gate.permit(Stage.CREATE_IMAGE)
+        execution = asyncio.ensure_future(run.execute(dict.fromkeys(Stage, nothing)))
+        await run.done[Stage.CREATE_IMAGE].wait()
+        await run.cancel("nobody was connected")
+        return await execution
+
+    verdict = asyncio.run(do())
+    assert verdict.outcome is Outcome.CANCELLED
+    assert verdict.sentence == "nobody was connected"
+
+
+def test_what_a_stage_says_while_it_is_being_ended_does_not_mask_the_alarm(tmp_path: Path) -> None:
+    async def breaks_when_ended(run: Run) -> None:
+        run.raise_alarm(InstallerFailed("OSCAR failed"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise HostError("the connection broke")
+
+    verdict, _ = execute(tmp_path, start_install=breaks_when_ended)
+    assert (verdict.outcome, verdict.sentence) == (Outcome.FAILED, "OSCAR failed")
+
+
+def test_a_display_that_is_gone_does_not_end_the_run(tmp_path: Path) -> None:
+    def broken_pipe(_event: object) -> None:
+        raise BrokenPipeError
+
+    async def do() -> Verdict:
+        run = Run(tmp_path, make_job(), RunOptions(image_store=tmp_path), Gate(open_=True))
+        with run.diary.listening(broken_pipe):
+            return await run.execute(dict.fromkeys(Stage, nothing))
+
+    assert asyncio.run(do()).outcome is Outcome.PASSED
+
+
+def test_odd_characters_lose_no_event(tmp_path: Path) -> None:
+    diary = Diary(tmp_path)
+    for text in ("a\u2028b", "c\u0085d", "e\nf", 'g"h\\i'):
+        diary.say(text)
+    diary.close()
+    assert [event.text for event in read_events(tmp_path)] == ["a\u2028b", "c\u0085d", "e\nf", 'g"h\\i']
+
+
+def test_one_bad_name_in_an_archive_costs_only_its_own_file(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in ("a", "a/b", "x" * 300, "good"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"1"))
+    unpack_logs(data.getvalue(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "good"]
+
+
+def test_a_huge_file_keeps_its_beginning_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        member = tarfile.TarInfo("log")
+        member.size = 300_000
+        tar.addfile(member, io.BytesIO(b"first" + b"x" * 299_991 + b"last"))
+    unpack_logs(data.getvalue(), tmp_path)
+    kept = (tmp_path / "log").read_bytes()
+    assert kept.startswith(b"first")
+    assert kept.endswith(b"last")
+    assert b"299000 bytes left out" in kept
+    assert len(kept) < 1100
+
+
+def test_a_line_without_an_end_is_handed_out_in_pieces() -> None:
+    splitter = LineSplitter()
+    lines = [line for _ in range(64) for line in splitter.feed(b"x" * 10_000)]
+    assert sum(map(len, lines)) + len(splitter.rest()) == 640_000
+    assert len(splitter.rest()) <= 1 << 16
+
+
+def test_evidence_from_a_console_has_its_line_numbers_and_no_terminal_codes(tmp_path: Path) -> None:
+    console = tmp_path / "node.log"
+    console.write_bytes(b"".join(b"line %d \x1b[2J\r\n" % number for number in range(1, 20_001)) + b"login: ")
+    first, lines = last_lines(console, 3)
+    assert (first, len(lines)) == (19_999, 3)
+    assert lines[0].startswith("line 19999")
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_slow_boot_of_the_head_node_stretches_the_limits_that_follow() -> None:
+    speed = HostSpeed(2.0)
+    assert speed.deadline(10).seconds == 10
+    speed.seen(75.0, 25.0)
+    assert speed.deadline(10).seconds == 30
+    speed.seen(1.0, 25.0)
+    assert speed.deadline(10).seconds == 30
