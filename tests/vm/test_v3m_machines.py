@@ -334,7 +334,7 @@ def test_a_blank_disk_falls_through_to_the_cd(farm: Farm, run_directory: Path) -
         "DEFAULT x\nLABEL x\nKERNEL vmlinuz\nAPPEND initrd=initrd console=ttyS0 quiet do=install\n", encoding="ascii"
     )
     iso = run_directory / "cd.iso"
-    options = ["-quiet", "-o", str(iso), "-b", "isolinux.bin", "-c", "boot.cat"]
+    options = ["-o", str(iso), "-b", "isolinux.bin", "-c", "boot.cat"]
     options += ["-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", str(tree)]
     subprocess.run(["genisoimage", "-quiet", *options], check=True, capture_output=True)
 
