@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import os
@@ -350,13 +351,15 @@ def verdict(directory: Path, as_json: bool) -> None:
 @click.option("--memory", type=int, default=2048, show_default=True, help="MiB that a cluster needs.")
 @_explained
 def check_host(images: Path, memory: int) -> None:
-    """Say what this host lacks to run virtual clusters, and how to get it."""
+    """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""
     checks = v3m_host.check_host(images, memory)
+    if all(one.ok for one in checks if one.tool):
+        kernel = next(iter(sorted(images.glob("*/vmlinuz"))), None)  # of a base image that is there already
+        checks.append(asyncio.run(v3m_host.check_accelerator(images, kernel))[0])
     for one in checks:
-        click.echo(
-            f"{'ok     ' if one.ok else 'MISSING'} {one.sentence}"
-            + (f"\n        {one.hint}" if one.hint and not one.ok else "")
-        )
+        click.echo(f"{'ok     ' if one.ok else 'MISSING'} {one.sentence}")
+        if one.hint and not one.ok:
+            click.echo(f"        {one.hint}")
     _leave(ExitStatus.PASSED if all(one.ok for one in checks) else ExitStatus.INFRASTRUCTURE)
 
 
