@@ -239,11 +239,12 @@ class Run:
         return StageResult[outcome_of(error).name]
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU seconds so far: of the driver (with its helpers), and of the guests' own processes."""
+        """CPU seconds so far: of the driver itself, of children that have ended (image build, dead VMs), of the VMs."""
         times = psutil.Process().cpu_times()
         guests = sum(machine.cpu_seconds() for machine in self.cluster.machines) if self.cluster else 0.0
         own = times.user + times.system
-        return {"driver_cpu": round(own, 2), "guest_cpu": round(guests, 2)}
+        children = times.children_user + times.children_system
+        return {"driver_cpu": round(own, 2), "children_cpu": round(children, 2), "guest_cpu": round(guests, 2)}
 
     def conclude(self) -> Verdict:
         """Make and write the verdict."""
