@@ -94,9 +94,13 @@ mkdir -p all/etc/dhcp all/etc/ssh; echo 'PermitRootLogin yes' >all/etc/ssh/sshd_
 echo 12.11 >all/etc/debian_version
 hostname headnode
 set +e
-env -i USER=root HOME=/root TERM=linux PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    OSCAR_STANDIN_LOOP_LIMIT=50 $EXTRA chroot all sh -c "$PRELUDE cd /opt/oscar; $COMMAND" </dev/null
-status=$?
+# It is tee that writes the log, and it may outlive the installer: cat ends when tee has.
+{
+    env -i USER=root HOME=/root TERM=linux PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        OSCAR_STANDIN_LOOP_LIMIT=50 $EXTRA chroot all sh -c "$PRELUDE cd /opt/oscar; $COMMAND" </dev/null
+    echo $? >"$SCRATCH/status"
+} 2>&1 | cat
+status=$(cat "$SCRATCH/status")
 for path in etc/hosts etc/dhcp var/lib/sis var/lib/systemimager var/lib/oscar root/.ssh; do
     [ ! -e "all/$path" ] || tar -C all -cf - "$path" | tar -C "$SCRATCH/out" -xf -
 done
