@@ -91,7 +91,11 @@ def main() -> int:
         print(__doc__)
         return 64
     for name in sys.argv[1:]:
-        report(Path(name), Console())
+        try:
+            report(Path(name), Console())
+        except FileNotFoundError:
+            print(f"{name}: no run that has come to its end is here", file=sys.stderr)
+            return 64
     return 0
 
 
