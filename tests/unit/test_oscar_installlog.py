@@ -496,7 +496,7 @@ def test_warnings_and_words_of_success_elsewhere_do_no_harm() -> None:
     ("last", "stage", "words", "category"),
     [
         ("--> Running in automated mode from /root/farm/define.txt", "define", "does not find the image", "oscar"),
-        ("--> Install mode: systemimager-rsync", "network", "does not know the install mode", "answers"),
+        ("--> Install mode: systemimager-rsync", "network", "does not know the install mode", "oscar"),
         ("--> Building Image...", "image", "last said '--> Building Image...'", "oscar"),
     ],
 )
@@ -511,7 +511,7 @@ def test_an_installer_that_floods_its_log_is_told_by_what_it_repeats() -> None:
     lines = cut_before("--> Step 6: Completed successfully", *["Current client assignments:", "  oscarnode1"] * 5000)
     failure = fed(lines)[0].flooded(64 * 2**20)
     assert "has written 64 MiB into its log" in failure.sentence and "network menu repeats itself" in failure.sentence
-    assert (failure.stage, failure.category) == (InstallStage.NETWORK, "answers")
+    assert (failure.stage, failure.category) == (InstallStage.NETWORK, "oscar")
     assert 0 < len(failure.lines) <= 40
 
 
