@@ -64,7 +64,6 @@ class Installer:
         self.exit_status: int | None = None
         self.barrier_is_open = False
         self._last_byte = time.monotonic()
-        self._line_number = 0
         self._failed = False
 
     async def start(self, command: str) -> None:
@@ -95,7 +94,6 @@ class Installer:
             alarm(error)
 
     def _take(self, line: str, alarm: Callable[[FarmError], None]) -> None:
-        self._line_number += 1
         if match := re.fullmatch(rf"{_END} (\d{{1,3}})", line):
             self.exit_status = int(match[1])
             self._diary.write("installer-ended", f"OSCAR's installer ended with status {self.exit_status}")
@@ -112,26 +110,28 @@ class Installer:
                 self._failed = True
                 alarm(failed(event.failure))
             elif event.text:
-                self._diary.write("installer", f"   OSCAR: {event.text}", line=self._line_number)
+                self._diary.write("installer", f"   OSCAR: {event.text}", line=event.line)
 
     async def watch_silence(self, alarm: Callable[[FarmError], None]) -> None:
         """Raise the alarm when the installer has been silent for too long. At the barrier it is we who hold it."""
         while not self.ended.is_set():
             held = self.reached_barrier.is_set() and not self.barrier_is_open
             left = self._limits.silence - (time.monotonic() - self._last_byte)
-            if left <= 0 and not held:
-                await self._judge_silence(alarm)
+            if left <= 0 and not held and await self._is_hung(alarm):
+                return
             await asyncio.sleep(max(left, 1.0) if not held else 5.0)
 
-    async def _judge_silence(self, alarm: Callable[[FarmError], None]) -> None:
-        """Silence is OSCAR's only where the head node itself still answers."""
+    async def _is_hung(self, alarm: Callable[[FarmError], None]) -> bool:
+        """Whether there is nothing to wait for any more; silence is OSCAR's only where the head node still answers."""
         try:
             await self._head.run("true", seconds=120)
         except FarmError as lost:
             alarm(lost)
-            return
-        if time.monotonic() - self._last_byte >= self._limits.silence:
-            alarm(_hung(self._log.hung(self._limits.silence)))
+            return True
+        if time.monotonic() - self._last_byte < self._limits.silence:
+            return False
+        alarm(_hung(self._log.hung(self._limits.silence)))
+        return True
 
     def overdue(self, seconds: float) -> InstallerHung:
         """The error for an installer that went on saying things, but came to no end in `seconds`."""
