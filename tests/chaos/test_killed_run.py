@@ -33,7 +33,9 @@ DEEP_IN = {
     Stage.WAIT_NODES: "node",
     Stage.FINALIZE: "installer",
     Stage.EXTRACT_LOGS: "step",
+    Stage.TEARDOWN: "stage-started",
 }
+LOOK_SECONDS = 0.01  # a teardown lasts a tenth of a second
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def wait_until_deep_in(stage: Stage, runs: Path, run: subprocess.Popen[bytes], s
         for directory in (path for path in runs.iterdir() if path.is_dir()):
             if deep_in(stage, read_events(directory)):
                 return directory
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
     pytest.fail(f"the run never came into {stage}: " + (runs / "output.log").read_text()[-2000:])
 
 
