@@ -10,7 +10,11 @@ import tempfile
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.v3m import ledger
 from oscar_steps.v3m.machine import DiskFingerprint
+
+QEMU_IMG_SECONDS = 120.0
+"""It only writes and reads headers; a host whose disk answers no more must not hold a run for ever."""
 
 _QCOW2_MAGIC = b"QFI\xfb"
 
@@ -63,9 +67,19 @@ async def _qemu_img(*arguments: str) -> bytes:
     if program is None:
         raise ToolMissing("the program qemu-img is missing", hint="install it: apt-get install qemu-utils")
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *ledger.owned([program, *arguments]), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    output, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(QEMU_IMG_SECONDS):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        raise HostError(
+            f"qemu-img {arguments[0]} did not end within {QEMU_IMG_SECONDS:.0f} s: {arguments[-1]}"
+        ) from None
+    finally:
+        if process.returncode is None:  # also where the run was ended meanwhile
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         raise HostError(f"qemu-img {arguments[0]} failed: {errors.decode(errors='replace').strip()}")
     return output
