@@ -6,6 +6,12 @@ mean this here. A port of the host, chosen by its kernel, leads to the guest's S
 *VLAN*: a star. The head node holds one hub per VLAN and listens on a Unix socket for each node's NIC; a node connects
 to its socket. It is lossless, private by the run directory's permissions and needs no port, so that clusters side by
 side cannot see each other, whatever their MACs. The head node has to run first; a node may end and come again.
+
+A node takes every frame from its socket at once, also while its NIC has no driver (its firmware runs, or hangs): there
+is a hub in the node, too, whose third port has nobody on it and so is always ready. What the NIC cannot take yet waits
+in QEMU's queue for it, which holds 10,000 frames. Without that the socket would fill up, and the head node's QEMU,
+which writes to it without O_NONBLOCK (QEMU 7.2 sets that on the listening socket only), would stand still as a whole:
+three or four hundred ARP requests for a node that does not boot are enough.
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.profile import Nic, VMProfile
 
 VLAN_DIRECTORY = "vlan"
+SINK = "sink"
+"""The hub port that nobody is on. QEMU warns of it; that is no news."""
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\b")
 
 
@@ -30,7 +38,7 @@ class MachineNetwork:
 
 def plan(cluster: ClusterProfile) -> dict[str, MachineNetwork]:
     """The network of every machine of the cluster, by name."""
-    hubs = {nic.vlan: number for number, nic in enumerate(cluster.head.vlan_nics)}
+    hubs = _hubs(cluster.head)
     networks: dict[str, MachineNetwork] = {}
     spokes: list[str] = []
     for node in cluster.nodes:
@@ -43,14 +51,18 @@ def plan(cluster: ClusterProfile) -> dict[str, MachineNetwork]:
 def plan_single(profile: VMProfile) -> MachineNetwork:
     """The network of a head node without nodes, or of a machine alone: each of its VLANs is a hub that nobody is on."""
     arguments: list[str] = []
-    hub = 0
+    hubs = _hubs(profile)
     for number, nic in enumerate(profile.nics):
         if nic.is_vlan:
-            arguments += ["-netdev", f"hubport,id=net{number},hubid={hub}"]
-            hub += 1
+            arguments += ["-netdev", f"hubport,id=net{number},hubid={hubs[nic.vlan]}"]
         else:
             arguments += ["-netdev", _user(profile, number, nic)]
     return MachineNetwork(tuple(arguments), tuple(f"net{number}" for number in range(len(profile.nics))))
+
+
+def _hubs(head: VMProfile) -> dict[str | None, int]:
+    """A hub for each VLAN that the head node is on; two NICs on one VLAN share it."""
+    return {vlan: number for number, vlan in enumerate(dict.fromkeys(nic.vlan for nic in head.vlan_nics))}
 
 
 def _node(node: VMProfile, hubs: dict[str | None, int], spokes: list[str]) -> MachineNetwork:
@@ -62,7 +74,10 @@ def _node(node: VMProfile, hubs: dict[str | None, int], spokes: list[str]) -> Ma
             continue
         spoke = len(spokes) // 4
         address = f"addr.type=unix,addr.path={VLAN_DIRECTORY}/n{spoke}"
-        arguments += ["-netdev", f"stream,id=net{number},server=off,{address}"]
+        arguments += ["-netdev", f"stream,id=line{number},server=off,{address}"]
+        arguments += ["-netdev", f"hubport,id=plug{number},hubid={number},netdev=line{number}"]
+        arguments += ["-netdev", f"hubport,id=net{number},hubid={number}"]
+        arguments += ["-netdev", f"hubport,id={SINK}{number},hubid={number}"]
         spokes += ["-netdev", f"stream,id=spoke{spoke},server=on,{address}"]
         spokes += ["-netdev", f"hubport,id=hub{spoke},hubid={hubs[nic.vlan]},netdev=spoke{spoke}"]
     return MachineNetwork(tuple(arguments), tuple(f"net{number}" for number in range(len(node.nics))))
