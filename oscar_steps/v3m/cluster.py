@@ -15,7 +15,16 @@ from lxml import etree
 
 from oscar_steps.errors import ProfileError
 from oscar_steps.v3m import xmlfile
-from oscar_steps.v3m.profile import Nic, VMProfile, profile_from_element, profile_to_element, to_text
+from oscar_steps.v3m.profile import (
+    Nic,
+    VMProfile,
+    mac_address,
+    profile_from_element,
+    profile_to_element,
+    profiles_from_document,
+    to_text,
+)
+from oscar_steps.v3m.xmlfile import Document
 
 CLUSTER_DTD = "v3m_cluster.dtd"
 
@@ -71,32 +80,43 @@ class ClusterProfile:
 
 
 def load_cluster(path: Path) -> ClusterProfile:
-    """Read a cluster. Raises ProfileError with file and line."""
+    """Read a cluster. Raises ProfileError with file, line and column."""
     return parse_cluster(xmlfile.read(path), str(path))
 
 
 def parse_cluster(text: str | bytes, source: str) -> ClusterProfile:
     """`text` as a cluster; errors call it `source`. Raises ProfileError."""
-    root = xmlfile.parse(text, source, CLUSTER_DTD, ("cluster",))
+    return _cluster_from_document(xmlfile.parse(text, source, CLUSTER_DTD, ("cluster",)))
+
+
+def parse_any(text: str | bytes, source: str) -> ClusterProfile | tuple[VMProfile, ...]:
+    """`text` as whatever it is: a cluster, one profile or a set of them. Raises ProfileError."""
+    document = xmlfile.parse(text, source, CLUSTER_DTD, ("profile", "profiles", "cluster"))
+    return _cluster_from_document(document) if document.root.tag == "cluster" else profiles_from_document(document)
+
+
+def _cluster_from_document(document: Document) -> ClusterProfile:
+    root = document.root
+    name = str(root.get("name"))
+    if not name.strip() or not name.isprintable():
+        document.fail(root, f"the cluster's name '{xmlfile.shown(name)}' has to be printable, and not empty")
     head, nodes = root[0], root[1]
     elements = [head[0], *nodes]
-    machines = [profile_from_element(element, source) for element in elements]
-    _check_unique(zip(elements, machines, strict=True), source)
+    machines = [profile_from_element(document, element) for element in elements]
+    _check_unique(document, zip(elements, machines, strict=True))
     vlans = {nic.vlan for nic in machines[0].vlan_nics}
     if not vlans:
-        xmlfile.fail(head[0], source, f"the head node {machines[0].name} has no NIC of type VLAN to reach its nodes by")
+        document.fail(head[0], f"the head node {machines[0].name} has no NIC of type VLAN to reach its nodes by")
     for element, machine in zip(elements[1:], machines[1:], strict=True):
         if not machine.vlan_nics:
-            xmlfile.fail(element, source, f"the node {machine.name} has no NIC of type VLAN to reach the head node by")
+            document.fail(element, f"the node {machine.name} has no NIC of type VLAN to reach the head node by")
         for nic in machine.vlan_nics:
             if nic.vlan not in vlans:
                 there_are = ", ".join(sorted(vlan or "the one without a name" for vlan in vlans))
-                xmlfile.fail(
-                    element, source, f"the node {machine.name} is on the VLAN {nic.vlan}, the head node on: {there_are}"
-                )
-    return ClusterProfile(
-        name=str(root.get("name")), head=machines[0], nodes=tuple(machines[1:]), boot=Boot(nodes.get("boot", "cdrom"))
-    )
+                its = nic.vlan or "without a name"
+                what = f"the node {machine.name} is on the VLAN {its}, the head node on: {there_are}"
+                document.fail(_mac_elements(element, nic)[0], what)
+    return ClusterProfile(name, machines[0], tuple(machines[1:]), Boot(nodes.get("boot", "cdrom")))
 
 
 def cluster_to_xml(cluster: ClusterProfile) -> str:
@@ -108,20 +128,24 @@ def cluster_to_xml(cluster: ClusterProfile) -> str:
     return to_text(root, CLUSTER_DTD)
 
 
-def _check_unique(machines: Iterable[tuple[etree._Element, VMProfile]], source: str) -> None:
-    names: dict[str, None] = {}
+def _check_unique(document: Document, machines: Iterable[tuple[etree._Element, VMProfile]]) -> None:
+    names: set[str] = set()
     macs: dict[str, str] = {}
     for element, machine in machines:
         if machine.name in names:
-            xmlfile.fail(element, source, f"the name {machine.name} is there twice; every machine needs its own")
-        names[machine.name] = None
+            document.fail(element, f"the name {machine.name} is there twice; every machine needs its own")
+        names.add(machine.name)
         for nic in machine.nics:
             if nic.mac in macs:
-                where = next(e for e in element.iter("mac") if xmlfile.text_of(e).lower() == nic.mac)
-                first = macs[nic.mac]
-                what = f"the MAC {nic.mac} of {machine.name} is there twice ({first} has it); every NIC needs its own"
-                xmlfile.fail(where, source, what)
+                # The last one: where a machine has the same MAC twice, its second is the one too many.
+                where = _mac_elements(element, nic)[-1]
+                what = f"the MAC {nic.mac} of {machine.name} is there twice ({macs[nic.mac]} has it)"
+                document.fail(where, f"{what}; every NIC needs its own")
             macs[nic.mac] = machine.name
+
+
+def _mac_elements(machine: etree._Element, nic: Nic) -> list[etree._Element]:
+    return [element for element in machine.iter("mac") if mac_address(xmlfile.text_of(element)) == nic.mac]
 
 
 def _next(node: VMProfile, taken: set[str]) -> VMProfile:

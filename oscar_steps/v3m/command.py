@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.network import MachineNetwork
-from oscar_steps.v3m.profile import VMProfile
+from oscar_steps.v3m.profile import BootDevice, Nic, VMProfile
 
 _FIRST_NIC_SLOT = 0x03
 _SCSI_SLOT = 0x12
@@ -21,6 +21,11 @@ _SEED_SLOT = 0x14
 _RNG_SLOT = 0x15
 _PVPANIC_SLOT = 0x16
 _FIRST_DISK_SLOT = 0x17
+
+_MAX_CPUS = 255
+_MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
+_MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
+_IDE_PLACES = {"hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +47,129 @@ class BootPlan:
     kernel: DirectKernel | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of QEMU's arguments, and what they are for, in words for people."""
+
+    purpose: str
+    arguments: tuple[str, ...]
+
+
 def qemu_arguments(
-    profile: VMProfile, network: MachineNetwork, accelerator: Accelerator, boot: BootPlan, *, console: str, qmp_fd: int
+    profile: VMProfile,
+    network: MachineNetwork,
+    accelerator: Accelerator,
+    boot: BootPlan,
+    *,
+    console: str,
+    qmp_fd: int,
+    directory: Path | None = None,
 ) -> list[str]:
-    """Everything after the program's name. The machine starts stopped (`-S`), so that no event is missed."""
-    arguments = ["-name", _escape(profile.name), "-nodefaults", "-no-user-config", "-display", "none", "-S"]
-    arguments += ["-machine", "pc", "-accel", accelerator.name, "-cpu", accelerator.cpu]
-    arguments += ["-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc"]
-    arguments += ["-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"]
-    arguments += ["-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"]
-    arguments += ["-chardev", f"file,id=console,path={_escape(console)},append=on", "-serial", "chardev:console"]
-    arguments += ["-device", "VGA,addr=0x02"]
-    arguments += _nics(profile, network, boot)
-    arguments += _disks(profile)
-    if boot.medium is Boot.CDROM:
-        arguments += _cdrom(profile, boot)
+    """Everything after the program's name; see `qemu_parts`."""
+    parts = qemu_parts(profile, network, accelerator, boot, console=console, qmp_fd=qmp_fd, directory=directory)
+    return [argument for part in parts for argument in part.arguments]
+
+
+def qemu_parts(
+    profile: VMProfile,
+    network: MachineNetwork,
+    accelerator: Accelerator,
+    boot: BootPlan,
+    *,
+    console: str,
+    qmp_fd: int,
+    directory: Path | None = None,
+) -> list[Part]:
+    """QEMU's arguments, each with its purpose. The machine starts stopped (`-S`), so that no event is missed.
+
+    `directory`: the run directory, where the formats of further disks are looked up; None: they are taken for raw, and
+    no file has to be there. Raises ProfileError for what this back-end cannot do, HostError for a disk that is missing.
+    """
+    check(profile)
+    order = _boot_order(profile, boot)
+    serial = ["-chardev", f"file,id=console,path={_escape(console)},append=on", "-serial", "chardev:console"]
+    parts = [
+        Part(
+            "its name; no device but those said here; stopped until the run lets it go",
+            ("-name", _escape(profile.name), "-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        ),
+        Part("board and processor", ("-machine", "pc", "-accel", accelerator.name, "-cpu", accelerator.cpu)),
+        Part(
+            "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
+        ),
+        Part(
+            "boot by index only; what a panic and a reboot of the guest do",
+            ("-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"),
+        ),
+        Part(
+            "control, on a socket that the run holds",
+            ("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+        ),
+        Part("serial console, into a file", tuple(serial)),
+        Part("screen", ("-device", "VGA,addr=0x02")),
+        *_nics(profile, network, order),
+        *_disks(profile, order, directory),
+    ]
+    if "cdrom" in order:
+        parts.append(_cdrom(profile, boot, order["cdrom"]))
     if boot.seed is not None:
-        arguments += ["-drive", f"if=none,id=seed,format=raw,readonly=on,file={_escape(str(boot.seed))}"]
-        arguments += ["-device", f"virtio-blk-pci,drive=seed,serial=seed,addr={_SEED_SLOT:#x}"]
-    arguments += ["-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}", "-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}"]
+        parts.append(_seed(boot.seed))
+    parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
+    parts.append(Part("tells when the guest's kernel panics", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
     if boot.kernel is not None:
-        arguments += ["-kernel", str(boot.kernel.kernel), "-append", boot.kernel.parameters]
-        arguments += ["-initrd", str(boot.kernel.initrd)] if boot.kernel.initrd is not None else []
-    return arguments
+        parts.append(_kernel(boot.kernel))
+    return parts
+
+
+def check(profile: VMProfile) -> None:
+    """Raise ProfileError for what this back-end cannot do: better before a run than in the middle of it."""
+    name = profile.name
+    if profile.architecture not in (None, "x86_64", "i386"):
+        raise ProfileError(f"{name} has the architecture {profile.architecture}; here there are: x86_64, i386")
+    if profile.machine not in (None, "pc"):
+        raise ProfileError(f"{name} has the machine {profile.machine}; here there is only pc")
+    if profile.firmware not in (None, "BIOS"):
+        raise ProfileError(f"{name} has the firmware {profile.firmware}; here there is only BIOS")
+    if profile.cpu > _MAX_CPUS:
+        raise ProfileError(f"{name} has {profile.cpu} processors; the machine pc takes {_MAX_CPUS}")
+    if "network" in profile.boot and not profile.vlan_nics:
+        raise ProfileError(_no_network_boot(profile))
+    _check_nics(profile)
+    limit = _MAX_VIRTUAL_DISKS[profile.disk_bus]
+    if len(profile.virtual_disks) > limit:
+        count = len(profile.virtual_disks)
+        raise ProfileError(f"{name} has {count} virtual disks; the bus {profile.disk_bus} takes {limit}")
+    identities = [disk.id for disk in profile.virtual_disks]
+    for number, disk in enumerate(profile.virtual_disks, start=1):
+        if disk.id in identities[: number - 1]:
+            raise ProfileError(f"{name} has two virtual disks with the id '{disk.id}'; each needs its own")
+        _extra_disk(profile, number, disk.id)
+
+
+def _check_nics(profile: VMProfile) -> None:
+    name, macs = profile.name, [nic.mac for nic in profile.nics]
+    if len(macs) > _MAX_NICS:
+        raise ProfileError(f"{name} has {len(macs)} NICs; the machine pc has places for {_MAX_NICS}")
+    for number, nic in enumerate(profile.nics):
+        if nic.mac in macs[:number]:
+            raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
+        if int(nic.mac[:2], 16) & 1:
+            raise ProfileError(f"{name} has the MAC {nic.mac}, a group's: its first pair is odd; use, e.g., 52:54:00:…")
+    for option in (profile.option, *(nic.option for nic in profile.nics)):
+        if option is not None:
+            what = f"{name} names the host's interface '{option}' to bridge or NAT (option)"
+            raise ProfileError(f"{what}; QEMU's user network, which is used here, has none: leave the option out")
+
+
+def _boot_order(profile: VMProfile, boot: BootPlan) -> dict[BootDevice, int]:
+    """What is booted from, with its boot index. An installation tries the disk first: a blank one falls through."""
+    match boot.medium:
+        case Boot.CDROM:
+            return {"disk": 1, "cdrom": 2}
+        case Boot.NETWORK:
+            return {"disk": 1, "network": 3}
+        case None:
+            return {device: index for index, device in enumerate(profile.boot or ("disk",), start=1)}
 
 
 def _on_reboot(boot: BootPlan) -> str:
@@ -72,40 +177,61 @@ def _on_reboot(boot: BootPlan) -> str:
     return "reset" if boot.medium is None else "shutdown"
 
 
-def _nics(profile: VMProfile, network: MachineNetwork, boot: BootPlan) -> list[str]:
+def _nics(profile: VMProfile, network: MachineNetwork, order: dict[BootDevice, int]) -> list[Part]:
     """NICs to the host come first in the PCI slots, so that eth0 is always the one to the host where there is one."""
-    arguments = list(network.arguments)
-    order = sorted(range(len(profile.nics)), key=lambda number: (profile.nics[number].is_vlan, number))
+    parts = [Part("the other ends of its NICs", network.arguments)] if network.arguments else []
+    numbers = sorted(range(len(profile.nics)), key=lambda number: (profile.nics[number].is_vlan, number))
     first_vlan = profile.vlan_nics[0] if profile.vlan_nics else None
-    for slot, number in enumerate(order, start=_FIRST_NIC_SLOT):
+    for slot, number in enumerate(numbers, start=_FIRST_NIC_SLOT):
         nic = profile.nics[number]
         # The ROM is iPXE: only the NIC that boots needs it, every other would cost seconds at each power-on.
-        boots = boot.medium is Boot.NETWORK and nic == first_vlan
-        rom = ",bootindex=3" if boots else ",romfile="
-        arguments += ["-device", f"virtio-net-pci,netdev={network.netdevs[number]},mac={nic.mac},addr={slot:#x}{rom}"]
-    if boot.medium is Boot.NETWORK and first_vlan is None:
-        raise ProfileError(f"{profile.name} cannot boot from the network: it has no NIC of type VLAN")
-    return arguments
+        rom = f",bootindex={order['network']}" if "network" in order and nic == first_vlan else ",romfile="
+        device = f"virtio-net-pci,netdev={network.netdevs[number]},mac={nic.mac},addr={slot:#x}{rom}"
+        parts.append(Part(f"nic{number + 1}: {_where(nic)}", ("-device", device)))
+    if "network" in order and first_vlan is None:
+        raise ProfileError(_no_network_boot(profile))
+    return parts
 
 
-def _disks(profile: VMProfile) -> list[str]:
-    """The profile's disk, first in boot order (index 0 is taken by a kernel that QEMU loads itself), and its others.
+def _where(nic: Nic) -> str:
+    if nic.is_vlan:
+        return f"the VLAN {nic.vlan}" if nic.vlan else "the VLAN"
+    return "to the host"
+
+
+def _no_network_boot(profile: VMProfile) -> str:
+    return f"{profile.name} cannot boot from the network: it has no NIC of type VLAN"
+
+
+def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | None) -> list[Part]:
+    """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others.
 
     Nothing is synced: a run's disks outlive no crash of the host.
     """
     arguments = ["-drive", _drive("disk0", profile.image.path, "qcow2")]
+    index = f",bootindex={order['disk']}" if "disk" in order else ""
     match profile.disk_bus:
         case "virtio":
-            arguments += ["-device", f"virtio-blk-pci,drive=disk0,bootindex=1,addr={_FIRST_DISK_SLOT:#x}"]
+            arguments += ["-device", f"virtio-blk-pci,drive=disk0{index},addr={_FIRST_DISK_SLOT:#x}"]
         case "scsi":
             arguments += ["-device", f"virtio-scsi-pci,id=scsi,addr={_SCSI_SLOT:#x}"]
-            arguments += ["-device", "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1"]
+            arguments += ["-device", f"scsi-hd,bus=scsi.0,drive=disk0{index}"]
         case "ide":
-            arguments += ["-device", "ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=1"]
+            arguments += ["-device", f"ide-hd,bus=ide.0,unit=0,drive=disk0{index}"]
+    parts = [Part("its disk", tuple(arguments))]
     for number, disk in enumerate(profile.virtual_disks, start=1):
-        arguments += ["-drive", _drive(f"disk{number}", disk.path, image_format(Path(disk.path)))]
-        arguments += ["-device", _extra_disk(profile, number, disk.id)]
-    return arguments
+        image = "raw" if directory is None else _format(profile, disk.id, directory / disk.path)
+        drive = ("-drive", _drive(f"disk{number}", disk.path, image))
+        parts.append(Part(f"virtual disk {disk.id}", (*drive, "-device", _extra_disk(profile, number, disk.id))))
+    return parts
+
+
+def _format(profile: VMProfile, identity: str, path: Path) -> str:
+    try:
+        return image_format(path)
+    except OSError as error:
+        why = error.strerror or "cannot be read"
+        raise HostError(f"{profile.name}: the virtual disk {identity}, {path}, cannot be used: {why}") from None
 
 
 def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
@@ -113,22 +239,36 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
         return f"scsi-hd,bus=scsi.0,drive=disk{number}"
     if profile.disk_bus == "virtio":
         return f"virtio-blk-pci,drive=disk{number},addr={_FIRST_DISK_SLOT + number:#x}"
-    places = {"hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)}
-    if name not in places:
+    if name not in _IDE_PLACES:
         raise ProfileError(
-            f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(places)}"
+            f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(_IDE_PLACES)}"
         )
     if name == "hdc" and profile.cdrom is not None:
         raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
-    bus, unit = places[name]
+    bus, unit = _IDE_PLACES[name]
     return f"ide-hd,bus=ide.{bus},unit={unit},drive=disk{number}"
 
 
-def _cdrom(profile: VMProfile, boot: BootPlan) -> list[str]:
+def _cdrom(profile: VMProfile, boot: BootPlan, index: int) -> Part:
     if boot.cdrom is None:
         raise ProfileError(f"{profile.name} cannot boot from a CD: neither its profile nor the caller names one")
-    arguments = ["-drive", f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"]
-    return [*arguments, "-device", "ide-cd,bus=ide.1,unit=0,drive=cdrom,bootindex=2"]
+    if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
+        raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+    drive = f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"
+    device = f"ide-cd,bus=ide.1,unit=0,drive=cdrom,bootindex={index}"
+    return Part("the CD in its drive", ("-drive", drive, "-device", device))
+
+
+def _seed(seed: Path) -> Part:
+    drive = f"if=none,id=seed,format=raw,readonly=on,file={_escape(str(seed))}"
+    device = f"virtio-blk-pci,drive=seed,serial=seed,addr={_SEED_SLOT:#x}"
+    return Part("what is personal to the run, as a disk that cannot be written", ("-drive", drive, "-device", device))
+
+
+def _kernel(kernel: DirectKernel) -> Part:
+    initrd = () if kernel.initrd is None else ("-initrd", str(kernel.initrd))
+    arguments = ("-kernel", str(kernel.kernel), "-append", kernel.parameters, *initrd)
+    return Part("a kernel that QEMU loads itself", arguments)
 
 
 def _drive(identity: str, path: str, image: str) -> str:

@@ -139,7 +139,7 @@ class Machine(ABC):
 
         `install`: the disk first, then CD or network, so that a blank disk falls through to the installer; a reboot of
         the guest ends the machine. `cdrom` takes the place of the profile's CD. Without `install` only the disk boots,
-        and no CD is there.
+        and no CD is there, unless the profile gives an order of its own (`boot`).
         """
 
     @abstractmethod

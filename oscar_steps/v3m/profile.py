@@ -1,11 +1,13 @@
 """A VM profile: what one virtual machine is, as a small XML file that a person can read and write.
 
-The grammar is V3M's of 2007 (see `dtd/v3m_profile.dtd`): a profile of that time loads unchanged and means the same.
+The grammar is V3M's of 2007 (see `dtd/v3m_profile.dtd`) and more: a profile of that time loads unchanged and means the
+same. What libv3m wrote for 'nothing', an empty element or `N/A`, is read as nothing.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -13,16 +15,25 @@ from typing import Literal, cast, get_args
 from lxml import etree
 
 from oscar_steps.v3m import xmlfile
+from oscar_steps.v3m.xmlfile import Document, shown
 
 PROFILE_DTD = "v3m_profile.dtd"
-DEFAULT_MEMORY_MIB = 512
+DEFAULT_MEMORY_MIB = 128
+"""As in libv3m: a profile without `memory` means this."""
 
 Hypervisor = Literal["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
 NicType = Literal["TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP", "VLAN"]
 DiskBus = Literal["virtio", "scsi", "ide"]
+Architecture = Literal["x86_64", "i386", "aarch64", "ia64", "ppc64", "ppc64le", "riscv64", "s390x"]
+Firmware = Literal["BIOS", "UEFI"]
+BootDevice = Literal["disk", "cdrom", "network"]
 
-_NAME = re.compile(r"[^/\x00-\x1f\x7f.-][^/\x00-\x1f\x7f]{0,63}")
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_NAME = re.compile(r"[^/.-][^/]{0,63}")
+_NAME_BYTES = 200
+"""A file's name has 255, and ours have endings."""
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_MAC = re.compile(r"[0-9a-f]{1,2}(?:[:-][0-9a-f]{1,2}){5}")
+_NOTHING = ("", "N/A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,15 @@ class VirtualDisk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network card. `mac` is in lower case. Without a type it reaches the host, as TUN/TAP does."""
+    """A network card. `mac` is in lower case. Without a type it reaches the host, as TUN/TAP does.
+
+    `option`: the host's interface to bridge or NAT.
+    """
 
     type: NicType | None
     mac: str
     vlan: str | None = None
+    option: str | None = None
 
     @property
     def is_vlan(self) -> bool:
@@ -57,7 +72,10 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class VMProfile:
-    """One virtual machine. `type` None: whatever hypervisor the host has. `option`: the host's interface to bridge."""
+    """One virtual machine. Of type, architecture, machine and firmware, None means: as the host's hypervisor has it.
+
+    `boot`: what an ordinary boot tries, in this order; empty: the disk alone. `option`: the host's interface to bridge.
+    """
 
     name: str
     type: Hypervisor | None
@@ -69,6 +87,10 @@ class VMProfile:
     cdrom: str | None = None
     nics: tuple[Nic, ...] = ()
     disk_bus: DiskBus = "ide"
+    architecture: Architecture | None = None
+    machine: str | None = None
+    firmware: Firmware | None = None
+    boot: tuple[BootDevice, ...] = ()
 
     @property
     def vlan_nics(self) -> tuple[Nic, ...]:
@@ -80,77 +102,225 @@ class VMProfile:
 
 
 def load_profile(path: Path) -> VMProfile:
-    """Read one VM profile. Raises ProfileError with file and line."""
+    """Read one VM profile. Raises ProfileError with file, line and column."""
     return parse_profile(xmlfile.read(path), str(path))
 
 
 def parse_profile(text: str | bytes, source: str) -> VMProfile:
     """`text` as a VM profile; errors call it `source`. Raises ProfileError."""
-    return profile_from_element(xmlfile.parse(text, source, PROFILE_DTD, ("profile",)), source)
+    document = xmlfile.parse(text, source, PROFILE_DTD, ("profile",))
+    return profile_from_element(document, document.root)
 
 
 def parse_profiles(text: str | bytes, source: str) -> tuple[VMProfile, ...]:
     """`text` as one profile or as V3M's set of them (root `profiles`). Raises ProfileError."""
-    root = xmlfile.parse(text, source, PROFILE_DTD, ("profile", "profiles"))
+    return profiles_from_document(xmlfile.parse(text, source, PROFILE_DTD, ("profile", "profiles")))
+
+
+def profiles_from_document(document: Document) -> tuple[VMProfile, ...]:
+    """The profiles of a document whose root is `profile` or `profiles`. Raises ProfileError."""
+    root = document.root
     elements = [root] if root.tag == "profile" else list(root)
-    return tuple(profile_from_element(element, source) for element in elements)
+    return tuple(profile_from_element(document, element) for element in elements)
 
 
-def profile_from_element(element: etree._Element, source: str) -> VMProfile:
+def profile_from_element(document: Document, element: etree._Element) -> VMProfile:
     """A `<profile>` that is valid by the DTD; its values are checked here. Raises ProfileError."""
-    values = {str(child.tag): child for child in element}
-    name = xmlfile.text_of(values["name"])
-    if not _NAME.fullmatch(name):
-        xmlfile.fail(
-            values["name"],
-            source,
-            f"the name '{name}' cannot name files: 1 to 64 characters, no '/', no '.' or '-' first",
+    return _ProfileReader(document, element).profile()
+
+
+def mac_address(text: str) -> str | None:
+    """`text` as a MAC address of two lower-case digits each, with colons; None where it is none.
+
+    QEMU of 2007 took single digits, too.
+    """
+    digits = re.split("[:-]", text.lower())
+    return ":".join(pair.zfill(2) for pair in digits) if _MAC.fullmatch(text.lower()) else None
+
+
+class _ProfileReader:
+    """Reads one `<profile>`; the first value that cannot be is told with its place."""
+
+    def __init__(self, document: Document, element: etree._Element) -> None:
+        self._document = document
+        self._values = {str(child.tag): child for child in element}
+
+    def profile(self) -> VMProfile:
+        values = self._values
+        image = values["image"]
+        size = _something(image.get("size"))
+        return VMProfile(
+            name=self._name(values["name"]),
+            type=cast(Hypervisor | None, self._choice("type", Hypervisor)),
+            option=self._option(values.get("type")),
+            cpu=self._number("cpu", 1),
+            memory_mib=self._number("memory", DEFAULT_MEMORY_MIB),
+            image=DiskImage(self._path(image), None if size is None else self._positive(size, image, "size")),
+            virtual_disks=tuple(self._virtual_disk(disk) for disk in values.get("virtual_disks", ())),
+            cdrom=self._cdrom(),
+            nics=tuple(
+                self._nic(child) for tag, child in values.items() if tag.startswith("nic") and not _is_left_open(child)
+            ),
+            disk_bus=cast(DiskBus, image.get("bus", "ide")),
+            architecture=cast(Architecture | None, self._choice("architecture", Architecture)),
+            machine=self._machine(),
+            firmware=cast(Firmware | None, self._choice("firmware", Firmware)),
+            boot=self._boot(),
         )
-    image = values["image"]
-    size = image.get("size")
-    disks = [
-        VirtualDisk(_required(str(d.get("id")), d, source), _path(d, source)) for d in values.get("virtual_disks", ())
-    ]
-    machine_type = values.get("type")
-    return VMProfile(
-        name=name,
-        type=None if machine_type is None else cast(Hypervisor, _one_of(machine_type, Hypervisor, source, "type")),
-        option=None if machine_type is None else machine_type.get("option"),
-        cpu=_number(values.get("cpu"), 1, source),
-        memory_mib=_number(values.get("memory"), DEFAULT_MEMORY_MIB, source),
-        image=DiskImage(_path(image, source), None if size is None else _positive(size, image, source, "size")),
-        virtual_disks=tuple(disks),
-        cdrom=_path(values["cdrom"], source) if "cdrom" in values else None,
-        nics=tuple(_nic(child, source) for tag, child in values.items() if tag.startswith("nic")),
-        disk_bus=cast(DiskBus, image.get("bus", "ide")),
-    )
+
+    def _name(self, element: etree._Element) -> str:
+        name = xmlfile.text_of(element)
+        if not (_NAME.fullmatch(name) and name.isprintable() and len(name.encode()) <= _NAME_BYTES):
+            what = "cannot name files; right would be 1 to 64 printable characters, no '/', no '.' or '-' first"
+            self._document.fail(element, f"the name '{shown(name)}' {what}")
+        return name
+
+    def _choice(self, tag: str, words: object) -> str | None:
+        return self._one_of(self._values[tag], words, tag) if tag in self._values else None
+
+    def _one_of(self, element: etree._Element, words: object, what: str) -> str:
+        word, known = xmlfile.text_of(element), get_args(words)
+        if word not in known:
+            self._document.fail(element, f"the {what} '{shown(word)}' is not known; there are: {', '.join(known)}")
+        return word
+
+    def _option(self, element: etree._Element | None) -> str | None:
+        option = None if element is None else _something(element.get("option"))
+        if element is not None and option is not None and not option.isprintable():
+            self._document.fail(element, f"option='{shown(option)}' has to name an interface of the host, e.g. eth0")
+        return option
+
+    def _machine(self) -> str | None:
+        element = self._values.get("machine")
+        if element is None:
+            return None
+        word = xmlfile.text_of(element)
+        if not _WORD.fullmatch(word):
+            self._document.fail(
+                element, f"the machine '{shown(word)}' is not one word; right would be, e.g., pc or q35"
+            )
+        return word
+
+    def _boot(self) -> tuple[BootDevice, ...]:
+        element = self._values.get("boot")
+        if element is None:
+            return ()
+        words, known = xmlfile.text_of(element).replace(",", " ").split(), get_args(BootDevice)
+        if not words or len(set(words)) < len(words) or not set(words) <= set(known):
+            what = f"the boot order '{shown(' '.join(words))}' has to be one or more of {', '.join(known)}, each once"
+            self._document.fail(element, what)
+        return cast(tuple[BootDevice, ...], tuple(words))
+
+    def _virtual_disk(self, element: etree._Element) -> VirtualDisk:
+        identity = str(element.get("id")).strip()
+        if not _WORD.fullmatch(identity):
+            what = f"the disk's id '{shown(identity)}' is not one word; right would be, e.g., hdb"
+            self._document.fail(element, what)
+        return VirtualDisk(identity, self._path(element))
+
+    def _cdrom(self) -> str | None:
+        element = self._values.get("cdrom")
+        return None if element is None or _something(element.text) is None else self._path(element)
+
+    def _nic(self, element: etree._Element) -> Nic:
+        values = {str(child.tag): child for child in element}
+        nic_type = cast(NicType, self._one_of(values["type"], NicType, "NIC type")) if "type" in values else None
+        vlan = element.get("vlan")
+        if vlan is not None and nic_type != "VLAN":
+            self._document.fail(element, f"vlan='{shown(vlan)}' stands on a NIC whose type is not VLAN")
+        if vlan is not None and not _WORD.fullmatch(vlan):
+            what = f"vlan='{shown(vlan)}' is not a name of letters, digits, '.', '_', '+' and '-', e.g. storage"
+            self._document.fail(element, what)
+        return Nic(nic_type, self._mac(values["mac"]), vlan, self._option(values.get("type")))
+
+    def _mac(self, element: etree._Element) -> str:
+        text = xmlfile.text_of(element)
+        mac = mac_address(text)
+        if mac is None:
+            what = f"'{shown(text)}' is not a MAC address; right would be, e.g., 52:54:00:00:00:11"
+            self._document.fail(element, what)
+        if mac[:2] in ("01", "ff"):
+            what = f"the MAC {mac} begins with 01 or FF, which no NIC may; use, e.g., 52:54:00:…"
+            self._document.fail(element, what)
+        return mac
+
+    def _path(self, element: etree._Element) -> str:
+        # libv3m took line breaks out of a path; one beside white space cannot be meant as a part of it.
+        path = re.sub(r"(?<![ \t])\n(?![ \t])", "", xmlfile.text_of(element))
+        while path.startswith("file://"):
+            path = path.removeprefix("file://").strip()
+        tag = xmlfile.tag_of(element)
+        if path in _NOTHING:
+            self._document.fail(element, f"<{tag}> is empty; it has to name a file")
+        if any(ord(character) < 32 or ord(character) == 127 for character in path):
+            self._document.fail(element, f"there is a line break or tab inside <{tag}>; it has to name one file")
+        if not Path(path).name:
+            self._document.fail(element, f"<{tag}> is '{shown(path)}', a directory; it has to name a file")
+        return path
+
+    def _number(self, tag: str, default: int) -> int:
+        element = self._values.get(tag)
+        return default if element is None else self._positive(xmlfile.text_of(element), element, tag)
+
+    def _positive(self, text: str, element: etree._Element, what: str) -> int:
+        digits = text.strip().lstrip("0")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 10 and int(digits) < 1 << 31):
+            self._document.fail(element, f"{what} is '{shown(text)}'; it has to be a whole number above 0")
+        return int(digits)
+
+
+def _something(text: str | None) -> str | None:
+    """None for what libv3m wrote for nothing."""
+    stripped = (text or "").strip()
+    return None if stripped in _NOTHING else stripped
+
+
+def _is_left_open(nic: etree._Element) -> bool:
+    """Whether libv3m had no such NIC: its type is there, and says nothing. (A NIC without `<type>` is there.)"""
+    nic_type = nic.find("type")
+    return nic_type is not None and _something(nic_type.text) is None
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def profile_to_element(profile: VMProfile) -> etree._Element:
     """The profile as an element, valid by the DTD."""
     root = etree.Element("profile")
-    etree.SubElement(root, "name").text = profile.name
+    _add(root, "name", profile.name)
     if profile.type is not None:
-        machine_type = etree.SubElement(root, "type", {"option": profile.option} if profile.option is not None else {})
-        machine_type.text = profile.type
-    etree.SubElement(root, "cpu").text = str(profile.cpu)
-    etree.SubElement(root, "memory").text = str(profile.memory_mib)
-    image = etree.SubElement(root, "image", {"bus": profile.disk_bus})
-    image.text = profile.image.path
-    if profile.image.size_mib is not None:
-        image.set("size", str(profile.image.size_mib))
+        _add(root, "type", profile.type, option=profile.option)
+    _add(root, "cpu", str(profile.cpu))
+    _add(root, "memory", str(profile.memory_mib))
+    for tag, value in (
+        ("architecture", profile.architecture),
+        ("machine", profile.machine),
+        ("firmware", profile.firmware),
+        ("boot", " ".join(profile.boot)),
+    ):
+        if value:
+            _add(root, tag, value)
+    size = None if profile.image.size_mib is None else str(profile.image.size_mib)
+    _add(root, "image", profile.image.path, bus=profile.disk_bus, size=size)
     if profile.virtual_disks:
         disks = etree.SubElement(root, "virtual_disks")
         for disk in profile.virtual_disks:
-            etree.SubElement(disks, "virtual_disk", {"id": disk.id}).text = disk.path
+            _add(disks, "virtual_disk", disk.path, id=disk.id)
     if profile.cdrom is not None:
-        etree.SubElement(root, "cdrom").text = profile.cdrom
+        _add(root, "cdrom", profile.cdrom)
     for number, nic in enumerate(profile.nics, start=1):
-        element = etree.SubElement(root, f"nic{number}", {} if nic.vlan is None else {"vlan": nic.vlan})
+        element = _add(root, f"nic{number}", None, vlan=nic.vlan)
         if nic.type is not None:
-            etree.SubElement(element, "type").text = nic.type
-        etree.SubElement(element, "mac").text = nic.mac
+            _add(element, "type", nic.type, option=nic.option)
+        _add(element, "mac", nic.mac)
     return root
+
+
+def _add(parent: etree._Element, tag: str, text: str | None, **attributes: str | None) -> etree._Element:
+    """A child; attributes that are None are left out."""
+    element = etree.SubElement(parent, tag, {name: value for name, value in attributes.items() if value is not None})
+    element.text = text
+    return element
 
 
 def to_text(root: etree._Element, dtd_name: str) -> str:
@@ -165,51 +335,8 @@ def profile_to_xml(profile: VMProfile) -> str:
     return to_text(profile_to_element(profile), PROFILE_DTD)
 
 
-def _nic(element: etree._Element, source: str) -> Nic:
-    values = {str(child.tag): child for child in element}
-    nic_type = cast(NicType, _one_of(values["type"], NicType, source, "NIC type")) if "type" in values else None
-    mac = xmlfile.text_of(values["mac"]).lower()
-    if not _MAC.fullmatch(mac):
-        xmlfile.fail(values["mac"], source, f"'{mac}' is not a MAC address; right would be, e.g., 52:54:00:00:00:11")
-    if mac[:2] in ("01", "ff"):
-        xmlfile.fail(
-            values["mac"], source, f"the MAC {mac} begins with 01 or FF, which no NIC may; use, e.g., 52:54:00:…"
-        )
-    vlan = element.get("vlan")
-    if vlan is not None and nic_type != "VLAN":
-        xmlfile.fail(element, source, f"vlan='{vlan}' stands on a NIC whose type is not VLAN")
-    return Nic(nic_type, mac, vlan)
-
-
-def _path(element: etree._Element, source: str) -> str:
-    path = xmlfile.text_of(element).removeprefix("file://").strip()
-    return _required(path, element, source)
-
-
-def _required(text: str, element: etree._Element, source: str) -> str:
-    if not text:
-        xmlfile.fail(element, source, f"<{xmlfile.tag_of(element)}> is empty; it has to name a file")
-    if any(ord(character) < 32 for character in text):
-        xmlfile.fail(
-            element, source, f"there is a line break inside <{xmlfile.tag_of(element)}>; it has to name one file"
-        )
-    return text
-
-
-def _one_of(element: etree._Element, words: object, source: str, what: str) -> str:
-    word, known = xmlfile.text_of(element), get_args(words)
-    if word not in known:
-        xmlfile.fail(element, source, f"the {what} '{word}' is not known; there are: {', '.join(known)}")
-    return word
-
-
-def _number(element: etree._Element | None, default: int, source: str) -> int:
-    if element is None:
-        return default
-    return _positive(xmlfile.text_of(element), element, source, str(element.tag))
-
-
-def _positive(text: str, element: etree._Element, source: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 31):
-        xmlfile.fail(element, source, f"{what} is '{text}'; it has to be a whole number above 0")
-    return int(text)
+def profiles_to_xml(profiles: Iterable[VMProfile]) -> str:
+    """A set of profiles as XML; `parse_profiles` of it gives equal ones."""
+    root = etree.Element("profiles")
+    root.extend([profile_to_element(profile) for profile in profiles])
+    return to_text(root, PROFILE_DTD)

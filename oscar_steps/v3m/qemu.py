@@ -32,7 +32,7 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     MachineState,
 )
-from oscar_steps.v3m.network import VLAN_DIRECTORY, MachineNetwork, ssh_port
+from oscar_steps.v3m.network import SINK, VLAN_DIRECTORY, MachineNetwork, ssh_port
 from oscar_steps.v3m.profile import VMProfile
 
 QMP_LIMIT = START_LIMIT = 60.0
@@ -148,7 +148,13 @@ class QemuMachine(Machine):
             (self._directory / folder).mkdir(mode=mode, exist_ok=True)
         console = str(self.console.relative_to(self._directory))
         arguments = qemu_arguments(
-            self.profile, self._network, self._accelerator, plan, console=console, qmp_fd=qmp.fileno()
+            self.profile,
+            self._network,
+            self._accelerator,
+            plan,
+            console=console,
+            qmp_fd=qmp.fileno(),
+            directory=self._directory,
         )
         self._shutdown_reason = ""
         self._power_off_asked = False
@@ -388,7 +394,7 @@ class QemuMachine(Machine):
         with self._error_log.open("rb") as errors:
             errors.seek(self._errors_begin)
             lines = errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return next((line for line in reversed(lines) if SINK not in line), "it said nothing")
 
     def _emit(self, kind: EventKind, detail: str = "") -> None:
         if self._on_event is not None:

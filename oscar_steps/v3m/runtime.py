@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m import network
+from oscar_steps.v3m import command, libvirtxml, network
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.command import DirectKernel
@@ -36,7 +36,7 @@ class VirtualCluster:
         kernel: DirectKernel | None = None,
     ) -> None:
         self.profile = replace(
-            profile, head=_at_home(profile.head), nodes=tuple(_at_home(node) for node in profile.nodes)
+            profile, head=at_home(profile.head), nodes=tuple(at_home(node) for node in profile.nodes)
         )
         networks = network.plan(self.profile)
 
@@ -87,19 +87,25 @@ class VirtualCluster:
 
 
 def check_backend(profile: VMProfile, accelerator: Accelerator) -> None:
-    """Raise where `profile.type` has no back-end, or not on this host."""
+    """Raise where `profile.type` has no back-end, or not on this host, or not for all that the profile asks for."""
     match profile.type:
         case None | "Qemu":
-            return
+            pass
         case "Kvm":
             if accelerator.name != "kvm":
                 hint = "set the type Qemu, which takes KVM where it works and emulation elsewhere"
                 raise HostError(
                     f"{profile.name} is of type Kvm, but KVM is no use here: {accelerator.reason}", hint=hint
                 )
+        case "VMM-HPC":
+            libvirtxml.refuse(profile)
         case other:
-            raise ProfileError(f"{profile.name} is of type {other}, which has no back-end yet; there are: Qemu, Kvm")
+            libvirtxml.check(profile)
+            sentence = f"{profile.name} is of type {other}, which can be defined but not run yet; there are: Qemu, Kvm"
+            raise ProfileError(sentence)
+    command.check(profile)
 
 
-def _at_home(profile: VMProfile) -> VMProfile:
+def at_home(profile: VMProfile) -> VMProfile:
+    """The profile with the disk that it has in a run's directory."""
     return replace(profile, image=DiskImage(f"disks/{profile.name}.qcow2", profile.image.size_mib))

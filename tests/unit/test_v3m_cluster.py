@@ -94,6 +94,6 @@ def test_a_node_whose_name_has_no_number_cannot_be_multiplied() -> None:
 def test_an_error_names_file_line_and_what_would_be_right(old: str, new: str, sentence: str) -> None:
     text = SAMPLE.read_text(encoding="utf-8")
     assert old in text
-    with pytest.raises(ProfileError, match=r"^c\.xml:[0-9]+: ") as error:
+    with pytest.raises(ProfileError, match=r"^c\.xml:[0-9]+:[0-9]+: ") as error:
         parse_cluster(text.replace(old, new), "c.xml")
     assert sentence in str(error.value)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oscar_steps.errors import ProfileError
 from oscar_steps.v3m.profile import (
+    Architecture,
+    BootDevice,
     DiskImage,
+    Firmware,
     Nic,
     VirtualDisk,
     VMProfile,
@@ -19,7 +24,9 @@ from oscar_steps.v3m.profile import (
     parse_profile,
     parse_profiles,
     profile_to_xml,
+    profiles_to_xml,
 )
+from oscar_steps.v3m.xmlfile import InvalidProfile
 
 WITHOUT_TYPE = """<?xml version="1.0"?>
 <!DOCTYPE profile PUBLIC "" "xen_vm.dtd">
@@ -129,7 +136,7 @@ def test_an_error_names_file_line_and_what_would_be_right(old: str, new: str, li
     assert old in HEADNODE
     with pytest.raises(ProfileError) as error:
         parse_profile(HEADNODE.replace(old, new), "head.xml")
-    assert str(error.value).startswith(f"head.xml:{line}: ")
+    assert re.match(rf"head\.xml:{line}:[0-9]+: ", str(error.value))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -148,14 +155,47 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_another_root_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"x\.xml:1: the root is <domain>; it has to be <profile>"):
+    with pytest.raises(ProfileError, match=r"x\.xml:1:1: the root is <domain>; it has to be <profile>"):
         parse_profile("<domain/>", "x.xml")
 
 
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("<profile><name>a</name><type>qemu</type><image>i</image></profile>", 24),
+        ("<profile>\n  <name>tête</name><memory>x</memory><image>i</image></profile>", 20),
+        ("<profile>\n\t<name>a</name>\n\t<image\n\tsize='x'>i</image></profile>", 2),
+    ],
+)
+def test_the_column_is_where_the_element_begins_in_characters_from_1(text: str, column: int) -> None:
+    with pytest.raises(InvalidProfile) as error:
+        parse_profile(text, "x.xml")
+    assert error.value.column == column
+
+
+@pytest.mark.parametrize("nothing", ["<type/>", "<type></type>", "<type> </type>", "<type>N/A</type>"])
+def test_a_nic_whose_type_says_nothing_is_not_there(nothing: str) -> None:
+    text = WITHOUT_TYPE.replace("<mac>00:02:03:04:05:06</mac>", f"{nothing}<mac>N/A</mac>")
+    assert parse_profile(text, "test.xml").nics == ()
+
+
+def test_the_interface_to_bridge_is_kept_where_libv3m_had_it_too_at_the_nic() -> None:
+    text = HEADNODE.replace("<type>TUN/TAP</type>", '<type option="eth1">BRIDGED_TAP</type>')
+    assert parse_profile(text, "head.xml").nics[0] == Nic("BRIDGED_TAP", "00:02:03:04:05:0a", None, "eth1")
+
+
+@pytest.mark.parametrize("written", ["disk network", "disk, network", "disk,network", "\n disk\n network\n"])
+def test_the_boot_order_is_words_with_blanks_or_commas(written: str) -> None:
+    text = HEADNODE.replace("<image", f"<boot>{written}</boot><image")
+    assert parse_profile(text, "head.xml").boot == ("disk", "network")
+
+
 macs = st.lists(st.integers(0, 255), min_size=5, max_size=5).map(lambda t: "52:" + ":".join(f"{n:02x}" for n in t))
+options = st.sampled_from([None, "eth0", "br0:1", "a <b> & 'c'"])
 nics = st.one_of(
-    st.builds(Nic, st.sampled_from([None, "TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP"]), macs),
-    st.builds(Nic, st.just("VLAN"), macs, st.sampled_from([None, "storage"])),
+    st.builds(Nic, st.none(), macs),
+    st.builds(Nic, st.sampled_from(["TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP"]), macs, st.none(), options),
+    st.builds(Nic, st.just("VLAN"), macs, st.sampled_from([None, "storage", "a.b_c-d+2"]), options),
 )
 words = st.from_regex(r"[A-Za-z0-9_/,&<> ]{0,20}[A-Za-z0-9]", fullmatch=True).map(str.strip)
 profiles = st.builds(
@@ -167,12 +207,22 @@ profiles = st.builds(
     memory_mib=st.integers(1, 10**6),
     virtual_disks=st.lists(st.builds(VirtualDisk, st.sampled_from(["hdb", "hdd"]), words), max_size=2).map(tuple),
     cdrom=st.one_of(st.none(), words),
-    nics=st.lists(nics, max_size=8).map(tuple),
+    nics=st.lists(nics, max_size=32).map(tuple),
     disk_bus=st.sampled_from(["virtio", "scsi", "ide"]),
+    architecture=st.sampled_from([None, *get_args(Architecture)]),
+    machine=st.sampled_from([None, "pc", "q35", "pc-i440fx-7.2", "virt"]),
+    firmware=st.sampled_from([None, *get_args(Firmware)]),
+    boot=st.lists(st.sampled_from(get_args(BootDevice)), unique=True).map(tuple),
 )
 
 
-@given(profiles, st.one_of(st.none(), st.just("eth0")))
+@given(profiles, options)
 def test_every_profile_survives_being_written_and_read(profile: VMProfile, option: str | None) -> None:
     profile = replace(profile, option=option if profile.type else None)
     assert parse_profile(profile_to_xml(profile), "again.xml") == profile
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(profiles, max_size=3).map(tuple))
+def test_every_set_of_profiles_survives_being_written_and_read(machines: tuple[VMProfile, ...]) -> None:
+    assert parse_profiles(profiles_to_xml(machines), "again.xml") == machines

@@ -41,7 +41,12 @@ def test_the_head_node_holds_a_star_with_one_socket_for_each_node(cluster: Clust
         assert f"stream,id=spoke{number},server=on,addr.type=unix,addr.path=vlan/n{number}" in netdevs
         assert f"hubport,id=hub{number},hubid=0,netdev=spoke{number}" in netdevs
         own = values(arguments(cluster, node, BootPlan()), "-netdev")
-        assert own == [f"stream,id=net0,server=off,addr.type=unix,addr.path=vlan/n{number}"]
+        assert own == [
+            f"stream,id=line0,server=off,addr.type=unix,addr.path=vlan/n{number}",
+            "hubport,id=plug0,hubid=0,netdev=line0",
+            "hubport,id=net0,hubid=0",
+            "hubport,id=sink0,hubid=0",
+        ]
 
 
 def test_two_vlans_are_two_hubs(cluster: ClusterProfile) -> None:
@@ -109,7 +114,7 @@ def test_the_forwarded_port_is_read_from_what_qemu_says() -> None:
 
 def test_a_type_without_back_end_and_kvm_that_does_not_work_are_told(cluster: ClusterProfile) -> None:
     check_backend(cluster.head, TCG)
-    with pytest.raises(ProfileError, match="type Xen, which has no back-end yet; there are: Qemu, Kvm"):
+    with pytest.raises(ProfileError, match="type Xen, which can be defined but not run yet; there are: Qemu, Kvm"):
         check_backend(replace(cluster.head, type="Xen"), TCG)
     with pytest.raises(HostError, match="type Kvm, but KVM is no use here: tried"):
         check_backend(replace(cluster.head, type="Kvm"), TCG)
