@@ -45,6 +45,8 @@ class BootPlan:
     cdrom: Path | None = None
     seed: Path | None = None
     kernel: DirectKernel | None = None
+    incoming: bool = False
+    """Nothing is booted: the machine's state comes from another process or from a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def qemu_parts(
         parts.append(_seed(boot.seed))
     parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
     parts.append(Part("tells when the guest's kernel panics", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
+    if boot.incoming:
+        parts.append(Part("waits for its state, from another process or a file", ("-incoming", "defer")))
     if boot.kernel is not None:
         parts.append(_kernel(boot.kernel))
     return parts

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 from oscar_steps.errors import HostError
 from oscar_steps.v3m.profile import VMProfile
@@ -52,6 +53,10 @@ class EndReason(StrEnum):
     """Its kernel panicked."""
     HOST_POWER_OFF = "host-power-off"
     """We ended it."""
+    SAVED = "saved"
+    """Its state was written to a file; `restore` goes on from there."""
+    MIGRATED = "migrated"
+    """It goes on in another process, maybe on another host."""
     HOST_SIGNAL = "host-signal"
     """Somebody ended its process by a signal."""
     CRASHED = "crashed"
@@ -173,6 +178,28 @@ class Machine(ABC):
     @abstractmethod
     async def destroy(self) -> None:
         """Pull the plug and delete the disks that `create` made. Logs stay."""
+
+    @abstractmethod
+    async def save(self, state: Path) -> None:
+        """Write memory and devices to the file `state`, and end the machine. Until `restore` nobody may touch its disk.
+
+        Raises HostError where the state cannot be written; the machine then runs on.
+        """
+
+    @abstractmethod
+    async def restore(self, state: Path) -> None:
+        """Go on from a file of `save`, in the very next instruction. The machine has to be off.
+
+        Raises HostError where the file is not a state of a machine with this profile; it is off then.
+        """
+
+    @abstractmethod
+    async def migrate(self, target: Self) -> None:
+        """Let `target` go on with this machine while it runs; this one ends when the other has taken over.
+
+        `target` is off, has the same profile, and the same disk (storage that both hosts see). Raises HostError where
+        it does not work: this one then runs on, and `target` is off.
+        """
 
     @abstractmethod
     async def screenshot(self, path: Path) -> None:

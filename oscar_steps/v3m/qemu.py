@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import psutil
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
@@ -38,6 +40,10 @@ from oscar_steps.v3m.profile import VMProfile
 QMP_LIMIT = START_LIMIT = 60.0
 """Seconds that QEMU may take to answer, or to greet after its start; a loaded host needs a few."""
 QUIT_LIMIT = 20.0
+MIGRATION_LIMIT = 600.0
+"""Seconds until a machine's memory must have been moved or written."""
+MIGRATION_BYTES_PER_SECOND = 10 << 30
+"""As fast as it goes: QEMU's own limit is meant for a network that others use, too."""
 REBOOT_SECONDS = 1.0
 """No guest gets from one reboot to the next in less."""
 
@@ -78,6 +84,9 @@ class QemuMachine(Machine):
         self._panic: asyncio.Task[None] | None = None
         self._shutdown_reason = ""
         self._power_off_asked = False
+        self._moved: EndReason | None = None
+        self._plan = BootPlan(kernel=kernel)
+        self._migration: asyncio.Future[str] | None = None
         self._errors_begin = 0
         self._last_reset = 0.0
         self._ssh_port: int | None = None
@@ -117,6 +126,16 @@ class QemuMachine(Machine):
     # --- power -------------------------------------------------------------------------------------------------------
 
     async def boot(self, *, install: bool = False, cdrom: Path | None = None) -> None:
+        self._check_can_start()
+        self._plan = BootPlan(
+            medium=self._medium if install else None,
+            cdrom=cdrom.resolve() if cdrom is not None else self._profile_cdrom(),
+            seed=None if self._seed is None else self._seed.resolve(),
+            kernel=self._kernel,
+        )
+        await self._start(self._plan, self._go)
+
+    def _check_can_start(self) -> None:
         if self._process is not None:
             raise ImpossibleTransition(f"{self.name} cannot be booted: it is {self._state}")
         if self._head is not None and self._head.state is MachineState.OFF:
@@ -124,18 +143,18 @@ class QemuMachine(Machine):
             raise ImpossibleTransition(f"{self.name} cannot be booted: {self._head.name}, which holds its VLAN, is off")
         if not self.disk.is_file():
             raise ImpossibleTransition(f"{self.name} cannot be booted: its disk {self.disk} has not been made")
-        plan = BootPlan(
-            medium=self._medium if install else None,
-            cdrom=cdrom.resolve() if cdrom is not None else self._profile_cdrom(),
-            seed=None if self._seed is None else self._seed.resolve(),
-            kernel=self._kernel,
-        )
+
+    async def _go(self) -> None:
+        await self._execute("cont")
+
+    async def _start(self, plan: BootPlan, and_then: Callable[[], Awaitable[None]]) -> None:
+        """Start QEMU; where `and_then` fails, it is ended again."""
         ours, theirs = socket.socketpair()
         with contextlib.closing(theirs):
             await self._spawn(plan, theirs)
         try:
             await self._connect(ours)
-            await self._execute("cont")
+            await and_then()
         except BaseException:
             await self._end_process()
             raise
@@ -158,6 +177,7 @@ class QemuMachine(Machine):
         )
         self._shutdown_reason = ""
         self._power_off_asked = False
+        self._moved = None
         self._panic = None
         self._life = None
         self._written = 0
@@ -206,13 +226,129 @@ class QemuMachine(Machine):
         self._sample_cpu()
         try:
             async with asyncio.timeout(QUIT_LIMIT):
-                # QEMU may close the connection before it has answered: that is an answer, too.
-                with contextlib.suppress(MachineLost):
+                # QEMU may close the connection before it has answered, or have ended just now: an answer, too.
+                with contextlib.suppress(MachineLost, ImpossibleTransition):
                     await self._execute("quit")
                 await asyncio.shield(self._life)
         except TimeoutError:
             await self._end_process()
             await asyncio.shield(self._life)
+
+    # --- moving it ---------------------------------------------------------------------------------------------------
+
+    async def save(self, state: Path) -> None:
+        if state.exists() and not state.is_file():
+            raise HostError(f"{self.name} cannot be saved: {state} is no file", hint="name a file that may be made")
+        state.parent.mkdir(parents=True, exist_ok=True)
+        temporary = state.with_name(f"{state.name}.part")
+        try:
+            with temporary.open("wb") as file:
+                await self._send_state(file.fileno(), EndReason.SAVED, stop_first=True)
+            temporary.replace(state)
+        finally:
+            temporary.unlink(missing_ok=True)
+        await self._leave(EndReason.SAVED)
+
+    async def restore(self, state: Path) -> None:
+        self._check_can_start()
+        if not state.is_file():
+            raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
+        with state.open("rb") as file:
+            await self._start(replace(self._plan, incoming=True), lambda: self._receive_state(file.fileno()))
+            await self._go()
+
+    async def migrate(self, target: Self) -> None:
+        if target.profile != self.profile:
+            raise ProfileError(f"{self.name} cannot migrate to {target.name}: its profile is another one")
+        target._check_can_start()
+        target._plan = self._plan
+        here, there = socket.socketpair()
+        with here, there:
+            receiving: list[asyncio.Task[None]] = []
+
+            async def receive() -> None:
+                receiving.append(asyncio.create_task(target._receive_state(there.fileno())))
+                await self._send_state(here.fileno(), EndReason.MIGRATED)
+                await receiving[0]
+
+            try:
+                await target._start(replace(self._plan, incoming=True), receive)
+            except BaseException:
+                await self._go_on_here()
+                raise
+            finally:
+                for task in receiving:
+                    task.cancel()
+                await asyncio.gather(*receiving, return_exceptions=True)
+        # The disk is given up here before it is taken there: two QEMUs never write to one.
+        await self._leave(EndReason.MIGRATED)
+        await target._go()
+
+    async def _send_state(self, descriptor: int, reason: EndReason, *, stop_first: bool = False) -> None:
+        """Send memory and devices into `descriptor`. Raises HostError where it fails; the machine then runs on."""
+        try:
+            with self._migrating() as done:
+                if stop_first:
+                    await self._execute("stop")
+                await self._give_descriptor(descriptor)
+                await self._execute("migrate", {"uri": "fd:state"})
+                await self._arrival(done, f"{self.name} could not be {reason}")
+        except HostError:
+            if stop_first:
+                await self._go_on_here()
+            raise
+
+    async def _receive_state(self, descriptor: int) -> None:
+        with self._migrating() as done:
+            await self._give_descriptor(descriptor)
+            await self._execute("migrate-incoming", {"uri": "fd:state"})
+            await self._arrival(done, f"the state of {self.name} could not be taken over")
+
+    @contextlib.contextmanager
+    def _migrating(self) -> Iterator[asyncio.Future[str]]:
+        """While it is being moved its processors stop and start, which is nobody's pause."""
+        self._migration = asyncio.get_running_loop().create_future()
+        try:
+            yield self._migration
+        finally:
+            self._migration.cancel()
+            self._migration = None
+
+    async def _give_descriptor(self, descriptor: int) -> None:
+        capability = {"capability": "events", "state": True}
+        await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
+        await self._execute("migrate-set-parameters", {"max-bandwidth": MIGRATION_BYTES_PER_SECOND})
+        assert self._qmp is not None
+        self._qmp.send_fd_scm(descriptor)
+        await self._execute("getfd", {"fdname": "state"})
+
+    async def _arrival(self, done: asyncio.Future[str], failed: str) -> None:
+        assert self._life is not None
+        try:
+            async with asyncio.timeout(MIGRATION_LIMIT):
+                either: set[asyncio.Future[Any]] = {done, self._life}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise HostError(f"{failed} within {MIGRATION_LIMIT:.0f} s") from None
+        if done.done() and done.result() == "completed":
+            return
+        try:
+            answer: Any = await self._execute("query-migrate")
+            why = answer.get("error-desc", "QEMU gives no reason")
+        except (MachineLost, ImpossibleTransition):  # QEMU ends where it cannot make sense of a state
+            await asyncio.shield(self._life)
+            why = self._last_error()
+        raise HostError(f"{failed}: {why}")
+
+    async def _go_on_here(self) -> None:
+        """Run on after a failed move (QEMU may have stopped the processors for it)."""
+        with contextlib.suppress(HostError):
+            await self._go()
+
+    async def _leave(self, reason: EndReason) -> None:
+        """End the process whose machine goes on elsewhere."""
+        self._moved = reason
+        await self.power_off()
 
     async def destroy(self) -> None:
         await self.power_off()
@@ -326,6 +462,12 @@ class QemuMachine(Machine):
     def _on_message(self, message: Message) -> None:
         data = cast(dict[str, object], message.get("data", {}))
         match message["event"]:
+            case "MIGRATION":
+                over = data["status"] in ("completed", "failed", "cancelled")
+                if over and self._migration is not None and not self._migration.done():
+                    self._migration.set_result(str(data["status"]))
+            case "STOP" | "RESUME" if self._migration is not None or self._moved is not None:
+                pass
             case "SHUTDOWN":
                 self._shutdown_reason = str(data.get("reason", ""))
                 if self._shutdown_reason == EndReason.GUEST_RESET:
@@ -378,6 +520,8 @@ class QemuMachine(Machine):
             ledger.forget(self._directory, self.name)
 
     def _judge(self, exit_status: int) -> Ended:
+        if self._moved is not None:
+            return Ended(self._moved, exit_status)
         if self._state is MachineState.PANICKED:
             return Ended(EndReason.GUEST_PANIC, exit_status)
         if self._shutdown_reason in (EndReason.GUEST_RESET, EndReason.GUEST_SHUTDOWN, EndReason.GUEST_PANIC):

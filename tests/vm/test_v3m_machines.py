@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.v3m import ledger
+from oscar_steps.errors import HostError
+from oscar_steps.v3m import ledger, network
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
 from oscar_steps.v3m.command import DirectKernel
 from oscar_steps.v3m.machine import Ended, EndReason, EventKind, ImpossibleTransition, MachineEvent, MachineState
+from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.runtime import VirtualCluster
 
 CACHE = Path.home() / ".cache" / "oscar-farm" / "tiny-guest"
@@ -44,12 +46,18 @@ for module in $(cat /modules); do insmod "$module"; done
 read mac < /sys/class/net/eth${nic:-0}/address
 host=$((0x${mac##*:}))
 case $do in
+    count) while :; do n=$((n + 1)); echo "GUEST counts $n" > /dev/ttyS0; sleep 0.2; done ;;
     sleep) echo "GUEST is up" > /dev/ttyS0; while :; do sleep 1000; done ;;
     reboot) reboot -f ;;
     poweroff) poweroff -f ;;
     panic) echo c > /proc/sysrq-trigger ;;
     install) while ! [ -b /dev/sda ]; do :; done
         printf 'x%509sU\\252' '' | dd of=/dev/sda bs=512 conv=fsync; reboot -f ;;
+    ping) [ "$host" = 1 ] && nic=eth1
+        ip link set ${nic:-eth0} up; ip address add 10.9.1.$host/16 dev ${nic:-eth0}
+        if [ $host = 1 ]; then echo "GUEST is up" > /dev/ttyS0; while :; do sleep 1000; done; fi
+        while ! ping -c 1 -w 5 10.9.1.1; do :; done
+        ping -c 60 -i 0.2 10.9.1.1 > /dev/ttyS0; echo "GUEST has pinged" > /dev/ttyS0; poweroff -f ;;
     vlan) ip link set eth0 up; ip link set eth1 up; nic=eth0
         [ "$host" = 1 ] && nic=eth1 && host=2
         ip address add 10.9.$net.$host/16 dev $nic
@@ -314,6 +322,95 @@ def test_clusters_side_by_side_with_the_same_macs_do_not_see_each_other(farm: Fa
             console = cluster.nodes[0].console.read_text(errors="replace")
             assert "GUEST reaches its head node" in console
             assert "GUEST reaches a stranger" not in console
+
+    asyncio.run(scenario())
+
+
+def _counted(console: Path) -> list[int]:
+    return [int(number) for number in re.findall(rb"GUEST counts (\d+)", console.read_bytes())]
+
+
+def test_a_saved_machine_goes_on_where_it_was(farm: Farm, run_directory: Path) -> None:
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory, "do=count")
+        head, state = cluster.head, run_directory / "state" / "head"
+        await cluster.create()
+        try:
+            await head.boot()
+            await _until(lambda: len(_counted(head.console)) > 3)
+            await head.save(state)
+            assert head.state is MachineState.OFF
+            assert (await head.wait_ended()).reason is EndReason.SAVED
+            before = len(_counted(head.console))
+            await head.restore(state)
+            assert await head.status() is MachineState.RUNNING
+            await _until(lambda: len(_counted(head.console)) > before + 3)
+        finally:
+            await cluster.destroy()
+        counted = _counted(head.console)
+        assert counted == list(range(1, len(counted) + 1))  # it has neither rebooted nor skipped anything
+        assert EventKind.PAUSED not in farm.kinds("oscar-headnode")
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_runs_on_where_its_state_cannot_be_written(farm: Farm, run_directory: Path) -> None:
+    async def scenario(full: int) -> None:
+        cluster = farm.cluster(run_directory, "do=count")
+        await cluster.create()
+        try:
+            await cluster.head.boot()
+            await _until(lambda: len(_counted(cluster.head.console)) > 3)
+            assert isinstance(cluster.head, QemuMachine)
+            with pytest.raises(HostError, match=r"oscar-headnode could not be saved: .*No space left"):
+                await cluster.head._send_state(full, EndReason.SAVED, stop_first=True)
+            with pytest.raises(HostError, match=r"oscar-headnode cannot be saved: \S+ is no file"):
+                await cluster.head.save(run_directory)
+            before = len(_counted(cluster.head.console))
+            await _until(lambda: len(_counted(cluster.head.console)) > before + 3)
+            (run_directory / "rubbish").write_bytes(bytes(4096))
+            await cluster.head.power_off()
+            with pytest.raises(HostError, match=r"the state of oscar-headnode could not be taken over"):
+                await cluster.head.restore(run_directory / "rubbish")
+            assert cluster.head.state is MachineState.OFF
+        finally:
+            await cluster.destroy()
+
+    with Path("/dev/full").open("wb") as full:
+        asyncio.run(scenario(full.fileno()))
+
+
+def test_a_machine_that_migrates_keeps_its_connections(farm: Farm, run_directory: Path) -> None:
+    """Two directories stand for two hosts that share the disk and the VLAN."""
+
+    async def scenario() -> None:
+        cluster = farm.cluster(run_directory / "here", "do=ping")
+        source = cluster.nodes[0]
+        there = run_directory / "there"
+        there.mkdir()
+        (there / "vlan").symlink_to(run_directory / "here" / "vlan")
+        (there / "disks").symlink_to(run_directory / "here" / "disks")
+        assert isinstance(source, QemuMachine)
+        target = QemuMachine(
+            source.profile, there, farm.accelerator, network.plan(cluster.profile)[source.name],
+            head=cluster.head, on_event=farm.events.append, kernel=farm.guest,
+        )  # fmt: skip
+        await cluster.create()
+        try:
+            await cluster.head.boot()
+            await _until(partial(_says, cluster.head.console, b"GUEST is up"))
+            await source.boot()
+            await _until(lambda: source.console.exists() and b"seq=10 " in source.console.read_bytes())
+            await source.migrate(target)
+            assert (await source.wait_ended()).reason is EndReason.MIGRATED
+            async with asyncio.timeout(LIMIT):
+                assert (await target.wait_ended()).reason is EndReason.GUEST_SHUTDOWN
+        finally:
+            await target.power_off()
+            await cluster.destroy()
+        received = re.search(rb"(\d+) packets received", target.console.read_bytes())
+        assert received
+        assert int(received[1]) >= 57
 
     asyncio.run(scenario())
 
