@@ -27,3 +27,7 @@ class ChildEnded(HostError):
 
 class NotReady(HostError):
     """A server of the farm, a build or a mail did not come in time."""
+
+
+class NoVerdict(HostError):
+    """A run of the fault table ended without one. The sentence has its driver's last words."""

@@ -7,17 +7,25 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
-import tomllib
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from demo.faults import FaultBook
+from demo.ports import LOOPBACK, accepts, free_port
+from oscar_steps.oscar.stages import InstallStage
+from oscar_steps.verdict import Stage
+
 STANDIN = Path(__file__).resolve().parent.parent / "oscar_standin"
 TREE = STANDIN / "tree"
-FAULTS = tomllib.loads((STANDIN / "faults" / "faults.toml").read_text(encoding="utf-8"))
+FAULTS = FaultBook(STANDIN / "faults").faults
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay: root only")
 
@@ -432,11 +440,41 @@ def test_without_term_there_is_no_test_result_and_nothing_fails(install: Install
     assert ended.status == 0
 
 
+DOES_NOT_COMPILE = {"main-cli-does-not-compile", "preflight-fails"}
+
+
+def compiles(path: Path, home: Path) -> bool:
+    """Whether Perl, or the shell, can read a script; what is neither cannot be wrong."""
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    perl = "perl" in first or path.suffix == ".pm"
+    if not perl and "sh" not in first and path.parent.name != "installer" and path.suffix != ".template":
+        return True
+    file = f"./{path.relative_to(home)}"  # install_cluster wants to be called so
+    command = ["perl", "-Ilib", "-c", file] if perl else ["sh", "-n", file]
+    environment = os.environ | {"OSCAR_HOME": str(home)}
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True).returncode == 0
+
+
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_applies_to_the_tree_and_is_described(name: str, tmp_path: Path) -> None:
-    shutil.copytree(TREE, tmp_path / "tree")
-    apply_fault(name, tmp_path / "tree")
-    assert set(FAULTS[name]) == {"title", "stage", "oscar_stage", "words"}
+def test_every_fault_applies_to_the_tree_and_is_no_typing_error_unless_it_is_meant(name: str, tmp_path: Path) -> None:
+    home = tmp_path / "tree"
+    shutil.copytree(TREE, home)
+    apply_fault(name, home)
+    patch = (STANDIN / "faults" / f"{name}.patch").read_text(encoding="utf-8")
+    touched = [home / file for file in re.findall(r"^\+\+\+ b/(\S+)", patch, re.M)]
+    assert touched
+    assert all(compiles(path, home) for path in touched) == (name not in DOES_NOT_COMPILE)
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if not fault.passes])
+def test_every_fault_names_a_stage_of_the_installer_its_words_and_its_line(name: str) -> None:
+    fault = FAULTS[name]
+    assert fault.words
+    if fault.stage == Stage.CHECKOUT:  # seen in the sources, before the installer says a word
+        assert not fault.oscar_stage
+    else:
+        assert InstallStage(fault.oscar_stage) in InstallStage
+        assert fault.line
 
 
 def test_every_patch_is_described() -> None:
@@ -473,6 +511,9 @@ FAULTY_LOGS = {
     "post-clients-fails": "--> Successfully created clients for image oscarimage\nFailed on Step 5",
     "main-cli-does-not-compile": "syntax error at ./main_cli line",
     "installer-floods-its-log": "OSCAR_STANDIN_LOOP_LIMIT reached\nOscar Wizard failed",
+    "zero-hosts": "You must add at least one host!\nFailed on Step 5 - Define OSCAR Clients at",
+    "define-loops-silently": "--> Running in automated mode from /root/farm/define.txt\nOSCAR_STANDIN_LOOP_LIMIT",
+    "hook-not-executable": 'Can\'t exec "/opt/oscar/tmp/bootscript": Permission denied at ./main_cli line',
 }
 
 
@@ -493,6 +534,8 @@ def test_failed_system_check_leaves_no_log(install: Install) -> None:
 MISSING_EVIDENCE = {
     "dhcp-fails-silently": "--> Step 6: Successfully ran command",
     "ends-without-evidence": "--> Successfully completed the cluster install",
+    "pxe-fails-silently": "--> Step 6: Successfully setup network boot",
+    "mac-file-not-found": "--> Assigning MAC: 52:54:00:00:00:11 to client: oscarnode1",
 }
 
 
@@ -503,6 +546,128 @@ def test_silent_fault_shows_only_in_what_is_not_said(install: Install, fault: st
     assert missing not in ended.log
     assert "--> Successfully ran OSCAR install_cluster script" in ended.log
     assert ended.status == 0
+
+
+NOT_COUNTED = {
+    "pxe-fails-silently": r"^ at \S+ line \d+\.$",
+    "mac-file-not-found": r"^File /opt/oscar//root/farm/macs\.txt does not exist$",
+    "package-not-recognized": r"^Package name ganglia not recognized$",
+    "term-missing": r"^TERM not set at ",
+}
+
+
+@pytest.mark.parametrize(("fault", "said"), NOT_COUNTED.items(), ids=NOT_COUNTED.keys())
+def test_fault_that_is_not_counted_leaves_a_line(install: Install, fault: str, said: str) -> None:
+    ended = install(fault=fault)
+    assert re.search(said, ended.log, re.M), ended.log
+    assert ended.status == 0
+
+
+def test_without_term_no_test_tells_its_result(install: Install) -> None:
+    assert verdicts(install(fault="term-missing").log) == {}
+
+
+def test_log_at_the_new_place_is_complete(install: Install) -> None:
+    ended = install(f"{COMMAND}; status=$?; cp /var/log/oscar/oscarinstall.log /out/; exit $status",
+                    fault="log-at-the-new-place")  # fmt: skip
+    assert_in_order(GOOD, (ended.out / "oscarinstall.log").read_text(encoding="utf-8"))
+    assert "/var/log/oscar does not exist, we create it" in ended.terminal
+    assert not (ended.home / "oscarinstall.log").exists()
+    assert ended.status == 0
+
+
+def test_log_in_the_later_format_says_the_same(install: Install) -> None:
+    ended = install(fault="log-in-the-later-format")
+    assert "-->" not in ended.log
+    assert f"\n{'=' * 80}\n== Define OSCAR Clients\n{'=' * 80}\n-" in ended.log
+    subsections = re.findall(r"^-+ (.*) -+$", ended.log, re.M)
+    expected = [line.removeprefix("--> ") for line in GOOD.splitlines() if line.startswith("--> ")]
+    assert_in_order("\n".join(expected), "\n".join(subsections))
+    assert ended.status == 0
+
+
+IP = r"""#!/bin/sh
+echo '1: lo    inet 127.0.0.1/8 scope host lo\       valid_lft forever preferred_lft forever'
+echo '2: eth0    inet 10.0.2.15/24 scope global eth0\       valid_lft forever preferred_lft forever'
+echo '3: eth1    inet 10.0.0.1/24 scope global eth1\       valid_lft forever preferred_lft forever'
+"""
+OWN, OTHER = ("52:54:00:00:00:11", "10.0.0.2"), ("52:54:00:00:00:12", "10.0.0.3")
+
+
+@pytest.mark.parametrize(
+    ("fault", "known"),
+    [
+        ("", [OWN, OTHER]),
+        ("node-macs-swapped", [(OTHER[0], OWN[1]), (OWN[0], OTHER[1])]),
+        ("dhcp-answers-nobody", []),
+    ],
+)
+def test_dhcp_is_configured_for_the_nodes_that_are_known(
+    fault: str, known: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    home = tmp_path / "tree"
+    shutil.copytree(TREE, home)
+    if fault:
+        apply_fault(fault, home)
+    table = tmp_path / "clients.tsv"
+    table.write_text("".join(
+        f"oscarnode{n}\toscarnode{n}.oscardomain\t{address}\t255.255.255.0\t10.0.0.1\toscarimage\t{mac}\n"
+        for n, (mac, address) in enumerate((OWN, OTHER), start=1)
+    ))  # fmt: skip
+    script = home / "sbin/mkdhcpconf"
+    script.write_text(script.read_text(encoding="utf-8").replace("/var/lib/sis/clients.tsv", str(table)))
+    (tmp_path / "ip").write_text(IP)
+    (tmp_path / "ip").chmod(0o755)
+    made = tmp_path / "dhcpd.conf"
+    subprocess.run(
+        ["perl", script, "-o", made, "--interface=eth1", "--gateway=10.0.0.1"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True,
+    )  # fmt: skip
+    text = made.read_text()
+    assert re.findall(r"hardware ethernet (\S+);\n  fixed-address (\S+);", text) == known
+    assert "subnet 10.0.0.0 netmask 255.255.255.0 {\n  option routers 10.0.0.1;" in text
+    assert 'option domain-name "oscardomain";' in text
+
+
+def clients_of(file: Path) -> dict[str, tuple[str, str]]:
+    """MAC to host and status, as `clients.xml` has them; empty as long as it is not whole."""
+    with suppress(FileNotFoundError, ElementTree.ParseError):
+        clients = [client.attrib for client in ElementTree.parse(file).iter("client")]
+        return {its["name"]: (its["host"], its["status"]) for its in clients}
+    return {}
+
+
+def test_the_monitor_keeps_the_last_word_of_every_node(tmp_path: Path) -> None:
+    script, file, port = tmp_path / "si_monitor", tmp_path / "clients.xml", free_port()
+    script.write_text((TREE / "sbin/si_monitor").read_text(encoding="utf-8").replace("$PAUSE = 5;", "$PAUSE = 1;"))
+    monitor = subprocess.Popen(["perl", script, "--port", str(port), "--file", file])
+
+    def say(text: str) -> None:
+        with socket.create_connection((LOOPBACK, port), timeout=5) as node:
+            node.sendall(text.encode())
+
+    def wait_for(expected: dict[str, tuple[str, str]]) -> None:
+        end = time.monotonic() + 10
+        while clients_of(file) != expected and time.monotonic() < end:
+            time.sleep(0.05)
+        assert clients_of(file) == expected
+
+    try:
+        while not accepts(port):
+            assert monitor.poll() is None
+            time.sleep(0.02)
+        silent = socket.create_connection((LOOPBACK, port))  # a node that died in the middle of its line
+        silent.sendall(b"mac=52.54")
+        say("mac=nonsense:status=3\n")
+        say("mac=52.54.00.00.00.11:ip=10.0.0.2:host=:cpu=A & B <C>:status=0:speed=0\n")
+        wait_for({"52.54.00.00.00.11": ("", "0")})
+        say("mac=52.54.00.00.00.11:ip=10.0.0.2:host=oscarnode1:status=47:speed=9000\n")
+        say("mac=52.54.00.00.00.1f:ip=10.0.0.3:host=oscarnode2:status=-1")  # without the line's end
+        wait_for({"52.54.00.00.00.11": ("oscarnode1", "47"), "52.54.00.00.00.1F": ("oscarnode2", "-1")})
+        silent.close()
+    finally:
+        monitor.kill()
+        monitor.wait()
 
 
 def test_failed_login_to_the_first_node_is_shown_and_not_counted(install: Install) -> None:
