@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from oscar_steps.errors import ConfigError
+from oscar_steps.errors import ConfigError, UserError
+from oscar_steps.oscar import clilog
+from oscar_steps.oscar.answers import AnswerKind
+from oscar_steps.oscar.known import KnownIssue
 
 
 class _Frozen(BaseModel):
@@ -39,10 +43,18 @@ class ImageRecipe(_Frozen):
     kernel_parameters: tuple[str, ...] = ()
 
 
+class WrittenFile(_Frozen):
+    """An answer file that somebody wrote by hand: its name, for errors, and its text."""
+
+    name: str
+    text: str
+
+
 class Answers(_Frozen):
     """What OSCAR's installer is answered, as a cluster definition; the answer files are made from it.
 
     Field names follow the menus of OSCAR's command line. `selector` holds commands of the package selector, one a line.
+    What is '' is not answered: OSCAR's own default stays.
     """
 
     oscar_home: str = "/opt/oscar"
@@ -53,6 +65,10 @@ class Answers(_Frozen):
     ip_assignment: Literal["static", "dhcp", "replicant"] = "static"
     post_install_action: Literal["reboot", "shutdown"] = "reboot"
     install_mode: str = "systemimager-rsync"
+    package_file: str = ""
+    distro: str = ""
+    repositories: str = ""
+    uyok: bool = False
     domain: str = "oscardomain"
     base_name: str = "oscarnode"
     starting_number: int = 1
@@ -60,6 +76,10 @@ class Answers(_Frozen):
     head_address: str = "10.0.0.1"
     first_address: str = "10.0.0.2"
     netmask: str = "255.255.255.0"
+    gateway: str = ""
+    """'': the head node."""
+    files: dict[AnswerKind, WrittenFile] = {}
+    """Files that are used as they are, in place of generated ones; checked before the run."""
 
 
 class Cell(_Frozen):
@@ -100,7 +120,15 @@ class Matrix(_Frozen):
         return self.directory / "answers" / f"{cell.answers}.toml"
 
     def answers(self, cell: Cell) -> Answers:
-        return _load(Answers, self.answers_path(cell))
+        return load_answers(self.answers_path(cell))
+
+    def known_issues(self, cell: Cell) -> tuple[KnownIssue, ...]:
+        """What is known of this cell, from `known-issues.toml`. Raises ConfigError, with file and line."""
+        path = self.directory / "known-issues.toml"
+        if not path.exists():
+            return ()
+        issues = validate(_KnownIssuesFile, path, *load_toml(path)).issue
+        return tuple(issue for issue in issues if fnmatchcase(cell.name, issue.cells))
 
     def cluster_path(self, cell: Cell) -> Path:
         return self.directory / "clusters" / f"{cell.cluster}.xml"
@@ -166,6 +194,35 @@ def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) 
 
 def _load(model: type[_Model], path: Path) -> _Model:
     return validate(model, path, *load_toml(path))
+
+
+class _KnownIssuesFile(_Frozen):
+    issue: tuple[KnownIssue, ...] = ()
+
+
+def load_answers(path: Path) -> Answers:
+    """The answers in a TOML file, with the recordings and the files written by hand that it names (relative to it).
+
+    `recordings = ["build.4711.clilog", ...]` gives every setting that the file itself does not; `files.network =
+    "network.txt"` goes in place of a generated file. Raises ConfigError.
+    """
+    text, value = load_toml(path)
+    recordings = value.pop("recordings", [])
+    files = value.get("files", {})
+    if not isinstance(recordings, list) or not all(isinstance(name, str) for name in recordings):
+        raise ConfigError(f"{path}:{_line_of(text, ('recordings',))}: recordings: give a list of file names")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        line = _line_of(text, ("files",))
+        raise ConfigError(f'{path}:{line}: files: give names of files, such as network = "network.txt"')
+    try:
+        read = [clilog.read_recording(str(path.parent / name), read_text(path.parent / name)) for name in recordings]
+        value = clilog.definition(read, value) | value
+    except UserError as error:
+        raise ConfigError(error.sentence, hint=error.hint) from None
+    if files:
+        paths = {kind: path.parent / name for kind, name in files.items()}
+        value["files"] = {kind: {"name": str(file), "text": read_text(file)} for kind, file in paths.items()}
+    return validate(Answers, path, text, value)
 
 
 class _MatrixFile(_Frozen):

@@ -2,7 +2,8 @@
 
 OSCAR accepts almost any answer without a word, and a wrong one mostly makes it loop for ever. So whatever can be known
 to be wrong is refused here, before anything boots: values with blanks (OSCAR pastes them into shell lines), empty
-values and `0` (read as 'no answer'), names and addresses that OSCAR would not make.
+values and `0` (read as 'no answer'), names and addresses that OSCAR would not make. Answers go by the labels of the
+menus; their numbers are those of the OSCAR that is tested (see `menus`).
 """
 
 from __future__ import annotations
@@ -11,20 +12,50 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
-from oscar_steps.errors import UserError
+from oscar_steps.errors import Finding, UserError
 from oscar_steps.oscar import hook
+from oscar_steps.oscar.menus import MENUS_2007, Menu, Menus
 
-IP_ASSIGNMENTS = ("static", "dhcp", "replicant")
-POST_INSTALL_ACTIONS = ("reboot", "shutdown", "beep", "kexec")
-INSTALL_MODES = ("systemimager-rsync", "systemimager-multicast", "systemimager-bt")
 SELECTOR_COMMANDS = ("select", "unselect", "list")
 INSTALLER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_WORD = re.compile(r"[A-Za-z0-9_./:@%+=-]+")
+_WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _MAC = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){5}")
+
+
+class AnswersRefused(Finding):
+    """The answers do not go with the OSCAR that is tested: neither its fault nor the farm's."""
+
+    def __init__(self, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint, oscar_stage="preflight", category="answers")
+
+
+class AnswerKind(StrEnum):
+    """The files that the installer is answered with."""
+
+    SELECTOR = "selector"
+    BUILD = "build"
+    DEFINE = "define"
+    NETWORK = "network"
+    MACS = "macs"
+
+    def path(self, directory: str = hook.DIRECTORY) -> str:
+        """Where the file is on the head node."""
+        return f"{directory}/{self}.txt"
+
+
+OPTIONS = {
+    AnswerKind.SELECTOR: "opkgselector",
+    AnswerKind.BUILD: "buildimage",
+    AnswerKind.DEFINE: "defineclients",
+    AnswerKind.NETWORK: "networkclients",
+}
+"""The option of `install_cluster` that hands the file over; the MAC file is named in the network file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +112,9 @@ def node_addresses(
 ) -> dict[str, str]:
     """Name to IP address of each of `count` nodes, as OSCAR defines them. Raises UserError."""
     names = node_names(base_name=base_name, starting_number=starting_number, padding=padding, count=count)
-    first = _address("first_address", first_address)
-    head = _address("head_address", head_address)
-    try:
-        network = IPv4Interface(f"{head}/{netmask}").network
-    except ValueError:
-        raise UserError(f"netmask '{netmask}' is not a network mask such as 255.255.255.0") from None
+    first = check_address("first_address", first_address)
+    head = check_address("head_address", head_address)
+    network = IPv4Interface((head, check_netmask("netmask", netmask))).network
     addresses = {name: first + index for index, name in enumerate(names)}
     for name, address in addresses.items():
         if address == head:
@@ -96,90 +124,142 @@ def node_addresses(
     return {name: str(address) for name, address in addresses.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What the cluster is to be like, in the words of OSCAR's menus.
+
+    Paths are relative to `oscar_home` or absolute; what is '' is not answered, so that OSCAR's default stays.
+    """
+
+    image_name: str
+    partition_file: str
+    ip_assignment: str
+    post_install_action: str
+    install_mode: str
+    domain: str
+    base_name: str
+    starting_number: int
+    padding: int
+    head_address: str
+    first_address: str
+    netmask: str
+    selector: Sequence[str]
+    package_file: str = ""
+    distro: str = ""
+    repositories: str = ""
+    gateway: str = ""
+    uyok: bool = False
+    oscar_home: str = "/opt/oscar"
+
+    def check(self, menus: Menus) -> None:
+        """Raises UserError for a value that OSCAR would not take."""
+        words = ("image_name", "partition_file", "domain", "base_name", "oscar_home")
+        for what in (*words, *(what for what in ("package_file", "distro", "repositories") if getattr(self, what))):
+            _check_word(what, getattr(self, what))
+        check_address("gateway", self.gateway or self.head_address)
+        for what in ("ip_assignment", "post_install_action", "install_mode"):
+            _check_choice(what, getattr(self, what), getattr(menus.choices, what))
+
+    def addresses(self, count: int) -> dict[str, str]:
+        """Name to address of `count` nodes. Raises UserError."""
+        return node_addresses(
+            base_name=self.base_name,
+            starting_number=self.starting_number,
+            padding=self.padding,
+            head_address=self.head_address,
+            first_address=self.first_address,
+            netmask=self.netmask,
+            count=count,
+        )
+
+    def build(self) -> list[tuple[str, str]]:
+        """Labels of the build menu, and what is answered."""
+        return [
+            ("Image name", self.image_name),
+            ("Package file", _below(self.oscar_home, self.package_file)),
+            ("Distro", self.distro),
+            ("Package Repositories", self.repositories),
+            ("Disk Partition File", _below(self.oscar_home, self.partition_file)),
+            ("IP Assignment Method", self.ip_assignment),
+            ("Post install action", self.post_install_action),
+        ]
+
+    def define(self, count: int) -> list[tuple[str, str]]:
+        """Labels of the define menu, and what is answered for `count` nodes."""
+        return [
+            ("Image Name", self.image_name),
+            ("Domain Name", self.domain),
+            ("Base Name", self.base_name),
+            ("Number of Hosts", str(count)),
+            ("Starting Number", str(self.starting_number)),
+            ("Padding", str(self.padding or "")),
+            ("Starting IP", self.first_address),
+            ("Subnet Mask", self.netmask),
+            ("Default Gateway", self.gateway or self.head_address),
+        ]
+
+
 def render_answers(
     *,
-    image_name: str,
-    partition_file: str,
-    ip_assignment: str,
-    post_install_action: str,
-    install_mode: str,
-    domain: str,
-    base_name: str,
-    starting_number: int,
-    padding: int,
-    head_address: str,
-    first_address: str,
-    netmask: str,
-    selector: Sequence[str],
     nodes: Sequence[NodeAddress],
     boot: Literal["cdrom", "network"],
-    oscar_home: str = "/opt/oscar",
     directory: str = hook.DIRECTORY,
     adapter: str = "eth1",
+    menus: Menus = MENUS_2007,
+    written: Mapping[AnswerKind, str] = MappingProxyType({}),
+    **fields: Any,
 ) -> AnswerFiles:
     """The answer files, the MAC file and the barrier's hook for a cluster of `nodes`.
 
-    `partition_file` is relative to `oscar_home` or absolute. `nodes` must be named as OSCAR will name them, in order.
-    Raises UserError, naming the value and what would be right.
+    `fields` are those of `Definition`. `nodes` must be named as OSCAR will name them, in order. `menus` are those of
+    the OSCAR that is tested. `written` are files that go in place of the generated ones, as they are (`answercheck`).
+    Raises UserError, naming the value and what would be right; MenuUnreadable where a menu lacks a needed item.
     """
-    words = {"image_name": image_name, "partition_file": partition_file, "domain": domain, "base_name": base_name}
-    words |= {"oscar_home": oscar_home, "directory": directory, "adapter": adapter}
-    for what, value in words.items():
+    definition = Definition(**fields)
+    definition.check(menus)
+    for what, value in (("directory", directory), ("adapter", adapter)):
         _check_word(what, value)
-    for what, value, choice in (
-        ("ip_assignment", ip_assignment, IP_ASSIGNMENTS),
-        ("post_install_action", post_install_action, POST_INSTALL_ACTIONS),
-        ("install_mode", install_mode, INSTALL_MODES),
-        ("boot", boot, ("cdrom", "network")),
-    ):
-        if value not in choice:
-            raise UserError(f"{what} is '{value}'; OSCAR knows {', '.join(choice)}")
-    addresses = node_addresses(
-        base_name=base_name,
-        starting_number=starting_number,
-        padding=padding,
-        head_address=head_address,
-        first_address=first_address,
-        netmask=netmask,
-        count=len(nodes),
-    )
-    macs = _checked_macs(nodes, tuple(addresses))
-    if not partition_file.startswith("/"):
-        partition_file = f"{oscar_home.rstrip('/')}/{partition_file}"
-
-    build = [(1, image_name), (5, partition_file), (6, ip_assignment), (7, post_install_action)]
-    define: list[tuple[int, str]] = [(1, image_name), (2, domain), (3, base_name), (4, str(len(nodes)))]
-    define += [(5, str(starting_number)), *([(6, str(padding))] if padding else [])]
-    define += [(7, first_address), (8, netmask), (9, head_address)]
-    mac_file, hook_file = f"{directory}/macs.txt", hook.hook_path(directory)
-    network = ["3", install_mode, "4", "1", mac_file, "1", "8" if boot == "cdrom" else "9", "10"]
-
-    stages = {
-        "opkgselector": ("selector", _selector_lines(selector)),
-        "buildimage": ("build", [*_pairs(build), "8"]),
-        "defineclients": ("define", [*_pairs(define), "10"]),
-        "networkclients": ("network", network),
+    _check_choice("boot", boot, ("cdrom", "network"))
+    macs = _checked_macs(nodes, tuple(definition.addresses(len(nodes))))
+    build, define = _pairs(menus.build, definition.build()), _pairs(menus.define, definition.define(len(nodes)))
+    mac_file, hook_file = AnswerKind.MACS.path(directory), hook.hook_path(directory)
+    lines = {
+        AnswerKind.SELECTOR: _selector_lines(definition.selector),
+        AnswerKind.BUILD: [*build, _number(menus.build, "Build Image")],
+        AnswerKind.DEFINE: [*define, _number(menus.define, "Add Clients")],
+        AnswerKind.NETWORK: _network_lines(menus.network, definition.install_mode, mac_file, boot, definition.uyok),
+        AnswerKind.MACS: [f"{mac}\t# {name}" for name, mac in macs.items()],
     }
-    files = {f"{directory}/{name}.txt": _text(lines) for name, lines in stages.values()}
-    files[mac_file] = _text(f"{mac}\t# {name}" for name, mac in macs.items())
+    files = {kind.path(directory): written.get(kind, _text(some)) for kind, some in lines.items()}
     files[hook_file] = hook.hook_text(directory)
-    arguments = ["--cli"]
-    for option, (name, _) in stages.items():
-        arguments += [f"--{option}", f"{directory}/{name}.txt"]
-    arguments += ["--bootscript", hook_file, adapter]
-    return AnswerFiles(files=files, arguments=tuple(arguments), executables=frozenset({hook_file}))
+    options = (word for kind, option in OPTIONS.items() for word in (f"--{option}", kind.path(directory)))
+    arguments = ("--cli", *options, "--bootscript", hook_file, adapter)
+    return AnswerFiles(files=files, arguments=arguments, executables=frozenset({hook_file}))
 
 
-def installer_command(oscar_home: str, arguments: Sequence[str]) -> str:
+def _network_lines(menu: Menu, install_mode: str, mac_file: str, boot: str, uyok: bool) -> list[str]:
+    """The order counts: the mode before it is enabled, MACs before DHCP knows them, the kernel before what boots it."""
+    lines = [_number(menu, "Installation Mode"), install_mode, _number(menu, "Enable Install Mode")]
+    lines += [_number(menu, "Import MACs from file"), mac_file, "1"]
+    lines += [_number(menu, "Enable UYOK")] if uyok else []
+    lines += [_number(menu, "Build AutoInstall CD" if boot == "cdrom" else "Setup Network Boot")]
+    return [*lines, _number(menu, "Finish")]
+
+
+def installer_command(oscar_home: str, arguments: Sequence[str], *, asks_configurator: bool = False) -> str:
     """The shell line that runs the installer on the head node; its status is the installer's own.
 
     OSCAR must be started as `./install_cluster` in its own directory, checks `USER` literally, and prints no test
-    result without a `TERM`. Standard input is empty, so that a question ends the run and is not waited for.
+    result without a `TERM`. Standard input is empty, so that a question ends the run and is not waited for; but the
+    configurator (`asks_configurator`), which no file can answer, is told to quit, and wants a carriage return.
     """
     environment = {"PATH": INSTALLER_PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash"}
     environment["TERM"] = "linux"
+    environment["OSCAR_VERBOSE"] = "5"  # later versions mark their stages in the log only from this level on
     settings = " ".join(f"{name}={value}" for name, value in environment.items())
     program = shlex.join(["./install_cluster", *arguments])
+    if asks_configurator:
+        return f"cd {shlex.quote(oscar_home)} && printf 'quit\\r' | env -i {settings} {program}"
     return f"cd {shlex.quote(oscar_home)} && env -i {settings} {program} </dev/null"
 
 
@@ -217,22 +297,49 @@ def _check_word(what: str, value: str) -> None:
     """OSCAR skips lines that are empty, `0` or begin with '#', and pastes values into shell lines without quotes."""
     if not _WORD.fullmatch(value) or value == "0":
         raise UserError(
-            f"{what} is '{value}'; OSCAR takes one word of letters, digits and _ . / : @ % + = - only, and not 0"
+            f"{what} is '{value}'; OSCAR takes one word of letters, digits and _ . / : @ % + = , - only, and not 0"
         )
+    if value.isdigit():
+        raise UserError(f"{what} is '{value}', which reads like a number of a menu; begin it with a letter")
     if what in ("oscar_home", "directory") and not value.startswith("/"):
         raise UserError(f"{what} is '{value}'; it must be an absolute path on the head node")
 
 
-def _address(what: str, value: str) -> IPv4Address:
+def _check_choice(what: str, value: str, choice: Sequence[str]) -> None:
+    if value not in choice:
+        raise UserError(f"{what} is '{value}'; OSCAR knows {', '.join(choice)}")
+
+
+def check_netmask(what: str, value: str) -> int:
+    """The length of a network mask's prefix. Raises UserError."""
+    try:
+        network = IPv4Interface(f"0.0.0.0/{value}").network
+    except ValueError:
+        network = None
+    if network is None or str(network.netmask) != value:  # 24 and 0.0.0.255 are other ways to write one
+        raise UserError(f"{what} '{value}' is not a network mask such as 255.255.255.0")
+    return network.prefixlen
+
+
+def check_address(what: str, value: str) -> IPv4Address:
+    """`value` as an address. Raises UserError."""
     try:
         return IPv4Address(value)
     except ValueError:
         raise UserError(f"{what} is '{value}', which is not an IPv4 address") from None
 
 
-def _pairs(items: Iterable[tuple[int, str]]) -> list[str]:
+def _below(oscar_home: str, path: str) -> str:
+    return path if not path or path.startswith("/") else f"{oscar_home.rstrip('/')}/{path}"
+
+
+def _number(menu: Menu, label: str) -> str:
+    return str(menu.number(label))
+
+
+def _pairs(menu: Menu, answers: Iterable[tuple[str, str]]) -> list[str]:
     """A menu number and, on the very next line, its value: OSCAR takes whatever comes after a number as the value."""
-    return [line for number, value in items for line in (str(number), value)]
+    return [line for label, value in answers if value for line in (_number(menu, label), value)]
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oscar_steps.errors import UserError
-from oscar_steps.oscar.answers import NodeAddress, installer_command, node_addresses, render_answers
+from oscar_steps.oscar.answers import AnswerKind, NodeAddress, installer_command, node_addresses, render_answers
+from oscar_steps.oscar.menuitems import MenuStage
+from oscar_steps.oscar.menus import MENUS_2007, Choices, Menu, MenuUnreadable
 
 ANSWERS: dict[str, Any] = {
     "image_name": "oscarimage",
@@ -123,6 +128,11 @@ TEN = tuple(NodeAddress(f"oscarnode{n}", f"52:54:00:00:00:{n:02x}") for n in ran
         ({"first_address": "10.0.0.254"}, "oscarnode2 would get 10.0.0.255"),
         ({"first_address": "here"}, "not an IPv4 address"),
         ({"netmask": "255.0.255.0"}, "not a network mask"),
+        ({"netmask": "24"}, "not a network mask"),
+        ({"netmask": "0.0.0.255"}, "not a network mask"),
+        ({"gateway": "router"}, "gateway is 'router', which is not an IPv4 address"),
+        ({"image_name": "5"}, "reads like a number of a menu"),
+        ({"distro": "debian 4"}, "distro is 'debian 4'"),
         ({"selector": ("quit",)}, "none of the package selector's commands"),
         ({"selector": ("",)}, "none of the package selector's commands"),
         ({"directory": "farm"}, "absolute path"),
@@ -141,3 +151,43 @@ def test_the_installer_is_started_in_its_own_directory_as_root_on_a_terminal_typ
     assert line.endswith(" ./install_cluster --cli eth1 </dev/null")
     for setting in (" USER=root ", " HOME=/root ", " TERM=linux "):
         assert setting in line
+
+
+def test_the_configurator_is_told_to_quit_where_this_oscar_asks(tmp_path: Path) -> None:
+    (tmp_path / "install_cluster").write_text("#!/bin/sh\nod -c | head -1; echo $*; exit 7\n")
+    (tmp_path / "install_cluster").chmod(0o755)
+    line = installer_command(str(tmp_path), ("--cli", "eth1"), asks_configurator=True)
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert ended.stdout.split("\n")[:2] == ["0000000   q   u   i   t  \\r", "--cli eth1"]
+    assert ended.returncode == 7
+
+
+def test_what_is_not_asked_for_is_not_answered() -> None:
+    asked = {"package_file": "oscarsamples/my.rpmlist", "distro": "debian-4-x86_64", "repositories": "/a,/b"}
+    build = values(render_answers(**ANSWERS | asked).files["/root/farm/build.txt"])
+    assert build[2:8] == ["2", "/opt/oscar/oscarsamples/my.rpmlist", "3", "debian-4-x86_64", "4", "/a,/b"]
+    define = values(render_answers(**ANSWERS | {"gateway": "10.0.0.254"}).files["/root/farm/define.txt"])
+    assert define[-4:] == ["9", "10.0.0.254", "10", ""]
+    network = values(render_answers(**ANSWERS | {"uyok": True}).files["/root/farm/network.txt"])
+    assert network[-4:] == ["7", "8", "10", ""]
+
+
+def test_the_words_are_those_of_this_oscar() -> None:
+    menus = replace(MENUS_2007, choices=Choices(post_install_action=("beep", "reboot")))
+    with pytest.raises(UserError, match="post_install_action is 'shutdown'; OSCAR knows beep, reboot"):
+        render_answers(**ANSWERS, menus=menus)
+
+
+def test_an_item_that_this_oscar_lacks_is_missed_only_where_it_is_needed() -> None:
+    numbers = {label: number for label, number in MENUS_2007.define.numbers.items() if label != "Padding"}
+    menus = replace(MENUS_2007, define=Menu(MenuStage.DEFINE, numbers))
+    render_answers(**ANSWERS, menus=menus)
+    nodes = (NodeAddress("oscarnode01", "52:54:00:00:00:01"),)
+    with pytest.raises(MenuUnreadable, match="the menu of the step 'define' has no item 'Padding'"):
+        render_answers(**ANSWERS | {"padding": 2, "nodes": nodes}, menus=menus)
+
+
+def test_files_written_by_hand_go_as_they_are() -> None:
+    rendered = render_answers(**ANSWERS, written={AnswerKind.NETWORK: "10\n"})
+    assert rendered.files["/root/farm/network.txt"] == "10\n"
+    assert set(rendered.files) == set(render_answers(**ANSWERS).files)

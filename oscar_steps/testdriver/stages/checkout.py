@@ -1,13 +1,21 @@
-"""Step 3: check OSCAR out in the head node, with its own Subversion client, at the exact revision."""
+"""Step 3: check OSCAR out in the head node, with its own Subversion client, at the exact revision; read its menus."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import re
 import shlex
+import tarfile
 from urllib.parse import urlsplit, urlunsplit
 
-from oscar_steps.errors import HostError, SourceError
+from oscar_steps.errors import HostError, SourceError, UserError
+from oscar_steps.oscar.answers import AnswersRefused
+from oscar_steps.oscar.menuitems import MenuStage
+from oscar_steps.oscar.menus import Menus, is_menu_file, read_menus
+from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.stages.start_install import answer_files
 
 # The host's loopback in a guest's user-mode network (QEMU documentation, 'Using the user mode network stack').
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
@@ -16,6 +24,12 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Subversion's own numbers: E160006 no such revision, E160005/E200009 path or target not there, E170000 and E210005 no
 # repository.
 _NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012|E210005")
+
+# Where a menu may be (see menus.is_menu_file), in the words of any `find`; what is larger is no script.
+FIND_MENU_FILES = (
+    "find . -type f -size -262144c ! -path '*/.svn/*' "
+    "\\( -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
+)
 
 
 def url_seen_from_guest(url: str) -> str:
@@ -29,7 +43,10 @@ def url_seen_from_guest(url: str) -> str:
 
 
 async def run_stage(run: Run) -> None:
-    """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached."""
+    """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached.
+
+    Raises MenuUnreadable and AnswersRefused where the answers do not go with this OSCAR: before it is started.
+    """
     source, home = run.job.source, run.job.answers.oscar_home
     head = need(run.head, "the head node")
     deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.checkout)
@@ -47,3 +64,30 @@ async def run_stage(run: Run) -> None:
         f"{home} is at revision {source.revision} (last changed in {answer.strip()})",
         revision=source.revision,
     )
+    with run.diary.step("the menus of this OSCAR"):
+        run.menus = await fetch_menus(head, home)
+    run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
+    try:
+        answer_files(run.job, need(run.profile, "the profile"), run.menus)
+    except UserError as error:
+        raise AnswersRefused(error.sentence, hint=error.hint) from None
+
+
+async def fetch_menus(head: HeadNode, home: str) -> Menus:
+    """The menus of the OSCAR below `home` on the head node. Raises MenuUnreadable, HostError."""
+    sources = await head.read(f"cd {shlex.quote(home)} && {FIND_MENU_FILES} | tar -czf - --null -T - 2>/dev/null")
+    return await asyncio.to_thread(read_menus, texts_of(sources))  # seconds, for a tree of some megabytes
+
+
+def texts_of(archive: bytes) -> dict[str, str]:
+    """Path to text of the files in a tar archive; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
+    texts: dict[str, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        for member in files:
+            if (file := files.extractfile(member)) is not None:
+                data, path = file.read(), member.name.removeprefix("./")
+                try:
+                    texts[path] = data.decode("utf-8")
+                except UnicodeDecodeError:
+                    texts[path] = data.decode("latin-1")
+    return {path: text for path, text in texts.items() if is_menu_file(path)}

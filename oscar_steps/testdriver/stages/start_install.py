@@ -4,19 +4,59 @@ from __future__ import annotations
 
 import asyncio
 
+from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job
-from oscar_steps.oscar.answers import AnswerFiles, NodeAddress, installer_command, node_addresses, render_answers
+from oscar_steps.oscar.answercheck import AnswerFile, Expected, Problem, check_answers
+from oscar_steps.oscar.answers import (
+    AnswerFiles,
+    AnswerKind,
+    NodeAddress,
+    installer_command,
+    node_addresses,
+    render_answers,
+)
 from oscar_steps.oscar.installlog import InstallLog
+from oscar_steps.oscar.menus import LAYOUTS, Menus
 from oscar_steps.testdriver.installer import Installer, Limits
 from oscar_steps.testdriver.nodes import NodeBoard
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.v3m.cluster import ClusterProfile
 
 
-def answer_files(job: Job, profile: ClusterProfile) -> AnswerFiles:
-    """The answers of `job` for this cluster. Raises UserError where OSCAR would not do what is asked for."""
+def answer_files(job: Job, profile: ClusterProfile, menus: Menus | None = None) -> AnswerFiles:
+    """The answers of `job` for this cluster, by the numbers of `menus`; None: before there is an OSCAR to read.
+
+    Raises UserError where OSCAR would not do what is asked for, MenuUnreadable where a menu lacks what is needed,
+    ConfigError for files written by hand that OSCAR would choke on (before there is an OSCAR: any OSCAR).
+    """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
-    return render_answers(**job.answers.model_dump(), nodes=nodes, boot=profile.boot.value)
+    fields = job.answers.model_dump(exclude={"files"})
+    written = {kind: file.text for kind, file in job.answers.files.items()}
+    layouts = (menus,) if menus else LAYOUTS
+    rendered = [
+        render_answers(**fields, nodes=nodes, boot=profile.boot.value, menus=layout, written=written)
+        for layout in layouts
+    ]
+    if written:
+        expected = Expected(
+            nodes=tuple(node.name for node in nodes),
+            macs=tuple(node.mac for node in nodes),
+            first_address=job.answers.first_address,
+            boot=profile.boot.value,
+            image_name=job.answers.image_name,
+        )
+        found = [_problems(job, *pair, expected) for pair in zip(rendered, layouts, strict=True)]
+        if problems := min(found, key=len):
+            more = f"{len(problems) - 1} more: `oscar-testdriver answers check` shows all" if problems[1:] else ""
+            raise ConfigError(str(problems[0]), hint=more)
+    return rendered[0]
+
+
+def _problems(job: Job, rendered: AnswerFiles, menus: Menus, expected: Expected) -> tuple[Problem, ...]:
+    """What is wrong with files written by hand, together with those that are generated beside them."""
+    names = {kind: file.name for kind, file in job.answers.files.items()}
+    files = [AnswerFile(kind, names.get(kind, kind.path()), rendered.files[kind.path()]) for kind in AnswerKind]
+    return check_answers(*files, menus=menus, expected=expected, complete=True)
 
 
 def addresses(job: Job, profile: ClusterProfile) -> dict[str, str]:
@@ -33,15 +73,17 @@ async def run_stage(run: Run) -> None:
         need(run.speed, "the speed"),
     )
     answers, timeouts = run.job.answers, run.job.timeouts
-    files = answer_files(run.job, profile)
+    menus = need(run.menus, "OSCAR's menus")
+    files = answer_files(run.job, profile, menus)
     with run.diary.step("the answers to reach the head node"):
         await head.write_files({path: (text, files.mode(path)) for path, text in files.files.items()})
     run.board = NodeBoard(addresses(run.job, profile), lambda: run.diary.elapsed)
-    run.board.on_change(run.node_changed)
+    run.nodes_defined()
     log = InstallLog(expected_nodes=len(profile.nodes), boot=profile.boot.value, image_name=answers.image_name)
     limits = Limits(silence=timeouts.silence * speed.factor, log_bytes=run.job.log_limit_mib << 20)
     run.installer = installer = Installer(head, log, run.directory, run.diary, limits)
-    await installer.start(installer_command(answers.oscar_home, files.arguments))
+    command = installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator)
+    await installer.start(command)
     for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm)):
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)

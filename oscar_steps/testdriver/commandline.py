@@ -1,0 +1,51 @@
+"""What the driver's commands have in common: how an error ends one, and what a directory on the command line is."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from oscar_steps.errors import FarmError, UserError
+from oscar_steps.verdict import ExitStatus
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def directory(**more: Any) -> click.Path:
+    """A directory as a parameter of a command."""
+    return click.Path(path_type=Path, file_okay=False, **more)
+
+
+def leave(status: ExitStatus) -> NoReturn:
+    """End the program."""
+    sys.stdout.flush()
+    sys.exit(int(status))
+
+
+def explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of ours are one sentence on standard error and an exit status, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
+            leave(ExitStatus.USAGE)
+        except FarmError as error:
+            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
+            leave(ExitStatus.INFRASTRUCTURE)
+        except OSError as error:
+            if error.errno not in _DISK_FAULTS:
+                raise  # a bug of ours
+            where = f"{error.filename}: " if error.filename else "writing to the run directory: "
+            click.echo(f"oscar-testdriver: {where}{error.strerror}", err=True)
+            leave(ExitStatus.INFRASTRUCTURE)
+
+    return wrapper
