@@ -1,8 +1,10 @@
-"""A compute node's serial console: the few texts that tell what has become of the node."""
+"""A compute node's serial console: the few texts that tell what has become of the node, and why."""
 
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,9 +16,11 @@ class SignKind(StrEnum):
 
     PANIC = "panic"
     OOPS = "oops"
+    STALL = "stall"
     OUT_OF_MEMORY = "out-of-memory"
     INSTALLATION_FAILED = "installation-failed"
     NO_BOOTABLE_DEVICE = "no-bootable-device"
+    NO_KERNEL = "no-kernel"
     NETWORK_BOOT_FAILED = "network-boot-failed"
     EMERGENCY_SHELL = "emergency-shell"
     KERNEL_STARTED = "kernel-started"
@@ -25,15 +29,18 @@ class SignKind(StrEnum):
 
     @property
     def fatal(self) -> bool:
-        """Whether the node will not get on by itself any more. (An oops or a killed process may be survived.)"""
+        """Whether the node will not get on by itself any more. A killed process may be survived, and a stall is mostly
+        the host's: an emulated processor that is not given any time."""
         return self in _FATAL
 
 
 _FATAL = frozenset(
     {
         SignKind.PANIC,
+        SignKind.OOPS,
         SignKind.INSTALLATION_FAILED,
         SignKind.NO_BOOTABLE_DEVICE,
+        SignKind.NO_KERNEL,
         SignKind.NETWORK_BOOT_FAILED,
         SignKind.EMERGENCY_SHELL,
     }
@@ -44,12 +51,19 @@ _SIGNS: tuple[tuple[SignKind, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         (SignKind.PANIC, r"Kernel panic - not syncing"),
-        (SignKind.OOPS, r"\bOops: |\bBUG: (?:unable to handle|kernel NULL|soft lockup)|general protection fault"),
+        (SignKind.STALL, r"\bBUG: soft lockup|rcu: INFO: .* stall|blocked for more than \d+ seconds"),
+        (SignKind.OOPS, r"\bOops: |\bBUG: (?:unable to handle|kernel NULL)|general protection fault"),
         (SignKind.OUT_OF_MEMORY, r"Out of memory: Kill"),
         (SignKind.INSTALLATION_FAILED, r"Installation failed!!|FATAL:\s+None of SCRIPTNAME, IMAGENAME,? or HOSTNAME"),
         (SignKind.NO_BOOTABLE_DEVICE, r"No bootable device"),
+        (SignKind.NO_KERNEL, r"Could not find kernel image|No DEFAULT or UI configuration directive"),
         (SignKind.NETWORK_BOOT_FAILED, r"\bPXE-E\d\d: |No more network devices|Nothing to boot: "),
-        (SignKind.EMERGENCY_SHELL, r"You are in emergency mode|^\(initramfs\)|Entering emergency mode"),
+        (
+            SignKind.EMERGENCY_SHELL,
+            r"You are in emergency mode|^\(initramfs\)|Entering emergency mode|Dropping to a shell|"
+            r"Gave up waiting for root|[Tt]he root device \S+ (?:did not appear|cannot be mounted)|"
+            r"Failed to mount /sysroot|No init found",
+        ),
         (SignKind.KERNEL_STARTED, r"(?:^|\] )Linux version \d"),
         (SignKind.INSTALLER_STARTED, r"SystemImager|boel_binaries|\bAutoinstall\b"),
         (SignKind.LOGIN_PROMPT, r"^\S+ login:\s*$"),
@@ -57,12 +71,45 @@ _SIGNS: tuple[tuple[SignKind, re.Pattern[str]], ...] = tuple(
 )
 
 
+class Cause(StrEnum):
+    """What lies behind an installer that gave up, where its words tell."""
+
+    NO_DHCP = "no-dhcp"
+    RSYNC_REFUSED = "rsync-refused"
+    DISK_FULL = "disk-full"
+    OTHER = ""
+
+
+_CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
+    (cause, re.compile(pattern, re.IGNORECASE))
+    for cause, pattern in (
+        (Cause.RSYNC_REFUSED, r"failed to connect to \S+|connection refused|No route to host"),
+        (
+            Cause.NO_DHCP,
+            r"no dhcp|dhcp.*(?:fail|no (?:lease|answer|offers))|no lease|no configuration methods succeeded",
+        ),
+        (Cause.DISK_FULL, r"no space left on device|disk .* (?:too small|asks for)"),
+    )
+)
+_NOISE = re.compile(r"^(?:Killing off running processes\.?|Installation failed!!.*|[\s*=#-]*)$|can't access tty")
+_BAD_NEWS = re.compile(
+    r"error|fail|cannot|could(?: not|n't)|can't|unable|refused|denied|no space|out of range|too (?:small|big|large)|"
+    r"invalid|no such|not found|timed out|unreachable|no route",
+    re.IGNORECASE,
+)
+_REASON_LINES = 8
+KEPT_LINES = 40
+
+
 @dataclass(frozen=True, slots=True)
 class ConsoleSign:
-    """A sign and the console's words for it."""
+    """A sign and the console's words for it. `reason`: what the installer said before it gave up, most telling first;
+    `cause`: what that is known to mean."""
 
     kind: SignKind
     text: str
+    reason: str = ""
+    cause: Cause = Cause.OTHER
 
 
 def classify(line: str) -> ConsoleSign | None:
@@ -72,3 +119,46 @@ def classify(line: str) -> ConsoleSign | None:
         if pattern.search(text):
             return ConsoleSign(kind, text.strip())
     return None
+
+
+class ConsoleReader:
+    """Reads a console line by line and remembers the last ones: the reason stands before 'Installation failed'."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def feed(self, line: str) -> ConsoleSign | None:
+        """The sign that the line is, if any, with its reason where the lines before tell it."""
+        text = clean(line).strip()
+        if self._lines and text.startswith(self._lines[-1]):
+            self._lines.pop()  # an unfinished line comes once more when it is whole
+        self._lines.append(text)
+        sign = classify(line)
+        if sign is None or sign.kind is not SignKind.INSTALLATION_FAILED:
+            return sign
+        reason, cause = why(self._lines)
+        return ConsoleSign(sign.kind, sign.text, reason, cause)
+
+
+def last_panic(lines: Iterable[str]) -> str:
+    """The last panic's own words among the lines of a console; '' where there is none."""
+    texts = [sign.text for line in lines if (sign := classify(line)) and sign.kind is SignKind.PANIC]
+    return texts[-1] if texts else ""
+
+
+def why(lines: Sequence[str]) -> tuple[str, Cause]:
+    """Why an installer gave up, from the lines up to 'Installation failed!!': its last word, and the trouble that came
+    shortly before it ('rsync of scripts/ failed. (rsync: failed to connect to 10.0.0.1: Connection refused)')."""
+    telling = [line for line in lines if line and not _NOISE.search(line)][-_REASON_LINES:]
+    if not telling:
+        return "", Cause.OTHER
+    *before, last = telling
+    trouble = next((line for line in before if _BAD_NEWS.search(line) and _cause(line)), "")
+    if not trouble:
+        trouble = next((line for line in reversed(before[-3:]) if _BAD_NEWS.search(line)), "")
+    cause = _cause(last) or _cause(trouble)
+    return (f"{last} ({trouble})" if trouble and trouble != last else last), cause
+
+
+def _cause(line: str) -> Cause:
+    return next((cause for cause, pattern in _CAUSES if pattern.search(line)), Cause.OTHER)

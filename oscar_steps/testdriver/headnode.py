@@ -7,11 +7,13 @@ seed put it there), so a wrong machine behind the forwarded port is an error and
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import paramiko
@@ -25,6 +27,12 @@ CHUNK = 1 << 16
 MAX_OUTPUT_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 16
 FOLLOW_CHUNKS = 64
+# sshd's MaxSessions is 10 for one connection; what follows the logs takes four of them.
+COMMANDS_AT_ONCE = 5
+
+# What paramiko logs, it also raises, and we say it in our own words; without a handler it would go to standard error.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 
 
 class HeadNodeLost(HostError):
@@ -57,12 +65,16 @@ class HeadNode:
         self._host_key = host_key
         self._client = paramiko.SSHClient()
         self._reconnecting = asyncio.Lock()
+        self._commands = asyncio.Semaphore(COMMANDS_AT_ONCE)
+        self._gone = ""
         name = f"[{host}]:{port}" if port != 22 else host
         self._client.get_host_keys().add(name, host_key.get_name(), host_key)
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
 
     async def connect(self) -> None:
         """Log in. Raises HeadNodeLost with what was wrong."""
+        if self._gone:
+            raise HeadNodeLost(self._gone)
         try:
             await asyncio.to_thread(self._connect)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -71,15 +83,31 @@ class HeadNode:
                 hint="its console is in the run directory: console/",
             ) from error
 
-    async def reconnect(self) -> None:
+    async def reconnect(self, seconds: float = CONNECT_SECONDS) -> None:
         """Connect again where the connection broke; a moment later in any case, so that nobody tries in a tight loop.
 
-        Raises HeadNodeLost where it cannot be had.
+        A head node that is just rebooting is given `seconds`. Raises HeadNodeLost where it cannot be had.
         """
         await asyncio.sleep(1.0)
+        end = time.monotonic() + seconds
         async with self._reconnecting:
-            if not self.connected:
-                await self.connect()
+            while not self.connected:
+                try:
+                    await self.connect()
+                except HeadNodeLost:
+                    if self._gone or time.monotonic() >= end:
+                        raise
+                    await asyncio.sleep(1.0)
+
+    def broke(self) -> None:
+        """The head node has rebooted: its end of the connection is gone, and nobody there will say so. Whatever waits
+        for it is woken."""
+        self._client.close()
+
+    def gone(self, sentence: str) -> None:
+        """The head node will not come back: nobody needs to try."""
+        self._gone = sentence
+        self._client.close()
 
     def _connect(self) -> None:
         self._client.connect(
@@ -121,14 +149,16 @@ class HeadNode:
 
     async def _run_bytes(self, command: str, seconds: float, stdin: bytes, *, merge: bool) -> tuple[int, bytes]:
         channel: list[paramiko.Channel] = []
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.to_thread(self._execute, command, stdin, merge, channel)
-        except TimeoutError:
-            raise StageTimeout(f"waited {seconds:.0f} s for the head node to end `{command[:80]}`, in vain") from None
-        finally:
-            for one in channel:
-                one.close()  # also wakes the thread when the wait was given up
+        async with self._commands:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.to_thread(self._execute, command, stdin, merge, channel)
+            except TimeoutError:
+                what = f"waited {seconds:.0f} s for the head node to end `{command[:80]}`, in vain"
+                raise StageTimeout(what) from None
+            finally:
+                for one in channel:
+                    one.close()  # also wakes the thread when the wait was given up
 
     def _execute(self, command: str, stdin: bytes, merge: bool, opened: list[paramiko.Channel]) -> tuple[int, bytes]:
         channel = self._session()
@@ -162,62 +192,29 @@ class HeadNode:
 
         Yields chunks. Ends when the connection ends; the caller decides whether that was expected.
         """
-        loop = asyncio.get_running_loop()
-        # Bounded: a reader that is slower than a flood makes the head node wait, it does not fill our memory.
-        chunks: asyncio.Queue[bytes | None] = asyncio.Queue(FOLLOW_CHUNKS)
+        async with self.stream(f"exec tail -c +{from_byte + 1} -F {shlex.quote(path)} 2>/dev/null") as stream:
+            async for chunk in stream:
+                yield chunk
+
+    @asynccontextmanager
+    async def stream(self, command: str) -> AsyncIterator[Stream]:
+        """A command whose output is read as it comes, for as long as the context lasts; then its input ends.
+
+        Raises HeadNodeLost when it cannot be started.
+        """
         channel = await asyncio.to_thread(self._session)
         try:
-            tail = f"exec tail -c +{from_byte + 1} -F {shlex.quote(path)} 2>/dev/null"
             async with asyncio.timeout(CONNECT_SECONDS):
-                await asyncio.to_thread(channel.exec_command, tail)
+                await asyncio.to_thread(channel.exec_command, command)
         except (paramiko.SSHException, OSError, EOFError) as error:  # OSError: also the time-out
             channel.close()
-            raise HeadNodeLost(f"the head node would not show {path}: {error or type(error).__name__}") from error
-
-        def put(chunk: bytes | None) -> None:
-            asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
-
-        def pump() -> None:
-            with suppress(OSError, EOFError, paramiko.SSHException, RuntimeError):
-                while chunk := channel.recv(CHUNK):
-                    put(chunk)
-            with suppress(RuntimeError, CancelledError):  # the loop may be closed already
-                put(None)
-
-        threading.Thread(target=pump, name=f"follow {path}", daemon=True).start()
+            what = f"the head node would not start `{command[:80]}`: {error or type(error).__name__}"
+            raise HeadNodeLost(what) from error
+        stream = Stream(channel, command)
         try:
-            while (chunk := await chunks.get()) is not None:
-                yield chunk
+            yield stream
         finally:
-            channel.close()
-            while not chunks.empty():  # lets the pump end, which may wait for room
-                chunks.get_nowait()
-
-    async def ssh_banner(self, address: str, *, seconds: float = 30.0) -> str:
-        """The first line that the SSH server of a compute node says, or '' when nobody answers.
-
-        The connection is made by the head node (a forwarded channel), as OSCAR's own steps will make theirs. A port
-        that nobody listens on is refused by the node's kernel at once, so that asking costs a slow guest nothing.
-        """
-        return await asyncio.to_thread(self._banner, address, seconds)
-
-    def _banner(self, address: str, seconds: float) -> str:
-        transport = self._client.get_transport()
-        if transport is None or not transport.is_active():
-            raise HeadNodeLost("the SSH connection to the head node is gone")
-        try:
-            channel = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=seconds)
-        except (paramiko.SSHException, OSError, EOFError):
-            if not transport.is_active():
-                raise HeadNodeLost("the SSH connection to the head node broke") from None
-            return ""
-        try:
-            channel.settimeout(seconds)
-            return channel.recv(255).decode("ascii", "replace").splitlines()[0]
-        except (TimeoutError, IndexError, OSError, EOFError):
-            return ""
-        finally:
-            channel.close()
+            stream.close()
 
     @property
     def connected(self) -> bool:
@@ -226,6 +223,43 @@ class HeadNode:
 
     def close(self) -> None:
         self._client.close()
+
+
+class Stream:
+    """The output of a command on the head node, chunk by chunk, and its input. It ends when the connection ends."""
+
+    def __init__(self, channel: paramiko.Channel, name: str) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        # Bounded: a reader that is slower than a flood makes the head node wait, it does not fill our memory.
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(FOLLOW_CHUNKS)
+        threading.Thread(target=self._pump, name=f"stream {name[:40]}", daemon=True).start()
+
+    def _pump(self) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException, RuntimeError):
+            while chunk := self._channel.recv(CHUNK):
+                self._put(chunk)
+        with suppress(RuntimeError, CancelledError):  # the loop may be closed already
+            self._put(None)
+
+    def _put(self, chunk: bytes | None) -> None:
+        asyncio.run_coroutine_threadsafe(self._chunks.put(chunk), self._loop).result()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (chunk := await self._chunks.get()) is not None:
+            yield chunk
+
+    async def send(self, data: bytes) -> None:
+        """Write to the command's input. A connection that has ended is told by the end of the output, not here."""
+        if data:
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                await asyncio.to_thread(self._channel.sendall, data)
+
+    def close(self) -> None:
+        """End the command's input and forget what it still says."""
+        self._channel.close()
+        while not self._chunks.empty():  # lets the pump end, which may wait for room
+            self._chunks.get_nowait()
 
 
 class LineSplitter:

@@ -1,17 +1,23 @@
-"""One state machine per compute node, fed from three sources: VM events, the head node's rsyncd log, SSH.
+"""One state machine per compute node, fed from every source there is: VM events, DHCP's log, the rsync log, the
+monitor, the console, SSH.
 
-A state is an enum, a transition is explicit, and an impossible one says so. The first failure of a node is kept; what
-comes after it is noted and changes nothing.
+A state is a rung of a ladder; a transition is explicit, and an impossible one says so. No single source is needed: each
+pushes the node forward, and what comes late or twice changes nothing. The first failure of a node is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from oscar_steps.errors import FarmError
 from oscar_steps.verdict import NodeReport
+
+if TYPE_CHECKING:
+    from oscar_steps.job import Timeouts
 
 
 class NodeState(Enum):
@@ -19,10 +25,13 @@ class NodeState(Enum):
 
     DEFINED = "defined"
     POWERED_ON = "powered on"
+    ADDRESSED = "given its address"
     INSTALLER_BOOTED = "installer booted"
     PULLING = "pulling its image"
+    FINISHING = "finishing its installation"
     IMAGED = "imaged"
     REBOOTED = "rebooted"
+    ANSWERING = "answering by SSH"
     UP = "up"
     FAILED = "failed"
 
@@ -33,30 +42,98 @@ class NodeState(Enum):
 
 
 # A node may skip forward (its first requests may be read after the later ones, a multicast transfer leaves no IMAGE
-# request), but the way back is only that of a node that installs itself a second time, and that is an error of its own.
-_FORWARD_FROM_POWER = (NodeState.INSTALLER_BOOTED, NodeState.PULLING, NodeState.IMAGED, NodeState.REBOOTED)
+# request, nobody may have seen its DHCP), but never past the end of its install boot, and the way back is only that of
+# a node that installs itself a second time, which is an error of its own.
+_INSTALLING = (
+    NodeState.POWERED_ON,
+    NodeState.ADDRESSED,
+    NodeState.INSTALLER_BOOTED,
+    NodeState.PULLING,
+    NodeState.FINISHING,
+    NodeState.IMAGED,
+)
 ALLOWED: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.DEFINED: (NodeState.POWERED_ON, NodeState.FAILED),
-    NodeState.POWERED_ON: (*_FORWARD_FROM_POWER, NodeState.FAILED),
-    NodeState.INSTALLER_BOOTED: (*_FORWARD_FROM_POWER[1:], NodeState.FAILED),
-    NodeState.PULLING: (*_FORWARD_FROM_POWER[2:], NodeState.FAILED),
-    NodeState.IMAGED: (NodeState.REBOOTED, NodeState.FAILED),
-    NodeState.REBOOTED: (NodeState.UP, NodeState.FAILED),
+    **{
+        state: (*_INSTALLING[place + 1 :], NodeState.REBOOTED, NodeState.FAILED)
+        for place, state in enumerate(_INSTALLING)
+    },
+    NodeState.REBOOTED: (NodeState.ANSWERING, NodeState.UP, NodeState.FAILED),
+    NodeState.ANSWERING: (NodeState.UP, NodeState.FAILED),
     NodeState.UP: (NodeState.FAILED,),
     NodeState.FAILED: (),
 }
 
 WAITING_FOR = {
-    NodeState.POWERED_ON: "its installer to boot and ask the head node for its scripts",
+    NodeState.POWERED_ON: "its installer to boot and to ask for an address by DHCP",
+    NodeState.ADDRESSED: "its installer to ask the head node for its scripts",
     NodeState.INSTALLER_BOOTED: "it to ask for its image",
     NodeState.PULLING: "it to pull its image",
+    NodeState.FINISHING: "its installer to make it bootable and to say that imaging is complete",
     NodeState.IMAGED: "its installer to end (reboot or power off)",
     NodeState.REBOOTED: "it to come up from its disk and answer by SSH",
+    NodeState.ANSWERING: "it to let root in by SSH from the head node",
 }
+
+DOING = {
+    NodeState.DEFINED: "off",
+    NodeState.POWERED_ON: "starting its installer",
+    NodeState.ADDRESSED: "starting its installer",
+    NodeState.INSTALLER_BOOTED: "preparing its disk",
+    NodeState.PULLING: "pulling its image",
+    NodeState.FINISHING: "finishing its installation",
+    NodeState.IMAGED: "ending its installer",
+    NodeState.REBOOTED: "coming up from its disk",
+    NodeState.ANSWERING: "coming up from its disk",
+    NodeState.UP: "up",
+}
+"""What a node is busy with in each state, to follow 'while it was'."""
+
+
+def limit_of(state: NodeState, timeouts: Timeouts) -> float | None:
+    """How long a node may stay in `state`, in seconds on the reference host; None for ever."""
+    limits = {
+        NodeState.POWERED_ON: timeouts.node_boot,
+        NodeState.ADDRESSED: timeouts.node_request,
+        NodeState.INSTALLER_BOOTED: timeouts.node_request,
+        NodeState.PULLING: timeouts.node_transfer,
+        NodeState.FINISHING: timeouts.node_finish,
+        NodeState.IMAGED: timeouts.node_reboot,
+        NodeState.REBOOTED: timeouts.node_up,
+        NodeState.ANSWERING: timeouts.node_login,
+    }
+    return limits.get(state)
+
+
+def stuck(node: Node, timeouts: Timeouts, factor: float = 1.0) -> str | None:
+    """What is wrong with a node that has stayed on its rung for longer than it may; None while it may."""
+    limit = limit_of(node.state, timeouts)
+    if limit is None or node.in_state_for <= limit * factor:
+        return None
+    return f"it was '{node.state.value}' for {limit * factor:.0f} s, waiting for {WAITING_FOR[node.state]}"
 
 
 class ImpossibleTransition(FarmError):
     """A bug of ours or a very strange node: there is no way from the one state to the other."""
+
+
+@dataclass
+class DhcpRecord:
+    """What DHCP's log has told of a node: how often it asked, why it was turned away, whether it was answered."""
+
+    asked: int = 0
+    refused: int = 0
+    refusal: str = ""
+    answered: bool = False
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is certain to go wrong, seen from outside of the node: a whole sentence. `from_dhcp`: its log
+    shows it."""
+
+    sentence: str
+    from_dhcp: bool = False
 
 
 class Node:
@@ -64,13 +141,16 @@ class Node:
 
     def __init__(self, name: str, address: str, clock: Callable[[], float]) -> None:
         self.name, self.address = name, address
+        self.mac = ""
+        self.dhcp = DhcpRecord()
+        self.trouble: asyncio.Queue[Trouble] = asyncio.Queue()
         self._clock = clock
         self.state = NodeState.DEFINED
         self.since = clock()
         self.history: list[tuple[NodeState, float]] = [(self.state, self.since)]
         self.note = ""
         self.on_change: Callable[[Node], None] = lambda _node: None
-        self.powered_on, self.up = asyncio.Event(), asyncio.Event()
+        self.powered_on, self.answers, self.up = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def reach(self, state: NodeState, note: str = "") -> bool:
         """Go to `state`. False where the node is there, or further, already (late news).
@@ -82,11 +162,27 @@ class Node:
             raise ImpossibleTransition(f"{self.name}: no way from '{self.state.value}' to '{state.value}'")
         self.state, self.since, self.note = state, self._clock(), note
         self.history.append((state, self.since))
+        if state in (NodeState.ANSWERING, NodeState.UP):
+            self.answers.set()
         if state is NodeState.UP:
             self.up.set()
         self.powered_on.set()
         self.on_change(self)
         return True
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether it is in its install boot."""
+        return self.state in _INSTALLING
+
+    def installing(self, state: NodeState, note: str = "") -> bool:
+        """A sign from outside that an installing node has come to `state`. Like `reach`, but a sign that does not
+        belong to the install boot, from before power-on or from after its end, is no news either."""
+        return self.is_installing and self.reach(state, note)
+
+    def reached(self, state: NodeState) -> float | None:
+        """When it came into `state` (seconds into the run), if it did."""
+        return next((when for one, when in self.history if one is state), None)
 
     @property
     def in_state_for(self) -> float:
@@ -111,6 +207,8 @@ class NodeBoard:
     def __init__(self, addresses: dict[str, str], clock: Callable[[], float]) -> None:
         self.nodes = {name: Node(name, address, clock) for name, address in addresses.items()}
         self._by_address = {node.address: node for node in self.nodes.values()}
+        self._by_mac: dict[str, Node] = {}
+        self.dhcp_log_seen = False
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -120,8 +218,17 @@ class NodeBoard:
         for node in self:
             node.on_change = listener
 
+    def learn_macs(self, macs: dict[str, str]) -> None:
+        """Node name to the MAC of its network card, as the cluster defines it."""
+        for name, mac in macs.items():
+            self.nodes[name].mac = mac.lower()
+            self._by_mac[mac.lower()] = self.nodes[name]
+
     def by_address(self, address: str) -> Node | None:
         return self._by_address.get(address)
+
+    def by_mac(self, mac: str) -> Node | None:
+        return self._by_mac.get(mac.lower())
 
     @property
     def all_up(self) -> bool:

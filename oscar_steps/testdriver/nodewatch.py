@@ -1,4 +1,4 @@
-"""Follows one compute node from power-on to its first SSH banner, and names what it waited for when it fails.
+"""Follows one compute node from power-on to root's login, and names what it waited for when it fails.
 
 The install boot ends the VM (a reboot as well as a power-off): then the disk's fingerprint tells whether anything was
 installed, and the VM is started again from its disk alone. So 'the VM stopped' is never taken for 'it is installed',
@@ -11,81 +11,58 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from oscar_steps.errors import FarmError, HostError, NodeFailed
-from oscar_steps.oscar.nodeconsole import ConsoleSign, SignKind, classify
-from oscar_steps.oscar.rsyncdlog import RSYNCD_LOG, Request, RequestKind, parse_line
+from oscar_steps.oscar.nodeconsole import Cause, ConsoleReader, ConsoleSign, SignKind, last_panic
+from oscar_steps.oscar.rsyncdlog import RSYNCD_LOG
 from oscar_steps.testdriver.console import follow_console, last_lines
-from oscar_steps.testdriver.headnode import LineSplitter
-from oscar_steps.testdriver.nodes import WAITING_FOR, NodeState
-from oscar_steps.v3m.machine import EndReason, MachineState
+from oscar_steps.testdriver.nodes import DOING, Node, NodeBoard, NodeState, stuck
+from oscar_steps.testdriver.nodesources import DHCP_FILE, take_rsyncd_line
+from oscar_steps.v3m.machine import Ended, EndReason, MachineState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
-    from oscar_steps.job import Timeouts
     from oscar_steps.testdriver.deadline import HostSpeed
+    from oscar_steps.testdriver.headcheck import HeadCheck, HeadFacts
     from oscar_steps.testdriver.headnode import HeadNode
-    from oscar_steps.testdriver.nodes import Node, NodeBoard
+    from oscar_steps.testdriver.lookout import Lookout
     from oscar_steps.testdriver.run import Run
     from oscar_steps.v3m.machine import DiskFingerprint, Machine
 
 LOOK_SECONDS = 1.0
-ASK_SSH_SECONDS = 0.5
+PANIC_LINES = 100
 
-_REACHED = {
-    RequestKind.BINARIES: NodeState.INSTALLER_BOOTED,
-    RequestKind.SCRIPTS: NodeState.INSTALLER_BOOTED,
-    RequestKind.IMAGE: NodeState.PULLING,
-    RequestKind.COMPLETE: NodeState.IMAGED,
-}
-
-
-async def follow_rsyncd_log(head: HeadNode, board: NodeBoard, alarm: Callable[[FarmError], None]) -> None:
-    """Read the head node's rsync log live: what the nodes ask for is where they are."""
-    splitter = LineSplitter()
-    try:
-        while True:
-            async for chunk in head.follow(RSYNCD_LOG, from_byte=splitter.total):
-                for line in splitter.feed(chunk):
-                    take_rsyncd_line(line, board)
-            await head.reconnect()
-    except FarmError as error:
-        alarm(error)
-
-
-def take_rsyncd_line(line: str, board: NodeBoard) -> None:
-    """One line of the rsync log: lets the node that asked reach the state that its request means."""
-    request = parse_line(line)
-    if not isinstance(request, Request) or request.kind not in _REACHED:
-        return
-    node = board.by_address(request.ip)
-    if node is not None and node.state is not NodeState.DEFINED:
-        node.reach(_REACHED[request.kind], note=request.path)
+# A node that is up is no longer installed: what would have stopped its installer need not stop it.
+_FATAL_WHEN_UP = (SignKind.PANIC, SignKind.OOPS)
 
 
 class NodeWatch:
-    """Watches one node. `watch` returns when it is up; whatever ends it before is raised as the run's alarm."""
+    """Watches one node. `watch` goes on for as long as the run does; what goes wrong is raised as the run's alarm."""
 
-    def __init__(self, run: Run, machine: Machine, board: NodeBoard, head: HeadNode, speed: HostSpeed) -> None:
+    def __init__(
+        self, run: Run, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, lookout: Lookout,
+        speed: HostSpeed,
+    ) -> None:  # fmt: skip
         self._run, self._machine, self._board, self._head = run, machine, board, head
+        self._check, self._lookout = check, lookout
         self._node: Node = board.nodes[machine.name]
-        self._timeouts: Timeouts = run.job.timeouts
+        self._timeouts = run.job.timeouts
         self._factor = speed.factor
         self._written, self._written_at = 0, 0.0
+        self._cause = Cause.OTHER
 
     async def watch(self) -> None:
-        """Power on, install, boot from disk, answer by SSH."""
+        """Power on, install, boot from disk, answer by SSH, let root in, stay up."""
         try:
             async with asyncio.TaskGroup() as group:
-                console = group.create_task(self._watch_console())
-                clock = group.create_task(self._watch_clock())
+                for work in (self._watch_console(), self._watch_clock(), self._watch_trouble()):
+                    group.create_task(work)
                 await self._install()
                 await self._come_up()
-                console.cancel()
-                clock.cancel()
         except* FarmError as group_error:
             first = _first(group_error)
             if isinstance(first, NodeFailed):
-                self._node.reach(NodeState.FAILED, note=first.sentence.partition(": ")[2])
+                first = explained(first, self._node, self._board, self._cause, await self._check.look())
+                self._node.reach(NodeState.FAILED, note=first.sentence.partition(": ")[2] or first.sentence)
             self._run.raise_alarm(first)
 
     async def _install(self) -> None:
@@ -93,15 +70,21 @@ class NodeWatch:
         await self._machine.boot(install=True, cdrom=self._run.boot_cd)
         self._node.reach(NodeState.POWERED_ON)
         ended = await self._machine.wait_ended()
-        if ended.reason is EndReason.GUEST_PANIC:
-            raise self._failed("its kernel panicked during the installation")
-        if not ended.by_guest:
-            raise HostError(f"the VM of {self._node.name} ended unasked: {ended.reason} {ended.detail}".strip())
+        self._check_end(ended)
         if self._node.state is not NodeState.IMAGED:
             await self._read_log_again()
         after = await self._machine.fingerprint()
         self._check_installed(before, after)
         self._node.reach(NodeState.REBOOTED, note=str(ended.reason))
+
+    def _check_end(self, ended: Ended) -> None:
+        """Raise where the guest did not end the boot in order."""
+        if ended.reason is EndReason.GUEST_PANIC:
+            # The kernel has written its last words before it told the hypervisor.
+            words = last_panic(last_lines(self._machine.console, PANIC_LINES)[1])
+            raise self._failed(f"its kernel panicked {self._while}" + (f": {words}" if words else ""))
+        if not ended.by_guest:
+            raise HostError(f"the VM of {self._node.name} ended unasked: {ended.reason} {ended.detail}".strip())
 
     async def _read_log_again(self) -> None:
         # The VM's end comes at once, the log's last lines through tail and SSH of a slow head node: ask before judging.
@@ -120,41 +103,33 @@ class NodeWatch:
 
     async def _come_up(self) -> None:
         await self._machine.boot()
-        ended = asyncio.ensure_future(self._machine.wait_ended())
-        banner = asyncio.ensure_future(self._banner())
-        try:
-            await asyncio.wait({ended, banner}, return_when=asyncio.FIRST_COMPLETED)
-            if not banner.done():
-                end = ended.result()
-                if not (end.by_guest or end.reason is EndReason.GUEST_PANIC):
-                    raise HostError(f"the VM of {self._node.name} ended unasked: {end.reason} {end.detail}".strip())
-                raise self._failed(f"it was started from its disk and ended ({end.reason}) instead of coming up")
-            self._node.reach(NodeState.UP, note=banner.result())
-        finally:
-            ended.cancel()
-            banner.cancel()
-
-    async def _banner(self) -> str:
-        # A port that nobody listens on is refused at once by the node's kernel; asking twice a second costs it nothing.
-        while not (banner := await self._head.ssh_banner(self._node.address)):  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(ASK_SSH_SECONDS)
-        return banner
+        await self._lookout.ask(self._node)
+        ended = await self._machine.wait_ended()
+        self._check_end(ended)
+        if self._node.state is NodeState.UP:
+            raise self._failed(f"it was up, and then its VM ended ({ended.reason})")
+        raise self._failed(f"it was started from its disk and ended ({ended.reason}) instead of coming up")
 
     async def _watch_console(self) -> None:
+        reader = ConsoleReader()
         async for line in follow_console(self._machine.console):
-            sign = classify(line)
-            if sign and sign.kind.fatal:
-                raise self._failed(_say(sign))
+            sign = reader.feed(line)
+            if sign and (sign.kind in _FATAL_WHEN_UP if self._node.state is NodeState.UP else sign.kind.fatal):
+                self._cause = sign.cause
+                raise self._failed(self._say(sign))
+
+    async def _watch_trouble(self) -> None:
+        """What others have seen of this node, and what is certain to go wrong."""
+        trouble = await self._node.trouble.get()
+        file = self._run.directory / DHCP_FILE if trouble.from_dhcp else self._machine.console
+        raise self._finding(trouble.sentence, file)
 
     async def _watch_clock(self) -> None:
         """A node may stay in each state only so long; while it pulls its image its disk must be written to."""
-        while True:
+        while self._node.state is not NodeState.UP:
             await asyncio.sleep(LOOK_SECONDS)
-            limit = self._limit()
-            if limit is not None and self._node.in_state_for > limit:
-                raise self._failed(
-                    f"it was '{self._node.state.value}' for {limit:.0f} s, waiting for {self._waiting_for()}"
-                )
+            if what := stuck(self._node, self._timeouts, self._factor):
+                raise self._failed(what)
             if self._node.state is NodeState.PULLING:
                 await self._look_at_disk()
 
@@ -172,43 +147,70 @@ class NodeWatch:
                 f"({written / 1e6:.0f} MB so far)"
             )
 
-    def _limit(self) -> float | None:
-        limits = {
-            NodeState.POWERED_ON: self._timeouts.node_boot,
-            NodeState.INSTALLER_BOOTED: self._timeouts.node_boot,
-            NodeState.PULLING: self._timeouts.node_transfer,
-            NodeState.IMAGED: self._timeouts.node_reboot,
-            NodeState.REBOOTED: self._timeouts.node_up,
-        }
-        limit = limits.get(self._node.state)
-        return None if limit is None else limit * self._factor
+    @property
+    def _while(self) -> str:
+        return f"while it was {DOING[self._node.last_good_state]}"
 
-    def _waiting_for(self) -> str:
-        return WAITING_FOR.get(self._node.state, "it to get on")
+    def _say(self, sign: ConsoleSign) -> str:
+        what = _SAY[sign.kind]
+        if sign.kind in _FATAL_WHEN_UP:
+            what += f" {self._while}"
+        return f"{what}: {sign.reason or sign.text}"
 
     def _failed(self, what: str) -> NodeFailed:
-        first, lines = last_lines(self._machine.console)
-        file = str(self._machine.console.relative_to(self._run.directory))
-        where = "complete" if self._node.last_good_state is NodeState.UP else "barrier"
+        return self._finding(f"{self._node.name} failed: {what}", self._machine.console)
+
+    def _finding(self, sentence: str, file: Path) -> NodeFailed:
+        first, lines = last_lines(file)
+        console = last_lines(self._machine.console, 1)[1]
         return NodeFailed(
-            f"{self._node.name} failed: {what}",
-            oscar_stage=where,
-            hint=f"its console ends with: {lines[-1]}" if lines else "its console is empty",
-            evidence=((file, first, lines),) if lines else (),
+            sentence,
+            oscar_stage="complete" if self._node.last_good_state is NodeState.UP else "barrier",
+            hint=f"its console ends with: {console[-1]}" if console else "its console is empty",
+            evidence=((str(file.relative_to(self._run.directory)), first, lines),) if lines else (),
         )
 
 
 _SAY = {
     SignKind.PANIC: "its kernel panicked",
+    SignKind.OOPS: "its kernel oopsed",
     SignKind.INSTALLATION_FAILED: "its installer gave up",
     SignKind.NO_BOOTABLE_DEVICE: "it found nothing to boot from",
+    SignKind.NO_KERNEL: "it found no kernel to boot",
     SignKind.NETWORK_BOOT_FAILED: "it could not boot from the network",
     SignKind.EMERGENCY_SHELL: "it is in an emergency shell",
 }
 
 
-def _say(sign: ConsoleSign) -> str:
-    return f"{_SAY.get(sign.kind, str(sign.kind))}: {sign.text}"
+def explained(error: NodeFailed, node: Node, board: NodeBoard, cause: Cause, facts: HeadFacts | None) -> NodeFailed:
+    """`error` with what the head node has to do with it: its full disk, a server that is not there, DHCP's silence."""
+    state = node.last_good_state
+    clauses = [facts.disk_clause if facts else ""]
+    if cause is Cause.RSYNC_REFUSED or state in (NodeState.ADDRESSED, NodeState.INSTALLER_BOOTED, NodeState.PULLING):
+        if facts and not facts.rsync_daemon:
+            clauses.append("no rsync daemon runs on the head node")
+        elif cause is Cause.RSYNC_REFUSED:
+            clauses.append("the rsync daemon on the head node does not answer")
+    if (cause is Cause.NO_DHCP or state is NodeState.POWERED_ON) and "no answer from DHCP" not in error.sentence:
+        clauses.append(dhcp_clause(node, board, facts))
+    said = "; ".join([error.sentence, *(clause for clause in clauses if clause and clause not in error.sentence)])
+    return NodeFailed(said, hint=error.hint, oscar_stage=error.oscar_stage, evidence=error.evidence)
+
+
+def dhcp_clause(node: Node, board: NodeBoard, facts: HeadFacts | None) -> str:
+    """Why the node has no address, as far as can be known; '' where it has one or nothing is known."""
+    record = node.dhcp
+    if record.answered:
+        return ""
+    if record.refusal:
+        return f"no answer from DHCP: the head node's server turned {node.mac} away: {record.refusal}"
+    if record.asked:
+        return f"no answer from DHCP: the head node's server heard {node.mac} {record.asked} times and said nothing"
+    if facts and not facts.dhcp_server:
+        return "no answer from DHCP: no DHCP server runs on the head node"
+    if facts and board.dhcp_log_seen:
+        return f"the head node's DHCP server runs and has heard nothing from {node.mac}"
+    return ""
 
 
 def _first(group: BaseExceptionGroup[FarmError]) -> FarmError:

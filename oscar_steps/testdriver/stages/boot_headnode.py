@@ -10,6 +10,7 @@ from oscar_steps.errors import MachineLost
 from oscar_steps.oscar.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.access import save_access
 from oscar_steps.testdriver.console import follow_console, last_lines
+from oscar_steps.testdriver.headcheck import head_rebooted
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.perishables import SEED_FILE
 from oscar_steps.testdriver.run import Run, need
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The head node ends only when we end it; anything else that ends it is a failure of the run.
-_ENDED = (EventKind.GUEST_RESET, EventKind.PANICKED, EventKind.ENDED)
+_ENDED = (EventKind.PANICKED, EventKind.ENDED)
 REFERENCE_BOOT_SECONDS = 25.0  # power-on to the login prompt, emulated, unloaded
 _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 
@@ -101,6 +102,18 @@ def _machine_event(run: Run, event: MachineEvent) -> None:
         run.raise_alarm(MachineLost(what, hint="is the host's disk full?"))
     if event.kind is EventKind.ENDED and event.detail.partition(":")[0] in _NOT_THE_GUEST:
         run.raise_alarm(MachineLost(f"the VM of {event.machine} ended unasked: {event.detail}"))
-    head = need(run.profile, "the cluster profile").head.name
-    if event.machine == head and event.kind in _ENDED:
-        run.raise_alarm(MachineLost(f"the head node {head} ended unasked: {event.kind} {event.detail}".strip()))
+    if event.machine == need(run.profile, "the cluster profile").head.name:
+        _head_event(run, event)
+
+
+def _head_event(run: Run, event: MachineEvent) -> None:
+    """A head node that is no longer what it was: nothing waits for its SSH any more."""
+    if event.kind is EventKind.GUEST_RESET:
+        run.raise_alarm(head_rebooted(run))
+        if run.head:
+            run.head.broke()
+    elif event.kind in _ENDED:
+        what = f"the head node {event.machine} ended unasked: {event.kind} {event.detail}".strip()
+        run.raise_alarm(MachineLost(what))
+        if run.head and event.kind is EventKind.ENDED:
+            run.head.gone(what)

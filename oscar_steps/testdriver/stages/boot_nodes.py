@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from oscar_steps.errors import InstallerFailed
-from oscar_steps.testdriver.nodewatch import NodeWatch, follow_rsyncd_log
+from oscar_steps.testdriver.headcheck import HeadCheck, head_rebooted
+from oscar_steps.testdriver.lookout import Lookout
+from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
+from oscar_steps.testdriver.nodewatch import NodeWatch
 from oscar_steps.testdriver.perishables import BOOT_CD_FILE
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.v3m.cluster import Boot
@@ -23,9 +26,13 @@ async def run_stage(run: Run) -> None:
     board, speed = need(run.board, "the nodes"), need(run.speed, "the speed")
     if profile.boot is Boot.CDROM:
         await _fetch_cd(run)
+    board.learn_macs({machine.name: machine.profile.vlan_nics[0].mac for machine in cluster.nodes})
+    check, lookout = HeadCheck(head), Lookout(head, board, lambda: head_rebooted(run))
     run.in_background(follow_rsyncd_log(head, board, run.raise_alarm))
+    run.in_background(follow_dhcp_log(head, board, run.raise_alarm, run.directory))
+    run.in_background(lookout.follow(run.raise_alarm))
     for machine in cluster.nodes:
-        run.in_background(NodeWatch(run, machine, board, head, speed).watch())
+        run.in_background(NodeWatch(run, machine, board, head, check, lookout, speed).watch())
     with run.diary.step(f"{len(cluster.nodes)} compute nodes to be powered on"):
         await asyncio.gather(*(node.powered_on.wait() for node in board))
 

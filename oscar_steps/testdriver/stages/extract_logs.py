@@ -11,6 +11,7 @@ from oscar_steps.errors import FarmError
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.testdriver.archive import unpack_logs
+from oscar_steps.testdriver.headcheck import HeadNodeRebooted
 from oscar_steps.testdriver.nodes import Node, NodeState
 from oscar_steps.testdriver.run import Run, need
 
@@ -48,7 +49,7 @@ def head_command(oscar_home: str) -> str:
     commands = "; ".join(f"({line}) >{output}/{name} 2>&1" for name, line in HEAD_COMMANDS)
     globs = " ".join(glob.lstrip("/") for glob in head_globs(oscar_home))
     script = f"shopt -s globstar nullglob; cd /; mkdir -p {output}; {commands}; "
-    script += f"tar -cf - --no-recursion --ignore-failed-read {globs} {COMMANDS_OUTPUT} 2>/dev/null | gzip -1"
+    script += f"tar -cf - --no-recursion --ignore-failed-read {globs} {COMMANDS_OUTPUT}/* 2>/dev/null | gzip -1"
     return f"bash -c {shlex.quote(script)}"
 
 
@@ -87,6 +88,8 @@ async def _shut_barrier(run: Run) -> None:
     """Where the run failed while OSCAR waits at the barrier: shut it, so that OSCAR ends with its own words."""
     installer = run.installer
     if run.failure is None or installer is None or installer.ended.is_set():
+        return
+    if isinstance(run.failure, HeadNodeRebooted):  # its installer is gone, and its process ids are others'
         return
     try:
         if installer.reached_barrier.is_set() and not installer.barrier_is_open:

@@ -1,0 +1,315 @@
+"""The connection to the head node, against a small SSH server that runs commands here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from oscar_steps.errors import FarmError, HostError, StageTimeout
+from oscar_steps.oscar import dhcplog, rsyncdlog
+from oscar_steps.testdriver import lookout
+from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
+from oscar_steps.testdriver.nodes import NodeBoard, NodeState
+from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
+
+PASSWORD = "secret-of-this-test"
+
+
+class Sshd(paramiko.ServerInterface):
+    """One connection: root's password, commands by the shell, forwarding refused."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.open, self.peak = most, 0, 0
+        self.lock = threading.Lock()
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        good = (username, password) == ("root", PASSWORD)
+        return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password" if username else ""
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        with self.lock:
+            if kind != "session" or self.open >= self.most:
+                return paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+            self.open += chanid >= 0
+            self.peak = max(self.peak, self.open)
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=self._execute, args=(channel, command.decode()), daemon=True).start()
+        return True
+
+    def _execute(self, channel: paramiko.Channel, command: str) -> None:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdin and process.stdout
+        threading.Thread(target=self._feed, args=(channel, process), daemon=True).start()
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                ready = select.select([process.stdout], [], [], 0.05)[0]
+                if ready and not (chunk := os.read(process.stdout.fileno(), 4096)):
+                    break
+                if ready:
+                    channel.sendall(chunk)
+                elif channel.closed:
+                    break
+            if not channel.closed:
+                channel.send_exit_status(process.wait())
+        process.kill()
+        process.wait()
+        channel.close()
+        with self.lock:
+            self.open -= 1
+
+    @staticmethod
+    def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            while chunk := channel.recv(4096):
+                process.stdin.write(chunk)
+                process.stdin.flush()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+class Server:
+    """Listens, and can hang up on everybody, as a head node does that reboots."""
+
+    def __init__(self, most: int = 10) -> None:
+        self.key = paramiko.ECDSAKey.generate()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.most = most
+        self.transports: list[paramiko.Transport] = []
+        self.connections: list[Sshd] = []
+        self.deaf = False
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                if self.deaf:
+                    connection.close()
+                    continue
+                sshd, transport = Sshd(self.most), paramiko.Transport(connection)
+                transport.add_server_key(self.key)
+                self.connections.append(sshd)
+                self.transports.append(transport)
+                with contextlib.suppress(paramiko.SSHException, EOFError):
+                    transport.start_server(server=sshd)
+
+    def hang_up(self) -> None:
+        for transport in self.transports:
+            transport.close()
+
+    def close(self) -> None:
+        self.listener.close()
+        self.hang_up()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def with_head(server: Server, work: Callable[[HeadNode], Awaitable[None]]) -> None:
+    async def run() -> None:
+        head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key)
+        try:
+            async with asyncio.timeout(30):
+                await head.connect()
+                await work(head)
+        finally:
+            head.close()
+
+    asyncio.run(run())
+
+
+def test_a_command_gives_its_status_and_its_words(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        result = await head.run("cat; exit 3", stdin=b"one\ntwo\n")
+        assert (result.status, result.output, result.last_line, result.ok) == (3, "one\ntwo\n", "two", False)
+        assert await head.read("printf x") == b"x"
+        with pytest.raises(HostError, match="ended with status 1"):
+            await head.check("false")
+        with pytest.raises(StageTimeout, match="waited 1 s"):
+            await head.run("sleep 20", seconds=1)
+
+    with_head(server, work)
+
+
+def test_a_file_is_followed_from_any_byte_as_it_grows(server: Server, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"seen\nnew\n")
+
+    async def work(head: HeadNode) -> None:
+        got = b""
+        async for chunk in head.follow(str(log), from_byte=5):
+            got += chunk
+            if got == b"new\n":
+                with log.open("ab") as file:
+                    file.write(b"more\n")
+            if got.endswith(b"more\n"):
+                break
+        assert got == b"new\nmore\n"
+
+    with_head(server, work)
+
+
+def test_a_stream_has_an_input_and_ends_with_its_context(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        async with head.stream("cat") as stream:
+            chunks = aiter(stream)
+            for word in (b"one", b"two"):
+                await stream.send(word)
+                assert await anext(chunks) == word
+        while server.connections[0].open:  # noqa: ASYNC110 - another thread's number
+            await asyncio.sleep(0.05)
+
+    with_head(server, work)
+
+
+def test_more_commands_than_sshd_has_sessions_wait_for_each_other(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        async with head.stream("cat"), head.stream("cat"), head.stream("cat"), head.stream("cat"):
+            results = await asyncio.gather(*(head.run(f"sleep 0.2; echo {n}") for n in range(20)))
+        assert [result.output for result in results] == [f"{n}\n" for n in range(20)]
+        assert server.connections[0].peak <= 10
+
+    with_head(server, work)
+
+
+def test_a_broken_connection_ends_the_streams_and_is_made_again(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        async with head.stream("cat") as stream:
+            server.deaf = True
+            head.broke()
+            assert [chunk async for chunk in stream] == []
+            await stream.send(b"nobody is there\n")
+        assert not head.connected
+        with pytest.raises(HeadNodeLost):
+            await head.run("true")
+        asyncio.get_running_loop().call_later(2.5, setattr, server, "deaf", False)
+        await head.reconnect()
+        assert (await head.run("echo again")).output == "again\n"
+
+    with_head(server, work)
+
+
+def test_a_head_node_that_hangs_up_is_noticed(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        async with head.stream("cat") as stream:
+            server.hang_up()
+            assert [chunk async for chunk in stream] == []
+
+    with_head(server, work)
+
+
+def test_a_head_node_that_will_not_come_back_is_not_waited_for(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        head.gone("the head node has ended")
+        before = time.monotonic()
+        with pytest.raises(HeadNodeLost, match="the head node has ended"):
+            await head.reconnect()
+        assert time.monotonic() - before < 5
+
+    with_head(server, work)
+
+
+def test_what_the_ssh_library_logs_is_not_on_standard_error() -> None:
+    # In a process of its own: pytest listens to every logger.
+    script = (
+        "import logging, oscar_steps.testdriver.headnode; logging.getLogger('paramiko.transport').error('open FAILED')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_a_lookout_that_does_not_run_is_the_farms_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "lookout_command", lambda: "echo sh: perl: not found; exit 127")
+    alarms: list[FarmError] = []
+
+    async def work(head: HeadNode) -> None:
+        eyes = lookout.Lookout(head, NodeBoard({}, time.monotonic), lambda: HeadNodeLost("rebooted"))
+        await eyes.follow(alarms.append)
+
+    with_head(server, work)
+    (error,) = alarms
+    assert isinstance(error, HostError)
+    assert error.sentence == "the farm's lookout does not run on the head node: sh: perl: not found"
+
+
+def test_the_sources_of_the_nodes_share_one_connection(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DHCP's log, the rsync log and the lookout, all for real, bring a node from power-on to its login."""
+    with socket.create_server(("127.0.0.1", 0)) as node_sshd:
+        port = int(node_sshd.getsockname()[1])
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    dhcp, rsyncd = tmp_path / "messages", tmp_path / "rsyncd"
+    dhcp.write_text("dhcpd[7]: DHCPACK on 127.0.0.1 to 52:54:00:00:00:11 via eth1\n", encoding="utf-8")
+    command = lookout.lookout_command(clients=str(tmp_path / "none"), port=port, ssh=str(ssh))
+    monkeypatch.setattr(lookout, "lookout_command", lambda: command)
+    monkeypatch.setattr(dhcplog, "FOLLOW_COMMAND", f"exec tail -n +1 -F {dhcp}")
+    monkeypatch.setattr(rsyncdlog, "RSYNCD_LOG", str(rsyncd))
+    board = NodeBoard({"oscarnode1": "127.0.0.1"}, time.monotonic)
+    board.learn_macs({"oscarnode1": "52:54:00:00:00:11"})
+    node = board.nodes["oscarnode1"]
+    alarms: list[FarmError] = []
+
+    async def until(state: NodeState) -> None:
+        while node.state is not state:  # noqa: ASYNC110 - a state has no event
+            await asyncio.sleep(0.02)
+
+    async def work(head: HeadNode) -> None:
+        node.reach(NodeState.POWERED_ON)
+        eyes = lookout.Lookout(head, board, lambda: HeadNodeLost("rebooted"))
+        tasks = [
+            asyncio.create_task(source)
+            for source in (
+                follow_dhcp_log(head, board, alarms.append, tmp_path),
+                follow_rsyncd_log(head, board, alarms.append),
+                eyes.follow(alarms.append),
+            )
+        ]
+        await until(NodeState.ADDRESSED)
+        rsyncd.write_text(
+            "2026/01/02 03:04:05 [77] rsync on scripts/imaging_complete from x (127.0.0.1)\n", encoding="utf-8"
+        )
+        await until(NodeState.IMAGED)
+        node.reach(NodeState.REBOOTED)
+        await eyes.ask(node)
+        server.hang_up()  # what was asked before the connection broke is asked again
+        with socket.create_server(("127.0.0.1", port)) as answering:
+            answering.settimeout(20)
+            connection, _ = await asyncio.to_thread(answering.accept)
+            with connection:
+                connection.sendall(b"SSH-2.0-dropbear\r\n")
+                await until(NodeState.UP)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with_head(server, work)
+    assert alarms == []
+    assert (tmp_path / "nodes/dhcp.log").read_text(encoding="utf-8") == dhcp.read_text(encoding="utf-8")
