@@ -16,7 +16,7 @@ from demo.judge import Finished, complaints
 from demo.mailsink import read_mail
 from demo.repository import PASSWORD
 from oscar_steps.errors import FarmError, UserError
-from oscar_steps.verdict import ExitStatus
+from oscar_steps.verdict import Category, ExitStatus
 
 INTERRUPTED = 130
 
@@ -42,7 +42,7 @@ def main(keep: bool, fault_name: str | None, port: int) -> NoReturn:
 
 
 def _demo(keep: bool, fault_name: str | None, port: int) -> int:
-    fault = FaultBook(STANDIN / "faults")[fault_name] if fault_name is not None else None
+    fault = _chosen(fault_name) if fault_name is not None else None
     say("starting a Subversion server, a mail server, a Buildbot master and a worker ...")
     farm = Farm(CHECKOUT / ".farm" / "demo", port=port)
     try:
@@ -57,6 +57,16 @@ def _demo(keep: bool, fault_name: str | None, port: int) -> int:
         for left in farm.leftovers:
             click.echo(f"demo: a process was left and had to be ended by force: {left}", err=True)
     return 1 if wrong or farm.leftovers else 0
+
+
+def _chosen(name: str) -> Fault:
+    """The fault to commit. Raises UserError for one that the demo cannot show: its nodes boot from CD, and a fault that
+    is not OSCAR's is no developer's mail."""
+    fault = FaultBook(STANDIN / "faults")[name]
+    if fault.boot == "network" or fault.category is not Category.OSCAR:
+        why = "needs nodes that boot over the network" if fault.boot else "is not blamed on a commit: no mail tells it"
+        raise UserError(f"the fault '{name}' {why}", hint=f"see it with: make faults ONLY={name}")
+    return fault
 
 
 def _one_commit(farm: Farm, fault_name: str | None) -> Finished:
@@ -83,7 +93,13 @@ def _summarize(finished: Finished, fault: Fault | None, wrong: list[str]) -> Non
     for sentence in wrong:
         say(f"  WRONG   {sentence}")
     if not wrong:
-        say(f"  good    {'green, and its mail arrived' if fault is None else f'red at {fault.stage}, as it should be'}")
+        say(f"  good    {_as_it_should_be(fault)}")
+
+
+def _as_it_should_be(fault: Fault | None) -> str:
+    if fault and fault.lint:
+        return f"red in seconds, for {fault.lint}, as it should be"
+    return f"red at {fault.stage}, as it should be" if fault and fault.stage else "green, and its mail arrived"
 
 
 def _stay(farm: Farm) -> None:

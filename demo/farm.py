@@ -32,7 +32,7 @@ from demo.ports import LOOPBACK, claim, free_port
 from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Master
 from oscar_steps.matrix import load_matrix
-from oscar_steps.verdict import Verdict
+from oscar_steps.verdict import LINT, Verdict
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STANDIN = CHECKOUT / "tests" / "oscar_standin"
@@ -92,13 +92,19 @@ class Farm:
         return self.repository.commit(user, "Simplify a little", change, upon=self._good)
 
     def follow(self, revision: int, user: str, show: Callable[[str], None], *, seconds: float = 10800) -> Finished:
-        """Wait for the build of `revision`, show its progress, then wait for the mail to `user`."""
-        build = self.master.wait_for_build(revision, self.cell, 120)
-        show(f"build: {build.page}")
-        build = Follower(self.master, build, show).to_the_end(seconds)
+        """Wait for the builds of `revision`, show their progress, then wait for the mail to `user`.
+
+        What the first tier finds wrong is the end: no cell is installed then.
+        """
+        for builder in (LINT, self.cell):
+            build = self.master.wait_for_build(revision, builder, 120)
+            show(f"build: {build.page}")
+            build = Follower(self.master, build, show).to_the_end(seconds)
+            if build.result_name == "failure":
+                break
         told = self.master.property(build.build_id, "verdict")
         verdict = Verdict.model_validate_json(told if isinstance(told, str) else json.dumps(told)) if told else None
-        mail = self.mails.wait_for(lambda message: _concerns(message, user, revision), 60)
+        mail = self.mails.wait_for(lambda message: _concerns(message, user, revision, builder), 60)
         return Finished(revision, build, verdict, mail)
 
     def check(self) -> None:
@@ -234,8 +240,9 @@ name = "{WORKER}"
             self._stack.close()
 
 
-def _concerns(message: EmailMessage, user: str, revision: int) -> bool:
-    return f"{user}@{DOMAIN}" in str(message["To"]) and bool(re.search(rf"\br{revision}\b", str(message["Subject"])))
+def _concerns(message: EmailMessage, user: str, revision: int, builder: str) -> bool:
+    ours = f"{user}@{DOMAIN}" in str(message["To"]) and message["X-Oscar-Farm-Builder"] == builder
+    return ours and bool(re.search(rf"\br{revision}\b", str(message["Subject"])))
 
 
 def _write_secret(path: Path) -> None:

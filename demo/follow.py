@@ -10,6 +10,8 @@ from demo.errors import NotReady
 from demo.rest import RESULT_NAMES, Build, Master
 
 STRUCTURED = "@@oscar"
+_BUILDBOTS_OWN = ("worker_preparation", "locks_acquire")
+"""Steps that say nothing."""
 _CHUNK = 2000
 _POLL = 0.7
 
@@ -46,7 +48,7 @@ class Follower:
     def _read_steps(self) -> None:
         for entry in self._master.steps(self._build.build_id):
             step = self._steps.setdefault(entry["stepid"], _Step())
-            ours = entry["name"] != "worker_preparation"  # Buildbot's own, and it says nothing
+            ours = entry["name"] not in _BUILDBOTS_OWN
             if step.finished or entry["started_at"] is None or entry.get("hidden") or not ours:
                 continue
             if not step.announced:

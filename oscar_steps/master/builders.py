@@ -1,4 +1,4 @@
-"""One builder per cell; a build is a job, the stages of a run, and the report."""
+"""One builder per cell; a build is a job, the stages of a run, and the report. And one that looks at commits first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 from buildbot.plugins import util, worker
 from buildbot.process.factory import BuildFactory
 
+from oscar_steps.master.lint_step import LintStep
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.report_step import ReportStep
+from oscar_steps.master.schedulers import start_cells
 from oscar_steps.master.steps import JobStep, StageStep
 from oscar_steps.site import Site
-from oscar_steps.verdict import Stage
+from oscar_steps.verdict import LINT, Stage
 
 _KEEPALIVE = 60
 _MISSING_AFTER = 600
@@ -27,7 +29,10 @@ class HostWorker(worker.Worker):
 
 
 def build_workers(site: Site) -> list[Any]:
-    """The site's workers. `builds` of each is its capacity: how many clusters fit."""
+    """The site's workers. `builds` of each is its capacity: how many clusters fit; `_clusters` holds that.
+
+    One build more, so that a commit is looked at within seconds also where clusters are being installed.
+    """
     made = []
     for host in site.worker:
         site.secrets.read(f"worker-{host.name}", f"password of the worker {host.name}")
@@ -35,7 +40,7 @@ def build_workers(site: Site) -> list[Any]:
             HostWorker(
                 host.name,
                 util.Secret(f"worker-{host.name}"),
-                max_builds=host.builds,
+                max_builds=host.builds + 1,
                 keepalive_interval=_KEEPALIVE,
                 notify_on_missing=[site.mail.operator] if site.mail else [],
                 missing_timeout=_MISSING_AFTER,
@@ -51,18 +56,38 @@ def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:
     )
 
 
-def _builder(plan: CellPlan, site: Site) -> Any:
+def _clusters(site: Site) -> Any:
+    """How many clusters a worker has at a time."""
+    return util.WorkerLock("clusters", maxCount=1, maxCountForWorker={host.name: host.builds for host in site.worker})
+
+
+def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
     cell = plan.cell
     when = [word for word, on in (("every-commit", cell.every_commit), ("nightly", cell.nightly)) if on]
     return util.BuilderConfig(
         name=plan.name,
         workernames=list(plan.workers),
         factory=cell_factory(plan, site),
+        locks=[clusters.access("counting")],
         tags=[cell.distribution, cell.architecture, *when],
         description=f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}: {cell.cluster}",
     )
 
 
 def build_builders(site: Site, plans: tuple[CellPlan, ...]) -> list[Any]:
-    """A builder for every cell."""
-    return [_builder(plan, site) for plan in plans]
+    """A builder for every cell, and one for the first tier."""
+    clusters = _clusters(site)
+    return [*(_builder(plan, site, clusters) for plan in plans), _lint(site, plans)]
+
+
+def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
+    steps = [LintStep(site), ReportStep(LINT, site)]
+    if any(plan.cell.every_commit for plan in plans):
+        steps.append(start_cells())
+    return util.BuilderConfig(
+        name=LINT,
+        workernames=[host.name for host in site.worker],
+        factory=BuildFactory(steps),
+        tags=["every-commit"],
+        description="Every script of a commit, in seconds, without a cluster",
+    )

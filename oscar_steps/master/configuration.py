@@ -16,6 +16,7 @@ from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.sources import svn_poller
 from oscar_steps.matrix import Matrix
 from oscar_steps.site import Site, Web
+from oscar_steps.verdict import LINT
 
 _ADMINS = "admins"
 
@@ -29,7 +30,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
     if site.mail and site.mail.user:
         site.secrets.read("mail-password", f"password of {site.mail.user} at the mail relay {site.mail.relay}")
     workers = build_workers(site)
-    names = tuple(plan.name for plan in plans)
+    names = (*(plan.name for plan in plans), LINT)
     return {
         "title": site.master.title,
         "titleURL": site.web.base,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from oscar_steps.job import Job, Source, Timeouts
 from oscar_steps.matrix import Answers, Cell, ImageRecipe, Matrix
+from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.site import Site
 
 Boot = Literal["cdrom", "network"]
@@ -31,6 +32,7 @@ class CellPlan:
     cluster_xml: str
     timeouts: Timeouts
     workers: tuple[str, ...]
+    known_issues: tuple[KnownIssue, ...] = ()
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class CellPlan:
             boot=wish.boot,
             nodes=wish.nodes,
             timeouts=self.timeouts,
+            known_issues=self.known_issues,
         )
 
 
@@ -62,6 +65,7 @@ def plans(site: Site, matrix: Matrix) -> tuple[CellPlan, ...]:
             cluster_xml=matrix.cluster_xml(cell),
             timeouts=site.timeouts,
             workers=site.workers_for(cell.name),
+            known_issues=matrix.known_issues(cell),
         )
         for cell in matrix.cells
     )

@@ -15,7 +15,7 @@ from oscar_steps.master.run_files import RUNS, run_url
 from oscar_steps.master.steps import RUN_DIRECTORY, clean, has_run, identity_of
 from oscar_steps.master.verdicts import RESULT_OF_OUTCOME, VERDICT, RunIdentity, agreed, read_verdict
 from oscar_steps.site import Site
-from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.verdict import LINT, VERDICT_FILE, Outcome, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
 
@@ -122,5 +122,5 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line, as a mail's subject and the build's page have it; its first word is the outcome."""
     if verdict.outcome is Outcome.PASSED:
         return "passed"
-    place = f"at {verdict.stage.value}" if verdict.stage else "before the run began"
-    return clean(f"{verdict.outcome.value} {place}: {verdict.sentence}")
+    place = f" at {verdict.stage.value}" if verdict.stage else "" if verdict.cell == LINT else " before the run began"
+    return clean(f"{verdict.outcome.value}{place}: {verdict.sentence}")

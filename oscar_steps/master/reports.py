@@ -2,8 +2,10 @@
 
 - `failed`: OSCAR's doing. To the authors of the changes that this build was made for, never to everybody since the last
   green build. A forced build's goes to whoever forced it, a nightly's to the developers' list.
-- `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`.
-- `infrastructure`: the farm's doing. To the operator; no committer hears of it.
+- `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
+  of the first tier only 'fixed', since its commit goes on to the cells.
+- `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
+  hears of it.
 - `cancelled`: nobody.
 """
 
@@ -24,9 +26,14 @@ from oscar_steps.master.schedulers import CHANGES, NIGHTLY
 from oscar_steps.master.steps import EXACT_REVISION, RUN_DIRECTORY, RUN_ID, SOURCE_URL, clean
 from oscar_steps.master.verdicts import VERDICT, RunIdentity, lost_worker
 from oscar_steps.site import Mail
-from oscar_steps.verdict import Category, Outcome, Verdict
+from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
 _LOOK_BACK = 20
+_FARMS_OWN = "the farm's own fault"
+_NOT_OSCAR = {
+    Category.DISTRIBUTION: "the distribution's packages are at fault",
+    Category.ANSWERS: "the site's answers do not fit",
+}
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     trim_blocks=True,
@@ -83,7 +90,7 @@ class BuildNote:
         verdict = self.verdict
         word = "fixed: it passes again" if self.fixed else verdict.outcome.value
         if verdict.outcome is Outcome.INFRASTRUCTURE:
-            word = "infrastructure: the farm's own fault, nothing is said about OSCAR"
+            word = f"infrastructure: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}, nothing is said about OSCAR"
         return (
             f"{word}, at the stage {verdict.stage.value}"
             if verdict.stage and verdict.outcome is not Outcome.PASSED
@@ -113,7 +120,8 @@ class BuildNote:
 def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     """Addresses that are told of this build; none: nobody is."""
     outcome = note.verdict.outcome
-    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not mail.always):
+    always = mail.always and note.verdict.cell != LINT
+    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
         return ()
     asked = mail.address(note.owner) if "@" in note.owner or note.owner in mail.people else None
     if outcome is Outcome.INFRASTRUCTURE:

@@ -7,12 +7,14 @@ from fnmatch import fnmatch
 from typing import Any
 
 from buildbot.changes.filter import ChangeFilter
-from buildbot.plugins import schedulers, util
+from buildbot.plugins import schedulers, steps, util
 from buildbot.process.properties import Properties
+from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
 
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.sources import PROJECT
 from oscar_steps.site import Schedule, Site
+from oscar_steps.verdict import LINT
 
 PER_COMMIT = "commit"
 NIGHTLY = "nightly"
@@ -52,14 +54,37 @@ class WatchedBranch:
         return any(fnmatch(branch or "", pattern) for pattern in self.patterns)
 
 
-def _per_commit(site: Site, cells: Sequence[str]) -> Any:
+def _lint(site: Site) -> Any:
     return PerCommit(
-        name=PER_COMMIT,
+        name=LINT,
         change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule)),
         treeStableTimer=site.schedule.tree_stable or None,
-        builderNames=list(cells),
+        builderNames=[LINT],
         reason="a commit",
     )
+
+
+def start_cells() -> Any:
+    """The last step of the first tier: a commit in which it found nothing goes on to the cells of every commit.
+
+    So it does where the first tier itself has failed: a fault of the farm there must not keep a commit from its test.
+    """
+    return steps.Trigger(
+        name="cells",
+        schedulerNames=[PER_COMMIT],
+        waitForFinish=False,
+        updateSourceStamp=False,
+        set_properties={CHANGES: util.Property(CHANGES)},
+        alwaysRun=True,
+        doStepIf=is_good_commit,
+        hideStepIf=lambda results, _step: results != SUCCESS,
+        updateBuildSummaryPolicy=False,
+    )
+
+
+def is_good_commit(step: Any) -> bool:
+    """A person who has a revision looked at wants no more than that."""
+    return step.getProperty("scheduler") == LINT and step.build.results in (SUCCESS, WARNINGS, EXCEPTION)
 
 
 def _nightly(site: Site, cells: Sequence[str]) -> Any:
@@ -113,9 +138,9 @@ def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
     """All schedulers of the farm; one that no cell wants is left out."""
     every_commit = [plan.name for plan in plans if plan.cell.every_commit]
     nightly = [plan.name for plan in plans if plan.cell.nightly]
-    made = [_force(site, [plan.name for plan in plans])]
+    made = [_force(site, [plan.name for plan in plans]), _lint(site)]
     if every_commit:
-        made.append(_per_commit(site, every_commit))
+        made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=every_commit, reason="a commit"))
     if nightly:
         made.append(_nightly(site, nightly))
     return made

@@ -104,12 +104,11 @@ class JobStep(buildstep.BuildStep):
 
     async def _hand_over(self, job: Job) -> int:
         directory = run_directory(self.site, job.run_id)
-        await self._remove_old_runs()
-        # A directory of this name is of an earlier life of the master: build numbers began again with its database.
-        await self._worker("rmdir", dir=str(directory))
+        await remove_old_runs(self, self.plan.name, self.site, also=str(directory))
         text = job.model_dump_json(indent=2) + "\n"
         reader = remotetransfer.StringFileReader(text)
-        command = await self._worker(
+        command = await on_worker(
+            self,
             "downloadFile",
             workdir=str(directory),
             workerdest=str(directory / JOB_FILE),
@@ -126,23 +125,29 @@ class JobStep(buildstep.BuildStep):
         self._told = f"{job.cell} r{job.source.revision}, run {job.run_id}"
         return SUCCESS
 
-    async def _remove_old_runs(self) -> None:
-        """Keep the newest `driver.keep` run directories of this cell on the worker."""
-        command = await self._worker("glob", path=str(self.site.driver.runs / f"{self.plan.name}-r*-b*"))
-        found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
-        for path in superseded(list(found), self.site.driver.keep):
-            await self._worker("rmdir", dir=path)
-
-    async def _worker(self, name: str, **arguments: Any) -> Any:
-        command = remotecommand.RemoteCommand(name, {"logEnviron": False, **arguments}, ignore_updates=False)
-        await self.runCommand(command)
-        return command
-
     def getCurrentSummary(self) -> dict[str, str]:
         return {"step": "finding the revision"}
 
     def getResultSummary(self) -> dict[str, str]:
         return {"step": self._told or f"job: {statusToString(self.results)}"}
+
+
+async def on_worker(step: Any, name: str, **arguments: Any) -> Any:
+    """Have the worker do `name`, one of its built-in commands."""
+    command = remotecommand.RemoteCommand(name, {"logEnviron": False, **arguments}, ignore_updates=False)
+    await step.runCommand(command)
+    return command
+
+
+async def remove_old_runs(step: Any, cell: str, site: Site, *, also: str) -> None:
+    """Keep the newest `driver.keep` run directories of this cell on the worker; `also` goes in any case.
+
+    A directory of a new run's name is of an earlier life of the master: build numbers began again with its database.
+    """
+    command = await on_worker(step, "glob", path=str(site.driver.runs / f"{cell}-r*-b*"))
+    found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
+    for path in {*superseded(list(found), site.driver.keep), also}:
+        await on_worker(step, "rmdir", dir=path)
 
 
 def superseded(runs: list[str], keep: int) -> list[str]:

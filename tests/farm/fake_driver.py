@@ -14,6 +14,7 @@ from pathlib import Path
 
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.verdict import (
+    LINT,
     Category,
     Evidence,
     ExitStatus,
@@ -25,6 +26,7 @@ from oscar_steps.verdict import (
     Verdict,
 )
 
+PROBLEM = "src/cli/main_cli:15: perl: syntax error"
 SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <script>alert(1)</script>"
 NODES = (
     NodeReport(name="oscarnode1", state="up", since=201.4),
@@ -67,10 +69,33 @@ def leave_files(run: Path) -> None:
     (run / "events.jsonl").write_text("{}\n")
 
 
+def lint(revision: str, url: str, directory: str) -> ExitStatus:
+    """The first tier: it fails, or breaks down, only where the scenario says so."""
+    run = Path(directory)
+    play = json.loads((run.parent.parent / "scenario").read_text())["play"]
+    if play == "lint-breaks":
+        raise RuntimeError("a bug of the driver's")
+    bad = play == "lint-fails"
+    (run / "logs").mkdir(parents=True)
+    (run / "logs/lint.txt").write_text(f"{PROBLEM}\n")
+    Verdict(
+        run_id=run.name,
+        cell=LINT,
+        source=url,
+        revision=revision,
+        outcome=Outcome.FAILED if bad else Outcome.PASSED,
+        sentence=PROBLEM if bad else "every script compiles",
+        category=Category.OSCAR if bad else Category.NONE,
+        evidence=(Evidence(file="logs/lint.txt", first_line=1, lines=(PROBLEM,)),) if bad else (),
+    ).save(run)
+    print("@@oscar " + json.dumps({"summary": "lint: 1 problem in 143 files, 3.1 s" if bad else "lint: no problem"}))
+    return ExitStatus.FAILED if bad else ExitStatus.PASSED
+
+
 def main() -> int:
     words = sys.argv[1:]
     if words[0] != "stage":
-        return 0
+        return lint(*words[1::2]) if words[0] == LINT else 0
     stage, run = Stage(words[1]), Path(words[3])
     job = Job.load(run / JOB_FILE)
     scenario = json.loads((run.parent.parent / "scenario").read_text())

@@ -17,11 +17,11 @@ import demo.farm
 from demo.farm import USERS, Farm
 from demo.judge import Finished
 from demo.mailsink import body_of, read_mail
-from oscar_steps.verdict import Outcome
+from oscar_steps.verdict import LINT, Outcome
 
 FAKE_DRIVER = Path(__file__).with_name("fake_driver.py")
 DEVELOPER = USERS[1]
-CANCELLED, RETRY = 6, 5
+CANCELLED, RETRY, SKIPPED = 6, 5, 3
 _Found = TypeVar("_Found")
 
 
@@ -60,13 +60,18 @@ def mails_to(farm: Farm, address: str) -> list[str]:
     return [str(mail["Subject"]) for mail in map(read_mail, paths) if address in str(mail["To"])]
 
 
+def cell_id(farm: Farm) -> str:
+    return str(farm.master._get("builders", "builders", name=farm.cell)[0]["builderid"])
+
+
 def force(farm: Farm, **parameters: Any) -> httpx.Response:
-    message = {"id": 1, "jsonrpc": "2.0", "method": "force", "params": {"builderid": "1", **parameters}}
+    message = {"id": 1, "jsonrpc": "2.0", "method": "force", "params": {"builderid": cell_id(farm), **parameters}}
     return httpx.post(f"{farm.master.base}api/v2/forceschedulers/force", json=message, trust_env=False)
 
 
 def last_build(farm: Farm) -> dict[str, Any]:
-    builds = farm.master._get("builds", "builds", order="-buildid", limit=1)
+    """The cell's last build."""
+    builds = farm.master._get(f"builders/{cell_id(farm)}/builds", "builds", order="-buildid", limit=1)
     return builds[0] if builds else {}
 
 
@@ -85,6 +90,39 @@ def test_a_good_commit_is_green_and_its_author_is_told(farm: Farm) -> None:
     assert done.verdict and done.verdict.outcome is Outcome.PASSED
     assert done.mail and f"r{done.revision}: passed" in str(read_mail(done.mail)["Subject"])
     assert farm.master.property(done.build.build_id, "got_revision") == str(done.revision)
+
+
+def test_a_commit_is_looked_at_before_its_cluster_is_installed_and_only_the_cluster_is_told(farm: Farm) -> None:
+    play(farm, "pass")
+    done = commit(farm)
+    first = farm.master.build_of(done.revision, LINT)
+    assert first and first.result_name == "success"
+    assert first.build_id < done.build.build_id
+    title = next(step for step in farm.master.steps(first.build_id) if step["name"] == LINT)["state_string"]
+    assert title == "lint: no problem"
+    told = [read_mail(path) for path in (farm.directory / "mails").glob("*.eml")]
+    assert [mail["X-Oscar-Farm-Builder"] for mail in told if f"r{done.revision}:" in mail["Subject"]] == [farm.cell]
+
+
+def test_a_commit_that_does_not_compile_is_told_in_seconds_and_no_cluster_is_installed(farm: Farm) -> None:
+    play(farm, "lint-fails")
+    number = last_build(farm)["number"]
+    done = commit(farm)
+    assert done.build.result_name == "failure"
+    assert done.mail is not None
+    mail = read_mail(done.mail)
+    assert f"lint r{done.revision}: failed: src/cli/main_cli:15: perl: syntax error" in " ".join(
+        mail["Subject"].split()
+    )
+    assert body_of(mail).splitlines()[:2] == ["failed", "src/cli/main_cli:15: perl: syntax error"]
+    assert "logs/lint.txt:1" in body_of(mail)
+    steps = {step["name"]: step["results"] for step in farm.master.steps(done.build.build_id)}
+    assert steps["cells"] == SKIPPED
+    assert farm.master.build_of(done.revision, farm.cell) is None
+    assert last_build(farm)["number"] == number
+    play(farm, "pass")
+    commit(farm)
+    eventually(lambda: [subject for subject in mails_to(farm, DEVELOPER) if "lint" in subject and "fixed" in subject])
 
 
 # After a fault of the farm its worker is given nothing for 10 seconds, then 20, 40, until a build ends well: such tests
@@ -174,7 +212,7 @@ def test_a_revision_that_does_not_exist_is_said_in_one_sentence_before_anything_
     build = complete_after(farm, number)
     assert "there is no revision 4711 of " in farm.master.property(build["buildid"], "verdict")["sentence"]
     ran = [step["name"] for step in farm.master.steps(build["buildid"]) if step["results"] not in (None, 3)]
-    assert ran == ["worker_preparation", "job", "report"]
+    assert ran == ["worker_preparation", "locks_acquire", "job", "report"]
 
 
 def test_a_forced_build_tests_the_last_revision_with_the_nodes_asked_for(farm: Farm) -> None:
@@ -187,6 +225,17 @@ def test_a_forced_build_tests_the_last_revision_with_the_nodes_asked_for(farm: F
     job = json.loads((farm.runs / run / "job.json").read_text())
     assert (job["nodes"], job["boot"]) == (4, "network")
     assert job["source"]["revision"].isdigit()
+
+
+def test_a_first_tier_that_breaks_down_keeps_no_commit_from_its_cluster(farm: Farm) -> None:
+    before = len(mails_to(farm, DEVELOPER))
+    play(farm, "lint-breaks")
+    done = farm.follow(farm.commit_harmless(DEVELOPER), DEVELOPER, lambda _line: None, seconds=120)
+    assert done.build.result_name == "success"
+    first = farm.master.build_of(done.revision, LINT)
+    assert first and first.result_name == "exception"
+    assert len(mails_to(farm, DEVELOPER)) == before + 1
+    eventually(lambda: any("lint" in subject for subject in mails_to(farm, "operator")))
 
 
 def test_a_driver_that_breaks_down_is_the_farms_fault_and_blamed_on_nobody(farm: Farm) -> None:

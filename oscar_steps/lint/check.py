@@ -1,0 +1,109 @@
+"""Check a tree: everything of this room, in seconds."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from oscar_steps.errors import HostError
+from oscar_steps.lint.chain import check_chain
+from oscar_steps.lint.confine import Answer, Sandbox, Task
+from oscar_steps.lint.perl import judge_perl, lacked_names
+from oscar_steps.lint.problems import Findings, Problem, Report
+from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, judge_shell
+from oscar_steps.lint.tree import File, Tree
+from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
+
+SECONDS = 120
+"""All scripts together may take this long; what has had no turn then is a fault of the host."""
+_ROUNDS = 4
+
+
+def check_tree(top: Path, seconds: float = SECONDS) -> Report:
+    """Everything that can be said of the OSCAR tree at `top` without installing it.
+
+    Raises SourceError for what is no tree, HostError where this host cannot compile or does not get through in time.
+    """
+    began = time.monotonic()
+    tree = Tree(top)
+    found = check_texts(tree)
+    found.take(check_chain(tree))
+    found.take(_check_menus(tree))
+    tasks = list(_tasks(tree))
+    found.take(_compile(tree, tasks, began + seconds))
+    problems = tuple(sorted(set(found.problems)))
+    looked_at = sum(not file.binary for file in tree.files.values())
+    return Report(problems, tuple(sorted(set(found.left_alone))), looked_at, time.monotonic() - began)
+
+
+def _tasks(tree: Tree) -> Iterator[Task]:
+    for file in tree.files.values():
+        if file.binary or not file.in_command_line or not file.path.isprintable() or has_conflict(file):
+            continue
+        if _is_perl(file):
+            yield Task("perl", file.path)
+        elif file.interpreter in SHELLS:
+            yield Task("shell", file.path)
+
+
+def _is_perl(file: File) -> bool:
+    return file.interpreter.startswith("perl") or (file.path.endswith((".pm", ".pl")) and not file.interpreter)
+
+
+def _compile(tree: Tree, tasks: list[Task], until: float) -> Findings:
+    found = Findings()
+    if not tasks:
+        return found
+    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder in ("tree", "checks"):
+            (place / folder).mkdir()
+        tree.write_scripts(place / "tree")
+        answers = _answers(Sandbox(place / "tree", place / "checks"), tasks, until)
+    for answer in answers:
+        found.take(judge_perl(answer, tree) if answer.task.kind == "perl" else judge_shell(answer))
+    late = sum(answer.end == "late" for answer in answers)
+    if late and not found.problems:
+        raise HostError(f"{late} of {len(tasks)} scripts had no turn in time: this host is too busy, or too slow")
+    return found
+
+
+def _answers(sandbox: Sandbox, tasks: list[Task], until: float) -> list[Answer]:
+    """Scripts that lack names of empty modules are asked again, with these names."""
+    done, ask = list[Answer](), tasks
+    for _ in range(_ROUNDS):
+        again = []
+        for answer in sandbox.check(ask, until):
+            if lacked := lacked_names(answer):
+                names = tuple(sorted({*answer.task.names, *lacked}))
+                again.append(Task(answer.task.kind, answer.task.path, names))
+            else:
+                done.append(answer)
+        if not again:
+            return done
+        ask = again
+    return done + [Answer(task, "gone") for task in ask]
+
+
+def _check_menus(tree: Tree) -> Findings:
+    """The answers are given by the numbers of the menus: a menu that cannot be read ends every run before it begins."""
+    found = Findings()
+    files = {path: file.text for path, file in tree.files.items() if not file.binary and is_menu_file(path)}
+    try:
+        read_menus(files)
+    except MenuUnreadable as error:
+        found.problems.append(_menu_problem(error, tree))
+    return found
+
+
+def _menu_problem(error: MenuUnreadable, tree: Tree) -> Problem:
+    head, _, rest = error.sentence.partition(": ")
+    file, _, line = head.rpartition(":") if head.rpartition(":")[2].isdigit() else (head, "", "0")
+    if file in tree.files:
+        return Problem(file, int(line), f"menu: {rest}", error.hint or "see docs/lint.md", of_answers=True)
+    return Problem(
+        "src/cli", 0, f"menu: {error.sentence}", error.hint or "each item stands in its menu once", of_answers=True
+    )

@@ -1,0 +1,77 @@
+"""What a check of the tree says: problems with file and line, and what was left alone with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something that will fail. `file` is relative to the tree; `line` counts from 1 (0: the file as a whole)."""
+
+    file: str
+    line: int
+    what: str
+    right: str
+    of_answers: bool = False
+    """The commit may be right: it is the farm's answers that do not fit it any more."""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.what}; {self.right}"
+
+
+@dataclass(frozen=True, order=True)
+class LeftAlone:
+    """A file on which nothing could be said, and why. Never a reason to fail."""
+
+    file: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: left alone: {self.why}"
+
+
+@dataclass
+class Findings:
+    """What one check found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    left_alone: list[LeftAlone] = field(default_factory=list)
+
+    def add(self, file: str, line: int, what: str, right: str) -> None:
+        self.problems.append(Problem(file, line, what, right))
+
+    def leave(self, file: str, why: str) -> None:
+        self.left_alone.append(LeftAlone(file, why))
+
+    def take(self, other: Findings) -> None:
+        self.problems += other.problems
+        self.left_alone += other.left_alone
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is told about a tree. `files` is how many were looked at, `seconds` the wall time that it took."""
+
+    problems: tuple[Problem, ...]
+    left_alone: tuple[LeftAlone, ...]
+    files: int
+    seconds: float
+
+    @property
+    def blamed(self) -> tuple[Problem, ...]:
+        """Those that are the commit's own fault."""
+        return tuple(problem for problem in self.problems if not problem.of_answers)
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+    @property
+    def summary(self) -> str:
+        """One line: 'lint: 2 problems in 143 files, 3.1 s'."""
+        count = len(self.problems)
+        problems = "no problem" if not count else f"{count} problem{'s' if count > 1 else ''}"
+        alone = f", {len(self.left_alone)} left alone" if self.left_alone else ""
+        return f"lint: {problems} in {self.files} file{'s' if self.files != 1 else ''}{alone}, {self.seconds:.1f} s"

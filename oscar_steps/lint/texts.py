@@ -1,0 +1,123 @@
+"""What can be said of files without running anything: merge leftovers, first lines, XML, shell and Python syntax."""
+
+from __future__ import annotations
+
+import ast
+import re
+from xml.parsers import expat
+
+from oscar_steps.lint.confine import Answer
+from oscar_steps.lint.problems import Findings
+from oscar_steps.lint.tree import File, Tree
+
+_OURS = re.compile(r"^<<<<<<< \S.*$", re.MULTILINE)
+_THEIRS = re.compile(r"^>>>>>>> \S.*$", re.MULTILINE)
+_XML = re.compile(r"^(packages/[^/]+/config\.xml|share/package_sets/.*\.xml)$")
+_SHELL_LINE = re.compile(r"^\./\S+: line (\d+): (.*)$")
+_PACKAGE_LIST = re.compile(r"^oscarsamples/[^/]+\.(rpmlist|serverlist|pkglist)$")
+SHELLS = ("sh", "bash", "dash")
+
+
+def check_texts(tree: Tree) -> Findings:
+    """Everything of this module but the shell scripts."""
+    found = Findings()
+    _check_top(tree, found)
+    for file in tree.files.values():
+        if file.binary:
+            continue
+        _check_conflict(file, found)
+        if file.in_command_line:
+            _check_first_line(file, found)
+        if _XML.match(file.path):
+            _check_xml(file, found)
+        if _PACKAGE_LIST.match(file.path):
+            _check_package_list(file, found)
+        if file.interpreter == "python3":
+            _check_python(file, found)
+    return found
+
+
+def _check_top(tree: Tree, found: Findings) -> None:
+    """What the installer looks for first: without these two it does nothing."""
+    installer = tree.files.get("install_cluster")
+    if installer is None:
+        if "install_cluster" not in tree:
+            found.add("install_cluster", 0, "the installer is missing", "the top of the tree has to have it")
+    elif not installer.executable:
+        found.add(
+            "install_cluster", 0, "the installer is not executable", "svn propset svn:executable on install_cluster"
+        )
+    if installer is not None and re.search(r"\bVERSION file\b", installer.text) and "VERSION" not in tree:
+        found.add("VERSION", 0, "the file is missing", "install_cluster ends without it")
+
+
+def has_conflict(file: File) -> bool:
+    """Whether a merge was left undone in it. One of the markers alone may be part of a text."""
+    return b"<<<<<<< " in file.content and bool(_OURS.search(file.text) and _THEIRS.search(file.text))
+
+
+def _check_conflict(file: File, found: Findings) -> None:
+    if has_conflict(file) and (marker := _OURS.search(file.text)):
+        line = file.text.count("\n", 0, marker.start()) + 1
+        found.add(
+            file.path, line, f"conflict marker '{marker[0][:60].strip()}'", "resolve the merge and remove the markers"
+        )
+
+
+def _check_first_line(file: File, found: Findings) -> None:
+    first = file.first_line
+    if first.startswith("#!") and first.endswith("\r"):
+        what = f"CRLF at the end of the interpreter's line '{first.strip()}'"
+        found.add(
+            file.path,
+            1,
+            what,
+            "lines have to end with LF alone, else the kernel looks for a program with CR in its name",
+        )
+    elif first.startswith("\xef\xbb\xbf#!"):
+        found.add(file.path, 1, "a byte order mark before '#!'", "'#!' has to be the file's first two bytes")
+    elif file.executable and first.startswith("#!") and not file.shebang.startswith("/"):
+        found.add(file.path, 1, f"the interpreter '{file.shebang}' is no absolute path", "such as /usr/bin/perl")
+
+
+def _check_xml(file: File, found: Findings) -> None:
+    parser = expat.ParserCreate()
+    try:
+        parser.Parse(file.content, True)
+    except expat.ExpatError as error:
+        found.add(file.path, error.lineno, f"XML: {expat.ErrorString(error.code)}", "the file has to be well-formed")
+
+
+def _check_package_list(file: File, found: Findings) -> None:
+    """A list whose lines end with CRLF names packages that no repository has."""
+    if b"\r\n" in file.content:
+        line = file.content.split(b"\r\n", 1)[0].count(b"\n") + 1
+        found.add(
+            file.path,
+            line,
+            "CRLF in a list of packages",
+            "lines have to end with LF alone: CR becomes part of the name",
+        )
+
+
+def _check_python(file: File, found: Findings) -> None:
+    try:
+        ast.parse(file.content, file.path)
+    except SyntaxError as error:
+        found.add(file.path, error.lineno or 0, f"python: {error.msg}", "'python3 -m py_compile' has to be silent")
+    except (ValueError, RecursionError, MemoryError) as error:
+        found.leave(file.path, f"python of this host: {error}")
+
+
+def judge_shell(answer: Answer) -> Findings:
+    """What `bash -n` says. /bin/sh is bash on many of OSCAR's distributions: what dash alone refuses is left alone."""
+    found, path = Findings(), answer.task.path
+    if answer.end != "done":
+        found.leave(path, "its check was not finished")
+    elif answer.status != 0:
+        for words in answer.words:
+            if said := _SHELL_LINE.match(words):
+                found.add(path, int(said[1]), f"bash: {said[2]}", "'bash -n' has to be silent")
+                return found
+        found.leave(path, f"bash of this host: {next(iter(answer.words), 'nothing was said')}")
+    return found

@@ -1,0 +1,114 @@
+"""The tree under test, as a copy of our own: nothing in it is followed out of it, and everybody may read it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from oscar_steps.errors import SourceError
+
+MAX_FILE_BYTES = 2**20
+"""What is larger is no script."""
+MAX_FILES = 20_000
+_SKIPPED_FOLDERS = {".svn", ".git", ".hg", "CVS"}
+_SCRIPT_FOLDERS = re.compile(
+    r"""^(  [^/]+ | (scripts|src/cli|lib|testing|sbin|dist|share|bin)/.*
+        | packages/[^/]+/(scripts|testing|lib)/.* )$""",
+    re.VERBOSE,
+)
+"""Where the command line's scripts are. The graphical wizard and the sources of packages are not judged."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One regular file. `executable` is its bit in the tree, not in our copy."""
+
+    path: str
+    content: bytes = field(repr=False)
+    executable: bool
+
+    @cached_property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+    @cached_property
+    def first_line(self) -> str:
+        return self.content.split(b"\n", 1)[0].decode("latin-1")
+
+    @property
+    def binary(self) -> bool:
+        return b"\0" in self.content[:8192]
+
+    @property
+    def shebang(self) -> str:
+        """The interpreter's line without '#!' and line end; '' where there is none."""
+        return self.first_line[2:].strip() if self.first_line.startswith("#!") else ""
+
+    @property
+    def interpreter(self) -> str:
+        """'perl', 'bash', 'python3' ...; behind `env` the program that is looked for."""
+        words = self.shebang.split()
+        if words and PurePosixPath(words[0]).name == "env":
+            words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+        return PurePosixPath(words[0]).name if words else ""
+
+    @property
+    def in_command_line(self) -> bool:
+        """Whether it lies where the scripts of the command line are."""
+        return bool(_SCRIPT_FOLDERS.match(self.path))
+
+
+class Tree:
+    """The files of an OSCAR tree, by path relative to its top. Symbolic links are left out, so are huge files."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.files: dict[str, File] = {}
+        self.folders: set[str] = {""}
+        self.others: set[str] = set()
+        """Paths that exist and are not read: symbolic links, huge files, devices."""
+        self._read()
+
+    def _read(self) -> None:
+        if not self.top.is_dir():
+            raise SourceError(f"{self.top}: there is no such directory", hint="name the top of an OSCAR tree")
+        for folder, folders, names in os.walk(self.top):
+            folders[:] = sorted(set(folders) - _SKIPPED_FOLDERS)
+            here = Path(folder).relative_to(self.top)
+            for name in folders:
+                (self.others if (Path(folder) / name).is_symlink() else self.folders).add(str(here / name))
+            for name in sorted(names):
+                self._take(str(here / name), Path(folder) / name)
+
+    def _take(self, path: str, place: Path) -> None:
+        if len(self.files) >= MAX_FILES:
+            raise SourceError(f"{self.top}: more than {MAX_FILES} files; this is no OSCAR tree")
+        status = place.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            self.others.add(path)
+            return
+        try:
+            content = place.read_bytes()
+        except PermissionError:
+            raise SourceError(f"{place}: this file cannot be read") from None
+        self.files[path] = File(path, content, bool(status.st_mode & 0o111))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.files or path in self.folders or path in self.others
+
+    def write_scripts(self, directory: Path) -> None:
+        """Write all files that a script may load into `directory`, readable for everybody."""
+        for file in self.files.values():
+            if file.binary or not (file.in_command_line or file.path.endswith((".pm", ".pl", ".ph"))):
+                continue
+            target = directory / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.content)
+        for folder, folders, names in os.walk(directory):
+            for name in (*folders, *names):
+                (Path(folder) / name).chmod(0o755)
+        directory.chmod(0o755)

@@ -1,0 +1,299 @@
+"""The first tier over the stand-in's tree: clean as it is, and each fault of that kind named with its file and line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.faults import FaultBook
+from demo.repository import apply_patch
+from oscar_steps.lint import check
+from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.confine import SECONDS_PER_FILE, Task
+from oscar_steps.lint.problems import Problem, Report
+from oscar_steps.lint.tree import Tree
+
+STANDIN = Path(__file__).parents[1] / "oscar_standin"
+Change = Callable[[Path], None]
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return shutil.copytree(STANDIN / "tree", tmp_path / "tree", symlinks=True)
+
+
+@pytest.fixture(autouse=True)
+def only_what_changed_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds matter here: the rest compiles in the test of the tree as it is. All of it, where a file is gone."""
+    good, every = Tree(STANDIN / "tree").files, check._tasks
+
+    def changed(tree: Tree) -> Iterator[Task]:
+        lost = good.keys() - tree.files.keys()
+        return (
+            t for t in every(tree) if lost or t.path not in good or tree.files[t.path].content != good[t.path].content
+        )
+
+    monkeypatch.setattr(check, "_tasks", changed)
+
+
+def replaced(path: str, old: str, new: str) -> Change:
+    def change(tree: Path) -> None:
+        file = tree / path
+        text = file.read_text()
+        assert old in text, f"{path} has changed: '{old}' is not in it"
+        file.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def begun_with(path: str, code: str) -> Change:
+    """`code` behind the first line of a script."""
+
+    def change(tree: Path) -> None:
+        first, rest = (tree / path).read_text().split("\n", 1)
+        (tree / path).write_text(f"{first}\n{code}\n{rest}")
+
+    return change
+
+
+def written(path: str, text: str, mode: int = 0o644) -> Change:
+    def change(tree: Path) -> None:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+        (tree / path).chmod(mode)
+
+    return change
+
+
+def mode(path: str, bits: int) -> Change:
+    return lambda tree: (tree / path).chmod(bits)
+
+
+def removed(path: str) -> Change:
+    return lambda tree: (tree / path).unlink()
+
+
+def lint(tree: Path, *changes: Change) -> Report:
+    for change in changes:
+        change(tree)
+    return check_tree(tree)
+
+
+def only(report: Report) -> Problem:
+    assert len(report.problems) == 1, "\n".join(map(str, report.problems)) or report.summary
+    return report.problems[0]
+
+
+def test_the_stand_in_as_it_is_has_no_problem_and_nothing_is_left_alone(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    report = check_tree(tree)
+    assert report.problems == ()
+    assert report.left_alone == ()
+    assert report.files > 60
+    assert report.summary.startswith(f"lint: no problem in {report.files} files, ")
+
+
+FAULTS = (
+    ("main-cli-does-not-compile", "src/cli/main_cli", 15, 'syntax error, near "my "'),
+    ("preflight-fails", "scripts/system-sanity.d/selinux-check.pl", 6, 'syntax error, near "exit"'),
+)
+
+
+@pytest.mark.parametrize(("fault", "file", "line", "words"), FAULTS)
+def test_faults_of_the_stand_in_that_do_not_compile(tree: Path, fault: str, file: str, line: int, words: str) -> None:
+    found = only(lint(tree, apply_patch(STANDIN / "faults" / f"{fault}.patch")))
+    assert (found.file, found.line) == (file, line)
+    assert words in found.what
+
+
+def test_the_fault_book_says_which_faults_the_first_tier_sees_and_it_sees_no_other(tmp_path: Path) -> None:
+    """The others fail when they run: what cannot be judged is left alone."""
+    said = {}
+    for patch in sorted((STANDIN / "faults").glob("*.patch")):
+        copy = shutil.copytree(STANDIN / "tree", tmp_path / patch.stem, symlinks=True)
+        if found := lint(copy, apply_patch(patch)).blamed:
+            said[patch.stem] = found[0].file
+    assert said == {name: fault.lint for name, fault in FaultBook(STANDIN / "faults").faults.items() if fault.lint}
+
+
+CONFLICT = "<<<<<<< .mine\nour $x = 1;\n=======\nour $x = 2;\n>>>>>>> .r12\n"
+CLI = "src/cli/selector_cli"
+CASES: tuple[tuple[str, Change, str, int, str], ...] = (
+    ("undeclared variable", begun_with(CLI, "use strict; $nowhere = 1;"), CLI, 2, 'Global symbol "$nowhere"'),
+    (
+        "syntax error in a module",
+        begun_with("lib/OSCAR/MAC.pm", "sub broken { if (1 { } }"),
+        "lib/OSCAR/MAC.pm",
+        2,
+        "syntax error",
+    ),
+    (
+        "a name that a module does not export",
+        replaced(CLI, "use OSCAR::Logger;", "use OSCAR::Logger qw(oscar_log_chapter);"),
+        CLI,
+        0,
+        '"oscar_log_chapter" is not exported by the OSCAR::Logger module',
+    ),
+    ("unterminated string", begun_with(CLI, "my $x = q{abc;"), CLI, 0, "Can't find string terminator"),
+    ("conflict marker", begun_with(CLI, CONFLICT), CLI, 2, "conflict marker '<<<<<<< .mine'"),
+    (
+        "conflict in a list of packages",
+        written("oscarsamples/x.rpmlist", CONFLICT),
+        "oscarsamples/x.rpmlist",
+        1,
+        "conflict",
+    ),
+    (
+        "shell",
+        replaced("scripts/setup_pxe", "exec", "if true; then exec"),
+        "scripts/setup_pxe",
+        0,
+        "bash: syntax error",
+    ),
+    ("not executable", mode("scripts/post_install", 0o644), "scripts/post_install", 0, "src/cli/main_cli:"),
+    ("not executable, relative", mode(CLI, 0o644), CLI, 0, "not executable, but src/cli/main_cli:"),
+    ("installer not executable", mode("install_cluster", 0o644), "install_cluster", 0, "not executable"),
+    ("main_cli not executable", mode("src/cli/main_cli", 0o644), "src/cli/main_cli", 0, "install_cluster:"),
+    (
+        "a check that would silently be lost",
+        mode("scripts/system-sanity.d/su-check.pl", 0o644),
+        "scripts/system-sanity.d/su-check.pl",
+        0,
+        "leaves it out",
+    ),
+    (
+        "missing script",
+        removed("scripts/wizard_prep"),
+        "install_cluster",
+        0,
+        "'./wizard_prep', which is not in the tree",
+    ),
+    ("missing script, by a variable", removed("scripts/post_install"), "src/cli/main_cli", 0, "post_install"),
+    ("missing tool in backticks", removed("dist/get-oscar-version.sh"), "install_cluster", 0, "get-oscar-version.sh"),
+    ("missing module", removed("lib/OSCAR/Guard.pm"), "lib/OSCAR/CLI_MAC.pm", 8, "uses OSCAR::Guard"),
+    ("missing VERSION", removed("VERSION"), "VERSION", 0, "is missing"),
+    ("CRLF", written("scripts/x", "#!/bin/sh\r\ntrue\r\n", 0o755), "scripts/x", 1, "CRLF"),
+    ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
+    ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "no absolute path"),
+    ("XML", written("packages/x/config.xml", "<a>\n<b>\n</a>\n"), "packages/x/config.xml", 3, "mismatched tag"),
+    ("python", written("scripts/x", "#!/usr/bin/python3\nif True\n", 0o755), "scripts/x", 2, "python: expected ':'"),
+    (
+        "an item of a menu is missing",
+        replaced("lib/OSCAR/CLI_MAC.pm", "8)  Build AutoInstall CD\n", ""),
+        "lib/OSCAR/CLI_MAC.pm",
+        0,
+        "has no item 'Build AutoInstall CD'",
+    ),
+    (
+        "two items of a menu have one number",
+        replaced("lib/OSCAR/CLI_MAC.pm", "9)  Setup network boot", "8)  Setup network boot"),
+        "lib/OSCAR/CLI_MAC.pm",
+        0,
+        "have the same number 8",
+    ),
+)
+
+
+@pytest.mark.parametrize(("change", "file", "line", "words"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+def test_each_kind_of_problem_is_said_with_file_and_line(
+    tree: Path, change: Change, file: str, line: int, words: str
+) -> None:
+    """`line` 0: any."""
+    found = only(lint(tree, change))
+    assert found.file == file
+    assert line in (0, found.line)
+    assert words in str(found)
+    assert found.right
+
+
+DIES = "package OSCAR::Died;\nuse DBI;\ndie 'no database' unless DBI->connect;\n1;\n"
+ONE = """package OSCAR::One;
+use strict; use base qw(Exporter); our @EXPORT = qw(one);
+use OSCAR::Two; sub one { two } 1;
+"""
+
+
+def _other(match: re.Match[str]) -> str:
+    return {"One": "Two", "Two": "One", "one": "two", "two": "one"}[match[0]]
+
+
+def one_and_two(tree: Path) -> None:
+    for path, text in (("One", ONE), ("Two", re.sub(r"(?i)one|two", _other, ONE))):
+        (tree / f"lib/OSCAR/{path}.pm").write_text(text)
+
+
+LOOKS_FIRST = 'system("$ENV{OSCAR_HOME}/scripts/x") if -x "$ENV{OSCAR_HOME}/scripts/x";'
+GOOD: tuple[tuple[str, Change], ...] = (
+    ("a module that is missing here", begun_with(CLI, "use Qt; use SIS::Client qw(list $x); my @a = list;")),
+    ("what a missing module may export", begun_with(CLI, "use strict; use SIS::Image;\nmy @a = list; $v = 1;")),
+    ("a command of a missing module's", begun_with(CLI, "use PackMan;\nsmart_install 'x', 'y';")),
+    ("a missing base class", begun_with(CLI, "package Foo; use base qw(Tk::Frame); package main;")),
+    ("use lib of OSCAR_HOME in BEGIN", begun_with(CLI, 'BEGIN { unshift @INC, "$ENV{OSCAR_HOME}/lib" }')),
+    ("perl of 2007", begun_with(CLI, "my @x; if (defined(@x)) { } foreach my $y qw(a b) { print $y }")),
+    ("a module that dies when it is loaded", written("lib/OSCAR/Died.pm", DIES)),
+    ("a module that is linked at run time", begun_with(CLI, "use OSCAR::oda;\nsymlink('a', 'oda.pm');")),
+    ("a name put together at run time", begun_with(CLI, 'system("$ENV{OSCAR_HOME}/scripts/post_" . "x");')),
+    ("a file that is looked for first", begun_with(CLI, LOOKS_FIRST)),
+    ("a file written at run time", begun_with(CLI, 'system("$ENV{OSCAR_HOME}/tmp/made");')),
+    ("a comment that names a script", begun_with(CLI, '# system("$ENV{OSCAR_HOME}/scripts/gone");')),
+    ("a script handed to a shell", begun_with(CLI, 'system("sh $ENV{OSCAR_HOME}/share/node/mkinitrd");')),
+    ("modules that use each other", one_and_two),
+    ("python of 2007", written("scripts/x", "#!/usr/bin/python\nprint 'x'\n", 0o755)),
+    ("a rule of equal signs", written("README.more", "Title\n=======\n<<<<<<< only one marker\n")),
+    ("bashism in /bin/sh", written("scripts/x", "#!/bin/sh\na=(1 2)\n", 0o755)),
+    ("a link to nowhere", lambda tree: (tree / "lib/OSCAR/oda.pm").symlink_to("/nowhere")),
+    ("a name with a blank", written("scripts/a b", "#!/usr/bin/perl\n1;\n", 0o755)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [case[1] for case in GOOD], ids=[case[0] for case in GOOD])
+def test_what_cannot_be_judged_is_left_alone(tree: Path, change: Change) -> None:
+    report = lint(tree, change)
+    assert report.problems == ()
+
+
+def test_a_real_error_is_seen_beside_a_module_that_is_missing_here(tree: Path) -> None:
+    found = only(lint(tree, begun_with(CLI, "use SIS::Image;\nmy @a = list_image\nmy $b = 1;")))
+    assert (found.file, found.line) == (CLI, 4)
+
+
+def test_a_compilation_that_does_not_end_is_ended_and_the_other_files_are_still_judged(tree: Path) -> None:
+    began = time.monotonic()
+    broken = replaced("testing/test_cluster", "my @packages", "my @packages ))")
+    report = lint(tree, begun_with(CLI, "BEGIN { sleep 1000 }"), broken)
+    first, second = report.problems
+    assert str(first).startswith(f"{CLI}: its compilation did not end within {SECONDS_PER_FILE} s")
+    assert second.file == "testing/test_cluster"
+    assert time.monotonic() - began < SECONDS_PER_FILE + 30
+
+
+def test_a_fork_bomb_harms_nobody_and_is_called_what_it_is(tree: Path) -> None:
+    found = only(lint(tree, begun_with(CLI, "BEGIN { fork while 1 }")))
+    assert found.file == CLI
+    assert "starts processes that stay" in found.what or "did not end" in found.what
+
+
+def test_a_compilation_that_eats_memory_is_ended(tree: Path) -> None:
+    found = only(lint(tree, begun_with(CLI, "BEGIN { my $x = 'x' x 1_000_000_000; }")))
+    assert "needs more than 512 MiB" in found.what
+
+
+def test_a_compilation_can_neither_write_nor_kill_nor_reach_the_network(tree: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = f"""BEGIN {{
+        open(my $x, '>', '{mark}') and die 'written'; kill 9, -1; kill 9, getppid;
+        use Socket; socket(my $s, PF_INET, SOCK_STREAM, 0);
+    }}"""
+    report = lint(tree, begun_with(CLI, code))
+    assert not mark.exists()
+    assert [one.file for one in report.left_alone] == [CLI]
+    assert report.problems == ()
