@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-vm test-farm test-chaos check lock clean
+.PHONY: help setup demo faults test test-unit test-vm test-farm test-chaos fuzz check lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -15,12 +15,17 @@ help: ## List these targets
 	@echo "  make demo KEEP=1       leave the farm running until Ctrl-C"
 	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
 	@echo "  make demo PORT=8020    the web page's port (8010)"
+	@echo "  make faults ONLY=a,b   these faults alone; RESUME=1: none that has a verdict; MARKDOWN=FILE: the table as text"
 
 setup: $(VENV)/.installed ## Install what is needed: Debian packages, then a virtual environment from the lock file
 	@:
 
 demo: setup ## A whole farm on this machine: commit, build, mail. KEEP=1, BREAK=FAULT, PORT=N
 	@$(BIN)/python -m demo $(if $(KEEP),--keep) $(if $(BREAK),--break '$(BREAK)') $(if $(PORT),--port '$(PORT)')
+
+faults: setup ## Every fault of the stand-in OSCAR, run for real. ONLY=NAME,..., RUNS=DIR, RESUME=1, AT_ONCE=N, MARKDOWN=FILE
+	@$(BIN)/python -m demo.fault_table $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(RESUME),--resume) \
+	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
 test: setup ## Everything that says whether the farm is good: unit, vm, farm
 	@$(PYTEST) tests/unit tests/vm tests/farm
@@ -36,6 +41,9 @@ test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
 
 test-chaos: setup ## Kills processes and looks for what is left
 	@$(PYTEST) tests/chaos
+
+fuzz: setup ## Spoiled profiles for the loader, for a minute; ends at what must not happen. SECONDS=N
+	@$(BIN)/python -m bench.fuzz --seconds '$(or $(SECONDS),60)'
 
 check: setup ## Style, types, import rules
 	@$(BIN)/ruff check .

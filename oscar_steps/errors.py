@@ -7,6 +7,8 @@ know. Anything else that is raised is a bug of ours and may show a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class FarmError(Exception):
     """Root of all errors of the farm. `str()` is one sentence; `hint` says how to go on (may be empty)."""
@@ -62,7 +64,8 @@ class Finding(FarmError):
 
     `oscar_stage` is the installer's own stage (see `oscar_steps.oscar.stages`), `category` one of
     `oscar_steps.verdict.Category`; `evidence` is a tuple of (file, first line, lines): file relative to the run
-    directory, lines counted from 1.
+    directory, lines counted from 1. `facts` is what the run's events have to keep, so that the finding can be made
+    again from an archived run.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Finding(FarmError):
         oscar_stage: str = "",
         category: str = "oscar",
         evidence: tuple[tuple[str, int, tuple[str, ...]], ...] = (),
+        facts: Mapping[str, float | str] | None = None,
     ) -> None:
         super().__init__(sentence, hint=hint)
         self.oscar_stage = oscar_stage
         self.category = category
         self.evidence = evidence
+        self.facts = dict(facts or {})
 
 
 class InstallerFailed(Finding):

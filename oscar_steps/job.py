@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import Answers, ImageRecipe
+from oscar_steps.oscar.known import KnownIssue
 
 JOB_FILE = "job.json"
 
@@ -42,15 +43,21 @@ class Timeouts(_Frozen):
     silence: float = 300
     """The installer may be silent for this long; then it hangs."""
     node_boot: float = 180
-    """Power-on to the first request of the node's installer."""
+    """Power-on to the node's address by DHCP (where nobody sees DHCP: to its installer's first request)."""
+    node_request: float = 180
+    """From its address to the first request of its installer; as long again to the request for its image."""
     node_transfer: float = 600
-    """First request to 'imaging complete'."""
+    """The request for the image to 'imaging complete'."""
     node_stall: float = 45
     """A node that is pulling its image may send no byte for this long."""
+    node_finish: float = 180
+    """All of the image copied (as the monitor tells) to 'imaging complete'."""
     node_reboot: float = 60
     """'Imaging complete' to the end of the install boot."""
     node_up: float = 180
     """Start from disk to the first SSH banner."""
+    node_login: float = 90
+    """The first SSH banner to root's login from the head node."""
     extract_logs: float = 180
     lease: float = 120
     """A run that nobody watches for this long ends its cluster and itself (not stretched)."""
@@ -72,6 +79,8 @@ class Job(_Frozen):
     timeouts: Timeouts = Timeouts()
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""
+    known_issues: tuple[KnownIssue, ...] = ()
+    """What the verdict is to say so of; they change no outcome."""
 
     @classmethod
     def load(cls, path: Path) -> Job:

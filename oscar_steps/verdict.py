@@ -14,6 +14,8 @@ from oscar_steps.errors import ConfigError
 
 VERDICT_FILE = "verdict.json"
 MAX_EVIDENCE_LINES = 40
+LINT = "lint"
+"""The first tier, without a cluster: its builder's name, and what its verdicts have for a cell."""
 
 
 class Stage(StrEnum):
@@ -55,10 +57,15 @@ class StageResult(StrEnum):
 
 
 class Category(StrEnum):
-    """Whose fault it is. Only `oscar` is blamed on a commit."""
+    """Whose fault it is. Only `oscar` is blamed on a commit.
+
+    `distribution`: the distribution's packages or mirrors are broken. `answers`: what the site answers does not fit.
+    `farm`: the farm's profiles, images and files. `host`: the machine that the run was on.
+    """
 
     NONE = ""
     OSCAR = "oscar"
+    DISTRIBUTION = "distribution"
     ANSWERS = "answers"
     FARM = "farm"
     HOST = "host"
@@ -117,6 +124,14 @@ class StageReport(_Frozen):
     seconds: float = 0.0
 
 
+class InstallReport(_Frozen):
+    """How one stage of OSCAR's own installer ended: passed, failed, hung or not-reached. `seconds`: None if unknown."""
+
+    stage: str
+    result: str
+    seconds: float | None = None
+
+
 class Verdict(_Frozen):
     """All that is told about a run. One sentence that a developer understands comes first."""
 
@@ -133,6 +148,7 @@ class Verdict(_Frozen):
     evidence: tuple[Evidence, ...] = ()
     nodes: tuple[NodeReport, ...] = ()
     stages: tuple[StageReport, ...] = ()
+    installer: tuple[InstallReport, ...] = ()
     seconds: float = 0.0
     replay: str = ""
 

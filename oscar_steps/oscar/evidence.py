@@ -1,36 +1,30 @@
 """What a good run says: for each stage the line that starts it and the lines without which it has not passed.
 
 OSCAR's exit status proves little (a failed image, no DHCP, failed tests all end with 0), so a run is judged by these.
-This is the installer of 2007 and of every version with the same markers; another era gets a table of its own.
+Both formats of the log have the same words: what was a subsection in 2007 is a subsection or a message later.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
 from oscar_steps.oscar.stages import InstallStage
-
-
-class MarkKind(Enum):
-    """How a line stands in the log."""
-
-    SECTION = "section"
-    SUBSECTION = "subsection"
-    PLAIN = "plain"
+from oscar_steps.oscar.terminal import LineKind
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A line to look for; the pattern has to match the whole text."""
 
-    kind: MarkKind
+    kind: LineKind
     pattern: re.Pattern[str]
 
-    def match(self, kind: MarkKind, text: str) -> re.Match[str] | None:
-        return self.pattern.fullmatch(text) if kind is self.kind else None
+    def match(self, kind: LineKind, text: str) -> re.Match[str] | None:
+        if kind is self.kind or (kind is LineKind.MESSAGE and self.kind is not LineKind.SECTION):
+            return self.pattern.fullmatch(text)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +50,15 @@ class StageRule:
 
 
 def _section(pattern: str) -> Mark:
-    return Mark(MarkKind.SECTION, re.compile(pattern))
+    return Mark(LineKind.SECTION, re.compile(pattern))
 
 
 def _sub(pattern: str) -> Mark:
-    return Mark(MarkKind.SUBSECTION, re.compile(pattern))
+    return Mark(LineKind.SUBSECTION, re.compile(pattern))
 
 
 def _plain(pattern: str) -> Mark:
-    return Mark(MarkKind.PLAIN, re.compile(pattern))
+    return Mark(LineKind.PLAIN, re.compile(pattern))
 
 
 def _says(mark: Mark, words: str) -> Evidence:
@@ -166,7 +160,7 @@ def stage_rules(*, expected_nodes: int, boot: Literal["cdrom", "network"], image
             (_section("Test Cluster Setup"),),
             (
                 Evidence(
-                    _plain(r".+\[(?:PASSED|PASS)\].*"),
+                    _plain(r".+\[PASSED\]\s*|\[\s*PASS\s*\]\s.*|Test \S+ succeeded\."),
                     "not one test told its result",
                 ),
                 _says(

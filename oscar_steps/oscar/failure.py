@@ -15,8 +15,9 @@ class Failure:
     """Why an installation is not good: one sentence for a developer, and the lines that show it.
 
     `stage` is the culprit, which need not be the step that OSCAR names last. `category` says whose fault it is:
-    'oscar', 'answers' or 'farm'; only the first may be blamed on a commit. `group` sorts failures in reports (packages,
-    database, ...). `first_line` counts lines of the terminal capture from 1; 0 when there is no line to show.
+    'oscar', 'distribution', 'answers' or 'farm'; only the first may be blamed on a commit. `group` sorts failures in
+    reports (packages, database, ...). `hung`: it did not fail, it came to no end. `first_line` counts lines of the
+    terminal capture from 1; 0 when there is no line to show.
     """
 
     stage: InstallStage
@@ -26,6 +27,7 @@ class Failure:
     hint: str = ""
     lines: tuple[str, ...] = ()
     first_line: int = 0
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)

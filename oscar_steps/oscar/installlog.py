@@ -13,13 +13,26 @@ from enum import StrEnum
 from typing import Literal
 
 from oscar_steps.oscar import hook
-from oscar_steps.oscar.evidence import Evidence, MarkKind, StageRule, stage_rules
+from oscar_steps.oscar.evidence import Evidence, StageRule, stage_rules
 from oscar_steps.oscar.failure import FAILED, MAX_LINES, Cause, Failure
 from oscar_steps.oscar.signatures import Weight, match, match_loop
 from oscar_steps.oscar.stages import InstallStage
-from oscar_steps.oscar.terminal import CheckResult, check_result, clean, die_line, is_noise, is_rule
+from oscar_steps.oscar.terminal import (
+    WITHOUT_DASHES,
+    CheckResult,
+    LineKind,
+    LogFormat,
+    check_result,
+    clean,
+    die_line,
+    is_noise,
+    is_rule,
+    kind_of,
+)
 
 _REMEMBERED = 1000
+_NOVEL = 100_000
+_REPEATS = 100
 _CONTEXT = 3
 _PROGRAMS = ("install_cluster", "main_cli")
 
@@ -33,6 +46,15 @@ class EventKind(StrEnum):
     BARRIER_REACHED = "barrier-reached"
     BARRIER_WAITING = "barrier-waiting"
     NOTE = "note"
+
+
+class InstallResult(StrEnum):
+    """How one stage of the installer ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    HUNG = "hung"
+    NOT_REACHED = "not-reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +71,32 @@ class LogEvent:
 class InstallLog:
     """The state of one installation, as far as its terminal tells. Feed it whole lines, in order, each exactly once.
 
-    The first certain failure stays the failure of the run: whatever comes after it is its consequence.
+    The first certain failure stays the failure of the run: whatever comes after it is its consequence. With
+    `from_banner` it reads the installer's own log file, which has nothing of what comes before its banner.
     """
 
-    def __init__(self, *, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str) -> None:
+    def __init__(
+        self,
+        *,
+        expected_nodes: int,
+        boot: Literal["cdrom", "network"],
+        image_name: str,
+        from_banner: bool = False,
+    ) -> None:
         self.stage = InstallStage.PREFLIGHT
+        self.format: LogFormat | None = None
         self.failure: Failure | None = None
         self.lines = 0
+        self.news = 0
+        """The last line that said something which this stage had not said before: none for long is no progress."""
+        self.wanted: dict[str, int | str] = {"nodes": expected_nodes, "boot": boot, "image": image_name}
         self._image = image_name
         self._rules = {
             rule.stage: rule for rule in stage_rules(expected_nodes=expected_nodes, boot=boot, image_name=image_name)
         }
+        self._plain_rules = [
+            rule for rule in self._rules.values() if any(mark.kind is LineKind.PLAIN for mark in rule.starts)
+        ]
         self._started: set[InstallStage] = set()
         self._passed: set[InstallStage] = set()
         self._seen: dict[Evidence, set[str]] = {}
@@ -71,7 +108,13 @@ class InstallLog:
         self._title: tuple[int, str] | None = None
         self._after_rule = False
         self._dull: set[str] = set()
+        self._known: set[int] = set()
+        self._repeats: Counter[int] = Counter()
+        self._any_section = False
         self._events: list[LogEvent] = []
+        if from_banner:
+            self._started.add(InstallStage.PREFLIGHT)
+            self._passed.add(InstallStage.PREFLIGHT)
 
     @property
     def culprit(self) -> InstallStage | None:
@@ -86,28 +129,40 @@ class InstallLog:
         """The stages that have all their evidence."""
         return frozenset(self._passed)
 
+    def results(self, failure: Failure | None) -> dict[InstallStage, InstallResult]:
+        """How each stage ended, `failure` being what `conclude` or one of `hung` and its like has said."""
+        found = {}
+        for stage in InstallStage:
+            if failure is not None and stage is failure.stage:
+                found[stage] = InstallResult.HUNG if failure.hung else InstallResult.FAILED
+            elif stage in self._passed:
+                found[stage] = InstallResult.PASSED
+            elif not stage.optional or stage in self._started:
+                found[stage] = InstallResult.NOT_REACHED
+        return found
+
     def feed(self, line: str) -> tuple[LogEvent, ...]:
         """Take the next line of the terminal capture; what it tells, mostly nothing."""
         self.lines += 1
         self._events = []
         text = clean(line)
         self._recent.append((self.lines, text))
+        self._notice_repetition(line, text)
         title, self._title = self._title, None
         after_rule, self._after_rule = self._after_rule, False
         if is_rule(text):
             if title:
-                self._observe(title[0], MarkKind.SECTION, title[1].removeprefix("== "), title[1])
+                self._any_section = True
+                self._observe(title[0], LineKind.SECTION, title[1].removeprefix("== "), title[1])
             else:
                 self._after_rule = True
             return tuple(self._events)
         if title:  # It looked like a section's title, but no rule came after it.
-            self._observe(title[0], MarkKind.PLAIN, title[1], title[1])
+            self._observe(title[0], LineKind.PLAIN, title[1], title[1])
         if after_rule and text.startswith("== "):
             self._title = (self.lines, text)
-        elif text.startswith("--> "):
-            self._observe(self.lines, MarkKind.SUBSECTION, text.removeprefix("--> "), text)
         elif text and text not in self._dull and not is_noise(text):
-            self._observe_plain(text)
+            self._observe_line(text)
         return tuple(self._events)
 
     def conclude(self, exit_status: int | None) -> Failure | None:
@@ -122,7 +177,9 @@ class InstallLog:
             if not self.lines:
                 return self._fail(culprit, 0, f"it ended{_with_status(exit_status)} without a word")
             why = f"it ended{_with_status(exit_status)} while {culprit.doing}; {self._missing(culprit)}"
-            return self._fail(culprit, self.lines, why)
+            failure = self._fail(culprit, self.lines, why)
+            unmarked = self.format is LogFormat.TYPED and not self._any_section
+            return _blind(failure) if unmarked and exit_status == 0 and not self._causes else failure
         if self._spoiled is not None:
             return self._spoiled
         if exit_status != 0:
@@ -145,9 +202,29 @@ class InstallLog:
         words = f"OSCAR's installer has not come to an end within {seconds:.0f} s"
         return self.failure or self._stuck(words, repeated=True)
 
+    def repeating(self, seconds: float) -> Failure:
+        """The failure of an installer that has said nothing new for `seconds`, although it goes on writing."""
+        words = f"OSCAR's installer has said nothing new for {seconds:.0f} s"
+        return self.failure or self._stuck(words, repeated=True)
+
     # -- one line ------------------------------------------------------------------------------------------------------
 
-    def _observe(self, number: int, kind: MarkKind, text: str, line: str) -> None:
+    def _notice_repetition(self, line: str, text: str) -> None:
+        """A known endless loop is certain long before its log is too large."""
+        seen = hash(line)  # not of the cleaned text: a progress bar that moves is news
+        if seen not in self._known:
+            self.news = self.lines
+            if len(self._known) < _NOVEL:
+                self._known.add(seen)
+            return
+        self._repeats[seen] += 1
+        if (times := self._repeats[seen]) % _REPEATS == 0 and self.failure is None:
+            loop = match_loop((text,), self.culprit or InstallStage.DONE)
+            if loop is not None and times >= loop.repeats:
+                words = f"OSCAR's installer has written '{text.strip()[:80]}' {times} times"
+                self._ends_with(self._stuck(words, repeated=True), self.lines)
+
+    def _observe(self, number: int, kind: LineKind, text: str, line: str) -> None:
         self._take_evidence(number, kind, text)
         rule = self._starting(kind, text)
         if rule is not None:
@@ -159,16 +236,23 @@ class InstallLog:
             self._take_check(number, result)
             return
         if rule is None:
-            self._take_signature(number, line)
+            self._take_signature(number, kind, text, line)
 
-    def _observe_plain(self, text: str) -> None:
+    def _observe_line(self, text: str) -> None:
         causes = len(self._causes)
-        self._observe(self.lines, MarkKind.PLAIN, text, text)
+        kind, words, of_format = kind_of(text)
+        self.format = self.format or of_format
+        if kind is LineKind.PLAIN and self.format is LogFormat.TYPED and len(text) >= WITHOUT_DASHES:
+            kind, words = LineKind.MESSAGE, text.strip(" -")
+        line = text if kind in (LineKind.PLAIN, LineKind.SUBSECTION) and of_format is not LogFormat.TYPED else words
+        self._observe(self.lines, kind, words, line)
+        if kind is not LineKind.PLAIN:
+            return
         # A flood repeats a few lines a million times: what told nothing as things stand will tell nothing again.
         if not self._events and causes == len(self._causes) and len(self._dull) < _REMEMBERED:
             self._dull.add(text)
 
-    def _take_evidence(self, number: int, kind: MarkKind, text: str) -> None:
+    def _take_evidence(self, number: int, kind: LineKind, text: str) -> None:
         if self.stage not in self._started or self.stage in self._passed:
             return
         evidence = self._rules[self.stage].evidence
@@ -183,9 +267,11 @@ class InstallLog:
         elif not (self.stage is InstallStage.TEST and self._bad_checks):
             self._pass(self.stage, number, text)
 
-    def _starting(self, kind: MarkKind, text: str) -> StageRule | None:
+    def _starting(self, kind: LineKind, text: str) -> StageRule | None:
         """The rule of the stage that begins with this line; never one that has begun before, or lies behind."""
-        for stage, rule in self._rules.items():
+        # Hardly any stage begins with a plain line, and a flood is made of them.
+        for rule in self._plain_rules if kind is LineKind.PLAIN else self._rules.values():
+            stage = rule.stage
             if stage in self._started or stage.position < self.stage.position:
                 continue
             if any(mark.match(kind, text) for mark in rule.starts):
@@ -204,8 +290,8 @@ class InstallLog:
             missing = self._missing(stage)
             self._certain(stage, number, f"{missing}, {_going_on(rule.stage)}", went_on=rule.stage)
         self.stage = rule.stage
-        self._dull.clear()
         self._started.add(rule.stage)
+        self._forget()
         self._emit(EventKind.STAGE_STARTED, number, text)
         if rule.stage is InstallStage.BARRIER:
             self._emit(EventKind.BARRIER_REACHED, number, text.partition('"')[2].rstrip('"'))
@@ -213,8 +299,14 @@ class InstallLog:
     def _pass(self, stage: InstallStage, number: int, text: str) -> None:
         self._passed.add(stage)
         self._causes.clear()
-        self._dull.clear()
+        self._forget()
         self._events.append(LogEvent(EventKind.STAGE_PASSED, stage, number, text))
+
+    def _forget(self) -> None:
+        """What was dull or known is news again in another stage."""
+        self._dull.clear()
+        self._known.clear()
+        self._repeats.clear()
 
     def _take_check(self, number: int, result: CheckResult) -> None:
         if result.verdict == "passed":
@@ -222,11 +314,16 @@ class InstallLog:
         self._bad_checks.append((number, result))
         self._certain(InstallStage.TEST, number, str(result))
 
-    def _take_signature(self, number: int, line: str) -> None:
+    def _take_signature(self, number: int, kind: LineKind, text: str, line: str) -> None:
         stage = self.culprit or InstallStage.DONE
         signature = match(line, stage)
+        if signature is None and line == text and kind in (LineKind.SUBSECTION, LineKind.MESSAGE):
+            line = f"--> {text}"  # the catalogue quotes the format of 2007
+            signature = match(line, stage)
         if signature is None:
-            self._take_die_line(number, line, stage)
+            self._take_die_line(number, text, stage)
+            if kind is LineKind.COMPLAINT and die_line(text) is None:
+                self._remember(Cause(number, text, "", "oscar", "", 1))
             return
         clause, hint = signature.explain(line)
         cause = Cause(number, clause, hint, signature.blame, signature.group.value, signature.detail)
@@ -282,10 +379,12 @@ class InstallLog:
         cause: Cause | None = None,
         went_on: InstallStage | None = None,
     ) -> None:
-        if self.failure is not None:
-            return
-        self.failure = self._fail(stage, number, why, cause=cause, went_on=went_on)
-        self._events.append(LogEvent(EventKind.CERTAIN_FAILURE, stage, number, self.failure.sentence, self.failure))
+        if self.failure is None:
+            self._ends_with(self._fail(stage, number, why, cause=cause, went_on=went_on), number)
+
+    def _ends_with(self, failure: Failure, number: int) -> None:
+        self.failure = failure
+        self._events.append(LogEvent(EventKind.CERTAIN_FAILURE, failure.stage, number, failure.sentence, failure))
 
     def _fail(
         self,
@@ -353,7 +452,15 @@ class InstallLog:
             hint=loop.hint if loop is not None else "",
             lines=lines,
             first_line=first,
+            hung=True,
         )
+
+
+def _blind(failure: Failure) -> Failure:
+    """The failure of a log of the later format without one section: its stages were not asked for (OSCAR_VERBOSE)."""
+    hint = "This OSCAR marks its stages only with OSCAR_VERBOSE=5 in the installer's environment."
+    sentence = "OSCAR's installer ended with status 0, but its log has no marks of its stages, so nothing is proven"
+    return replace(failure, sentence=sentence, hint=hint, category="farm", group="environment")
 
 
 def _with_status(exit_status: int | None) -> str:

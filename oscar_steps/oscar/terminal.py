@@ -1,13 +1,15 @@
 """The installer's terminal, line by line: noise stripped, sections and test results recognised.
 
-Facts: OSCAR's logger frames a section title with two rules of `=` (77 of them in 2007, 80 later) and marks a subsection
-with `--> `. Progress bars, cursor movements and colours are in the capture as well.
+Facts: OSCAR's logger frames a section title with two rules of `=` (77 of them in 2007, 80 later). In 2007 it marks a
+subsection with `--> `; later it centres it between dashes in 80 columns, and puts `[TYPE - PROGRAM] ` before other
+messages. Progress bars, cursor movements and colours are in the capture as well.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 MAX_LINE = 4000
@@ -20,8 +22,15 @@ _NOISE = re.compile(
     r"^(?:Use of uninitialized value\b|Argument \".*\" isn't numeric|stty: |.*Inappropriate ioctl for device$)"
 )
 _RULE = re.compile(r"={60,}")
+_ARROW = "--> "
+_CENTRED = re.compile(r"(?:-+ (?P<title>\S.*?) -+)")
+_WIDTH = 80
+WITHOUT_DASHES = _WIDTH - 4
+"""From this length on a title of the later format may have no room for its dashes."""
+_TYPED = re.compile(r"\[(?P<type>ACTION|DB|ERROR|INFO|WARNING) - [^\]\s]+\] (?P<text>.*)")
 _DIE = re.compile(r"(?P<text>.*) at (?P<file>\S+) line (?P<line>\d+)(?:, <\w+> (?:line|chunk) \d+)?\.")
 _RESULT = re.compile(r"(?P<words>.*)\[\s*(?P<verdict>PASSED|FAILED|SKIPPED)\s*\]\s*")
+_LATER_TEST = re.compile(r"Test (?P<name>\S+) (?P<verdict>succeeded|failed)\.|\[FAILED TEST\] (?P<failed>\S+)")
 _APITEST = re.compile(
     r"\[\s*(?P<verdict>PASS|FAIL|FAILDEP|TIMEDOUT)\s*\]\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<name>.+?)\s*"
 )
@@ -41,6 +50,43 @@ def clean(line: str) -> str:
 def is_rule(text: str) -> bool:
     """Whether a cleaned line is one of the two rules that frame a section's title."""
     return _RULE.fullmatch(text) is not None
+
+
+class LineKind(Enum):
+    """How a line stands in the log. A `MESSAGE` of the later format may say what a subsection or a plain line said."""
+
+    SECTION = "section"
+    SUBSECTION = "subsection"
+    MESSAGE = "message"
+    COMPLAINT = "complaint"
+    PLAIN = "plain"
+
+
+class LogFormat(Enum):
+    """The two ways in which OSCAR has written its log, told apart by the first line that only one of them has."""
+
+    ARROWS = "2007"
+    TYPED = "later"
+
+
+_KIND_OF_TYPE = {
+    "ACTION": LineKind.MESSAGE,
+    "INFO": LineKind.MESSAGE,
+    "ERROR": LineKind.COMPLAINT,
+    "WARNING": LineKind.PLAIN,
+    "DB": LineKind.PLAIN,
+}
+
+
+def kind_of(text: str) -> tuple[LineKind, str, LogFormat | None]:
+    """What a cleaned line is (but for section titles), its words without the mark, the format that has such lines."""
+    if text.startswith(_ARROW):
+        return LineKind.SUBSECTION, text.removeprefix(_ARROW), LogFormat.ARROWS
+    if text.startswith("[") and (typed := _TYPED.fullmatch(text)):
+        return _KIND_OF_TYPE[typed["type"]], typed["text"], LogFormat.TYPED
+    if text.startswith("-") and len(text) >= _WIDTH - 1 and (centred := _CENTRED.fullmatch(text)):
+        return LineKind.SUBSECTION, centred["title"], LogFormat.TYPED
+    return LineKind.PLAIN, text, None
 
 
 def is_noise(text: str) -> bool:
@@ -91,4 +137,7 @@ def check_result(text: str) -> CheckResult | None:
     if match := _APITEST.fullmatch(text):
         status = "" if match["verdict"] in ("PASS", "FAIL") else match["verdict"]
         return CheckResult(match["name"], status, "passed" if match["verdict"] == "PASS" else "failed")
+    if match := _LATER_TEST.fullmatch(text):
+        passed = match["verdict"] == "succeeded"
+        return CheckResult(match["name"] or match["failed"], "", "passed" if passed else "failed")
     return None

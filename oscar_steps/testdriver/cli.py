@@ -3,76 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import functools
 import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from oscar_steps.errors import FarmError, HostError, SourceError, UserError
+from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver import display, window
 from oscar_steps.testdriver.access import open_ssh
+from oscar_steps.testdriver.answers_cli import answers
+from oscar_steps.testdriver.commandline import directory as _directory
+from oscar_steps.testdriver.commandline import explained as _explained
+from oscar_steps.testdriver.commandline import leave as _leave
 from oscar_steps.testdriver.events import EVENTS_FILE
 from oscar_steps.testdriver.images import default_store
+from oscar_steps.testdriver.lint_cli import lint
 from oscar_steps.testdriver.owner import own
 from oscar_steps.testdriver.postmortem import is_running, require_run, verdict_of_dead_run
 from oscar_steps.testdriver.run import RunOptions
+from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.testdriver.stages.create_image import check_job
+from oscar_steps.testdriver.verdicts import verdict_of
 from oscar_steps.v3m import host as v3m_host
 from oscar_steps.verdict import ExitStatus, Stage, Verdict
 
-DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXIT_STATUSES = """\b
 Exit statuses:
    0  passed           10  OSCAR failed        20  the farm or its host is at fault
   30  cancelled        40  stage not reached   64  a mistake in what was asked for"""
-
-
-# Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
-_NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
-
-def _directory(**more: Any) -> click.Path:
-    return click.Path(path_type=Path, file_okay=False, **more)
-
-
-def _leave(status: ExitStatus) -> NoReturn:
-    sys.stdout.flush()
-    sys.exit(int(status))
-
-
-def _explained(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors of ours are one sentence on standard error and an exit status, never a traceback."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except UserError as error:
-            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
-            _leave(ExitStatus.USAGE)
-        except FarmError as error:
-            click.echo(f"oscar-testdriver: {error.explain()}", err=True)
-            _leave(ExitStatus.INFRASTRUCTURE)
-        except OSError as error:
-            if error.errno not in _DISK_FAULTS:
-                raise  # a bug of ours
-            where = f"{error.filename}: " if error.filename else "writing to the run directory: "
-            click.echo(f"oscar-testdriver: {where}{error.strerror}", err=True)
-            _leave(ExitStatus.INFRASTRUCTURE)
-
-    return wrapper
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_STATUSES)
@@ -90,37 +55,13 @@ def cli() -> None:
     """
 
 
+cli.add_command(answers)
+cli.add_command(lint)
+
+
 def default_runs() -> Path:
     """Where runs are kept: for root a place of the system's, otherwise one of the user's."""
     return Path("/var/lib/oscar-farm/runs") if os.geteuid() == 0 else Path.home() / ".local/share/oscar-farm/runs"
-
-
-def source_as_asked(url: str, revision: str) -> Source:
-    """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
-    if not re.match(r"[a-z+]+://.", url):
-        raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
-    if not re.match(r"[A-Za-z0-9{]", revision):
-        raise SourceError(f"'{revision}' is not a Subversion revision, such as 5916 or HEAD")
-    return Source(url=url, revision=revision)
-
-
-def resolve_revision(url: str, revision: str) -> str:
-    """The number of `revision` ('HEAD' is asked of the server). Raises SourceError or HostError, in svn's words."""
-    command = ["svn", "info", "--non-interactive", "--show-item", "revision", "-r", revision, url]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError:
-        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
-    except subprocess.TimeoutExpired:
-        raise HostError(f"the repository {url} did not answer for 60 s") from None
-    if answer.returncode == 0:
-        return answer.stdout.strip()
-    # The last line says most; a warning says more than the error after it, which is that there was a warning.
-    said = re.findall(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", answer.stderr, re.MULTILINE)
-    words = next((line for line in said if line.startswith("W")), said[-1] if said else answer.stderr.strip())
-    if _NOT_THERE.search(answer.stderr):
-        raise SourceError(f"{url} at revision {revision}: {words}", hint="check --url and --revision")
-    raise HostError(f"{url} cannot be asked for its revision: {words}", hint="is the server up, and --url right?")
 
 
 @cli.command()
@@ -166,6 +107,7 @@ def run(
             "answers": matrix.answers(cell),
             "boot": boot,
             "nodes": nodes,
+            "known_issues": matrix.known_issues(cell),
         }
     )
     # What is wrong with the files is said first: it needs no network.
@@ -336,12 +278,18 @@ def _wait_gone(path: Path, seconds: float = 30.0) -> None:
 @cli.command()
 @click.argument("directory", type=_directory(exists=True))
 @click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+@click.option("--stored", is_flag=True, help="The verdict as it was written at the end of the run.")
 @_explained
-def verdict(directory: Path, as_json: bool) -> None:
-    """Show the verdict of a run that is over."""
+def verdict(directory: Path, as_json: bool, stored: bool) -> None:
+    """Make the verdict of a run that is over, anew from the files in its DIRECTORY (archived ones as well).
+
+    It is the one that was written at the run's end, unless this farm knows more of OSCAR's failures than that one did.
+    """
     if is_running(directory):
         raise UserError(f"{directory}: the run is still going on")
     value = verdict_of_dead_run(directory)
+    if not stored:
+        value = verdict_of(directory)
     click.echo(value.model_dump_json(indent=2) if as_json else "\n".join(display.summary_lines(value)))
     _leave(ExitStatus.of(value.outcome))
 

@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.events import Event
-from oscar_steps.verdict import Outcome, Verdict
+from oscar_steps.verdict import InstallReport, Outcome, Verdict
 
 
 def plain(event: Event) -> None:
@@ -61,6 +61,8 @@ def summary_lines(verdict: Verdict) -> list[str]:
             f" (OSCAR's stage {verdict.oscar_stage})" if verdict.oscar_stage else ""
         )
         lines.append(f"  stage:    {where}")
+        if verdict.category:
+            lines.append(f"  blame:    {verdict.category}")
     if verdict.hint:
         lines.append(f"  hint:     {verdict.hint}")
     for evidence in verdict.evidence:
@@ -68,7 +70,14 @@ def summary_lines(verdict: Verdict) -> list[str]:
         lines += [f"    | {line}" for line in evidence.lines[-12:]]
     for node in verdict.nodes:
         lines.append(f"  node:     {node.name}: {node.state} since {node.since:.0f} s")
+    if verdict.installer:
+        lines.append(f"  OSCAR:    {', '.join(_install_words(report) for report in verdict.installer)}")
     for report in verdict.stages:
         lines.append(f"  {report.stage:<14} {report.result:<14} {report.seconds:7.1f} s")
     lines += [f"  in all {verdict.seconds:.0f} s", f"  again:    {verdict.replay}"]
     return [printable(line) for line in lines]
+
+
+def _install_words(report: InstallReport) -> str:
+    words = "" if report.result == "passed" else f" {report.result}"
+    return f"{report.stage}{words}" + ("" if report.seconds is None else f" {report.seconds:.0f} s")

@@ -35,8 +35,8 @@ class Event:
     @classmethod
     def from_json(cls, line: str) -> Event:
         value = json.loads(line)
-        head = {key: value.pop(key) for key in ("kind", "text", "elapsed")}
-        return cls(stamp=value.pop("time"), data=value, **head)
+        kind, text, elapsed, stamp = (value.pop(key) for key in ("kind", "text", "elapsed", "time"))
+        return cls(kind=str(kind), text=str(text), elapsed=float(elapsed), stamp=str(stamp), data=value)
 
 
 Listener = Callable[[Event], None]
@@ -117,10 +117,19 @@ class Diary:
 
 
 def read_events(run_directory: Path) -> list[Event]:
-    """The events of a run, dead or alive. A last line that was cut off by a crash is left out."""
+    """The events of a run, dead or alive. A line that was cut off by a crash, or is none of ours, is left out."""
     path = run_directory / EVENTS_FILE
     events = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-        with suppress(ValueError, KeyError):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
             events.append(Event.from_json(line))
     return events
+
+
+def append_event(run_directory: Path, kind: str, text: str, **data: Any) -> None:
+    """Note something about a run whose process is gone. In an archive that cannot be written to nothing is noted."""
+    events = read_events(run_directory)
+    stamp = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    event = Event(kind=kind, text=text, elapsed=events[-1].elapsed if events else 0.0, stamp=stamp, data=data)
+    with suppress(OSError), (run_directory / EVENTS_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"\n{event.as_json()}\n")  # the run's own last line may have been cut off

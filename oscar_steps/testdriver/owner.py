@@ -85,8 +85,8 @@ async def _own(
     run = Run(run_directory, job, options, Gate(open_=not windows))
     server = RunServer(run)
     loop = asyncio.get_running_loop()
-    # Every node that is asked for its SSH banner takes a thread for up to a minute; the others must not wait for them.
-    loop.set_default_executor(ThreadPoolExecutor(max_workers=160))
+    # paramiko blocks: what is asked of the head node takes a thread for as long as it lasts; the rest must not wait.
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=32))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, _signalled, run, number)
     with run.diary.listening(listener or (lambda _event: None)):

@@ -20,9 +20,11 @@ import psutil
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import Diary
+from oscar_steps.testdriver.headcheck import with_full_disk
 from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
 
 if TYPE_CHECKING:
+    from oscar_steps.oscar.menus import Menus
     from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.headnode import HeadNode
     from oscar_steps.testdriver.images import BaseImage
@@ -98,6 +100,7 @@ class Run:
     profile: ClusterProfile | None = field(default=None, init=False)
     cluster: VirtualCluster | None = field(default=None, init=False)
     head: HeadNode | None = field(default=None, init=False)
+    menus: Menus | None = field(default=None, init=False)
     installer: Installer | None = field(default=None, init=False)
     board: NodeBoard | None = field(default=None, init=False)
 
@@ -115,11 +118,18 @@ class Run:
         if not self._alarm.done() and self.failure is None:
             self._alarm.set_exception(failure)
 
+    def nodes_defined(self) -> None:
+        """The compute nodes are known: that they are there is an event, and so is every later change of theirs."""
+        board = need(self.board, "the nodes")
+        board.on_change(self.node_changed)
+        for node in board:
+            self.diary.write("node", "", node=node.name, state=node.state.value)
+
     def node_changed(self, node: Node) -> None:
         """A compute node came into another state: a line for people, a summary for the step's title."""
         text = f"{node.name}: {node.state.value}" + (f" ({node.note})" if node.note else "")
         summary = need(self.board, "the nodes").summary()
-        self.diary.write("node", text, node=node.name, state=node.state.value, summary=summary)
+        self.diary.write("node", text, node=node.name, state=node.state.value, note=node.note, summary=summary)
 
     def _alarm_error(self) -> FarmError:
         error = self._alarm.exception()
@@ -193,6 +203,8 @@ class Run:
         try:
             await self._until_alarm(stage, handler)
         except FarmError as error:
+            if self.head and not stage.always_runs and not self.cancelled.is_set():
+                await with_full_disk(self.head, error)
             result = self._failed(stage, error)
         except Exception as error:
             traceback.print_exc()
@@ -231,11 +243,11 @@ class Run:
             raise Cancelled("the run was ended while this stage was running")
 
     def _failed(self, stage: Stage, error: FarmError) -> StageResult:
-        from oscar_steps.testdriver.verdicts import outcome_of
+        from oscar_steps.testdriver.verdicts import outcome_of, record_of
 
         if self.failure is None:
             self.failure, self.failed_stage = error, stage
-        self.diary.write("failure", error.explain(), stage=stage, error=type(error).__name__)
+        self.diary.write("failure", error.explain(), stage=stage, **record_of(error))
         return StageResult[outcome_of(error).name]
 
     def cpu_seconds(self) -> dict[str, float]:
@@ -247,10 +259,10 @@ class Run:
         return {"driver_cpu": round(own, 2), "children_cpu": round(children, 2), "guest_cpu": round(guests, 2)}
 
     def conclude(self) -> Verdict:
-        """Make and write the verdict."""
+        """Make the verdict, from the run's own files as anybody can later on, and write it."""
         from oscar_steps.testdriver.verdicts import verdict_of
 
-        verdict = verdict_of(self)
+        verdict = verdict_of(self.directory)
         verdict.save(self.directory)
         words = "passed" if verdict.outcome is Outcome.PASSED else f"{verdict.outcome} at {verdict.stage}"
         self.diary.write("verdict", f"== verdict: {words}: {verdict.sentence}", outcome=verdict.outcome)

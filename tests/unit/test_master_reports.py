@@ -53,6 +53,21 @@ def test_the_farms_own_fault_goes_to_the_operator_alone() -> None:
     assert recipients(note(Outcome.INFRASTRUCTURE), MAIL) == ("op@x.org",)
 
 
+@pytest.mark.parametrize(
+    ("category", "words"),
+    [
+        (Category.DISTRIBUTION, "the distribution's packages are at fault"),
+        (Category.ANSWERS, "the site's answers do not fit"),
+        (Category.HOST, "the farm's own fault"),
+    ],
+)
+def test_what_is_not_oscars_is_called_what_it_is_and_no_committer_hears_of_it(category: Category, words: str) -> None:
+    told = note(Outcome.INFRASTRUCTURE)
+    told = dataclasses.replace(told, verdict=told.verdict.model_copy(update={"category": category}))
+    assert told.result.startswith(f"infrastructure: {words}, nothing is said about OSCAR")
+    assert recipients(told, MAIL) == ("op@x.org",)
+
+
 def test_a_good_build_is_told_when_it_was_red_before_or_when_the_site_says_always() -> None:
     good = note(Outcome.PASSED, stage=None)
     fixed = dataclasses.replace(good, before=Before(3, "6", passed=False))
