@@ -78,6 +78,8 @@ class Answers(_Frozen):
     netmask: str = "255.255.255.0"
     gateway: str = ""
     """'': the head node."""
+    tests: tuple[str, ...] = ("SSH ping test", "SSH server->node")
+    """OSCAR's own tests that must have passed, as its output names them: one whose result is not seen is a failure."""
     files: dict[AnswerKind, WrittenFile] = {}
     """Files that are used as they are, in place of generated ones; checked before the run."""
 

@@ -7,6 +7,7 @@ Both formats of the log have the same words: what was a subsection in 2007 is a 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,8 +98,19 @@ def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Ev
     )
 
 
-def stage_rules(*, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str) -> tuple[StageRule, ...]:
-    """The rules of a run with `expected_nodes` nodes and the image `image_name`, in the order of the stages."""
+def _test(name: str) -> Evidence:
+    # OSCAR cuts a test's name to the width that its terminal has room for, 21 characters at least.
+    passed = _plain(rf"{re.escape(name[:21])}.*\[PASSED\]\s*")
+    return Evidence(passed, f"the test '{name}' never told that it passed")
+
+
+def stage_rules(
+    *, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str, tests: Sequence[str] = ()
+) -> tuple[StageRule, ...]:
+    """The rules of a run with `expected_nodes` nodes and the image `image_name`, in the order of the stages.
+
+    `tests`: those of OSCAR's own tests that must have passed; others may be there, and must not have failed.
+    """
     image = re.escape(image_name)
     # Whether wizard_prep's own section is in the log depends on the version; the line that runs it always is.
     prep = r'Running: "cd \S+ && \./wizard_prep"'
@@ -163,6 +175,7 @@ def stage_rules(*, expected_nodes: int, boot: Literal["cdrom", "network"], image
                     _plain(r".+\[PASSED\]\s*|\[\s*PASS\s*\]\s.*|Test \S+ succeeded\."),
                     "not one test told its result",
                 ),
+                *(_test(name) for name in tests),
                 _says(
                     _sub(r"Step \d+ - Successfully tested the cluster setup"),
                     "Step 8 - Successfully tested the cluster setup",

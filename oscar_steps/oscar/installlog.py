@@ -8,6 +8,7 @@ about the nodes.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -81,6 +82,7 @@ class InstallLog:
         expected_nodes: int,
         boot: Literal["cdrom", "network"],
         image_name: str,
+        tests: Sequence[str] = (),
         from_banner: bool = False,
     ) -> None:
         self.stage = InstallStage.PREFLIGHT
@@ -89,11 +91,12 @@ class InstallLog:
         self.lines = 0
         self.news = 0
         """The last line that said something which this stage had not said before: none for long is no progress."""
-        self.wanted: dict[str, int | str] = {"nodes": expected_nodes, "boot": boot, "image": image_name}
+        self.wanted: dict[str, int | str | list[str]] = {
+            "nodes": expected_nodes, "boot": boot, "image": image_name, "tests": list(tests),
+        }  # fmt: skip
         self._image = image_name
-        self._rules = {
-            rule.stage: rule for rule in stage_rules(expected_nodes=expected_nodes, boot=boot, image_name=image_name)
-        }
+        rules = stage_rules(expected_nodes=expected_nodes, boot=boot, image_name=image_name, tests=tests)
+        self._rules = {rule.stage: rule for rule in rules}
         self._plain_rules = [
             rule for rule in self._rules.values() if any(mark.kind is LineKind.PLAIN for mark in rule.starts)
         ]

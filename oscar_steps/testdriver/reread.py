@@ -65,7 +65,9 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
 def _judge(path: Path, name: str, wanted: Wanted, facts: dict[str, float | str]) -> Judgement:
     boot: Literal["cdrom", "network"] = "network" if wanted.boot == "network" else "cdrom"
     capture = name == TERMINAL_FILE
-    log = InstallLog(expected_nodes=wanted.nodes, boot=boot, image_name=wanted.image, from_banner=not capture)
+    log = InstallLog(
+        expected_nodes=wanted.nodes, boot=boot, image_name=wanted.image, tests=wanted.tests, from_banner=not capture
+    )
     how = next((known for known in get_args(Hang) if known == facts.get("how")), None)
     last = int(facts.get("line", 0)) if how and capture else 0
     # Only the capture has the status; a log file that has all its evidence was written by an installer that ended well.

@@ -39,6 +39,7 @@ class Wanted:
     nodes: int
     boot: str
     image: str
+    tests: tuple[str, ...] = ()
 
 
 @dataclass
@@ -147,7 +148,8 @@ def _node(story: Story, event: Event) -> None:
 
 def _installer_started(story: Story, event: Event) -> None:
     data = event.data
-    story.wanted = Wanted(nodes=int(data["nodes"]), boot=str(data["boot"]), image=str(data["image"]))
+    tests = tuple(str(name) for name in data.get("tests", ()))
+    story.wanted = Wanted(nodes=int(data["nodes"]), boot=str(data["boot"]), image=str(data["image"]), tests=tests)
 
 
 def _installer(story: Story, event: Event) -> None:

@@ -261,6 +261,36 @@ def test_a_failed_run_with_lines_twice_or_left_out_is_never_good(data: st.DataOb
         assert read(doubled, case)[1] is not None
 
 
+MUST_PASS = ("SSH ping test", "SSH server->node")
+SECOND = "@result SSH server->node | | PASSED"
+
+
+def judged(results: list[str], form: str) -> Failure | None:
+    """What is said of the good run with these lines of its two tests, which must both have passed."""
+    lines = list(good())
+    at = lines.index("@result SSH ping test | | PASSED")
+    before, after = written(lines[:at], form), written(lines[at + 1 :], form)
+    log = InstallLog(expected_nodes=2, boot="cdrom", image_name="oscarimage", tests=MUST_PASS)
+    for line in (*before, *results, *after):
+        log.feed(line)
+    return log.conclude(0)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_test_that_must_pass_and_failed_is_never_good_however_its_line_is_garbled(data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(FORMATS))
+    passed, second = written(["@result SSH ping test | | PASSED"], form), written([SECOND], form)
+    assert judged([*passed, *second], form) is None
+    raw = bytearray(second[0].replace("PASSED", data.draw(st.sampled_from(["FAILED", "SKIPPED"]))).encode())
+    for at in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=12)):
+        raw[at] = data.draw(st.integers(0, 255))
+    garbled = raw[: data.draw(st.integers(0, len(raw)))].decode("utf-8", "replace")
+    failure = judged([*passed, *garbled.split("\n")], form)
+    assert failure is not None
+    assert failure.stage is InstallStage.TEST
+
+
 def stages_of(form: str) -> list[InstallStage]:
     """The stage that each line of the good run belongs to."""
     log = InstallLog(expected_nodes=2, boot="cdrom", image_name="oscarimage")

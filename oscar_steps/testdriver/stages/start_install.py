@@ -79,7 +79,9 @@ async def run_stage(run: Run) -> None:
         await head.write_files({path: (text, files.mode(path)) for path, text in files.files.items()})
     run.board = NodeBoard(addresses(run.job, profile), lambda: run.diary.elapsed)
     run.nodes_defined()
-    log = InstallLog(expected_nodes=len(profile.nodes), boot=profile.boot.value, image_name=answers.image_name)
+    log = InstallLog(
+        expected_nodes=len(profile.nodes), boot=profile.boot.value, image_name=answers.image_name, tests=answers.tests
+    )
     limits = Limits(silence=timeouts.silence * speed.factor, log_bytes=run.job.log_limit_mib << 20)
     run.installer = installer = Installer(head, log, run.directory, run.diary, limits)
     command = installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator)
