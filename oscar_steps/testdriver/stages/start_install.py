@@ -30,7 +30,7 @@ def answer_files(job: Job, profile: ClusterProfile, menus: Menus | None = None) 
     ConfigError for files written by hand that OSCAR would choke on (before there is an OSCAR: any OSCAR).
     """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
-    fields = job.answers.model_dump(exclude={"files"})
+    fields = job.answers.model_dump(exclude={"files", "tests"})
     written = {kind: file.text for kind, file in job.answers.files.items()}
     layouts = (menus,) if menus else LAYOUTS
     rendered = [
