@@ -32,7 +32,7 @@ class AnswersRefused(Finding):
     """The answers do not go with the OSCAR that is tested: neither its fault nor the farm's."""
 
     def __init__(self, sentence: str, *, hint: str = "") -> None:
-        super().__init__(sentence, hint=hint, oscar_stage="preflight", category="answers")
+        super().__init__(sentence, hint=hint, category="answers")
 
 
 class AnswerKind(StrEnum):

@@ -34,10 +34,14 @@ _AT_LEAST = 3  # so many known labels make a menu; fewer are a coincidence
 
 
 class MenuUnreadable(Finding):
-    """A menu of this OSCAR is missing, lacks an item, or has it twice: what would be answered is not known."""
+    """A menu of this OSCAR is missing, lacks an item, or has it twice: what would be answered is not known.
 
-    def __init__(self, sentence: str, *, hint: str = "") -> None:
-        super().__init__(sentence, hint=hint, oscar_stage="preflight", category="answers")
+    `at`: the line of OSCAR's sources that shows it, where there is one.
+    """
+
+    def __init__(self, sentence: str, *, hint: str = "", at: Place | None = None) -> None:
+        super().__init__(sentence, hint=hint, category="answers")
+        self.at = at
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,8 @@ def _resolve(stage: MenuStage, path: str, lines: list[_Line]) -> Menu:
             first, second = _two_numbers(matching)
             raise MenuUnreadable(
                 f"{first.place}: '{one.label}' is ambiguous in the menu of the step '{stage}': {first.number}) "
-                f"{first.place.text}, and in line {second.place.line} {second.number}) {second.place.text}"
+                f"{first.place.text}, and in line {second.place.line} {second.number}) {second.place.text}",
+                at=first.place,
             )
         if matching:
             numbers[one.label], places[one.label] = matching[0].number, matching[0].place
@@ -203,7 +208,8 @@ def _resolve(stage: MenuStage, path: str, lines: list[_Line]) -> Menu:
     for one_label, other in ((a, b) for a in numbers for b in numbers if a < b and numbers[a] == numbers[b]):
         raise MenuUnreadable(
             f"{places[one_label]}: in the menu of the step '{stage}', '{one_label}' and '{other}' (line "
-            f"{places[other].line}) have the same number {numbers[other]}"
+            f"{places[other].line}) have the same number {numbers[other]}",
+            at=places[one_label],
         )
     return Menu(stage, numbers, places)
 
@@ -225,6 +231,7 @@ def _missing(stage: MenuStage, wanted: Item, path: str, lines: list[_Line], foun
     return MenuUnreadable(
         f"{at}: the menu of the step '{stage}' has no item '{wanted.label}'{is_there}",
         hint=f"where OSCAR has renamed it, add the new spelling to '{wanted.label}' in oscar_steps/oscar/menuitems.py",
+        at=at,
     )
 
 

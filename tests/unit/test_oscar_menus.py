@@ -19,7 +19,7 @@ from oscar_steps.oscar.answercheck import AnswerFile, check_answers
 from oscar_steps.oscar.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.menuitems import ITEMS, MenuStage, find, item, plain
 from oscar_steps.oscar.menus import LAYOUTS, MENUS_2007, Menus, MenuUnreadable, is_menu_file, read_menus
-from oscar_steps.testdriver.stages.checkout import fetch_menus, texts_of
+from oscar_steps.testdriver.stages.checkout import fetch_sources, read_or_show, texts_of
 
 STANDIN = Path(__file__).parents[1] / "oscar_standin" / "tree"
 
@@ -270,11 +270,24 @@ def test_the_head_nodes_tree_is_read_with_one_command(tmp_path: Path) -> None:
     shutil.copytree(STANDIN, tmp_path / "oscar tree")
     (tmp_path / "oscar tree" / "src/cli/.svn").mkdir()
     (tmp_path / "oscar tree" / "src/cli/.svn/build_cli").write_text(here_document([(9, "Image name"), (8, "Distro")]))
-    menus = asyncio.run(fetch_menus(LocalTree(), str(tmp_path / "oscar tree")))  # type: ignore[arg-type]
-    assert numbers(menus) == numbers(MENUS_2007)
+    sources = asyncio.run(fetch_sources(LocalTree(), str(tmp_path / "oscar tree")))  # type: ignore[arg-type]
+    assert numbers(read_menus(sources)) == numbers(MENUS_2007)
     (tmp_path / "empty").mkdir()
     with pytest.raises(MenuUnreadable, match="this OSCAR has no menu"):
-        asyncio.run(fetch_menus(LocalTree(), str(tmp_path / "empty")))  # type: ignore[arg-type]
+        read_menus(asyncio.run(fetch_sources(LocalTree(), str(tmp_path / "empty"))))  # type: ignore[arg-type]
+
+
+def test_a_menu_that_is_not_understood_is_shown_with_its_own_lines(tmp_path: Path) -> None:
+    sources = {str(path.relative_to(STANDIN)): path.read_text() for path in STANDIN.rglob("*") if path.is_file()}
+    menu = "lib/OSCAR/CLI_MAC.pm"
+    sources[menu] = sources[menu].replace("8)  Build AutoInstall CD", "8)  Make the installation medium")
+    with pytest.raises(MenuUnreadable, match=r"lib/OSCAR/CLI_MAC\.pm:\d+: .*'Build AutoInstall CD'") as raised:
+        asyncio.run(read_or_show({path: text for path, text in sources.items() if is_menu_file(path)}, tmp_path))
+    ((file, first, lines),) = raised.value.evidence
+    assert file == "menus/CLI_MAC.pm"
+    assert "8)  Make the installation medium" in lines
+    kept = (tmp_path / file).read_text().splitlines()
+    assert tuple(kept[first - 1 : first - 1 + len(lines)]) == lines
 
 
 @pytest.mark.parametrize("write", [printed, here_document, table])

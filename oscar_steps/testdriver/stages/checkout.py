@@ -7,12 +7,13 @@ import io
 import re
 import shlex
 import tarfile
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers import AnswersRefused
 from oscar_steps.oscar.menuitems import MenuStage
-from oscar_steps.oscar.menus import Menus, is_menu_file, read_menus
+from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.stages.start_install import answer_files
@@ -30,6 +31,9 @@ FIND_MENU_FILES = (
     "find . -type f -size -262144c ! -path '*/.svn/*' "
     "\\( -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
+
+# Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
+LINES_BEFORE, LINES_AFTER = 12, 12
 
 
 def url_seen_from_guest(url: str) -> str:
@@ -65,7 +69,7 @@ async def run_stage(run: Run) -> None:
         revision=source.revision,
     )
     with run.diary.step("the menus of this OSCAR"):
-        run.menus = await fetch_menus(head, home)
+        run.menus = await read_or_show(await fetch_sources(head, home), run.directory)
     run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
     try:
         answer_files(run.job, need(run.profile, "the profile"), run.menus)
@@ -73,10 +77,31 @@ async def run_stage(run: Run) -> None:
         raise AnswersRefused(error.sentence, hint=error.hint) from None
 
 
-async def fetch_menus(head: HeadNode, home: str) -> Menus:
-    """The menus of the OSCAR below `home` on the head node. Raises MenuUnreadable, HostError."""
-    sources = await head.read(f"cd {shlex.quote(home)} && {FIND_MENU_FILES} | tar -czf - --null -T - 2>/dev/null")
-    return await asyncio.to_thread(read_menus, texts_of(sources))  # seconds, for a tree of some megabytes
+async def fetch_sources(head: HeadNode, home: str) -> dict[str, str]:
+    """Path to text of what may have menus in the OSCAR below `home` on the head node. Raises HostError."""
+    archive = await head.read(f"cd {shlex.quote(home)} && {FIND_MENU_FILES} | tar -czf - --null -T - 2>/dev/null")
+    return await asyncio.to_thread(texts_of, archive)
+
+
+async def read_or_show(sources: dict[str, str], run_directory: Path) -> Menus:
+    """The menus. Raises MenuUnreadable; the lines that it is about are kept in the run directory, as its evidence."""
+    try:
+        return await asyncio.to_thread(read_menus, sources)  # seconds, for a tree of some megabytes
+    except MenuUnreadable as error:
+        if error.at is not None:
+            error.evidence = (_kept(run_directory, error.at, sources[error.at.file]),)
+        raise
+
+
+def _kept(run_directory: Path, at: Place, text: str) -> tuple[str, int, tuple[str, ...]]:
+    """The source file, kept in the run directory, and its lines round `at`, as evidence."""
+    # Only the last part of its name: OSCAR's tree has the say on the others.
+    kept = run_directory / "menus" / Path(at.file).name
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(text, encoding="utf-8")
+    first = max(at.line - LINES_BEFORE, 1)
+    lines = tuple(text.split("\n")[first - 1 : at.line + LINES_AFTER])
+    return str(kept.relative_to(run_directory)), first, lines
 
 
 def texts_of(archive: bytes) -> dict[str, str]:
