@@ -6,6 +6,7 @@ network, and processes that are gone with the sandbox's first one. Time, memory,
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -23,7 +24,10 @@ SECONDS_PER_FILE = 10
 """A good file takes a tenth of one; this is for a host that has much else to do."""
 MIB_PER_PROCESS = 512
 _MAX_PROCESSES = 32
-_NOBODY = 65534
+_FIRST_USER = 1_500_000_000
+"""Users that no host has: one for each sandbox, so that what one does takes no process from another."""
+_SANDBOXES = itertools.count()
+_NAMESPACES = ("ipc", "pid", "net", "uts", "cgroup-try")
 _MINE = Path(__file__).parent / "sandbox"
 _PROGRAMS = ("bwrap", "prlimit", "setpriv", "perl", "bash")
 # In a merged /usr these are links; a host that has them as folders of their own gets them bound.
@@ -100,7 +104,7 @@ class Sandbox:
     def _run(self, tasks: tuple[Task, ...], patience: float) -> list[Answer]:
         order = "".join(f"{task.kind}\t{task.path}\t{' '.join(task.names)}\n" for task in tasks)
         with subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*self._command, *_program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             try:
                 output, errors = process.communicate(order.encode(), timeout=patience)
@@ -111,7 +115,9 @@ class Sandbox:
             said = (errors.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
             raise HostError(
                 f"the sandbox for compilers does not start on this host: {said}",
-                hint="unprivileged user namespaces have to be allowed: sysctl kernel.unprivileged_userns_clone=1",
+                hint="this container has to be allowed to make namespaces (CAP_SYS_ADMIN)"
+                if os.geteuid() == 0
+                else "unprivileged user namespaces have to be allowed: sysctl kernel.unprivileged_userns_clone=1",
             )
         return list(_answers(output, tasks))
 
@@ -135,8 +141,8 @@ def _answers(output: bytes, tasks: tuple[Task, ...]) -> Iterator[Answer]:
 
 
 def _command(tree: Path, checks: Path) -> list[str]:
-    # The limit on processes does not hold for root.
-    drop = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+    """The sandbox, up to the program that runs in it. For root it has no user namespace: in a container or a chroot
+    nobody may make one, and root needs none."""
     linked: list[str] = []
     for name in _LINKED:
         place = Path("/") / name
@@ -146,10 +152,20 @@ def _command(tree: Path, checks: Path) -> list[str]:
             linked += ["--ro-bind", str(place), str(place)]
     variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "USER": "root", "TERM": "dumb", "LC_ALL": "C"}
     told = [word for name, value in {**variables, "OSCAR_HOME": "/tree"}.items() for word in ("--setenv", name, value)]
+    spaces = [f"--unshare-{space}" for space in _NAMESPACES] if os.geteuid() == 0 else ["--unshare-all"]
     return [
-        *drop, "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", *linked,
-        "--proc", "/proc", "--dev", "/dev", "--size", str(16 * 2**20), "--tmpfs", "/tmp",
+        "bwrap", *spaces, "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", *linked,
+        "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(16 * 2**20), "--tmpfs", "/tmp",
         "--ro-bind", str(tree), "/tree", "--ro-bind", str(checks), "/checks", "--chdir", "/tmp", "--clearenv", *told,
-        "prlimit", f"--nproc={_MAX_PROCESSES}", f"--as={MIB_PER_PROCESS * 2**20}", f"--fsize={8 * 2**20}", "--core=0",
-        "perl", "/checks/check.pl", str(SECONDS_PER_FILE),
     ]  # fmt: skip
+
+
+def _program() -> list[str]:
+    """What runs in the sandbox, as a user of its own: the limit on processes holds for a user, and not for root."""
+    drop: list[str] = []
+    if os.geteuid() == 0:
+        user = _FIRST_USER + os.getpid() % 2**16 * 2**10 + next(_SANDBOXES) % 2**10
+        drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+        drop += ["--inh-caps=-all", "--bounding-set=-all"]
+    limits = (f"--nproc={_MAX_PROCESSES}", f"--as={MIB_PER_PROCESS * 2**20}", f"--fsize={8 * 2**20}", "--core=0")
+    return [*drop, "prlimit", *limits, "perl", "/checks/check.pl", str(SECONDS_PER_FILE)]
