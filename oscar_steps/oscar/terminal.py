@@ -7,6 +7,7 @@ messages. Progress bars, cursor movements and colours are in the capture as well
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +31,9 @@ WITHOUT_DASHES = _WIDTH - 4
 _TYPED = re.compile(r"\[(?P<type>ACTION|DB|ERROR|INFO|WARNING) - [^\]\s]+\] (?P<text>.*)")
 _DIE = re.compile(r"(?P<text>.*) at (?P<file>\S+) line (?P<line>\d+)(?:, <\w+> (?:line|chunk) \d+)?\.")
 _RESULT = re.compile(r"(?P<words>.*)\[\s*(?P<verdict>PASSED|FAILED|SKIPPED)\s*\]\s*")
+_VERDICTS = ("PASSED", "FAILED", "SKIPPED", "PASS", "FAIL", "FAILDEP", "TIMEDOUT")
+_BRACKETS_LAST = re.compile(r"(?P<words>.+)\[(?P<verdict>[^\[\]]{3,10})\]\s*")
+_BRACKETS_FIRST = re.compile(r"\[(?P<verdict>[^\[\]]{3,10})\]\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<words>.+?)\s*")
 _LATER_TEST = re.compile(r"Test (?P<name>\S+) (?P<verdict>succeeded|failed)\.|\[FAILED TEST\] (?P<failed>\S+)")
 _APITEST = re.compile(
     r"\[\s*(?P<verdict>PASS|FAIL|FAILDEP|TIMEDOUT)\s*\]\s+\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\s+(?P<name>.+?)\s*"
@@ -140,4 +144,12 @@ def check_result(text: str) -> CheckResult | None:
     if match := _LATER_TEST.fullmatch(text):
         passed = match["verdict"] == "succeeded"
         return CheckResult(match["name"] or match["failed"], "", "passed" if passed else "failed")
-    return None
+    return _damaged_result(text)
+
+
+def _damaged_result(text: str) -> CheckResult | None:
+    """A result whose verdict lost a letter or two proves nothing, and must not be lost: the test may have failed."""
+    match = _BRACKETS_LAST.fullmatch(text) or _BRACKETS_FIRST.fullmatch(text)
+    if match is None or not difflib.get_close_matches(match["verdict"].strip(), _VERDICTS, n=1, cutoff=0.5):
+        return None
+    return CheckResult(match["words"].strip(), f"its verdict '{match['verdict']}' cannot be read", "failed")

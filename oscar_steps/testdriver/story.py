@@ -142,8 +142,8 @@ def _step_over(story: Story, _event: Event) -> None:
 
 
 def _node(story: Story, event: Event) -> None:
-    states = story.nodes.setdefault(str(event.data["node"]), [])
-    states.append((str(event.data["state"]), round(float(event.elapsed), 3), str(event.data.get("note", ""))))
+    state = (str(event.data["state"]), round(float(event.elapsed), 3), str(event.data.get("note", "")))
+    story.nodes.setdefault(str(event.data["node"]), []).append(state)
 
 
 def _installer_started(story: Story, event: Event) -> None:

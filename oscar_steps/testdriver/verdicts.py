@@ -139,10 +139,11 @@ def _told(story: Story, judgement: Judgement | None) -> _Told:
         sentence = f"the stage {bad.stage} ended as '{bad.result}', and no event of the run says why"
         hint = "a full disk on the virtualization host may have cost the run its events"
         return _Told(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
-    if story.wanted and judgement is None:
+    if judgement is None:
         sentence = "nothing is left of what OSCAR's installer said, so nothing proves that it did well"
-        return _Told(Outcome.INFRASTRUCTURE, sentence, f"{TERMINAL_FILE} is missing", category=Category.HOST)
-    if judgement and judgement.failure:
+        hint = f"{TERMINAL_FILE} is missing" if story.wanted else "the event 'installer-started' is missing"
+        return _Told(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
+    if judgement.failure:
         return _of_installer(judgement, judgement.failure, Stage(judgement.failure.stage.farm_stage))
     count = len(story.nodes)
     nodes = f"{count} compute node" if count == 1 else f"{count} compute nodes"

@@ -351,6 +351,13 @@ def failed_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+def test_without_the_word_that_an_installer_was_started_nothing_proves_a_good_run(tmp_path: Path) -> None:
+    execute(tmp_path, **RUNS["a good run"][0])
+    events = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "events.jsonl").write_bytes(b"".join(line for line in events if b'"installer-started"' not in line))
+    assert verdict_of(tmp_path).outcome is Outcome.INFRASTRUCTURE
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_no_damage_to_its_events_makes_a_failed_run_green(failed_runs: list[Path], data: st.DataObject) -> None:

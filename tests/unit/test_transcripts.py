@@ -291,6 +291,19 @@ def test_a_test_that_must_pass_and_failed_is_never_good_however_its_line_is_garb
     assert failure.stage is InstallStage.TEST
 
 
+@pytest.mark.parametrize("line", ["@result TORQUE node check | | FAILED", "@apitest FAIL ssh_validate.apt"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_verdict_that_lost_letters_is_no_pass(line: str, form: str) -> None:
+    (whole,) = written([line], form)
+    passed = written(["@result SSH ping test | | PASSED", SECOND], form)
+    word = "FAILED" if "FAILED" in line else "FAIL"
+    for at in range(len(word)):
+        for damaged in (word[:at] + "?" + word[at + 1 :], word[:at] + word[at + 1 :]):
+            failure = judged([*passed, whole.replace(word, damaged)], form)
+            assert failure is not None and failure.stage is InstallStage.TEST, damaged
+    assert judged([*passed, "Starting TORQUE Server: [  OK  ]", "see [the manual]"], form) is None
+
+
 def stages_of(form: str) -> list[InstallStage]:
     """The stage that each line of the good run belongs to."""
     log = InstallLog(expected_nodes=2, boot="cdrom", image_name="oscarimage")
