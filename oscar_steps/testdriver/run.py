@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,13 +111,28 @@ class Run:
         self.done: dict[Stage, asyncio.Event] = {stage: asyncio.Event() for stage in Stage}
         self._background: set[asyncio.Task[None]] = set()
         self._held: set[asyncio.Future[None]] = set()
+        self._held_back: tuple[type[FarmError], ...] = ()
+        self._later: FarmError | None = None
         self.ending = False
         self.job.save(self.directory / JOB_FILE)
 
     def raise_alarm(self, failure: FarmError) -> None:
         """Background tasks call this: the stage that is running ends with `failure`. Only the first one counts."""
-        if not self._alarm.done() and self.failure is None:
+        if isinstance(failure, self._held_back):
+            self._later = self._later or failure
+        elif not self._alarm.done() and self.failure is None:
             self._alarm.set_exception(failure)
+
+    @contextmanager
+    def holding_back(self, *kinds: type[FarmError]) -> Iterator[None]:
+        """Alarms of these kinds belong to the stage that comes next: they are raised when this is over."""
+        self._held_back = kinds
+        try:
+            yield
+        finally:
+            self._held_back = ()
+            if self._later is not None:
+                self.raise_alarm(self._later)
 
     def nodes_defined(self) -> None:
         """The compute nodes are known: that they are there is an event, and so is every later change of theirs."""
@@ -221,6 +237,8 @@ class Run:
         )  # fmt: skip
 
     async def _until_alarm(self, stage: Stage, handler: Callable[[Run], Awaitable[None]]) -> None:
+        if not stage.always_runs:
+            self.check_alarm()
         work = asyncio.ensure_future(handler(self))
         stop: asyncio.Future[Any]
         if stage is Stage.TEARDOWN:

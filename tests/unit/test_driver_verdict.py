@@ -47,6 +47,8 @@ async def nothing(_run: Run) -> None:
 
 
 def execute(directory: Path, **handlers: Handler) -> tuple[Verdict, Run]:
+    directory.mkdir(exist_ok=True)
+
     async def do() -> tuple[Verdict, Run]:
         run = Run(directory, make_job(), RunOptions(image_store=directory), Gate(open_=True))
         table = {stage: handlers.get(stage.name.lower(), nothing) for stage in Stage}
@@ -68,6 +70,26 @@ def test_a_run_whose_stages_all_pass_is_not_green_where_no_installer_said_that_i
     assert "nothing proves that it did well" in verdict.sentence
     assert {report.result for report in verdict.stages} == {StageResult.PASSED}
     assert Verdict.load(tmp_path) == verdict
+
+
+def test_a_failure_that_belongs_to_the_next_stage_is_told_there_and_the_first_cause_comes_first(tmp_path: Path) -> None:
+    def waiting(trouble: FarmError | None) -> Handler:
+        async def handler(run: Run) -> None:
+            with run.holding_back(InstallerFailed):
+                run.raise_alarm(InstallerFailed("OSCAR went on and failed"))
+                await asyncio.sleep(0)
+                if trouble:
+                    run.raise_alarm(trouble)
+                    await asyncio.sleep(60)
+
+        return handler
+
+    verdict, _ = execute(tmp_path / "a", wait_nodes=waiting(None))
+    assert (verdict.stage, verdict.sentence) == (Stage.FINALIZE, "OSCAR went on and failed")
+    results = {report.stage: report.result for report in verdict.stages}
+    assert (results[Stage.WAIT_NODES], results[Stage.FINALIZE]) == (StageResult.PASSED, StageResult.FAILED)
+    verdict, _ = execute(tmp_path / "b", wait_nodes=waiting(NodeFailed("a node lets nobody in")))
+    assert (verdict.stage, verdict.sentence) == (Stage.WAIT_NODES, "a node lets nobody in")
 
 
 @pytest.mark.parametrize(
