@@ -22,6 +22,8 @@ LOOK_SECONDS = 20.0
 FRESH_SECONDS = 5.0
 """Nodes mostly fail together; one look serves them all."""
 FULL_KIB = 1024
+FULL_WORDS = "the head node's disk is full"
+"""What OSCAR's own words are told as, too; said once, it is enough."""
 
 _FILE_SYSTEM = re.compile(r"(?P<device>\S+)\s+\d+\s+\d+\s+(?P<free>-?\d+)\s+(?P<used>\d+)%\s+(?P<mounted>/.*)")
 
@@ -41,7 +43,7 @@ class HeadFacts:
     @property
     def disk_clause(self) -> str:
         """'the head node's disk is full (/: 100 %)', or ''."""
-        return f"the head node's disk is full ({', '.join(self.full)})" if self.full else ""
+        return f"{FULL_WORDS} ({', '.join(self.full)})" if self.full else ""
 
 
 def parse_facts(text: str) -> HeadFacts | None:
@@ -92,7 +94,7 @@ async def with_full_disk(head: HeadNode, error: FarmError) -> None:
 
     (Who watches the nodes has looked already.) The verdict reads the installer's lines once more, hence the fact.
     """
-    if not head.connected or isinstance(error, (HeadNodeRebooted, NodeFailed)):
+    if not head.connected or isinstance(error, (HeadNodeRebooted, NodeFailed)) or FULL_WORDS in error.sentence:
         return
     facts = await HeadCheck(head).look()
     if facts and facts.full:

@@ -54,6 +54,7 @@ def test_a_look_at_the_head_node_claims_only_what_it_saw(output: str, facts: Hea
         (HostError("a command on the head node failed"), True),
         (NodeFailed("oscarnode1 failed: it stopped"), False),
         (HeadNodeRebooted("the head node rebooted"), False),
+        (InstallerFailed("OSCAR could not install: the head node's disk is full (No space left)"), False),
     ],
 )
 def test_a_full_disk_of_the_head_node_is_said_whatever_failed(error: FarmError, full: bool) -> None:
