@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
+from oscar_steps.v3m.ledger import owned
 
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXPORT_SECONDS = 300
@@ -46,7 +47,11 @@ def export(source: Source, place: Path) -> None:
     command = ["svn", "export", "--quiet", "--non-interactive", "--ignore-externals", "-r", source.revision]
     try:
         answer = subprocess.run(
-            [*command, str(source), str(place)], capture_output=True, text=True, timeout=EXPORT_SECONDS, check=False
+            owned([*command, str(source), str(place)]),
+            capture_output=True,
+            text=True,
+            timeout=EXPORT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise HostError(f"the repository did not deliver {source} in {EXPORT_SECONDS} s") from None
