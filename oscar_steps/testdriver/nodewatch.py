@@ -16,7 +16,7 @@ from oscar_steps.oscar.rsyncdlog import RSYNCD_LOG
 from oscar_steps.testdriver.console import follow_console, last_lines
 from oscar_steps.testdriver.nodes import DOING, Node, NodeBoard, NodeState, stuck
 from oscar_steps.testdriver.nodesources import DHCP_FILE, take_rsyncd_line
-from oscar_steps.v3m.machine import Ended, EndReason, MachineState
+from oscar_steps.v3m.machine import Ended, EndReason, InstallFrom, InstallMedia, MachineState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,9 @@ class NodeWatch:
 
     async def _install(self) -> None:
         before = await self._machine.fingerprint()
-        await self._machine.boot(install=True, cdrom=self._run.boot_cd)
+        cd = self._run.boot_cd
+        medium = InstallFrom.NETWORK if cd is None else InstallFrom.CDROM
+        await self._machine.boot(install=medium, media=InstallMedia(cd))
         self._node.reach(NodeState.POWERED_ON)
         ended = await self._machine.wait_ended()
         self._check_end(ended)

@@ -12,6 +12,7 @@ from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.disks import image_format
+from oscar_steps.v3m.machine import DirectKernel
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import BootDevice, Nic, VMProfile
 
@@ -22,6 +23,9 @@ _RNG_SLOT = 0x15
 _PVPANIC_SLOT = 0x16
 _FIRST_DISK_SLOT = 0x17
 
+CD_DRIVE = "cd"
+"""The drive's name in QMP."""
+
 _MAX_CPUS = 255
 _MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
 _MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
@@ -29,20 +33,12 @@ _IDE_PLACES = {"hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)}
 
 
 @dataclass(frozen=True, slots=True)
-class DirectKernel:
-    """A kernel that QEMU loads itself, without firmware and boot loader. Meant for tests and probes."""
-
-    kernel: Path
-    initrd: Path | None = None
-    parameters: str = "console=ttyS0"
-
-
-@dataclass(frozen=True, slots=True)
 class BootPlan:
-    """How this boot is done. `cdrom` is the installer's CD; `medium` None: from the disk alone."""
+    """How this boot is done. `medium` None: no installation. `cdrom`: what is in the drive; `drive`: an empty one."""
 
     medium: Boot | None = None
     cdrom: Path | None = None
+    drive: bool = False
     seed: Path | None = None
     kernel: DirectKernel | None = None
     incoming: bool = False
@@ -112,8 +108,8 @@ def qemu_parts(
         *_nics(profile, network, order),
         *_disks(profile, order, directory),
     ]
-    if "cdrom" in order:
-        parts.append(_cdrom(profile, boot, order["cdrom"]))
+    if "cdrom" in order or boot.cdrom is not None or boot.drive:
+        parts.append(_cdrom(profile, boot, order.get("cdrom")))
     if boot.seed is not None:
         parts.append(_seed(boot.seed))
     parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
@@ -212,7 +208,8 @@ def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | N
 
     Nothing is synced: a run's disks outlive no crash of the host.
     """
-    arguments = ["-drive", _drive("disk0", profile.image.path, "qcow2")]
+    image = "qcow2" if directory is None else _format(f"{profile.name}: its disk", directory / profile.image.path)
+    arguments = ["-drive", _drive("disk0", profile.image.path, image)]
     index = f",bootindex={order['disk']}" if "disk" in order else ""
     match profile.disk_bus:
         case "virtio":
@@ -224,18 +221,19 @@ def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | N
             arguments += ["-device", f"ide-hd,bus=ide.0,unit=0,drive=disk0{index}"]
     parts = [Part("its disk", tuple(arguments))]
     for number, disk in enumerate(profile.virtual_disks, start=1):
-        image = "raw" if directory is None else _format(profile, disk.id, directory / disk.path)
+        what = f"{profile.name}: the virtual disk {disk.id}"
+        image = "raw" if directory is None else _format(what, directory / disk.path)
         drive = ("-drive", _drive(f"disk{number}", disk.path, image))
         parts.append(Part(f"virtual disk {disk.id}", (*drive, "-device", _extra_disk(profile, number, disk.id))))
     return parts
 
 
-def _format(profile: VMProfile, identity: str, path: Path) -> str:
+def _format(what: str, path: Path) -> str:
     try:
         return image_format(path)
     except OSError as error:
         why = error.strerror or "cannot be read"
-        raise HostError(f"{profile.name}: the virtual disk {identity}, {path}, cannot be used: {why}") from None
+        raise HostError(f"{what}, {path}, cannot be used: {why}") from None
 
 
 def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
@@ -253,14 +251,16 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
     return f"ide-hd,bus=ide.{bus},unit={unit},drive=disk{number}"
 
 
-def _cdrom(profile: VMProfile, boot: BootPlan, index: int) -> Part:
-    if boot.cdrom is None:
+def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
+    if boot.cdrom is None and index is not None and not boot.incoming:
         raise ProfileError(f"{profile.name} cannot boot from a CD: neither its profile nor the caller names one")
     if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
         raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+    device = f"ide-cd,id={CD_DRIVE},bus=ide.1,unit=0" + ("" if index is None else f",bootindex={index}")
+    if boot.cdrom is None:
+        return Part("a CD drive, empty", ("-device", device))
     drive = f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"
-    device = f"ide-cd,bus=ide.1,unit=0,drive=cdrom,bootindex={index}"
-    return Part("the CD in its drive", ("-drive", drive, "-device", device))
+    return Part("the CD in its drive", ("-drive", drive, "-device", f"{device},drive=cdrom"))
 
 
 def _seed(seed: Path) -> Part:

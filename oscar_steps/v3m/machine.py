@@ -102,6 +102,54 @@ class DiskFingerprint:
     bootable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DirectKernel:
+    """A kernel that the hypervisor loads itself, without firmware and boot loader."""
+
+    kernel: Path
+    initrd: Path | None = None
+    parameters: str = "console=ttyS0"
+
+
+class InstallFrom(StrEnum):
+    """How a blank machine reaches its installer."""
+
+    CDROM = "cdrom"
+    NETWORK = "network"
+    OSCAR = "oscar"
+    """As OSCAR installs it: from its CD where the machine has a firmware to boot it, otherwise by the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallMedia:
+    """What an installer has to offer; every back-end takes what its machines can use.
+
+    `cdrom`: its CD, in place of the profile's. `kernel`: what its network boot gives out; a machine without firmware,
+    which cannot ask for it, is started with it.
+    """
+
+    cdrom: Path | None = None
+    kernel: DirectKernel | None = None
+
+
+NO_MEDIA = InstallMedia()
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """An install boot that has ended, and the machine's disk before and after it."""
+
+    ended: Ended
+    before: DiskFingerprint
+    after: DiskFingerprint
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended as one does that is done *and* left another disk, which boots: the end alone is no proof."""
+        is_new = self.after.first_mib_sha256 != self.before.first_mib_sha256
+        return self.ended.by_guest and self.after.bootable and is_new
+
+
 class ImpossibleTransition(HostError):
     """A machine was asked for what it cannot do in its state, e.g. to boot while it is running."""
 
@@ -139,13 +187,23 @@ class Machine(ABC):
         """Make its disks, blank or as an overlay on a base image. A disk that is there already is an error."""
 
     @abstractmethod
-    async def boot(self, *, install: bool = False, cdrom: Path | None = None) -> None:
+    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
         """Power on; returns when the guest's processor runs.
 
         `install`: the disk first, then CD or network, so that a blank disk falls through to the installer; a reboot of
-        the guest ends the machine. `cdrom` takes the place of the profile's CD. Without `install` only the disk boots,
-        and no CD is there, unless the profile gives an order of its own (`boot`).
+        the guest ends the machine. Without it the disk alone boots, unless the profile gives an order of its own
+        (`boot`). A CD is in the drive where the profile or `media` names one.
         """
+
+    async def install(self, source: InstallFrom, media: InstallMedia = NO_MEDIA) -> Installation:
+        """Install it: one install boot, to its end (there is no limit but the caller's), and a look at the disk.
+
+        The first reboot ends the boot, so that a machine which does not find its disk cannot install itself for ever.
+        """
+        before = await self.fingerprint()
+        await self.boot(install=source, media=media)
+        ended = await self.wait_ended()
+        return Installation(ended, before, await self.fingerprint())
 
     @abstractmethod
     async def wait_ended(self) -> Ended:
@@ -200,6 +258,17 @@ class Machine(ABC):
         `target` is off, has the same profile, and the same disk (storage that both hosts see). Raises HostError where
         it does not work: this one then runs on, and `target` is off.
         """
+
+    @abstractmethod
+    async def insert_cd(self, iso: Path) -> None:
+        """Put a CD into the drive of a machine that is on, in place of the one that is in it.
+
+        Raises ProfileError where it has no drive: it has one when its profile or its boot names a CD.
+        """
+
+    @abstractmethod
+    async def eject_cd(self) -> None:
+        """Take the CD out, also where the guest has locked the drive. Raises ProfileError where there is no drive."""
 
     @abstractmethod
     async def screenshot(self, path: Path) -> None:

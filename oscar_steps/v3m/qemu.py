@@ -22,13 +22,17 @@ from oscar_steps.errors import HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, ledger
 from oscar_steps.v3m.accelerator import Accelerator, emulator
 from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import BootPlan, DirectKernel, qemu_arguments
+from oscar_steps.v3m.command import CD_DRIVE, BootPlan, qemu_arguments
 from oscar_steps.v3m.machine import (
+    NO_MEDIA,
+    DirectKernel,
     DiskFingerprint,
     Ended,
     EndReason,
     EventKind,
     ImpossibleTransition,
+    InstallFrom,
+    InstallMedia,
     Listener,
     Machine,
     MachineEvent,
@@ -51,7 +55,7 @@ _STATES = {"running": MachineState.RUNNING, "guest-panicked": MachineState.PANIC
 
 
 class QemuMachine(Machine):
-    """A machine in a QEMU process of ours. `head`: whose VLAN it joins; `medium`: how an install boot is done."""
+    """A machine in a QEMU process of ours. `head`: whose VLAN it joins; `kernel`: loaded in every boot, for tests."""
 
     def __init__(
         self,
@@ -61,7 +65,6 @@ class QemuMachine(Machine):
         network: MachineNetwork,
         *,
         head: Machine | None = None,
-        medium: Boot = Boot.CDROM,
         base_image: Path | None = None,
         seed: Path | None = None,
         on_event: Listener | None = None,
@@ -72,7 +75,6 @@ class QemuMachine(Machine):
         self._accelerator = accelerator
         self._network = network
         self._head = head
-        self._medium = medium
         self._base_image = base_image
         self._seed = seed
         self._on_event = on_event
@@ -125,11 +127,13 @@ class QemuMachine(Machine):
 
     # --- power -------------------------------------------------------------------------------------------------------
 
-    async def boot(self, *, install: bool = False, cdrom: Path | None = None) -> None:
+    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
         self._check_can_start()
+        cdrom = media.cdrom or self._profile_cdrom()
         self._plan = BootPlan(
-            medium=self._medium if install else None,
-            cdrom=cdrom.resolve() if cdrom is not None else self._profile_cdrom(),
+            medium=None if install is None else _medium(install, cdrom),
+            cdrom=None if cdrom is None else cdrom.resolve(),
+            drive=cdrom is not None,
             seed=None if self._seed is None else self._seed.resolve(),
             kernel=self._kernel,
         )
@@ -368,6 +372,26 @@ class QemuMachine(Machine):
             raise ImpossibleTransition(f"{self.name} cannot go on: its kernel has panicked")
         await self._execute("cont")
 
+    # --- its CD drive ------------------------------------------------------------------------------------------------
+
+    async def insert_cd(self, iso: Path) -> None:
+        if not iso.exists():
+            raise HostError(f"the CD {iso} cannot be put into the drive of {self.name}: there is no such file")
+        self._check_has_drive()
+        path = iso.resolve()
+        arguments = {"id": CD_DRIVE, "filename": str(path), "format": "raw", "read-only-mode": "read-only"}
+        await self._execute("blockdev-change-medium", {**arguments, "force": True})
+        self._plan = replace(self._plan, cdrom=path)
+
+    async def eject_cd(self) -> None:
+        self._check_has_drive()
+        await self._execute("eject", {"id": CD_DRIVE, "force": True})
+        self._plan = replace(self._plan, cdrom=None)
+
+    def _check_has_drive(self) -> None:
+        if self._process is not None and not self._plan.drive:
+            raise ProfileError(f"{self.name} has no CD drive: give its profile a <cdrom>, or a CD to its boot")
+
     # --- looking at it -----------------------------------------------------------------------------------------------
 
     async def status(self) -> MachineState:
@@ -543,3 +567,10 @@ class QemuMachine(Machine):
     def _emit(self, kind: EventKind, detail: str = "") -> None:
         if self._on_event is not None:
             self._on_event(MachineEvent(self.name, kind, detail))
+
+
+def _medium(install: InstallFrom, cdrom: Path | None) -> Boot:
+    """QEMU's machines have a firmware that boots CDs: OSCAR's CD is taken where there is one."""
+    if install is InstallFrom.OSCAR:
+        return Boot.NETWORK if cdrom is None else Boot.CDROM
+    return Boot(install.value)

@@ -10,8 +10,7 @@ from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m import command, libvirtxml, network
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import ClusterProfile
-from oscar_steps.v3m.command import DirectKernel
-from oscar_steps.v3m.machine import Listener, Machine
+from oscar_steps.v3m.machine import DirectKernel, Listener, Machine
 from oscar_steps.v3m.profile import DiskImage, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
 
@@ -60,7 +59,6 @@ class VirtualCluster:
                 accelerator,
                 networks[node.name],
                 head=self.head,
-                medium=profile.boot,
                 on_event=on_event,
                 kernel=kernel,
             )

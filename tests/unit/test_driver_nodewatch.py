@@ -17,7 +17,15 @@ from oscar_steps.testdriver.headcheck import HeadFacts
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
 from oscar_steps.testdriver.nodesources import take_dhcp_line, take_rsyncd_line
 from oscar_steps.testdriver.nodewatch import NodeWatch
-from oscar_steps.v3m.machine import DiskFingerprint, Ended, EndReason, MachineState
+from oscar_steps.v3m.machine import (
+    NO_MEDIA,
+    DiskFingerprint,
+    Ended,
+    EndReason,
+    InstallFrom,
+    InstallMedia,
+    MachineState,
+)
 
 MAC = "52:54:00:00:00:11"
 
@@ -40,10 +48,10 @@ class Machine:
     async def fingerprint(self) -> DiskFingerprint:
         return self.disk
 
-    async def boot(self, *, install: bool = False, cdrom: Path | None = None) -> None:
-        assert cdrom is None
+    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
+        assert media.cdrom is None
         self.ended = asyncio.get_running_loop().create_future()
-        self.boots.put_nowait(install)
+        self.boots.put_nowait(install is not None)
 
     async def wait_ended(self) -> Ended:
         return await asyncio.shield(self.ended)

@@ -130,16 +130,20 @@ def test_the_format_of_a_disk_is_looked_up_in_the_run_directory(
 ) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     for folder, content in ((run, b"QFI\xfb"), (elsewhere, b"raw")):
-        folder.mkdir()
+        (folder / "disks").mkdir(parents=True)
         (folder / "data.img").write_bytes(content)
+        (folder / VM.image.path).write_bytes(content)
     monkeypatch.chdir(elsewhere)
     line = arguments(replace(VM, virtual_disks=(VirtualDisk("hdb", "data.img"),)), directory=run)
-    (drive,) = [argument for argument in line if "file=data.img" in argument]
-    assert "format=qcow2" in drive
+    drives = [argument for argument in line if "file=data.img" in argument or f"file={VM.image.path}" in argument]
+    assert len(drives) == 2
+    assert all("format=qcow2" in drive for drive in drives)
 
 
 def test_a_virtual_disk_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     vm = replace(VM, virtual_disks=(VirtualDisk("hdb", "data.img"),))
+    (tmp_path / "disks").mkdir()
+    (tmp_path / VM.image.path).touch()
     with pytest.raises(HostError, match=r"vm: the virtual disk hdb, .*/data\.img, cannot be used: No such file"):
         arguments(vm, directory=tmp_path)
 

@@ -14,9 +14,10 @@ from lxml import etree
 from oscar_steps.errors import ConfigError, HostError, ProfileError, ToolMissing
 from oscar_steps.v3m import converters, ledger
 from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import BootPlan, DirectKernel
+from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.libvirthost import Networks, connection_uri, plan_networks, vlan_network_xml
 from oscar_steps.v3m.libvirtxml import check, domain_xml, refuse
+from oscar_steps.v3m.machine import DirectKernel
 from oscar_steps.v3m.profile import DiskBus, DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile
 
 RUN = Path("/run/of/mine")

@@ -69,7 +69,7 @@ def test_an_install_boot_from_cd_tries_the_disk_first_and_ends_at_a_reboot(clust
     line = arguments(cluster, cluster.nodes[0], BootPlan(Boot.CDROM, Path("/run/boot.iso")))
     devices = values(line, "-device")
     assert "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1" in devices
-    assert "ide-cd,bus=ide.1,unit=0,drive=cdrom,bootindex=2" in devices
+    assert "ide-cd,id=cd,bus=ide.1,unit=0,bootindex=2,drive=cdrom" in devices
     assert "panic=pause,reboot=shutdown" in line
 
 
@@ -79,9 +79,14 @@ def test_an_install_boot_from_the_network_has_a_rom_on_the_vlan_nic_only(cluster
     assert not any("cdrom" in device for device in devices)
 
 
-def test_a_boot_from_disk_has_no_cd_and_no_network_boot(cluster: ClusterProfile) -> None:
+def test_an_ordinary_boot_has_no_cd_drive_unless_somebody_names_a_cd(cluster: ClusterProfile) -> None:
+    line = arguments(cluster, cluster.nodes[0], BootPlan())
+    assert not [device for device in values(line, "-device") if "cd" in device]
+
+
+def test_an_ordinary_boot_boots_from_the_disk_whatever_lies_in_the_drive(cluster: ClusterProfile) -> None:
     line = arguments(cluster, cluster.nodes[0], BootPlan(cdrom=Path("/run/boot.iso")))
-    assert "boot.iso" not in " ".join(line)
+    assert "ide-cd,id=cd,bus=ide.1,unit=0,drive=cdrom" in values(line, "-device")
     assert [d for d in values(line, "-device") if "bootindex" in d] == ["scsi-hd,bus=scsi.0,drive=disk0,bootindex=1"]
     assert "panic=pause,reboot=reset" in line
 

@@ -24,10 +24,11 @@ import pytest
 from oscar_steps.errors import ToolMissing
 from oscar_steps.v3m import converters
 from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import BootPlan, DirectKernel
+from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.converters import DefinitionRefused
 from oscar_steps.v3m.libvirthost import connection_uri, plan_networks, vlan_network_xml
 from oscar_steps.v3m.libvirtxml import domain_xml
+from oscar_steps.v3m.machine import DirectKernel
 from oscar_steps.v3m.profile import DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile, parse_profile
 
 RUN = Path("/run/of/mine")

@@ -25,8 +25,17 @@ from oscar_steps.errors import HostError
 from oscar_steps.v3m import ledger, network
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
-from oscar_steps.v3m.command import DirectKernel
-from oscar_steps.v3m.machine import Ended, EndReason, EventKind, ImpossibleTransition, MachineEvent, MachineState
+from oscar_steps.v3m.machine import (
+    DirectKernel,
+    Ended,
+    EndReason,
+    EventKind,
+    ImpossibleTransition,
+    InstallFrom,
+    InstallMedia,
+    MachineEvent,
+    MachineState,
+)
 from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.runtime import VirtualCluster
 
@@ -191,7 +200,9 @@ def _run(farm: Farm, directory: Path, do: str, *, install: bool = False) -> Ende
         cluster = farm.cluster(directory, do)
         await cluster.create()
         try:
-            await cluster.head.boot(install=install, cdrom=directory / "base.raw")
+            await cluster.head.boot(
+                install=InstallFrom.CDROM if install else None, media=InstallMedia(directory / "base.raw")
+            )
             async with asyncio.timeout(LIMIT):
                 return await cluster.head.wait_ended()
         finally:
@@ -229,7 +240,7 @@ def test_an_install_boot_ends_with_the_reboot_and_leaves_a_bootable_disk(farm: F
         assert not blank.bootable
         try:
             await cluster.head.boot()
-            await node.boot(install=True, cdrom=run_directory / "base.raw")
+            await node.boot(install=InstallFrom.CDROM, media=InstallMedia(run_directory / "base.raw"))
             with pytest.raises(ImpossibleTransition, match="oscarnode1 cannot be booted: it is running"):
                 await node.boot()
             async with asyncio.timeout(LIMIT):
@@ -444,7 +455,7 @@ def test_a_blank_disk_falls_through_to_the_cd(farm: Farm, run_directory: Path) -
         await cluster.create()
         try:
             await cluster.head.boot()
-            await node.boot(install=True, cdrom=iso)
+            await node.boot(install=InstallFrom.CDROM, media=InstallMedia(iso))
             async with asyncio.timeout(LIMIT):
                 assert (await node.wait_ended()).reason is EndReason.GUEST_RESET
             assert (await node.fingerprint()).bootable
