@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from oscar_steps.errors import FarmError
-from oscar_steps.v3m import network
+from oscar_steps.v3m import libvirtxml, network
 from oscar_steps.v3m.accelerator import QEMU, Accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile
 from oscar_steps.v3m.command import BootPlan, Part, qemu_parts
+from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import Nic, VMProfile
 from oscar_steps.v3m.runtime import at_home, check_backend
@@ -38,10 +39,14 @@ _NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Becomes:
-    """What a machine is started as: a program and its arguments, or the sentence that says why it cannot be."""
+    """What a machine is started as: a program and its arguments, or libvirt's definition of it (XML).
+
+    Or neither, and the sentence that says why it cannot be started.
+    """
 
     program: str = ""
     parts: tuple[Part, ...] = ()
+    definition: str = ""
     refused: str = ""
 
 
@@ -54,22 +59,27 @@ class Described:
     becomes: Becomes
 
 
-def describe(profiles: Profiles, *, install: bool = False) -> tuple[Described, ...]:
-    """Every machine and what it becomes. `install`: in the boot that installs it, where there is one."""
+def describe(profiles: Profiles, *, install: bool = False, directory: Path = Path("/")) -> tuple[Described, ...]:
+    """Every machine and what it becomes. `install`: in the boot that installs it, where there is one.
+
+    `directory`: the absolute one that relative paths start from, where a hypervisor has to be told absolute ones.
+    """
     if isinstance(profiles, ClusterProfile):
-        return tuple(_cluster(profiles, install))
-    return tuple(
-        Described("vm", vm, becomes(vm, network.plan_single(vm), _install_plan(vm) if install else _plan(vm)))
-        for vm in profiles
-    )
+        return tuple(_cluster(profiles, install, directory))
+    shown: list[Described] = []
+    for vm in profiles:
+        plan = _install_plan(vm) if install else _plan(vm)
+        shown.append(Described("vm", vm, becomes(vm, (vm,), network.plan_single(vm), plan, directory)))
+    return tuple(shown)
 
 
-def _cluster(cluster: ClusterProfile, install: bool) -> Iterator[Described]:
+def _cluster(cluster: ClusterProfile, install: bool, directory: Path) -> Iterator[Described]:
     networks = network.plan(cluster)
     for vm in cluster.machines:
         is_head = vm is cluster.head
         plan = BootPlan(cluster.boot, _INSTALLER_CD) if install and not is_head else _plan(vm)
-        yield Described("head" if is_head else "node", vm, becomes(at_home(vm), networks[vm.name], plan))
+        started = becomes(at_home(vm), cluster.machines, networks[vm.name], plan, directory)
+        yield Described("head" if is_head else "node", vm, started)
 
 
 def _plan(vm: VMProfile) -> BootPlan:
@@ -81,10 +91,15 @@ def _install_plan(vm: VMProfile) -> BootPlan:
     return BootPlan(Boot.NETWORK) if vm.cdrom is None else BootPlan(Boot.CDROM, Path(vm.cdrom))
 
 
-def becomes(vm: VMProfile, nets: MachineNetwork, plan: BootPlan) -> Becomes:
-    """What `vm` is started as, on a host where its type works."""
+def becomes(
+    vm: VMProfile, all_machines: tuple[VMProfile, ...], nets: MachineNetwork, plan: BootPlan, directory: Path
+) -> Becomes:
+    """What `vm` is started as, on a host where its type works. `all_machines`: those that may share a VLAN with it."""
     accelerator = Accelerator("kvm" if vm.type == "Kvm" else "tcg", "not tried", 0.0)
     try:
+        if vm.type in ("Xen", "XenHVM", "VMWare"):
+            definition = libvirtxml.domain_xml(vm, directory, plan, plan_networks(all_machines))
+            return Becomes(f"a domain of libvirt's, at {connection_uri(vm.type)}", definition=definition)
         check_backend(vm, accelerator)
         console = f"console/{vm.name}.log"
         parts = qemu_parts(vm, nets, accelerator, plan, console=console, qmp_fd=_QMP_DESCRIPTOR)
@@ -161,6 +176,8 @@ def profile_to_json(vm: VMProfile) -> dict[str, object]:
 def _becomes_to_json(started: Becomes) -> dict[str, object]:
     if started.refused:
         return {"refused": started.refused}
+    if started.definition:
+        return {"program": started.program, "definition": started.definition}
     parts = [{"for": part.purpose, "arguments": list(part.arguments)} for part in started.parts]
     return {"program": started.program, "parts": parts}
 
@@ -209,7 +226,10 @@ def _more(vm: VMProfile) -> Iterator[str]:
 def _command(each: Described) -> RenderableType:
     if each.becomes.refused:
         return Text(f"{each.profile.name} cannot be started here: {each.becomes.refused}")
-    table = Table(title=Text(f"{each.profile.name} becomes {each.becomes.program}"), title_justify="left", box=None)
+    title = Text(f"{each.profile.name} becomes {each.becomes.program}")
+    if each.becomes.definition:
+        return Group(title, Text(each.becomes.definition.rstrip()))
+    table = Table(title=title, title_justify="left", box=None)
     table.add_column("what for", overflow="fold", max_width=_PURPOSE_WIDTH)
     table.add_column("arguments", overflow="fold")
     for part in each.becomes.parts:

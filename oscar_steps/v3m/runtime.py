@@ -106,4 +106,5 @@ def check_backend(profile: VMProfile, accelerator: Accelerator) -> None:
 
 def at_home(profile: VMProfile) -> VMProfile:
     """The profile with the disk that it has in a run's directory."""
-    return replace(profile, image=DiskImage(f"disks/{profile.name}.qcow2", profile.image.size_mib))
+    kind = "vmdk" if profile.type == "VMWare" else "qcow2"
+    return replace(profile, image=DiskImage(f"disks/{profile.name}.{kind}", profile.image.size_mib))
