@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults test test-unit test-vm test-farm test-chaos fuzz check lock clean
+.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos fuzz check lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -16,6 +16,7 @@ help: ## List these targets
 	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
 	@echo "  make demo PORT=8020    the web page's port (8010)"
 	@echo "  make faults ONLY=a,b   these faults alone; RESUME=1: none that has a verdict; MARKDOWN=FILE: the table as text"
+	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors.md   with the results of a Xen host, into the document"
 
 setup: $(VENV)/.installed ## Install what is needed: Debian packages, then a virtual environment from the lock file
 	@:
@@ -35,6 +36,14 @@ test-unit: setup ## Seconds; no virtual machine
 
 test-vm: setup ## Boots virtual machines
 	@$(PYTEST) tests/vm
+
+conformance: setup ## Each operation with each type of machine, and the table. MERGE=FILE, JSON=FILE, MARKDOWN=FILE
+	@$(PYTEST) tests/vm/test_conformance_*.py $(if $(MERGE),--conformance-merge '$(MERGE)') \
+	    $(if $(JSON),--conformance-json '$(JSON)') $(if $(MARKDOWN),--conformance-markdown '$(MARKDOWN)')
+
+test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, then the conformance suite. RESULTS=FILE, ONLY=WORDS
+	@$(BIN)/python -u -m tests.vm.xen.run $(if $(RESULTS),--results '$(RESULTS)') $(if $(ONLY),--select '$(ONLY)') \
+	    $(if $(CPU),--cpu '$(CPU)')
 
 test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
 	@$(PYTEST) tests/farm

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from demo.errors import FaultUnknown
-from oscar_steps.matrix import load_toml, validate
+from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.verdict import Category, Outcome, Stage, Verdict
 
 

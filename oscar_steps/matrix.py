@@ -6,19 +6,18 @@ believes.
 
 from __future__ import annotations
 
-import re
 import sys
-import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from oscar_steps.errors import ConfigError, UserError
 from oscar_steps.oscar import clilog
 from oscar_steps.oscar.answers import AnswerKind
 from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.tomlfile import line_of, load_toml, read_text, validate
 
 
 class _Frozen(BaseModel):
@@ -142,58 +141,6 @@ class Matrix(_Frozen):
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _line_of(text: str, location: tuple[int | str, ...]) -> int:
-    """Where `location` (as pydantic gives it) stands in a TOML text: the nth table header, then the key below it."""
-    lines = text.splitlines()
-    start = 0
-    for part, index in zip(location, (*location[1:], None), strict=False):
-        if isinstance(part, str) and isinstance(index, int):
-            headers = [n for n, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{re.escape(part)}\s*\]\]", line)]
-            start = headers[index] if index < len(headers) else start
-        elif isinstance(part, str):
-            for n in range(start, len(lines)):
-                if re.match(rf"\s*(\[\s*)?{re.escape(part)}\s*[=\]]", lines[n]):
-                    start = n
-                    break
-    return start + 1
-
-
-def read_text(path: Path) -> str:
-    """The text of a file. Raises ConfigError where it cannot be read or is no text."""
-    data = b""
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: the file cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: this is not UTF-8 text; save the file as UTF-8") from None
-
-
-def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    """Text and value of a TOML file. Raises ConfigError, with the line, where it is missing or malformed."""
-    try:
-        text = read_text(path)
-        return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) -> _Model:
-    """`value`, read from `text`, as `model`. Raises ConfigError: file, line, what is wrong and what would be right."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        unknown = first["type"] == "extra_forbidden"
-        what = "there is no such setting" if unknown else first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}:{_line_of(text, first['loc'])}: {key}: {what}") from None
-
-
 def _load(model: type[_Model], path: Path) -> _Model:
     return validate(model, path, *load_toml(path))
 
@@ -212,9 +159,9 @@ def load_answers(path: Path) -> Answers:
     recordings = value.pop("recordings", [])
     files = value.get("files", {})
     if not isinstance(recordings, list) or not all(isinstance(name, str) for name in recordings):
-        raise ConfigError(f"{path}:{_line_of(text, ('recordings',))}: recordings: give a list of file names")
+        raise ConfigError(f"{path}:{line_of(text, ('recordings',))}: recordings: give a list of file names")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-        line = _line_of(text, ("files",))
+        line = line_of(text, ("files",))
         raise ConfigError(f'{path}:{line}: files: give names of files, such as network = "network.txt"')
     try:
         read = [clilog.read_recording(str(path.parent / name), read_text(path.parent / name)) for name in recordings]
@@ -241,7 +188,7 @@ def load_matrix(directory: Path) -> Matrix:
     cells = validate(_MatrixFile, path, text, value).cell
     for index, cell in enumerate(cells):
         if cell.name in {other.name for other in cells[:index]}:
-            raise ConfigError(f"{path}:{_line_of(text, ('cell', index))}: the cell {cell.name} is there twice")
+            raise ConfigError(f"{path}:{line_of(text, ('cell', index))}: the cell {cell.name} is there twice")
         for key, folder, suffix in (
             ("image", "images", "toml"),
             ("cluster", "clusters", "xml"),
@@ -251,7 +198,7 @@ def load_matrix(directory: Path) -> Matrix:
             if not wanted.is_file():
                 there_are = ", ".join(sorted(p.stem for p in wanted.parent.glob(f"*.{suffix}"))) or "none"
                 raise ConfigError(
-                    f"{path}:{_line_of(text, ('cell', index, key))}: {key} '{getattr(cell, key)}' does not exist "
+                    f"{path}:{line_of(text, ('cell', index, key))}: {key} '{getattr(cell, key)}' does not exist "
                     f"({wanted} is missing); there are: {there_are}"
                 )
     return Matrix(directory=directory, cells=cells)

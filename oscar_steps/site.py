@@ -16,7 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
-from oscar_steps.matrix import Matrix, load_toml, validate
+from oscar_steps.matrix import Matrix
+from oscar_steps.tomlfile import load_toml, validate
 
 SITE_FILE = "farm.toml"
 _ADDRESS = r"^[^@\s<>,]+@[^@\s<>,]+$"

@@ -9,7 +9,7 @@ import click
 
 from oscar_steps.errors import UserError
 from oscar_steps.job import Job, Source
-from oscar_steps.matrix import default_profiles, load_matrix, read_text
+from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.oscar import clilog
 from oscar_steps.oscar.answercheck import AnswerFile, check_answers
 from oscar_steps.oscar.answers import AnswerKind, installer_command
@@ -18,6 +18,7 @@ from oscar_steps.testdriver.commandline import directory as _directory
 from oscar_steps.testdriver.commandline import explained, leave
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.stages.start_install import answer_files
+from oscar_steps.tomlfile import read_text
 from oscar_steps.verdict import ExitStatus
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

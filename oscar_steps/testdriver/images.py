@@ -172,7 +172,7 @@ def _main() -> None:
     """Build the image of a recipe file by hand: `python -m oscar_steps.testdriver.images RECIPE.toml [STORE]`."""
     import sys
 
-    from oscar_steps.matrix import load_toml, validate
+    from oscar_steps.tomlfile import load_toml, validate
 
     path = Path(sys.argv[1])
     recipe = validate(ImageRecipe, path, *load_toml(path))

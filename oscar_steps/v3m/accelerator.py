@@ -30,11 +30,15 @@ AcceleratorName = Literal["kvm", "tcg"]
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """The accelerator to use. `reason`: how it was found, for people; `seconds`: how long it took to boot a kernel."""
+    """The accelerator to use. `reason`: how it was found, for people; `seconds`: how long it took to boot a kernel.
+
+    `tried`: a kernel was seen to boot with it; otherwise it is emulation, taken untried.
+    """
 
     name: AcceleratorName
     reason: str
     seconds: float
+    tried: bool = True
 
     @property
     def slowness(self) -> float:
@@ -72,7 +76,7 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
     """
     kernel = kernel or _host_kernel()
     if kernel is None:
-        return Accelerator("tcg", "not tried, as there is no kernel to boot: emulation", REFERENCE_SECONDS)
+        return Accelerator("tcg", "not tried, as there is no kernel to boot: emulation", REFERENCE_SECONDS, tried=False)
     key = await _host_key()
     cache = cache_dir / "accelerator.json"
     kept = _read_cache(cache, key)

@@ -5,10 +5,12 @@ All paths are relative to the run directory, in which QEMU is started: socket pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m import firmware
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.disks import image_format
@@ -29,7 +31,12 @@ CD_DRIVE = "cd"
 _MAX_CPUS = 255
 _MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
 _MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
-_IDE_PLACES = {"hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)}
+_BOARDS = ("pc", "q35")
+_IDE_PLACES = {
+    "pc": {"hda": (0, 0), "hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)},
+    "q35": {"hda": (0, 0), "hdb": (1, 0), "hdc": (2, 0), "hdd": (3, 0)},
+}
+"""Bus and unit: q35 has SATA, where each disk has a cable of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,8 @@ class BootPlan:
     kernel: DirectKernel | None = None
     incoming: bool = False
     """Nothing is booted: the machine's state comes from another process or from a file."""
+    durable: bool = False
+    """What the guest has synced outlives a crash of the host; a run's disks need not, and are faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +100,11 @@ def qemu_parts(
             "its name; no device but those said here; stopped until the run lets it go",
             ("-name", _escape(profile.name), "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         ),
-        Part("board and processor", ("-machine", "pc", "-accel", accelerator.name, "-cpu", accelerator.cpu)),
+        Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
         Part(
             "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
         ),
+        *_firmware(profile),
         Part(
             "boot by index only; what a panic and a reboot of the guest do",
             ("-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"),
@@ -106,7 +116,7 @@ def qemu_parts(
         Part("serial console, into a file", tuple(serial)),
         Part("screen", ("-device", "VGA,addr=0x02")),
         *_nics(profile, network, order),
-        *_disks(profile, order, directory),
+        *_disks(profile, order, directory, boot),
     ]
     if "cdrom" in order or boot.cdrom is not None or boot.drive:
         parts.append(_cdrom(profile, boot, order.get("cdrom")))
@@ -126,12 +136,10 @@ def check(profile: VMProfile) -> None:
     name = profile.name
     if profile.architecture not in (None, "x86_64", "i386"):
         raise ProfileError(f"{name} has the architecture {profile.architecture}; here there are: x86_64, i386")
-    if profile.machine not in (None, "pc"):
-        raise ProfileError(f"{name} has the machine {profile.machine}; here there is only pc")
-    if profile.firmware not in (None, "BIOS"):
-        raise ProfileError(f"{name} has the firmware {profile.firmware}; here there is only BIOS")
+    if profile.machine not in (None, *_BOARDS):
+        raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(_BOARDS)}")
     if profile.cpu > _MAX_CPUS:
-        raise ProfileError(f"{name} has {profile.cpu} processors; the machine pc takes {_MAX_CPUS}")
+        raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {_MAX_CPUS}")
     if "network" in profile.boot and not profile.vlan_nics:
         raise ProfileError(_no_network_boot(profile))
     _check_nics(profile)
@@ -149,16 +157,25 @@ def check(profile: VMProfile) -> None:
 def _check_nics(profile: VMProfile) -> None:
     name, macs = profile.name, [nic.mac for nic in profile.nics]
     if len(macs) > _MAX_NICS:
-        raise ProfileError(f"{name} has {len(macs)} NICs; the machine pc has places for {_MAX_NICS}")
+        raise ProfileError(f"{name} has {len(macs)} NICs; the machine {_board(profile)} has places for {_MAX_NICS}")
     for number, nic in enumerate(profile.nics):
         if nic.mac in macs[:number]:
             raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
         if int(nic.mac[:2], 16) & 1:
             raise ProfileError(f"{name} has the MAC {nic.mac}, a group's: its first pair is odd; use, e.g., 52:54:00:…")
-    for option in (profile.option, *(nic.option for nic in profile.nics)):
-        if option is not None:
-            what = f"{name} names the host's interface '{option}' to bridge or NAT (option)"
-            raise ProfileError(f"{what}; QEMU's user network, which is used here, has none: leave the option out")
+
+
+def _board(profile: VMProfile) -> str:
+    return profile.machine or _BOARDS[0]
+
+
+def _firmware(profile: VMProfile) -> Iterator[Part]:
+    """Nothing for a BIOS, which QEMU has in itself."""
+    if profile.firmware == "UEFI":
+        flash = "if=pflash,format=raw"
+        code = ("-drive", f"{flash},unit=0,readonly=on,file={firmware.UEFI_CODE}")
+        own = ("-drive", f"{flash},unit=1,file={_escape(firmware.variables(profile))}")
+        yield Part("firmware: UEFI, and the machine's own variables of it", (*code, *own))
 
 
 def _boot_order(profile: VMProfile, boot: BootPlan) -> dict[BootDevice, int]:
@@ -203,13 +220,10 @@ def _no_network_boot(profile: VMProfile) -> str:
     return f"{profile.name} cannot boot from the network: it has no NIC of type VLAN"
 
 
-def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | None) -> list[Part]:
-    """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others.
-
-    Nothing is synced: a run's disks outlive no crash of the host.
-    """
+def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | None, boot: BootPlan) -> list[Part]:
+    """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others."""
     image = "qcow2" if directory is None else _format(f"{profile.name}: its disk", directory / profile.image.path)
-    arguments = ["-drive", _drive("disk0", profile.image.path, image)]
+    arguments = ["-drive", _drive("disk0", profile.image.path, image, boot)]
     index = f",bootindex={order['disk']}" if "disk" in order else ""
     match profile.disk_bus:
         case "virtio":
@@ -218,12 +232,12 @@ def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | N
             arguments += ["-device", f"virtio-scsi-pci,id=scsi,addr={_SCSI_SLOT:#x}"]
             arguments += ["-device", f"scsi-hd,bus=scsi.0,drive=disk0{index}"]
         case "ide":
-            arguments += ["-device", f"ide-hd,bus=ide.0,unit=0,drive=disk0{index}"]
+            arguments += ["-device", f"ide-hd,{_ide(profile, 'hda')},drive=disk0{index}"]
     parts = [Part("its disk", tuple(arguments))]
     for number, disk in enumerate(profile.virtual_disks, start=1):
         what = f"{profile.name}: the virtual disk {disk.id}"
         image = "raw" if directory is None else _format(what, directory / disk.path)
-        drive = ("-drive", _drive(f"disk{number}", disk.path, image))
+        drive = ("-drive", _drive(f"disk{number}", disk.path, image, boot))
         parts.append(Part(f"virtual disk {disk.id}", (*drive, "-device", _extra_disk(profile, number, disk.id))))
     return parts
 
@@ -241,14 +255,19 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
         return f"scsi-hd,bus=scsi.0,drive=disk{number}"
     if profile.disk_bus == "virtio":
         return f"virtio-blk-pci,drive=disk{number},addr={_FIRST_DISK_SLOT + number:#x}"
-    if name not in _IDE_PLACES:
+    places = [place for place in _IDE_PLACES[_board(profile)] if place != "hda"]
+    if name not in places:
         raise ProfileError(
-            f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(_IDE_PLACES)}"
+            f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(places)}"
         )
     if name == "hdc" and profile.cdrom is not None:
         raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
-    bus, unit = _IDE_PLACES[name]
-    return f"ide-hd,bus=ide.{bus},unit={unit},drive=disk{number}"
+    return f"ide-hd,{_ide(profile, name)},drive=disk{number}"
+
+
+def _ide(profile: VMProfile, name: str) -> str:
+    bus, unit = _IDE_PLACES[_board(profile)][name]
+    return f"bus=ide.{bus},unit={unit}"
 
 
 def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
@@ -256,7 +275,7 @@ def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
         raise ProfileError(f"{profile.name} cannot boot from a CD: neither its profile nor the caller names one")
     if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
         raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
-    device = f"ide-cd,id={CD_DRIVE},bus=ide.1,unit=0" + ("" if index is None else f",bootindex={index}")
+    device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}" + ("" if index is None else f",bootindex={index}")
     if boot.cdrom is None:
         return Part("a CD drive, empty", ("-device", device))
     drive = f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"
@@ -275,8 +294,9 @@ def _kernel(kernel: DirectKernel) -> Part:
     return Part("a kernel that QEMU loads itself", arguments)
 
 
-def _drive(identity: str, path: str, image: str) -> str:
-    return f"if=none,id={identity},format={image},cache=unsafe,discard=unmap,detect-zeroes=unmap,file={_escape(path)}"
+def _drive(identity: str, path: str, image: str, boot: BootPlan) -> str:
+    cache = "writeback" if boot.durable else "unsafe"
+    return f"if=none,id={identity},format={image},cache={cache},discard=unmap,detect-zeroes=unmap,file={_escape(path)}"
 
 
 def _escape(text: str) -> str:

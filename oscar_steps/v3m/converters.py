@@ -6,11 +6,7 @@ ours.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import shutil
-import signal
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -18,12 +14,10 @@ from pathlib import Path
 from lxml import etree
 
 from oscar_steps.errors import HostError, ToolMissing
-from oscar_steps.v3m import ledger
+from oscar_steps.v3m.libvirtclient import LibvirtRefused, virsh
 from oscar_steps.v3m.libvirthost import connection_uri
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
-VIRSH_SECONDS = 30.0
-"""It reads a file and writes a text; only a hypervisor that does not answer takes longer."""
 
 
 class DefinitionRefused(HostError):
@@ -89,35 +83,7 @@ def _schema(path: Path) -> etree.RelaxNG:
 
 
 async def _virsh(uri: str, *arguments: str) -> str:
-    """What virsh prints. It is given no terminal: it must not ask for a password."""
-    program = shutil.which("virsh")
-    if program is None:
-        raise ToolMissing("the program virsh is missing", hint="install it: apt-get install libvirt-clients")
-    process = await asyncio.create_subprocess_exec(
-        *ledger.owned([program, "--quiet", "--connect", uri, *arguments]),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C"},
-        start_new_session=True,
-    )
     try:
-        async with asyncio.timeout(VIRSH_SECONDS):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        raise HostError(f"virsh {arguments[0]} did not end within {VIRSH_SECONDS:.0f} s, asking {uri}") from None
-    finally:
-        if process.returncode is None:  # what it started, e.g. an ssh, goes with it
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode != 0:
-        reason = _reason(errors.decode(errors="replace")) or f"it ended with {process.returncode}"
-        raise DefinitionRefused(f"libvirt at {uri} refuses virsh {arguments[0]}: {reason}")
-    return output.decode(errors="replace")
-
-
-def _reason(errors: str) -> str:
-    """The last line of virsh's complaint: the first ones only say what it was doing."""
-    lines = [line.removeprefix("error: ") for line in errors.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+        return await virsh(uri, *arguments)
+    except LibvirtRefused as refused:
+        raise DefinitionRefused(refused.sentence) from None

@@ -18,12 +18,14 @@ from rich.text import Text
 from oscar_steps.errors import FarmError
 from oscar_steps.v3m import libvirtxml, network
 from oscar_steps.v3m.accelerator import QEMU, Accelerator
+from oscar_steps.v3m.bridge import Place
 from oscar_steps.v3m.cluster import Boot, ClusterProfile
 from oscar_steps.v3m.command import BootPlan, Part, qemu_parts
 from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import Nic, VMProfile
 from oscar_steps.v3m.runtime import at_home, check_backend
+from oscar_steps.v3m.settings import DEFAULTS, HostSettings
 
 Profiles = ClusterProfile | tuple[VMProfile, ...]
 
@@ -32,7 +34,7 @@ _INSTALLER_CD = Path("boot.iso")
 _PURPOSE_WIDTH = 36
 _NOTES = (
     "Paths are relative to the run directory.",
-    f"Descriptor {_QMP_DESCRIPTOR} stands for the socket by which the run controls the machine.",
+    f"Descriptor {_QMP_DESCRIPTOR} stands for the socket by which the run controls the machine, others for taps.",
     "The accelerator is found by trying when a run begins; type Qemu takes kvm where it works and tcg elsewhere.",
 )
 
@@ -59,27 +61,46 @@ class Described:
     becomes: Becomes
 
 
-def describe(profiles: Profiles, *, install: bool = False, directory: Path = Path("/")) -> tuple[Described, ...]:
+def describe(
+    profiles: Profiles, *, install: bool = False, directory: Path = Path("/"), settings: HostSettings = DEFAULTS
+) -> tuple[Described, ...]:
     """Every machine and what it becomes. `install`: in the boot that installs it, where there is one.
 
     `directory`: the absolute one that relative paths start from, where a hypervisor has to be told absolute ones.
+    `settings`: of the host that it is to run on.
     """
     if isinstance(profiles, ClusterProfile):
-        return tuple(_cluster(profiles, install, directory))
+        return tuple(_cluster(profiles, install, directory, settings))
     shown: list[Described] = []
     for vm in profiles:
         plan = _install_plan(vm) if install else _plan(vm)
-        shown.append(Described("vm", vm, becomes(vm, (vm,), network.plan_single(vm), plan, directory)))
+        nets = network.plan_single(vm, settings, _stand_ins((vm,), settings))
+        shown.append(Described("vm", vm, becomes(vm, (vm,), nets, plan, directory, settings)))
     return tuple(shown)
 
 
-def _cluster(cluster: ClusterProfile, install: bool, directory: Path) -> Iterator[Described]:
-    networks = network.plan(cluster)
+def _cluster(cluster: ClusterProfile, install: bool, directory: Path, settings: HostSettings) -> Iterator[Described]:
+    networks = network.plan(cluster, settings, _stand_ins(cluster.machines, settings))
     for vm in cluster.machines:
         is_head = vm is cluster.head
         plan = BootPlan(cluster.boot, _INSTALLER_CD) if install and not is_head else _plan(vm)
-        started = becomes(at_home(vm), cluster.machines, networks[vm.name], plan, directory)
+        started = becomes(at_home(vm), cluster.machines, networks[vm.name], plan, directory, settings)
         yield Described("head" if is_head else "node", vm, started)
+
+
+@dataclass(frozen=True, slots=True)
+class _StandIn:
+    """For a tap, of which there is none where nothing is started."""
+
+    descriptor: int
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+
+def _stand_ins(machines: tuple[VMProfile, ...], settings: HostSettings) -> dict[Place, _StandIn]:
+    places = [place for wanted in network.wanted_taps(machines, settings) for place in wanted]
+    return {place: _StandIn(number) for number, place in enumerate(places, start=_QMP_DESCRIPTOR + 1)}
 
 
 def _plan(vm: VMProfile) -> BootPlan:
@@ -92,7 +113,12 @@ def _install_plan(vm: VMProfile) -> BootPlan:
 
 
 def becomes(
-    vm: VMProfile, all_machines: tuple[VMProfile, ...], nets: MachineNetwork, plan: BootPlan, directory: Path
+    vm: VMProfile,
+    all_machines: tuple[VMProfile, ...],
+    nets: MachineNetwork,
+    plan: BootPlan,
+    directory: Path,
+    settings: HostSettings,
 ) -> Becomes:
     """What `vm` is started as, on a host where its type works. `all_machines`: those that may share a VLAN with it."""
     accelerator = Accelerator("kvm" if vm.type == "Kvm" else "tcg", "not tried", 0.0)
@@ -100,7 +126,7 @@ def becomes(
         if vm.type in ("Xen", "XenHVM", "VMWare"):
             definition = libvirtxml.domain_xml(vm, directory, plan, plan_networks(all_machines))
             return Becomes(f"a domain of libvirt's, at {connection_uri(vm.type)}", definition=definition)
-        check_backend(vm, accelerator)
+        check_backend(vm, accelerator, settings)
         console = f"console/{vm.name}.log"
         parts = qemu_parts(vm, nets, accelerator, plan, console=console, qmp_fd=_QMP_DESCRIPTOR)
     except FarmError as error:

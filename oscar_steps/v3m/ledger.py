@@ -1,4 +1,4 @@
-"""Which QEMU processes a run has started, kept in the run directory, and their lives tied to the run's process.
+"""Which processes a run has started, kept in the run directory, and their lives tied to the run's process.
 
 A process is told by its id *and* its start time: an id is given to somebody else after a while, and a VM that is not
 ours is never touched.
@@ -12,23 +12,31 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from oscar_steps.errors import ToolMissing
 
 LEDGER_FILE = "vms.json"
+UNDO_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One process. `started` is in clock ticks since the host's boot, `boot_id` tells which boot that was."""
+    """One process. `started` is in clock ticks since the host's boot, `boot_id` tells which boot that was.
+
+    `undo`: for a process that only guards what is ours (see `libvirtguard`), the command that ends that. It may be
+    given in vain.
+    """
 
     name: str
     pid: int
     started: int
     boot_id: str
+    undo: tuple[str, ...] = ()
 
 
 def boot_id() -> str:
@@ -65,13 +73,13 @@ def owned(command: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", *guard, *command]
 
 
-def record(run_directory: Path, name: str, pid: int) -> None:
-    """Write down that `pid` is ours."""
+def record(run_directory: Path, name: str, pid: int, undo: Sequence[str] = ()) -> None:
+    """Write down that `pid` is ours, and what has to be undone with it."""
     started = start_time(pid)
     if started is None:
         return  # it is gone already, there is nothing that could be left behind
     entries = [entry for entry in _read(run_directory) if entry.name != name]
-    _write(run_directory, [*entries, LedgerEntry(name, pid, started, boot_id())])
+    _write(run_directory, [*entries, LedgerEntry(name, pid, started, boot_id(), tuple(undo))])
 
 
 def forget(run_directory: Path, name: str) -> None:
@@ -86,11 +94,32 @@ def find_leftovers(run_directory: Path) -> list[LedgerEntry]:
 
 
 def end_leftovers(run_directory: Path) -> list[LedgerEntry]:
-    """End what `find_leftovers` finds, and only that; returns what has been ended, when it is gone."""
+    """End what `find_leftovers` finds, and only that; returns what has been ended, when it is gone.
+
+    What a guard guarded is ended first, also where somebody has killed the guard before it could do that.
+    """
     leftovers = find_leftovers(run_directory)
+    this_boot = boot_id()
+    for entry in _read(run_directory):
+        if entry.undo and entry.boot_id == this_boot and _undo(entry) and entry not in leftovers:
+            leftovers.append(entry)
     for entry in leftovers:
         _kill(entry)
+    for entry in leftovers:
+        if entry.undo:
+            forget(run_directory, entry.name)
     return leftovers
+
+
+def _undo(entry: LedgerEntry) -> bool:
+    """Whether there was something to undo."""
+    try:
+        done = subprocess.run(
+            entry.undo, timeout=UNDO_SECONDS, check=False, stdin=subprocess.DEVNULL, capture_output=True
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _kill(entry: LedgerEntry) -> None:
@@ -117,9 +146,10 @@ def _wait_gone(descriptor: int, seconds: float = 10.0) -> None:
 
 def _read(run_directory: Path) -> list[LedgerEntry]:
     try:
-        return [LedgerEntry(**entry) for entry in json.loads((run_directory / LEDGER_FILE).read_bytes())]
+        entries = json.loads((run_directory / LEDGER_FILE).read_bytes())
     except FileNotFoundError:
         return []
+    return [LedgerEntry(**{**entry, "undo": tuple(entry.get("undo", ()))}) for entry in entries]
 
 
 def _write(run_directory: Path, entries: list[LedgerEntry]) -> None:

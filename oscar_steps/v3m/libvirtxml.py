@@ -18,6 +18,7 @@ from oscar_steps.errors import ProfileError
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.libvirthost import INTERFACE, VMWARE_NETWORK, Networks, plan_networks
+from oscar_steps.v3m.machine import NotOffered
 from oscar_steps.v3m.profile import BootDevice, DiskBus, Firmware, Nic, VMProfile
 
 _ORDINARY_BOOT = BootPlan()
@@ -120,19 +121,24 @@ def domain_xml(
     networks: Networks | None = None,
     *,
     console: Path | None = None,
+    name: str | None = None,
+    uuid: str | None = None,
 ) -> str:
     """The definition of `profile` for one boot. `directory`: the absolute one that its relative paths start from.
 
     `networks`: those of the whole cluster; None: of this machine alone. `console`: the file for the serial console;
     None, and always for a para-virtual guest: a terminal of the hypervisor's. (VMware has none, and gets no console.)
     The kernel in a `plan` is told its console by its parameters: a para-virtual guest's is hvc0.
+    `name`, `uuid`: under which libvirt knows it; None: the profile's name, and a UUID of libvirt's choice.
 
     Raises ProfileError for what the hypervisor cannot do.
     """
     check(profile, plan)
     kind = _kind(profile)
     root = etree.Element("domain", {"type": kind.domain})
-    _add(root, "name", profile.name)
+    _add(root, "name", name or profile.name)
+    if uuid is not None:
+        _add(root, "uuid", uuid)
     for tag in ("memory", "currentMemory"):
         _add(root, tag, str(profile.memory_mib), unit="MiB")
     _add(root, "vcpu", str(profile.cpu))
@@ -140,7 +146,8 @@ def domain_xml(
     _add(root, "clock", offset="utc")
     if kind.domain == "xen":
         _add(root, "on_poweroff", "destroy")
-        _add(root, "on_reboot", "restart" if plan.medium is None else "destroy")
+        # Kept, a machine that has rebooted is told from one that has powered itself off: libvirt's event is the same.
+        _add(root, "on_reboot", "restart" if plan.medium is None else "preserve")
         _add(root, "on_crash", "preserve")
     devices = _add(root, "devices")
     _add_disks(devices, profile, plan, kind, directory)
@@ -155,7 +162,7 @@ def refuse(profile: VMProfile) -> NoReturn:
     """Raise ProfileError for a type that nothing here can start, and say why."""
     if profile.type == "VMM-HPC":
         why = "a research prototype of 2007 whose tools are not to be had any more, so that nothing could start it"
-        raise ProfileError(
+        raise NotOffered(
             f"{profile.name} is of type VMM-HPC, {why}; set the type Qemu, Kvm, Xen, XenHVM or VMWare instead"
         )
     what = "has no type" if profile.type is None else f"is of type {profile.type}"

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from oscar_steps.errors import HostError
+from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m.profile import VMProfile
 
 
@@ -152,6 +152,10 @@ class Installation:
 
 class ImpossibleTransition(HostError):
     """A machine was asked for what it cannot do in its state, e.g. to boot while it is running."""
+
+
+class NotOffered(ProfileError):
+    """A machine of this type cannot do it at all, in whatever state, on whatever host; the sentence says why."""
 
 
 class Machine(ABC):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,7 +19,7 @@ import psutil
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from oscar_steps.errors import HostError, MachineLost, ProfileError
-from oscar_steps.v3m import disks, ledger
+from oscar_steps.v3m import disks, firmware, ledger
 from oscar_steps.v3m.accelerator import Accelerator, emulator
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import CD_DRIVE, BootPlan, qemu_arguments
@@ -38,16 +38,13 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     MachineState,
 )
+from oscar_steps.v3m.moving import Mover
 from oscar_steps.v3m.network import SINK, VLAN_DIRECTORY, MachineNetwork, ssh_port
 from oscar_steps.v3m.profile import VMProfile
 
 QMP_LIMIT = START_LIMIT = 60.0
 """Seconds that QEMU may take to answer, or to greet after its start; a loaded host needs a few."""
 QUIT_LIMIT = 20.0
-MIGRATION_LIMIT = 600.0
-"""Seconds until a machine's memory must have been moved or written."""
-MIGRATION_BYTES_PER_SECOND = 10 << 30
-"""As fast as it goes: QEMU's own limit is meant for a network that others use, too."""
 REBOOT_SECONDS = 1.0
 """No guest gets from one reboot to the next in less."""
 
@@ -55,7 +52,10 @@ _STATES = {"running": MachineState.RUNNING, "guest-panicked": MachineState.PANIC
 
 
 class QemuMachine(Machine):
-    """A machine in a QEMU process of ours. `head`: whose VLAN it joins; `kernel`: loaded in every boot, for tests."""
+    """A machine in a QEMU process of ours. `head`: whose VLAN it joins; `kernel`: loaded in every boot, for tests.
+
+    `durable`: its disks are to outlive a crash of the host.
+    """
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class QemuMachine(Machine):
         seed: Path | None = None,
         on_event: Listener | None = None,
         kernel: DirectKernel | None = None,
+        durable: bool = False,
     ) -> None:
         super().__init__(profile)
         self._directory = run_directory.resolve()
@@ -87,12 +88,14 @@ class QemuMachine(Machine):
         self._shutdown_reason = ""
         self._power_off_asked = False
         self._moved: EndReason | None = None
-        self._plan = BootPlan(kernel=kernel)
-        self._migration: asyncio.Future[str] | None = None
+        self._durable = durable
+        self._plan = BootPlan(kernel=kernel, durable=durable)
+        self._mover = Mover(self)
         self._errors_begin = 0
         self._last_reset = 0.0
         self._ssh_port: int | None = None
         self._written = 0
+        self._terminals = 0
         self._cpu_before = 0.0
         self._cpu_this_boot = 0.0
 
@@ -107,6 +110,16 @@ class QemuMachine(Machine):
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    @property
+    def plan(self) -> BootPlan:
+        """How the last boot was done, and what is in the drive now: its state fits only a machine with the same."""
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: BootPlan) -> None:
+        """For `restore` of what another process saved."""
+        self._plan = plan
 
     @property
     def disk(self) -> Path:
@@ -128,7 +141,7 @@ class QemuMachine(Machine):
     # --- power -------------------------------------------------------------------------------------------------------
 
     async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
-        self._check_can_start()
+        self.check_can_start()
         cdrom = media.cdrom or self._profile_cdrom()
         self._plan = BootPlan(
             medium=None if install is None else _medium(install, cdrom),
@@ -136,10 +149,12 @@ class QemuMachine(Machine):
             drive=cdrom is not None,
             seed=None if self._seed is None else self._seed.resolve(),
             kernel=self._kernel,
+            durable=self._durable,
         )
         await self._start(self._plan, self._go)
 
-    def _check_can_start(self) -> None:
+    def check_can_start(self) -> None:
+        """Raise ImpossibleTransition where nothing can be booted or received."""
         if self._process is not None:
             raise ImpossibleTransition(f"{self.name} cannot be booted: it is {self._state}")
         if self._head is not None and self._head.state is MachineState.OFF:
@@ -149,7 +164,7 @@ class QemuMachine(Machine):
             raise ImpossibleTransition(f"{self.name} cannot be booted: its disk {self.disk} has not been made")
 
     async def _go(self) -> None:
-        await self._execute("cont")
+        await self.execute("cont")
 
     async def _start(self, plan: BootPlan, and_then: Callable[[], Awaitable[None]]) -> None:
         """Start QEMU; where `and_then` fails, it is ended again."""
@@ -169,6 +184,7 @@ class QemuMachine(Machine):
     async def _spawn(self, plan: BootPlan, qmp: socket.socket) -> None:
         for folder, mode in (("console", 0o755), (VLAN_DIRECTORY, 0o700)):
             (self._directory / folder).mkdir(mode=mode, exist_ok=True)
+        firmware.prepare(self.profile, self._directory)
         console = str(self.console.relative_to(self._directory))
         arguments = qemu_arguments(
             self.profile,
@@ -193,7 +209,7 @@ class QemuMachine(Machine):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                pass_fds=(qmp.fileno(),),
+                pass_fds=(qmp.fileno(), *self._network.descriptors),
                 start_new_session=True,  # Ctrl-C is for us: we end it, in order
             )
         ledger.record(self._directory, self.name, self._process.pid)
@@ -210,13 +226,19 @@ class QemuMachine(Machine):
         except ConnectError:
             ours.close()
             await self._process.wait()
-            raise MachineLost(f"QEMU of {self.name} did not start: {self._last_error()}") from None
+            raise MachineLost(f"QEMU of {self.name} did not start: {self.last_error()}") from None
         self._state = MachineState.RUNNING
         self._emit(EventKind.STARTED, f"pid {self._process.pid}, {self._accelerator.name}")
         self._life = asyncio.create_task(self._live(self._qmp, self._process), name=f"life of {self.name}")
         if self.profile.host_nics:
-            answer = await self._execute("human-monitor-command", {"command-line": "info usernet"})
+            answer = await self.execute("human-monitor-command", {"command-line": "info usernet"})
             self._ssh_port = ssh_port(str(answer))
+
+    def pass_descriptor(self, descriptor: int) -> None:
+        """Hand QEMU a descriptor, for the next command."""
+        if self._qmp is None:
+            raise ImpossibleTransition(f"{self.name} cannot be given a descriptor: it is {self._state}")
+        self._qmp.send_fd_scm(descriptor)
 
     async def wait_ended(self) -> Ended:
         if self._life is None:
@@ -232,7 +254,7 @@ class QemuMachine(Machine):
             async with asyncio.timeout(QUIT_LIMIT):
                 # QEMU may close the connection before it has answered, or have ended just now: an answer, too.
                 with contextlib.suppress(MachineLost, ImpossibleTransition):
-                    await self._execute("quit")
+                    await self.execute("quit")
                 await asyncio.shield(self._life)
         except TimeoutError:
             await self._end_process()
@@ -247,109 +269,66 @@ class QemuMachine(Machine):
         temporary = state.with_name(f"{state.name}.part")
         try:
             with temporary.open("wb") as file:
-                await self._send_state(file.fileno(), EndReason.SAVED, stop_first=True)
+                await self.send_state(file.fileno(), EndReason.SAVED, stop_first=True)
             temporary.replace(state)
         finally:
             temporary.unlink(missing_ok=True)
-        await self._leave(EndReason.SAVED)
+        await self.leave(EndReason.SAVED)
 
     async def restore(self, state: Path) -> None:
-        self._check_can_start()
         if not state.is_file():
             raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
         with state.open("rb") as file:
-            await self._start(replace(self._plan, incoming=True), lambda: self._receive_state(file.fileno()))
-            await self._go()
+            await self.receive_state(self._plan, file.fileno())
+        await self._go()
 
     async def migrate(self, target: Self) -> None:
         if target.profile != self.profile:
             raise ProfileError(f"{self.name} cannot migrate to {target.name}: its profile is another one")
-        target._check_can_start()
+        if set(self._network.taps) & set(target._network.taps):
+            raise HostError(f"{self.name} cannot migrate: its target has the same taps, and a tap has one user only")
+        target.check_can_start()
         target._plan = self._plan
         here, there = socket.socketpair()
         with here, there:
             receiving: list[asyncio.Task[None]] = []
 
             async def receive() -> None:
-                receiving.append(asyncio.create_task(target._receive_state(there.fileno())))
-                await self._send_state(here.fileno(), EndReason.MIGRATED)
+                receiving.append(asyncio.create_task(target._mover.receive(there.fileno())))
+                await self.send_state(here.fileno(), EndReason.MIGRATED)
                 await receiving[0]
 
             try:
                 await target._start(replace(self._plan, incoming=True), receive)
             except BaseException:
-                await self._go_on_here()
+                await self._mover.go_on_here()
                 raise
             finally:
                 for task in receiving:
                     task.cancel()
                 await asyncio.gather(*receiving, return_exceptions=True)
         # The disk is given up here before it is taken there: two QEMUs never write to one.
-        await self._leave(EndReason.MIGRATED)
+        await self.leave(EndReason.MIGRATED)
         await target._go()
 
-    async def _send_state(self, descriptor: int, reason: EndReason, *, stop_first: bool = False) -> None:
-        """Send memory and devices into `descriptor`. Raises HostError where it fails; the machine then runs on."""
-        try:
-            with self._migrating() as done:
-                if stop_first:
-                    await self._execute("stop")
-                await self._give_descriptor(descriptor)
-                await self._execute("migrate", {"uri": "fd:state"})
-                await self._arrival(done, f"{self.name} could not be {reason}")
-        except HostError:
-            if stop_first:
-                await self._go_on_here()
-            raise
+    async def send_state(self, descriptor: int, reason: EndReason, *, stop_first: bool = False) -> None:
+        """Send memory and devices into `descriptor`; it stands still then, until `leave` or `go_on`.
 
-    async def _receive_state(self, descriptor: int) -> None:
-        with self._migrating() as done:
-            await self._give_descriptor(descriptor)
-            await self._execute("migrate-incoming", {"uri": "fd:state"})
-            await self._arrival(done, f"the state of {self.name} could not be taken over")
+        Raises HostError where it fails; the machine then runs on.
+        """
+        await self._mover.send(descriptor, reason, stop_first=stop_first)
 
-    @contextlib.contextmanager
-    def _migrating(self) -> Iterator[asyncio.Future[str]]:
-        """While it is being moved its processors stop and start, which is nobody's pause."""
-        self._migration = asyncio.get_running_loop().create_future()
-        try:
-            yield self._migration
-        finally:
-            self._migration.cancel()
-            self._migration = None
+    async def receive_state(self, plan: BootPlan, descriptor: int) -> None:
+        """Start with what `send_state` of a machine with the same plan sends; it stands still until `go_on`."""
+        self.check_can_start()
+        self._plan = plan
+        await self._start(replace(plan, incoming=True), lambda: self._mover.receive(descriptor))
 
-    async def _give_descriptor(self, descriptor: int) -> None:
-        capability = {"capability": "events", "state": True}
-        await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
-        await self._execute("migrate-set-parameters", {"max-bandwidth": MIGRATION_BYTES_PER_SECOND})
-        assert self._qmp is not None
-        self._qmp.send_fd_scm(descriptor)
-        await self._execute("getfd", {"fdname": "state"})
+    async def go_on(self) -> None:
+        """Run after `send_state` or `receive_state`."""
+        await self._go()
 
-    async def _arrival(self, done: asyncio.Future[str], failed: str) -> None:
-        assert self._life is not None
-        try:
-            async with asyncio.timeout(MIGRATION_LIMIT):
-                either: set[asyncio.Future[Any]] = {done, self._life}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            raise HostError(f"{failed} within {MIGRATION_LIMIT:.0f} s") from None
-        if done.done() and done.result() == "completed":
-            return
-        try:
-            answer: Any = await self._execute("query-migrate")
-            why = answer.get("error-desc", "QEMU gives no reason")
-        except (MachineLost, ImpossibleTransition):  # QEMU ends where it cannot make sense of a state
-            await asyncio.shield(self._life)
-            why = self._last_error()
-        raise HostError(f"{failed}: {why}")
-
-    async def _go_on_here(self) -> None:
-        """Run on after a failed move (QEMU may have stopped the processors for it)."""
-        with contextlib.suppress(HostError):
-            await self._go()
-
-    async def _leave(self, reason: EndReason) -> None:
+    async def leave(self, reason: EndReason) -> None:
         """End the process whose machine goes on elsewhere."""
         self._moved = reason
         await self.power_off()
@@ -357,20 +336,21 @@ class QemuMachine(Machine):
     async def destroy(self) -> None:
         await self.power_off()
         self.disk.unlink(missing_ok=True)
+        firmware.forget(self.profile, self._directory)
 
     async def shut_down(self) -> None:
-        await self._execute("system_powerdown")
+        await self.execute("system_powerdown")
 
     async def reset(self) -> None:
-        await self._execute("system_reset")
+        await self.execute("system_reset")
 
     async def pause(self) -> None:
-        await self._execute("stop")
+        await self.execute("stop")
 
     async def unpause(self) -> None:
         if self._state is MachineState.PANICKED:
             raise ImpossibleTransition(f"{self.name} cannot go on: its kernel has panicked")
-        await self._execute("cont")
+        await self.execute("cont")
 
     # --- its CD drive ------------------------------------------------------------------------------------------------
 
@@ -380,12 +360,12 @@ class QemuMachine(Machine):
         self._check_has_drive()
         path = iso.resolve()
         arguments = {"id": CD_DRIVE, "filename": str(path), "format": "raw", "read-only-mode": "read-only"}
-        await self._execute("blockdev-change-medium", {**arguments, "force": True})
+        await self.execute("blockdev-change-medium", {**arguments, "force": True})
         self._plan = replace(self._plan, cdrom=path)
 
     async def eject_cd(self) -> None:
         self._check_has_drive()
-        await self._execute("eject", {"id": CD_DRIVE, "force": True})
+        await self.execute("eject", {"id": CD_DRIVE, "force": True})
         self._plan = replace(self._plan, cdrom=None)
 
     def _check_has_drive(self) -> None:
@@ -397,12 +377,27 @@ class QemuMachine(Machine):
     async def status(self) -> MachineState:
         if self._process is None:
             return MachineState.OFF
-        answer: Any = await self._execute("query-status")
+        answer: Any = await self.execute("query-status")
         return _STATES.get(str(answer["status"]), MachineState.PAUSED)
 
     async def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        await self._execute("screendump", {"filename": str(path.resolve()), "format": "png"})
+        await self.execute("screendump", {"filename": str(path.resolve()), "format": "png"})
+
+    async def open_terminal(self) -> Path:
+        """A socket on the serial console for somebody who types; he who comes last has it. The file goes on, too.
+
+        He has to read what comes: where nobody is on it nothing waits, but a guest waits for one who does not read.
+        """
+        # Each time another path: the last one's is removed when its socket goes, after the new one is there.
+        self._terminals += 1
+        path = Path("console") / f"{self.name}.{self._terminals}.sock"
+        address = {"type": "unix", "data": {"path": str(path)}}
+        log = {"logfile": str(self.console.relative_to(self._directory)), "logappend": True}
+        data = {"addr": address, "server": True, "wait": False, **log}
+        backend = {"type": "socket", "data": data}
+        await self.execute("chardev-change", {"id": "console", "backend": backend})
+        return self._directory / path
 
     async def fingerprint(self) -> DiskFingerprint:
         if self._process is not None:
@@ -412,12 +407,12 @@ class QemuMachine(Machine):
     async def bytes_written(self) -> int:
         """As in the interface; when the machine has just ended, what was seen last (0 after a new boot)."""
         with contextlib.suppress(MachineLost, ImpossibleTransition):
-            answer: Any = await self._execute("query-blockstats")
+            answer: Any = await self.execute("query-blockstats")
             self._written = next(int(d["stats"]["wr_bytes"]) for d in answer if d.get("device") == "disk0")
         return self._written
 
     def ssh_endpoint(self) -> tuple[str, int]:
-        if not self.profile.host_nics:
+        if not self._network.forwards_ssh:
             raise ProfileError(f"{self.name} cannot be reached by SSH from the host: it has no NIC of type TUN/TAP+NAT")
         if self._process is None or self._ssh_port is None:
             raise ImpossibleTransition(f"{self.name} cannot be reached by SSH: it is {self._state}")
@@ -436,7 +431,7 @@ class QemuMachine(Machine):
 
     # --- QMP ---------------------------------------------------------------------------------------------------------
 
-    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+    async def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         """A command's answer. Raises MachineLost when QEMU is gone or silent, HostError when it refuses."""
         qmp = self._qmp
         if qmp is None or qmp.runstate is not Runstate.RUNNING:
@@ -487,10 +482,8 @@ class QemuMachine(Machine):
         data = cast(dict[str, object], message.get("data", {}))
         match message["event"]:
             case "MIGRATION":
-                over = data["status"] in ("completed", "failed", "cancelled")
-                if over and self._migration is not None and not self._migration.done():
-                    self._migration.set_result(str(data["status"]))
-            case "STOP" | "RESUME" if self._migration is not None or self._moved is not None:
+                self._mover.on_status(str(data["status"]))
+            case "STOP" | "RESUME" if self._mover.is_moving or self._moved is not None:
                 pass
             case "SHUTDOWN":
                 self._shutdown_reason = str(data.get("reason", ""))
@@ -526,7 +519,7 @@ class QemuMachine(Machine):
         with contextlib.suppress(HostError):
             await self.screenshot(self._directory / "screens" / f"{self.name}-panic.png")
         with contextlib.suppress(HostError):
-            await self._execute("quit")
+            await self.execute("quit")
 
     async def _end_process(self) -> None:
         """Kill QEMU, which is our child: its id cannot have been given to another before we have waited for it."""
@@ -555,9 +548,9 @@ class QemuMachine(Machine):
         if self._shutdown_reason == EndReason.HOST_SIGNAL or exit_status in (-signal.SIGKILL, -signal.SIGTERM):
             by = signal.Signals(-exit_status).name if exit_status < 0 else "a signal"
             return Ended(EndReason.HOST_SIGNAL, exit_status, f"QEMU was ended by {by}, which was not sent by this run")
-        return Ended(EndReason.CRASHED, exit_status, self._last_error())
+        return Ended(EndReason.CRASHED, exit_status, self.last_error())
 
-    def _last_error(self) -> str:
+    def last_error(self) -> str:
         """The last line that QEMU wrote in this boot."""
         with self._error_log.open("rb") as errors:
             errors.seek(self._errors_begin)

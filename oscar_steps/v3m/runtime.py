@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m import command, libvirtxml, network
+from oscar_steps.v3m import bridge, command, libvirtxml, network
 from oscar_steps.v3m.accelerator import Accelerator
+from oscar_steps.v3m.bridge import Taps
 from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.machine import DirectKernel, Listener, Machine
 from oscar_steps.v3m.profile import DiskImage, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.settings import DEFAULTS, HostSettings, VlanKind
 
 
 class VirtualCluster:
@@ -20,7 +23,9 @@ class VirtualCluster:
 
     Every machine has its disk in the run directory, `disks/NAME.qcow2`, whatever file its profile names: a run touches
     nothing outside of it. The head node's is an overlay on `base_image`; `seed` is its second disk, serial 'seed'.
-    Raises ProfileError for a type without a back-end, HostError for `Kvm` on a host where KVM does not work.
+    `settings`: what the host's networks are made of; taps, where they want any, are there as long as a machine of the
+    cluster is. Raises ProfileError for a type without a back-end, HostError for `Kvm` on a host where KVM does not
+    work, and for a network that the host does not give.
     """
 
     def __init__(
@@ -33,14 +38,15 @@ class VirtualCluster:
         on_event: Listener | None = None,
         *,
         kernel: DirectKernel | None = None,
+        settings: HostSettings = DEFAULTS,
     ) -> None:
         self.profile = replace(
             profile, head=at_home(profile.head), nodes=tuple(at_home(node) for node in profile.nodes)
         )
-        networks = network.plan(self.profile)
-
         for vm in self.profile.machines:
-            check_backend(vm, accelerator)
+            check_backend(vm, accelerator, settings)
+        networks = network.plan(self.profile, settings, make_taps(self.profile.machines, settings))
+        is_star = settings.network.vlan is VlanKind.STAR
 
         self.head: Machine = QemuMachine(
             self.profile.head,
@@ -58,7 +64,7 @@ class VirtualCluster:
                 run_directory,
                 accelerator,
                 networks[node.name],
-                head=self.head,
+                head=self.head if is_star else None,
                 on_event=on_event,
                 kernel=kernel,
             )
@@ -84,7 +90,14 @@ class VirtualCluster:
         await asyncio.gather(*(machine.destroy() for machine in self.machines))
 
 
-def check_backend(profile: VMProfile, accelerator: Accelerator) -> None:
+def make_taps(machines: Sequence[VMProfile], settings: HostSettings) -> Taps:
+    """The taps of machines that belong together, where the host's settings want any. Raises HostError."""
+    vlans, bridges = network.wanted_taps(machines, settings)
+    taps = dict(zip(vlans, bridge.make_vlans(list(vlans.values())) if vlans else (), strict=True))
+    return taps | {place: bridge.join(name) for place, name in bridges.items()}
+
+
+def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSettings = DEFAULTS) -> None:
     """Raise where `profile.type` has no back-end, or not on this host, or not for all that the profile asks for."""
     match profile.type:
         case None | "Qemu":
@@ -101,6 +114,7 @@ def check_backend(profile: VMProfile, accelerator: Accelerator) -> None:
             libvirtxml.check(profile)
             sentence = f"{profile.name} is of type {other}, which can be defined but not run yet; there are: Qemu, Kvm"
             raise ProfileError(sentence)
+    network.check(profile, settings)
     command.check(profile)
 
 

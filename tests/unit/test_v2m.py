@@ -140,8 +140,8 @@ def test_show_as_json_has_every_value_and_the_command_line(call: Any) -> None:
     ("name", "why"),
     [
         ("type-vmware", "test is a VMware guest, whose disks are files that end in .vmdk"),
-        ("ours-firmware-machine-architecture", "test has the machine q35; here there is only pc"),
-        ("everything-of-1.0", "all names the host's interface 'eth1' to bridge or NAT"),
+        ("ours-firmware-machine-architecture", "test cannot boot from the network: it has no NIC of type VLAN"),
+        ("everything-of-1.0", "all names the host's interface 'eth2' to bridge (option), but this host"),
     ],
 )
 def test_what_cannot_be_started_here_is_shown_with_the_reason(call: Any, name: str, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,7 @@ def cluster() -> ClusterProfile:
     ("changes", "sentence"),
     [
         ({"architecture": "aarch64"}, "vm has the architecture aarch64; here there are: x86_64, i386"),
-        ({"machine": "q35"}, "vm has the machine q35; here there is only pc"),
-        ({"firmware": "UEFI"}, "vm has the firmware UEFI; here there is only BIOS"),
+        ({"machine": "virt"}, "vm has the machine virt; here there are: pc, q35"),
         ({"cpu": 256}, "vm has 256 processors; the machine pc takes 255"),
         ({"option": "eth0"}, "vm names the host's interface 'eth0' to bridge or NAT (option); QEMU's user network"),
         ({"nics": (Nic("BRIDGED_TAP", "52:54:00:00:00:01", None, "eth1"),)}, "vm names the host's interface 'eth1'"),
@@ -159,3 +159,18 @@ def test_every_argument_has_a_purpose(cluster: ClusterProfile) -> None:
         nets = network.plan(cluster)[vm.name]
         parts = qemu_parts(vm, nets, TCG, BootPlan(), console="c", qmp_fd=3)
         assert all(part.purpose and part.arguments and part.arguments[0].startswith("-") for part in parts)
+
+
+def test_uefi_is_a_flash_that_all_share_and_one_with_the_machines_own_variables() -> None:
+    flash = [argument for argument in arguments(replace(VM, firmware="UEFI")) if "if=pflash" in argument]
+    assert ["readonly=on" in part for part in flash] == [True, False]
+    assert flash[1].endswith("file=firmware/vm.fd")
+    assert not [argument for argument in arguments(replace(VM, firmware="BIOS")) if "pflash" in argument]
+
+
+def test_on_q35_every_disk_and_the_cd_have_a_cable_of_their_own() -> None:
+    vm = replace(VM, machine="q35", virtual_disks=(VirtualDisk("hdb", "b.img"), VirtualDisk("hdd", "d.img")))
+    line = arguments(vm, BootPlan(Boot.CDROM, Path("cd.iso")))
+    assert line[line.index("-machine") + 1] == "q35"
+    places = re.findall(r"ide-(?:hd|cd).*?bus=ide\.(\d),unit=(\d)", "\n".join(line))
+    assert places == [("0", "0"), ("1", "0"), ("3", "0"), ("2", "0")]

@@ -11,6 +11,7 @@ from lxml import etree
 from oscar_steps.v3m.cluster import ClusterProfile, load_cluster
 from oscar_steps.v3m.describe import describe, to_json
 from oscar_steps.v3m.profile import Hypervisor
+from oscar_steps.v3m.settings import HostSettings, NetworkSettings, ToHost, VlanKind
 
 SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
 
@@ -54,3 +55,18 @@ def test_a_script_gets_the_definition() -> None:
     machines = to_json(cluster, describe(cluster))["machines"]
     assert isinstance(machines, list)
     assert machines[0]["becomes"]["definition"].startswith("<domain")
+
+
+def test_a_host_with_other_networks_starts_the_same_profile_otherwise() -> None:
+    cluster = _of_type("Qemu")
+    settings = HostSettings(network=NetworkSettings(vlan=VlanKind.BRIDGE, to_host=ToHost.CUT_OFF))
+    shown = [[argument for part in each.becomes.parts for argument in part.arguments] for each in describe(cluster)]
+    others = [
+        [argument for part in each.becomes.parts for argument in part.arguments]
+        for each in describe(cluster, settings=settings)
+    ]
+    assert [[a for a in line if a.startswith("tap,")] for line in shown] == [[], [], []]
+    assert [[a for a in line if a.startswith("tap,")] for line in others] == [
+        ["tap,id=net1,fd=4"], ["tap,id=net0,fd=5"], ["tap,id=net0,fd=6"]
+    ]  # fmt: skip
+    assert any("restrict=on" in argument for argument in others[0])

@@ -12,7 +12,7 @@ import pytest
 from lxml import etree
 
 from oscar_steps.errors import ConfigError, HostError, ProfileError, ToolMissing
-from oscar_steps.v3m import converters, ledger
+from oscar_steps.v3m import converters, ledger, libvirtclient
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.libvirthost import Networks, connection_uri, plan_networks, vlan_network_xml
@@ -182,7 +182,7 @@ def test_a_fully_virtual_guest_boots_in_the_profiles_order_and_is_installed_disk
 
 def test_a_reboot_ends_a_xen_guest_in_its_install_boot_only() -> None:
     assert definition(NODE).findtext("on_reboot") == "restart"
-    assert definition(NODE, BootPlan(Boot.NETWORK)).findtext("on_reboot") == "destroy"
+    assert definition(NODE, BootPlan(Boot.NETWORK)).findtext("on_reboot") == "preserve"
 
 
 def test_a_para_virtual_guest_boots_by_pygrub_from_its_disk() -> None:
@@ -401,7 +401,7 @@ def fake_virsh(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
 
 def test_a_virsh_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_virsh(tmp_path, monkeypatch, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(converters, "VIRSH_SECONDS", 1.0)
+    monkeypatch.setattr(libvirtclient, "VIRSH_SECONDS", 1.0)
     with pytest.raises(HostError, match=r"virsh domxml-to-native did not end within 1 s, asking xen:///system"):
         asyncio.run(converters.to_xl("<domain/>"))
     child = int((tmp_path / "child").read_text(encoding="ascii"))

@@ -1,20 +1,29 @@
-"""The private network on QEMU itself, without any guest: a node that takes no frames must not stop the head node."""
+"""What the networks of a cluster become; and the star on QEMU itself: a node that takes no frames stops nobody."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
 import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.accelerator import Accelerator
+from oscar_steps.v3m.bridge import Tap
 from oscar_steps.v3m.cluster import load_cluster
-from oscar_steps.v3m.network import VLAN_DIRECTORY, plan
+from oscar_steps.v3m.network import VLAN_DIRECTORY, bridge_of, check, plan, plan_single
+from oscar_steps.v3m.profile import Nic, VMProfile
+from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.settings import HostSettings, NetworkSettings, ToHost
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 2000
@@ -81,3 +90,97 @@ def test_a_node_whose_network_card_has_no_driver_does_not_freeze_the_head_node(t
         for _ in range(FRAMES):
             frames.sendall(struct.pack(">I", len(ARP)) + ARP)
         assert answers(qmp)
+
+
+# --- what a network becomes ------------------------------------------------------------------------------------------
+
+MAC = "52:54:00:00:00:01"
+BRIDGED = Nic("BRIDGED_TAP", MAC)
+BRIDGES = HostSettings(network=NetworkSettings(bridges=("br0", "br1")))
+NONE = HostSettings()
+
+
+@pytest.fixture
+def vm() -> VMProfile:
+    return load_cluster(ROOT / "profiles/clusters/head-and-two-nodes.xml").nodes[0]
+
+
+def test_only_the_first_nic_to_the_host_leads_to_ssh(vm: VMProfile) -> None:
+    network = plan_single(replace(vm, nics=(Nic(None, MAC), Nic("TUN/TAP", "52:54:00:00:00:02"))))
+    first, second = network.arguments[1::2]
+    assert first == "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"
+    assert second == "user,id=net1,ipv6=off"
+    assert network.forwards_ssh
+    assert not plan_single(vm).forwards_ssh  # which is on a VLAN alone
+
+
+def test_the_settings_can_cut_guests_off(vm: VMProfile) -> None:
+    cut_off = HostSettings(network=NetworkSettings(to_host=ToHost.CUT_OFF))
+    network = plan_single(replace(vm, nics=(Nic("TUN/TAP+NAT", MAC),)), cut_off)
+    assert network.arguments[1] == "user,id=net0,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
+
+
+@pytest.mark.parametrize(
+    ("nic", "settings", "bridge"),
+    [
+        (BRIDGED, NONE, None),
+        (BRIDGED, BRIDGES, "br0"),
+        (replace(BRIDGED, option="br1"), BRIDGES, "br1"),
+        (Nic("TUN/TAP", MAC), BRIDGES, None),
+        (Nic("VLAN", MAC), BRIDGES, None),
+        (Nic(None, MAC), BRIDGES, None),
+    ],
+)
+def test_a_bridged_nic_joins_the_bridge_it_names_or_the_first(
+    vm: VMProfile, nic: Nic, settings: HostSettings, bridge: str | None
+) -> None:
+    profile = replace(vm, nics=(nic,))
+    check(profile, settings)
+    assert bridge_of(profile, nic, settings) == bridge
+
+
+def test_the_machines_own_option_counts_for_nics_without_one(vm: VMProfile) -> None:
+    profile = replace(vm, option="br1", nics=(BRIDGED,))
+    check(profile, BRIDGES)
+    assert bridge_of(profile, BRIDGED, BRIDGES) == "br1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "sentence", "hint"),
+    [
+        ({"nics": (replace(BRIDGED, option="br0"),)}, NONE, "'br0' to bridge (option), but this host lets NICs join no",
+         "add the bridge to [network] bridges in /etc/oscar-farm/host.toml"),
+        ({"nics": (replace(BRIDGED, option="br7"),)}, BRIDGES, "'br7' to bridge (option), but this host lets NICs join:"
+         " br0, br1", "leave the option out"),
+        ({"nics": (Nic("TUN/TAP", MAC, option="br0"),)}, BRIDGES, "'br0' to bridge or NAT (option); QEMU's user", ""),
+        ({"nics": (Nic("VLAN", MAC, option="br0"),)}, BRIDGES, "'br0' to bridge or NAT (option); QEMU's user", ""),
+        ({"option": "br0"}, BRIDGES, "'br0' to bridge or NAT (option); QEMU's user network", ""),
+    ],
+)  # fmt: skip
+def test_an_option_of_which_nothing_would_come_is_refused(
+    vm: VMProfile, changes: dict[str, object], settings: HostSettings, sentence: str, hint: str
+) -> None:
+    with pytest.raises(ProfileError) as error:
+        check(replace(vm, **changes), settings)  # type: ignore[arg-type]
+    assert f"oscarnode1 names the host's interface {sentence}" in error.value.sentence
+    assert hint in error.value.hint
+
+
+def test_a_nic_with_a_tap_needs_no_hub_and_no_socket() -> None:
+    cluster = load_cluster(ROOT / "profiles/clusters/head-and-two-nodes.xml")
+    places = [(vm.name, number) for vm in cluster.machines for number, nic in enumerate(vm.nics) if nic.is_vlan]
+    taps = {place: Tap(os.open("/dev/null", os.O_RDWR)) for place in places}
+    networks = plan(cluster, taps=taps)
+    for (name, number), tap in taps.items():
+        assert f"tap,id=net{number},fd={tap.fileno()}" in networks[name].arguments
+        assert networks[name].descriptors == (tap.fileno(),)
+    assert not any("hub" in argument or "stream" in argument for net in networks.values() for argument in net.arguments)
+
+
+def test_a_machine_does_not_migrate_to_one_that_would_read_its_tap(vm: VMProfile, tmp_path: Path) -> None:
+    tap = Tap(os.open("/dev/null", os.O_RDWR))
+    network = plan_single(vm, taps={(vm.name, 0): tap})
+    accelerator = Accelerator("tcg", "", 1.0)
+    here, there = (QemuMachine(vm, tmp_path / name, accelerator, network) for name in ("here", "there"))
+    with pytest.raises(HostError, match="oscarnode1 cannot migrate: its target has the same taps"):
+        asyncio.run(here.migrate(there))

@@ -17,6 +17,7 @@ from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.seed import write_seed
 from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
 from oscar_steps.v3m.runtime import VirtualCluster
+from oscar_steps.v3m.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 
 
 async def run_stage(run: Run) -> None:
-    """Raises MachineLost, StageTimeout, HeadNodeLost."""
+    """Raises MachineLost, StageTimeout, HeadNodeLost; ConfigError, HostError for the host's settings of networks."""
     profile = need(run.profile, "the cluster profile")
     answers = run.job.answers
     seed_path = run.directory / SEED_FILE
@@ -46,6 +47,7 @@ async def run_stage(run: Run) -> None:
         base_image=need(run.image, "the base image").path,
         seed=seed_path,
         on_event=lambda event: _machine_event(run, event),
+        settings=load_settings(),
     )
     run.cluster = cluster
     await cluster.create()

@@ -1,50 +1,33 @@
-"""The command line on virtual machines and clusters: looking at profiles and at the host.
-
-The words of the V2M of 2007 (`v2m PROFILE --validate-profile`) are understood beside the sub-commands.
-"""
+"""Looking at profiles, and at the host: nothing is started."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from oscar_steps.errors import FarmError, ProfileError, UserError
-from oscar_steps.v3m import describe, xmlfile
-from oscar_steps.v3m.cluster import ClusterProfile, parse_any
-from oscar_steps.v3m.describe import Profiles
-from oscar_steps.v3m.host import check_accelerator, check_host
+from oscar_steps.errors import ProfileError, UserError
+from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
+from oscar_steps.v2m.target import load
+from oscar_steps.v3m import describe
+from oscar_steps.v3m.cluster import ClusterProfile
+from oscar_steps.v3m.host import check_host
+from oscar_steps.v3m.hypervisors import check_hypervisors
+from oscar_steps.v3m.settings import load_settings
 from oscar_steps.v3m.xmlfile import InvalidProfile
 
-_EXIT_USAGE = 64
-_EXIT_HOST = 20
 _FILE_WIDTH = 160
 """Columns of a table that no terminal shows."""
 _SHOWN_NAMES = 6
-_NOT_YET = {
-    "--boot-vm",
-    "--create-vm-image-from-cdrom",
-    "--install-vm-with-oscar",
-    "--migrate-vm",
-    "--pause-vm",
-    "--unpause-vm",
-    "--status",
-}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="oscar-farm", prog_name="v2m")
-def cli() -> None:
-    """Virtual machines and virtual clusters, described by profiles."""
-
-
-@cli.command()
+@click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on standard output, an object per FILE.")
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
@@ -78,10 +61,10 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
             error = result["error"]
             click.echo(error["sentence"] if error else _valid_sentence(result), err=bool(error))
     if not all(result["valid"] for result in results):
-        sys.exit(_EXIT_USAGE)
+        sys.exit(EXIT_PROFILE)
 
 
-@cli.command()
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--install", is_flag=True, help="Show the boot that installs: from OSCAR's CD, a CD, or the network.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
@@ -90,7 +73,7 @@ def show(file: Path, install: bool, as_json: bool) -> None:
 
     First a table of the machines with every value of theirs; then, for each, the hypervisor's command line, with what
     each part of it is for, or the sentence that says why it cannot be started here. Nothing is started, and nothing but
-    FILE is looked at.
+    FILE and the host's settings is looked at.
 
     \b
     Examples:
@@ -109,8 +92,8 @@ def show(file: Path, install: bool, as_json: bool) -> None:
       64  it is not; the sentence is on standard error
        2  the command line itself is wrong
     """
-    profiles = _load(file)
-    described = describe.describe(profiles, install=install)
+    profiles = load(file)
+    described = describe.describe(profiles, install=install, settings=load_settings())
     if as_json:
         click.echo(json.dumps(describe.to_json(profiles, described), indent=2))
         return
@@ -120,61 +103,57 @@ def show(file: Path, install: bool, as_json: bool) -> None:
     console.print(describe.tables(profiles, described))
 
 
-@cli.command("check-host")
+@click.command("check-host")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path(), help="Where runs are to be.")
 @click.option(
     "--memory", "memory_mib", type=int, default=2048, show_default=True, help="MiB that the VMs need together."
 )
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Where the accelerator's test is kept.")
-def check_host_command(directory: Path, memory_mib: int, cache: Path | None) -> None:
-    """Say what this host lacks, and how to get it."""
+@click.option(
+    "--kernel", type=click.Path(path_type=Path), help="The kernel that QEMU is tried with; without it the host's own."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
+def check_host_command(
+    directory: Path, memory_mib: int, cache: Path | None, kernel: Path | None, as_json: bool
+) -> None:
+    """Say what this host lacks, how to get it, and which hypervisors work here: each is tried, none is guessed.
+
+    \b
+    Examples:
+      v2m check-host
+      v2m check-host --kernel /boot/vmlinuz
+      v2m check-host --json | jq -r '.hypervisors[] | select(.works) | .type'
+
+    \b
+    The JSON has: checks (name, ok, sentence, hint) and hypervisors (type, works: null where it could
+    not be tried, sentence, hint).
+
+    \b
+    Exit status:
+       0  nothing is missing, and QEMU's machines run as far as could be tried
+       2  the command line itself is wrong
+      20  something is missing; it says what, and how to get it
+    """
+    if kernel is not None and not kernel.is_file():
+        raise UserError(f"there is no kernel {click.format_filename(kernel)}")
     checks = check_host(directory, memory_mib)
-    if all(check.ok for check in checks if check.tool):
-        accelerator, _ = asyncio.run(check_accelerator(cache or Path.home() / ".cache" / "oscar-farm"))
-        checks.append(accelerator)
-    for check in checks:
-        click.echo(str(check))
-    if not all(check.ok for check in checks):
-        sys.exit(_EXIT_HOST)
-
-
-def main() -> None:
-    """Entry point; errors of ours are one sentence on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no é must not make a traceback
-    try:
-        cli(args=_modern(sys.argv[1:]))
-    except UserError as error:
-        click.echo(error.explain(), err=True)
-        sys.exit(_EXIT_USAGE)
-    except FarmError as error:
-        click.echo(error.explain(), err=True)
-        sys.exit(_EXIT_HOST)
-
-
-def _modern(arguments: list[str]) -> list[str]:
-    """`PROFILE --old-word` as today's sub-command. Raises UserError for an old word without one."""
-    for word in arguments:
-        if word in _NOT_YET:
-            raise UserError(
-                f"v2m does not know '{word}' yet",
-                hint=f"there are: {', '.join(sorted(cli.commands))}, --validate-profile",
-            )
-    if "--validate-profile" in arguments:
-        return ["validate", *(word for word in arguments if word != "--validate-profile")]
-    return arguments
-
-
-def _load(file: Path) -> Profiles:
-    return parse_any(xmlfile.read(file), click.format_filename(file))
+    hypervisors = asyncio.run(check_hypervisors(cache or Path.home() / ".cache" / "oscar-farm", kernel))
+    if as_json:
+        told = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        for line in (*checks, *hypervisors):
+            click.echo(str(line))
+    runs_qemu = next(each.works for each in hypervisors if each.type == "Qemu")
+    if runs_qemu is False or not all(check.ok for check in checks):
+        sys.exit(EXIT_HOST)
 
 
 def _validated(file: Path) -> dict[str, Any]:
     """What `validate --json` has of one file."""
     name = click.format_filename(file)
     try:
-        profiles = _load(file)
+        profiles = load(file)
     except ProfileError as error:
         line, column = (error.line, error.column) if isinstance(error, InvalidProfile) else (None, None)
         told = {"line": line, "column": column, "sentence": error.sentence}

@@ -1,0 +1,37 @@
+"""The command line of the V2M of 2007, `v2m PROFILE --WORD`, said in today's words."""
+
+from __future__ import annotations
+
+from oscar_steps.errors import UserError
+
+OLD_WORDS: dict[str, tuple[str, ...]] = {
+    "--boot-vm": ("boot",),
+    "--create-vm-image-from-cdrom": ("install", "--from", "cdrom"),
+    "--install-vm-with-oscar": ("install", "--from", "oscar"),
+    "--migrate-vm": ("migrate",),
+    "--pause-vm": ("pause",),
+    "--unpause-vm": ("unpause",),
+    "--status": ("status",),
+    "--validate-profile": ("validate",),
+}
+
+
+def modern(arguments: list[str]) -> list[str]:
+    """Today's words for old ones; others are left alone. Raises UserError for two old words at once.
+
+    The profile may stand on either side; what follows `--migrate-vm` is the host.
+    """
+    said = [word for word in arguments if word in OLD_WORDS]
+    if not said:
+        return arguments
+    if len(said) > 1:
+        raise UserError(f"'{said[0]}' and '{said[1]}' are two commands", hint="give one of them")
+    place = arguments.index(said[0])
+    if said[0] == "--migrate-vm":
+        if place + 1 == len(arguments):
+            raise UserError("'--migrate-vm' needs the host to go to", hint="v2m PROFILE --migrate-vm HOST")
+        host = arguments[place + 1]
+        rest = arguments[:place] + arguments[place + 2 :]
+        return ["migrate", *rest, host]
+    rest = arguments[:place] + arguments[place + 1 :]
+    return [*OLD_WORDS[said[0]], *rest]

@@ -1,0 +1,68 @@
+"""A terminal on a machine's serial console."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+from oscar_steps.errors import HostError
+
+ESCAPE = b"\x1d"
+"""Ctrl-], as telnet and virsh have it."""
+
+
+def talk(path: Path) -> None:
+    """Pass on what is typed, and print what comes, until Ctrl-] or until the machine ends.
+
+    Where standard input is no terminal its end only ends the typing. Raises HostError where nobody listens at `path`.
+    """
+    with socket.socket(socket.AF_UNIX) as console:
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            console.connect(f"/proc/self/fd/{directory}/{path.name}")
+        except OSError as error:
+            raise HostError(f"the console's socket {path} cannot be reached: {error.strerror}") from None
+        finally:
+            os.close(directory)
+        with _raw(), contextlib.suppress(ConnectionError):
+            _exchange(console)
+
+
+def _exchange(console: socket.socket) -> None:
+    sources: list[int] = [console.fileno(), sys.stdin.fileno()]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if console.fileno() in ready:
+            data = console.recv(1 << 16)
+            if not data:
+                return
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        if sys.stdin.fileno() in ready:
+            typed = os.read(sys.stdin.fileno(), 1 << 10)
+            console.sendall(typed.split(ESCAPE)[0])
+            if ESCAPE in typed:
+                return
+            if not typed:
+                sources.remove(sys.stdin.fileno())
+
+
+@contextlib.contextmanager
+def _raw() -> Iterator[None]:
+    """Each key goes to the guest as it is, also Ctrl-C; the terminal is put back afterwards."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setraw(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -1,0 +1,457 @@
+"""The keeper: the process that machines of one system belong to, so that they live on when a command has ended.
+
+It is started by the first command that powers a machine on, and ends by itself when nothing is on any more. Its
+machines die with it, however it dies: QEMU is forked from its main thread and gets SIGKILL from the kernel.
+
+Protocol, one JSON object a line, over a Unix socket that only the owner can reach. The keeper greets with
+{"keeper": PID}. A request is {"do": WORD, "machine": NAME, …}; the answer {"done": {…}}, or {"error": {"class",
+"sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a keeper that is silent hangs. A request that
+takes a machine over hears {"event": {…}} of it. A request goes on to its end although the one who asked has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from oscar_steps.errors import FarmError, HostError
+from oscar_steps.v3m import ledger
+from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.backend import check_machine, is_libvirts, make_libvirts, make_machine
+from oscar_steps.v3m.command import BootPlan
+from oscar_steps.v3m.disks import image_format
+from oscar_steps.v3m.keepermoves import Moves
+from oscar_steps.v3m.keeperstate import System
+from oscar_steps.v3m.machine import (
+    DiskFingerprint,
+    EventKind,
+    ImpossibleTransition,
+    Installation,
+    InstallFrom,
+    InstallMedia,
+    Machine,
+    MachineEvent,
+    MachineState,
+)
+from oscar_steps.v3m.profile import VMProfile, parse_profile
+from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.settings import load_settings
+from oscar_steps.v3m.switchboard import Switchboard
+
+ALIVE_SECONDS = 2.0
+LINE_BYTES = 4 << 20
+"""A profile may have 2 MiB."""
+ACCELERATOR_CACHE = Path.home() / ".cache" / "oscar-farm"
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Keeper:
+    """Keeps the machines of one system."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.switchboard = Switchboard(system.directory)
+        self._moves = Moves(self)
+        self._machines: dict[str, Machine] = {}
+        self._farewells: dict[str, asyncio.Task[None]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._accelerator: Accelerator | None = None
+        self._trying = asyncio.Lock()
+        self._work: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._told_to_end = False
+        self._handlers: dict[str, Handler] = {
+            "boot": self._boot,
+            "install": self._install,
+            "status": self._status,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "reset": self._reset,
+            "shut-down": self._shut_down,
+            "power-off": self._power_off,
+            "save": self._save,
+            "restore": self._restore,
+            "insert-cd": self._insert_cd,
+            "eject-cd": self._eject_cd,
+            "screenshot": self._screenshot,
+            "terminal": self._terminal,
+            "migrate": self._moves.migrate,
+        }
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+
+    async def live(self, ready: int) -> None:
+        """Serve until nothing is on any more. `ready`: a descriptor that gets a byte when the socket listens."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        self.system.socket.unlink(missing_ok=True)
+        os.chdir(self.system.directory)  # the path of a socket may have 107 bytes only
+        server = await asyncio.start_unix_server(self._serve, self.system.socket.name, limit=LINE_BYTES)
+        self.system.socket.chmod(0o600)
+        os.write(ready, b"!")
+        os.close(ready)
+        # Whoever started us holds the start lock until we have greeted him: from then on his request counts.
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
+            self._changed.clear()
+            if not self._is_needed() and await self._ends(server):
+                return
+
+    def _is_needed(self) -> bool:
+        return not self._told_to_end and bool(self._machines or self._work or self._moves.holds_lines)
+
+    async def _ends(self, server: asyncio.Server) -> bool:
+        """End, unless somebody is about to ask for something: he holds the start lock until we have heard of him."""
+        try:
+            with self.system.starting(seconds=0):
+                if self._is_needed():
+                    return False
+                server.close()
+                self.system.socket.unlink(missing_ok=True)
+                for machine in list(self._machines.values()):
+                    await machine.power_off()
+                await asyncio.gather(*self._farewells.values())
+                await self.switchboard.close()
+                return True
+        except TimeoutError:
+            return False
+
+    def _on_signal(self) -> None:
+        self._told_to_end = True
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Something has ended: maybe nothing is needed any more."""
+        self._changed.set()
+
+    # --- the socket --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._work.add(task)
+        try:
+            await _say(writer, {"keeper": os.getpid()})
+            while line := await reader.readline():
+                await self._answer(line, writer)
+        except (ConnectionError, ValueError):
+            pass  # he is gone, or his line has no end
+        finally:
+            self._work.discard(task)
+            self._changed.set()
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        alive = asyncio.create_task(_stay_alive(writer))
+        try:
+            answer = {"done": await self._do(json.loads(line), lambda event: _write(writer, {"event": event}))}
+        except FarmError as error:
+            kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in TOLD_ERRORS), "HostError")
+            answer = {"error": {"class": kind, "sentence": error.sentence, "hint": error.hint}}
+        except Exception:  # a bug of ours must not end the machines: its traceback is in the log, and that is said
+            traceback.print_exc()
+            hint = f"its log says more: {self.system.log}"
+            answer = {"error": {"class": "HostError", "sentence": "the keeper made a mistake", "hint": hint}}
+        finally:
+            alive.cancel()
+        await _say(writer, answer)
+
+    async def _do(self, request: Request, tell: Callable[[Answer], None]) -> Answer:
+        if request.get("do") == "receive":
+            return await self._moves.receive(request, tell)
+        handler = self._handlers.get(str(request.get("do")))
+        if handler is None:
+            raise HostError(
+                f"the keeper of the system {self.system.name} does not know '{request.get('do')}'",
+                hint="it was started by another version: power its machines off, and it ends",
+            )
+        return await handler(request)
+
+    # --- machines ----------------------------------------------------------------------------------------------------
+
+    def machine(self, request: Request, what: str) -> Machine:
+        """The machine that is meant. Raises ImpossibleTransition where it is off."""
+        name = request["machine"]
+        machine = self._machines.get(name)
+        if machine is None or machine.state is MachineState.OFF:
+            raise ImpossibleTransition(f"{name} cannot be {what}: it is off", hint="`v2m boot` powers it on")
+        return machine
+
+    async def new_machine(self, profile: VMProfile, sockets: list[str] | None = None) -> Machine:
+        """A machine that is off. `sockets`: where its NICs on VLANs lead; without them to our own switchboard."""
+        before = self._machines.get(profile.name)
+        if before is not None and before.state is not MachineState.OFF:
+            raise ImpossibleTransition(f"{profile.name} cannot be booted: it is {before.state}")
+        if farewell := self._farewells.get(profile.name):
+            await farewell
+        self._check_format(profile)
+        if is_libvirts(profile):
+            return make_libvirts(profile, self.system.directory, self._listen)
+        accelerator = await self.find_accelerator()
+        settings = check_machine(profile, accelerator, load_settings())
+        lines = await self.switchboard.lines_of(profile) if sockets is None else sockets
+        try:
+            return make_machine(profile, self.system.directory, accelerator, settings, lines, self._listen)
+        except BaseException:
+            await self.switchboard.release(profile.name)
+            raise
+
+    def _check_format(self, profile: VMProfile) -> None:
+        """A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk."""
+        record = self.system.records().get(profile.name)
+        if record is None or record.disk_format is None or record.disk != profile.image.path:
+            return
+        if record.disk_format == "raw" and _format(profile) == "qcow2":
+            what = f"the disk {profile.image.path} of {profile.name} was raw, and now begins as qcow2 does"
+            hint = (
+                "if it is another file on purpose: v2m destroy (which keeps it), then boot; if not, its guest did that"
+            )
+            raise HostError(what, hint=hint)
+
+    def adopt(self, machine: Machine, profile_file: str) -> None:
+        """Keep a machine that is on, until it ends."""
+        plan = machine.plan if isinstance(machine, QemuMachine) else BootPlan()
+        self._machines[machine.name] = machine
+        self._farewells[machine.name] = asyncio.create_task(self._farewell(machine))
+        # A machine may have ended already; what its last event has written down stays then.
+        is_on = machine.state is not MachineState.OFF
+        self.system.update(
+            machine.name,
+            profile=profile_file,
+            disk=machine.profile.image.path,
+            disk_format=_format(machine.profile),
+            cdrom=None if plan.cdrom is None else str(plan.cdrom),
+            drive=plan.drive,
+            **({"on_since_boot": ledger.boot_id(), "ended": ""} if is_on else {}),
+        )
+
+    def hold(self, name: str) -> asyncio.Lock:
+        """One at a time powers a machine on or moves it."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _farewell(self, machine: Machine) -> None:
+        try:
+            await machine.wait_ended()
+        finally:
+            await self.switchboard.release(machine.name)
+            if self._machines.get(machine.name) is machine:
+                del self._machines[machine.name]
+            self._changed.set()
+
+    def _listen(self, event: MachineEvent) -> None:
+        print(f"{event.time:.3f} {event.machine} {event.kind} {event.detail}", file=sys.stderr, flush=True)
+        if event.kind is EventKind.ENDED:
+            self.system.update(event.machine, on_since_boot=None, ended=event.detail)
+
+    async def find_accelerator(self) -> Accelerator:
+        """What QEMU runs with here; tried when it is asked for first."""
+        async with self._trying:
+            if self._accelerator is None:
+                self._accelerator = await find_accelerator(ACCELERATOR_CACHE)
+        return self._accelerator
+
+    # --- what can be asked for ---------------------------------------------------------------------------------------
+
+    async def _boot(self, request: Request) -> Answer:
+        return await self._look(await self._power_on(request))
+
+    async def _power_on(self, request: Request) -> Machine:
+        profile = parse_profile(request["profile"], request["file"])
+        install = None if request.get("install") is None else InstallFrom(request["install"])
+        media = InstallMedia(cdrom=_path(request.get("cdrom")))
+        async with self.hold(profile.name):
+            machine = await self.new_machine(profile)
+            await self.started(machine, machine.boot(install=install, media=media))
+            self.adopt(machine, request["file"])
+            return machine
+
+    async def started(self, machine: Machine, starting: Awaitable[None]) -> None:
+        """Wait until it is on; where that fails, its lines are given back."""
+        try:
+            await starting
+        except BaseException:
+            await self.switchboard.release(machine.name)
+            raise
+
+    async def _install(self, request: Request) -> Answer:
+        profile = parse_profile(request["profile"], request["file"])
+        async with self.hold(profile.name):
+            before = await (await self.new_machine(profile)).fingerprint()
+            await self.switchboard.release(profile.name)
+        if before.bootable:
+            hint = "boot it; or, to install it anew, delete its disk and make another: v2m destroy, v2m create"
+            raise ImpossibleTransition(f"{profile.name} cannot be installed: its disk has a system already", hint=hint)
+        machine = await self._power_on(request)
+        if not request.get("wait", True):
+            return await self._look(machine)
+        try:
+            async with asyncio.timeout(request.get("limit")):
+                ended = await machine.wait_ended()
+        except TimeoutError:
+            await machine.power_off()
+            ended = await machine.wait_ended()
+        after = await machine.fingerprint()
+        return _installed(Installation(ended, before, after))
+
+    async def _status(self, request: Request) -> Answer:
+        names = request.get("machines")
+        wanted = [machine for name, machine in self._machines.items() if names is None or name in names]
+        return {"machines": [await self._look(machine) for machine in wanted]}
+
+    async def _look(self, machine: Machine) -> Answer:
+        state = machine.state
+        with contextlib.suppress(HostError):  # it may end just now
+            state = await machine.status()
+        ssh = None
+        with contextlib.suppress(FarmError):
+            host, port = machine.ssh_endpoint()
+            ssh = {"host": host, "port": port}
+        return {"machine": machine.name, "state": state.value, "pid": machine.pid, "ssh": ssh}
+
+    async def _pause(self, request: Request) -> Answer:
+        machine = self.machine(request, "paused")
+        await machine.pause()
+        return await self._look(machine)
+
+    async def _unpause(self, request: Request) -> Answer:
+        machine = self.machine(request, "unpaused")
+        await machine.unpause()
+        return await self._look(machine)
+
+    async def _reset(self, request: Request) -> Answer:
+        machine = self.machine(request, "reset")
+        await machine.reset()
+        return await self._look(machine)
+
+    async def _shut_down(self, request: Request) -> Answer:
+        machine = self.machine(request, "shut down")
+        await machine.shut_down()
+        return await self._look(machine)
+
+    async def _power_off(self, request: Request) -> Answer:
+        machine = self._machines.get(request["machine"])
+        if machine is not None:
+            await machine.power_off()
+            await self._farewells[machine.name]
+        return {"machine": request["machine"], "state": MachineState.OFF.value, "pid": None, "ssh": None}
+
+    async def _save(self, request: Request) -> Answer:
+        machine = self.machine(request, "saved")
+        async with self.hold(machine.name):
+            if isinstance(machine, QemuMachine):
+                cdrom, drive = machine.plan.cdrom, machine.plan.drive
+                self.system.update(machine.name, cdrom=None if cdrom is None else str(cdrom), drive=drive)
+            await machine.save(Path(request["state"]))
+        await self._farewells[machine.name]
+        return {"machine": machine.name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
+
+    async def _restore(self, request: Request) -> Answer:
+        profile = parse_profile(request["profile"], request["file"])
+        async with self.hold(profile.name):
+            machine = await self.new_machine(profile)
+            record = self.system.records().get(profile.name)
+            if isinstance(machine, QemuMachine):
+                cdrom = None if profile.cdrom is None else Path(profile.cdrom)
+                if record is not None and record.drive:
+                    cdrom = _path(record.cdrom)
+                has_drive = cdrom is not None or (record is not None and record.drive)
+                machine.plan = BootPlan(cdrom=cdrom, drive=has_drive, durable=True)
+            await self.started(machine, machine.restore(Path(request["state"])))
+            self.adopt(machine, request["file"])
+        return await self._look(machine)
+
+    async def _insert_cd(self, request: Request) -> Answer:
+        machine = self.machine(request, "given a CD")
+        await machine.insert_cd(Path(request["cdrom"]))
+        return await self._look(machine)
+
+    async def _eject_cd(self, request: Request) -> Answer:
+        machine = self.machine(request, "asked for its CD")
+        await machine.eject_cd()
+        return await self._look(machine)
+
+    async def _terminal(self, request: Request) -> Answer:
+        machine = self.machine(request, "talked to")
+        if not isinstance(machine, QemuMachine):
+            raise HostError(
+                f"{machine.name} cannot be talked to by v2m; its type is not Qemu", hint="use virsh console"
+            )
+        return {"machine": machine.name, "socket": str(await machine.open_terminal())}
+
+    async def _screenshot(self, request: Request) -> Answer:
+        machine = self.machine(request, "pictured")
+        await machine.screenshot(Path(request["picture"]))
+        return await self._look(machine)
+
+
+TOLD_ERRORS = ("ProfileError", "UserError", "ImpossibleTransition", "MachineLost", "ToolMissing", "HostError")
+"""Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
+
+
+def _format(profile: VMProfile) -> str | None:
+    with contextlib.suppress(OSError):
+        return image_format(Path(profile.image.path))
+    return None
+
+
+def _installed(installation: Installation) -> Answer:
+    def fields(fingerprint: DiskFingerprint) -> Answer:
+        return asdict(fingerprint)
+
+    return {
+        "succeeded": installation.succeeded,
+        "ended": installation.ended.reason.value,
+        "detail": installation.ended.detail,
+        "before": fields(installation.before),
+        "after": fields(installation.after),
+    }
+
+
+def _path(text: object) -> Path | None:
+    return None if text is None else Path(str(text))
+
+
+async def _say(writer: asyncio.StreamWriter, message: Answer) -> None:
+    _write(writer, message)
+    await writer.drain()
+
+
+def _write(writer: asyncio.StreamWriter, message: Answer) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+
+
+async def _stay_alive(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await asyncio.sleep(ALIVE_SECONDS)
+            await _say(writer, {"alive": True})
+
+
+def main() -> None:
+    """`python -m oscar_steps.v3m.keeper ROOT SYSTEM READY`, as `keeperlink` starts it."""
+    root, name, ready = sys.argv[1:]
+    system = System(name, Path(root))
+    with system.kept():
+        ledger.end_leftovers(system.directory)
+        # Children are waited for by pidfd: QEMU must be forked by the main thread, which a watcher with threads is not.
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+        asyncio.run(Keeper(system).live(int(ready)))
+
+
+if __name__ == "__main__":
+    main()

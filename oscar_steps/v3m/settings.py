@@ -1,0 +1,69 @@
+"""What the administrator of a virtualization host has settled for it, in `/etc/oscar-farm/host.toml`.
+
+It is about the host alone: profiles say what a network is, this says what it is made of here. Without the file
+everything has its default, which works for every user and changes nothing on the host.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from oscar_steps.tomlfile import load_toml, validate
+
+SETTINGS_FILE = Path("/etc/oscar-farm/host.toml")
+
+
+class VlanKind(StrEnum):
+    """What a VLAN is made of."""
+
+    STAR = "star"
+    """Sockets between QEMU processes, a hub in the head node's."""
+    BRIDGE = "bridge"
+    """A bridge of the kernel's, in a network namespace of the run's own."""
+
+
+class ToHost(StrEnum):
+    """How far a guest gets by a NIC of type TUN/TAP or TUN/TAP+NAT."""
+
+    OPEN = "open"
+    """To the host's own services, also those on its loopback interface, and wherever the host gets to."""
+    CUT_OFF = "cut-off"
+    """Nowhere; SSH from the host to the guest works all the same."""
+
+
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,15}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSettings(_Frozen):
+    """The table `[network]`."""
+
+    vlan: VlanKind = VlanKind.STAR
+    to_host: ToHost = ToHost.OPEN
+    bridges: tuple[InterfaceName, ...] = ()
+    """Bridges of the host that a BRIDGED_TAP may join; the first one is joined by those that name none."""
+
+
+class HostSettings(_Frozen):
+    """All settings of the host."""
+
+    network: NetworkSettings = NetworkSettings()
+
+
+DEFAULTS = HostSettings()
+
+
+def load_settings(path: Path | None = None) -> HostSettings:
+    """The settings in `path`, or in `SETTINGS_FILE`, which need not be there. Raises ConfigError with file and line."""
+    if path is None:
+        if not SETTINGS_FILE.exists():
+            return DEFAULTS
+        path = SETTINGS_FILE
+    return validate(HostSettings, path, *load_toml(path))

@@ -1,0 +1,336 @@
+"""V2M's commands on machines, as far as nothing is started: words, names, exit statuses, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oscar_steps import v2m
+from oscar_steps.errors import HostError, UserError
+from oscar_steps.v2m import target
+from oscar_steps.v2m.oldwords import modern
+from oscar_steps.v3m import keeperlink, ledger
+from oscar_steps.v3m.keeperstate import System
+
+SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
+VM = """<profile><name>{name}</name><memory>192</memory><image size="16">{name}.qcow2</image></profile>"""
+ON_MACHINES = ("pause", "unpause", "reset", "shut-down", "power-off", "status", "destroy", "create", "boot")
+ON_ONE = ("console", "screenshot", "insert-cd", "eject-cd", "save", "restore", "migrate")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["v2m", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            v2m.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def vm(home: Path) -> Path:
+    path = home / "vm1.xml"
+    path.write_text(VM.format(name="vm1"), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("vm.xml --boot-vm", "boot vm.xml"),
+        ("--boot-vm vm.xml", "boot vm.xml"),
+        ("vm.xml --create-vm-image-from-cdrom", "install --from cdrom vm.xml"),
+        ("vm.xml --install-vm-with-oscar", "install --from oscar vm.xml"),
+        ("vm.xml --migrate-vm host2", "migrate vm.xml host2"),
+        ("--migrate-vm host2 vm.xml", "migrate vm.xml host2"),
+        ("vm.xml --pause-vm", "pause vm.xml"),
+        ("vm.xml --unpause-vm", "unpause vm.xml"),
+        ("vm.xml --status", "status vm.xml"),
+        ("vm.xml --validate-profile", "validate vm.xml"),
+        ("--version", "--version"),
+        ("status --json vm.xml", "status --json vm.xml"),
+    ],
+)
+def test_words_of_2007_are_todays_commands(old: str, new: str) -> None:
+    assert modern(old.split()) == new.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("vm.xml --boot-vm --status", "'--boot-vm' and '--status' are two commands"),
+        ("vm.xml --migrate-vm", "'--migrate-vm' needs the host to go to"),
+    ],
+)
+def test_old_words_that_make_no_command_are_told(words: str, why: str) -> None:
+    with pytest.raises(UserError, match=re.escape(why)):
+        modern(words.split())
+
+
+@pytest.mark.parametrize("command", [*ON_MACHINES, *ON_ONE, "install", "completion", "check-host"])
+def test_every_command_teaches_by_example_and_names_its_exit_statuses(call: Any, command: str) -> None:
+    status, out, _ = call(command, "--help")
+    assert status == 0
+    assert re.search(rf"Examples:\n +v2m {command}", out)
+    assert command == "completion" or re.search(r"Exit status:\n +0 ", out)
+
+
+@pytest.mark.parametrize("command", ["pause", "unpause", "reset", "shut-down", "eject-cd"])
+def test_a_machine_that_is_off_is_a_wrong_state(call: Any, vm: Path, command: str) -> None:
+    status, out, err = call(command, vm)
+    assert (status, out) == (3, "")
+    assert re.match(r"vm1 cannot be .*: it is off\n  `v2m boot` powers it on\n$", err)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("save", "vm1.xml", "state"), "vm1 cannot be saved: it is off"),
+        (("migrate", "vm1.xml", "host2"), "vm1 cannot be moved: it is off"),
+        (("screenshot", "vm1.xml", "a.png"), "vm1 cannot be pictured: it is off"),
+        (("console", "vm1.xml"), "vm1 has no console: it was never booted"),
+    ],
+)
+def test_what_takes_a_machine_that_was_on_says_so(call: Any, vm: Path, words: tuple[str, ...], why: str) -> None:
+    assert vm.name == "vm1.xml"
+    status, _, err = call(*words)
+    assert (status, err.splitlines()[0]) == (3, why)
+
+
+@pytest.mark.parametrize("command", ["boot", "install", "create", "destroy", "status", "pause", "power-off"])
+def test_a_file_that_is_not_valid_is_told_with_its_place(call: Any, home: Path, command: str) -> None:
+    (home / "wrong.xml").write_text("<profile>\n <name>x</name>\n</profile>", encoding="utf-8")
+    more = ("--from", "cdrom") if command == "install" else ()
+    status, _, err = call(command, "wrong.xml", *more)
+    assert status == 64
+    assert re.match(r"wrong\.xml:1:\d+: ", err)
+    assert call(command, "nowhere.xml", *more)[0] == 64
+
+
+def test_an_ssh_command_without_its_closing_quote_is_told(call: Any, vm: Path) -> None:
+    assert call("migrate", vm, "host2", "--ssh", "ssh -o 'x")[0::2] == (
+        64,
+        "--ssh 'ssh -o 'x' is no command: No closing quotation\n",
+    )
+
+
+def test_a_name_that_is_not_in_the_file_is_told_with_those_that_are(call: Any) -> None:
+    status, _, err = call("boot", SAMPLE, "--machine", "oscarnode9")
+    assert status == 64
+    assert err.endswith("has no machine 'oscarnode9'; there are: oscar-headnode, oscarnode1, oscarnode2\n")
+
+
+def test_a_command_on_one_machine_asks_which(call: Any) -> None:
+    status, _, err = call("console", SAMPLE)
+    assert status == 64
+    assert err.endswith("has the machines oscar-headnode, oscarnode1, oscarnode2\n  say which one: --machine NAME\n")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-x", "ä", "x" * 65])
+def test_a_system_has_a_name_that_cannot_leave_its_place(call: Any, vm: Path, name: str) -> None:
+    if name:
+        assert call("status", vm, "--system", name)[0] == 64
+    with pytest.raises(UserError, match="the name of a system has to be"):
+        System(name)
+
+
+def test_a_clusters_machines_are_a_system_of_their_own(vm: Path) -> None:
+    found = target.find(SAMPLE, (), None)
+    assert found.system.name == "head-and-two-nodes"
+    assert [machine.name for machine in found.machines] == ["oscar-headnode", "oscarnode1", "oscarnode2"]
+    assert target.find(vm, (), None).system.name == "default"
+    assert target.find(vm, (), "other").system.name == "other"
+
+
+def test_files_of_a_profile_lie_beside_it(home: Path) -> None:
+    (home / "sub").mkdir()
+    text = VM.format(name="vm1").replace("</image>", "</image><cdrom>/cds/a.iso</cdrom>")
+    (home / "sub" / "vm1.xml").write_text(text, encoding="utf-8")
+    (machine,) = target.find(Path("sub/vm1.xml"), (), None).machines
+    assert (machine.image.path, machine.cdrom) == (str(home / "sub" / "vm1.qcow2"), "/cds/a.iso")
+
+
+def test_create_and_destroy_need_no_keeper_and_touch_only_what_was_made(call: Any, vm: Path, home: Path) -> None:
+    disk = home / "vm1.qcow2"
+    assert call("create", vm) == (0, f"vm1: made {disk} (16 MiB)\n", "")
+    assert call("create", vm)[0] == 20
+    assert json.loads(call("status", vm, "--json")[1])[0]["disk"] == {"file": str(disk), "exists": True, "made": True}
+    assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is deleted\n"
+    assert not disk.exists()
+    disk.write_bytes(b"mine")
+    assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is kept, since `v2m create` did not make it\n"
+    assert disk.read_bytes() == b"mine"
+    assert not list((home / "state" / "v2m" / "default").glob("keeper.sock"))
+
+
+def test_a_profile_that_was_renamed_still_means_its_machine(call: Any, vm: Path, home: Path) -> None:
+    assert call("create", vm)[0] == 0
+    (home / "copy.xml").write_bytes(vm.read_bytes())
+    assert call("destroy", home / "copy.xml")[0] == 64
+    vm.unlink()
+    assert call("destroy", home / "copy.xml")[1] == f"vm1: destroyed; its disk {home}/vm1.qcow2 is deleted\n"
+
+
+def test_a_disk_without_a_size_cannot_be_made(call: Any, vm: Path) -> None:
+    vm.write_text(VM.format(name="vm1").replace(' size="16"', ""), encoding="utf-8")
+    status, _, err = call("create", vm)
+    assert status == 64
+    assert err.startswith(f"{vm}: the disk ")
+
+
+def test_a_cd_that_is_not_there_is_told_before_anything_is_started(call: Any, vm: Path, home: Path) -> None:
+    status, _, err = call("boot", vm, "--cdrom", "no.iso")
+    assert (status, err) == (64, "the CD no.iso is not there\n")
+    assert not (home / "state" / "v2m" / "default" / "keeper.log").exists()
+
+
+def test_check_host_says_of_every_type_whether_it_works_here(call: Any, home: Path) -> None:
+    status, out, _ = call("check-host", "--json", "--directory", home, "--memory", "1", "--cache", home / "cache")
+    told = json.loads(out)
+    works = {each["type"]: each["works"] for each in told["hypervisors"]}
+    assert list(works) == ["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
+    assert works["VMM-HPC"] is False
+    well = all(check["ok"] for check in told["checks"]) and works["Qemu"] is not False
+    assert status == (0 if well else 20)
+    assert call("check-host", "--kernel", "nowhere")[0] == 64
+
+
+# --- completion ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_shells_script(call: Any, shell: str) -> None:
+    status, out, _ = call("completion", shell)
+    assert status == 0
+    assert f"_V2M_COMPLETE={shell}_complete" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("v2m un", ["unpause"]),
+        ("v2m install vm1.xml --from ", ["cdrom", "network", "oscar"]),
+        (f"v2m boot {SAMPLE} --machine oscarn", ["oscarnode1", "oscarnode2"]),
+        ("v2m boot nowhere.xml --machine ", []),
+    ],
+)
+def test_commands_choices_and_machines_are_completed(line: str, offered: list[str]) -> None:
+    words = line.split(" ")
+    environment = {"_V2M_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    command = [sys.executable, "-c", "from oscar_steps.v2m import main; main()"]
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        command, env={**os.environ, **environment}, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert [row.split(",", 1)[1] for row in result.stdout.split()] == offered
+
+
+# --- what a keeper leaves, and one that is not as it should be -------------------------------------------------------
+
+
+@pytest.fixture
+def system() -> System:
+    system = System("default")
+    system.make()
+    return system
+
+
+def test_what_is_on_the_disk_is_for_its_owner_alone(system: System) -> None:
+    assert system.directory.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("boot", "ended"),
+    [
+        (ledger.boot_id(), "the keeper was killed, and the machine died with it"),
+        ("another-boot", "the host was started anew"),
+    ],
+)
+def test_machines_of_a_dead_keeper_are_buried_once(call: Any, system: System, vm: Path, boot: str, ended: str) -> None:
+    system.update("vm1", profile=str(vm), on_since_boot=boot)
+    status, out, err = call("status", vm)
+    assert (status, out) == (0, f"vm1: off; {ended}; its disk has not been made\n")
+    assert err == "the keeper of the system default was killed; its machines died with it: vm1\n"
+    assert call("status", vm)[2] == ""
+
+
+def test_a_damaged_record_is_one_sentence(call: Any, system: System, vm: Path) -> None:
+    (system.directory / "machines.json").write_text("{", encoding="utf-8")
+    status, _, err = call("status", vm)
+    assert status == 20
+    assert err.startswith(f"{system.directory}/machines.json cannot be read: ")
+
+
+@pytest.fixture
+def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """It listens, and never says a word."""
+    monkeypatch.setattr(keeperlink, "SILENCE_LIMIT", 0.3)
+    monkeypatch.chdir(system.directory)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(system.socket.name)
+        listener.listen()
+        yield listener
+
+
+def test_a_keeper_that_hangs_is_told_with_its_process(call: Any, silent_keeper: socket.socket, vm: Path) -> None:
+    assert silent_keeper.fileno() > 0
+    status, _, err = call("pause", vm)
+    assert status == 20
+    assert err.startswith(f"the keeper of the system default (process {os.getpid()}) has said nothing for ")
+
+
+def test_a_keeper_that_dies_while_it_is_asked_is_told(silent_keeper: socket.socket, system: System) -> None:
+    def greet_and_go() -> None:
+        connection, _ = silent_keeper.accept()
+        connection.sendall(b'{"keeper": 1}\n')
+        connection.recv(100)
+        connection.close()
+
+    threading.Thread(target=greet_and_go, daemon=True).start()
+    link, buried = keeperlink.greet(system, start=False)
+    assert link is not None
+    assert buried == []
+    with pytest.raises(HostError, match="the keeper of the system default has died, and its machines with it"):
+        link.ask({"do": "status"})
+    link.close()
+
+
+def test_a_deep_directory_has_a_socket_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch, call: Any, vm: Path
+) -> None:
+    """A socket's address has 107 bytes; and a keeper that powers nothing on ends by itself."""
+    deep = home / ("d" * 100) / ("e" * 100)
+    monkeypatch.setenv("XDG_STATE_HOME", str(deep))
+    nic = "<nic1><type>VLAN</type><mac>52:54:00:00:00:01</mac></nic1></profile>"
+    text = VM.format(name="vm1").replace("<memory>", "<type>Xen</type><memory>").replace("</profile>", nic)
+    vm.write_text(text, encoding="utf-8")  # refused by the keeper itself, without a hypervisor
+    status, _, err = call("boot", vm)
+    assert status == 64
+    assert err.startswith("vm1 is of type Xen and on a VLAN")
+    system = System("default")
+    for _ in range(100):
+        if not system.is_kept():
+            break
+        threading.Event().wait(0.1)
+    assert not system.is_kept()
+    assert not system.socket.exists()
