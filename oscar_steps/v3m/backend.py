@@ -15,19 +15,12 @@ from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.runtime import check_backend, make_taps
 from oscar_steps.v3m.settings import HostSettings, VlanKind
 
-_LIBVIRTS = ("Xen", "XenHVM", "VMWare")
-
-
-def is_libvirts(profile: VMProfile) -> bool:
-    """Whether its type is one of libvirt's; all others are QEMU's, or refused."""
-    return profile.type in _LIBVIRTS
-
 
 def make_libvirts(profile: VMProfile, directory: Path, on_event: Listener) -> Machine:
     """A machine of libvirt's that is off, its files in `directory`. Raises ProfileError for what that cannot do."""
     if profile.vlan_nics:
         what = f"{profile.name} is of type {profile.type} and on a VLAN, which it would have for itself alone"
-        raise ProfileError(what, hint="run the whole cluster by oscar-testdriver, or set the type Qemu")
+        raise ProfileError(what, hint="set the type Qemu, whose machines share their VLANs")
     return LibvirtMachine(profile, directory, on_event=on_event)
 
 

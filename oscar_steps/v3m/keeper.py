@@ -26,11 +26,12 @@ from typing import Any
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
-from oscar_steps.v3m.backend import check_machine, is_libvirts, make_libvirts, make_machine
+from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.keepermoves import Moves
 from oscar_steps.v3m.keeperstate import System
+from oscar_steps.v3m.libvirtxml import is_libvirts
 from oscar_steps.v3m.machine import (
     DiskFingerprint,
     EventKind,

@@ -158,6 +158,11 @@ def domain_xml(
     return etree.tostring(root, pretty_print=True, encoding="unicode")
 
 
+def is_libvirts(profile: VMProfile) -> bool:
+    """Whether its type is one of libvirt's; all others are QEMU's, or refused."""
+    return profile.type in _HYPERVISORS
+
+
 def refuse(profile: VMProfile) -> NoReturn:
     """Raise ProfileError for a type that nothing here can start, and say why."""
     if profile.type == "VMM-HPC":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
@@ -12,6 +13,9 @@ from oscar_steps.v3m import bridge, command, libvirtxml, network
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.bridge import Taps
 from oscar_steps.v3m.cluster import ClusterProfile
+from oscar_steps.v3m.libvirtguard import HostVlans, scope_of, vlan_bridges
+from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
+from oscar_steps.v3m.libvirtmachine import LibvirtMachine
 from oscar_steps.v3m.machine import DirectKernel, Listener, Machine
 from oscar_steps.v3m.profile import DiskImage, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
@@ -45,31 +49,65 @@ class VirtualCluster:
         )
         for vm in self.profile.machines:
             check_backend(vm, accelerator, settings)
+        self._vlans: HostVlans | None = None
+        self._bridges: tuple[str, ...] = ()
+        make = self._libvirts if self._is_libvirts() else partial(self._qemus, accelerator, settings)
+        self.head, *nodes = make(run_directory, base_image, seed, on_event, kernel)
+        self.nodes: tuple[Machine, ...] = tuple(nodes)
+
+    def _is_libvirts(self) -> bool:
+        families = {libvirtxml.is_libvirts(vm) for vm in self.profile.machines}
+        if len(families) > 1:
+            what = f"the cluster {self.profile.name} has machines of QEMU's and of libvirt's, whose VLANs do not meet"
+            raise ProfileError(f"{what}; give all its machines one type")
+        return families == {True}
+
+    def _qemus(
+        self,
+        accelerator: Accelerator,
+        settings: HostSettings,
+        run_directory: Path,
+        base_image: Path | None,
+        seed: Path | None,
+        on_event: Listener | None,
+        kernel: DirectKernel | None,
+    ) -> list[Machine]:
         networks = network.plan(self.profile, settings, make_taps(self.profile.machines, settings))
         is_star = settings.network.vlan is VlanKind.STAR
-
-        self.head: Machine = QemuMachine(
-            self.profile.head,
-            run_directory,
-            accelerator,
-            networks[self.profile.head.name],
-            base_image=base_image,
-            seed=seed,
-            on_event=on_event,
-            kernel=kernel,
-        )
-        self.nodes: tuple[Machine, ...] = tuple(
+        lines = networks[self.profile.head.name]
+        head = QemuMachine(
+            self.profile.head, run_directory, accelerator, lines,
+            base_image=base_image, seed=seed, on_event=on_event, kernel=kernel,
+        )  # fmt: skip
+        nodes = [
             QemuMachine(
-                node,
-                run_directory,
-                accelerator,
-                networks[node.name],
-                head=self.head if is_star else None,
-                on_event=on_event,
-                kernel=kernel,
+                node, run_directory, accelerator, networks[node.name],
+                head=head if is_star else None, on_event=on_event, kernel=kernel,
             )
             for node in self.profile.nodes
-        )
+        ]  # fmt: skip
+        return [head, *nodes]
+
+    def _libvirts(
+        self,
+        run_directory: Path,
+        base_image: Path | None,
+        seed: Path | None,
+        on_event: Listener | None,
+        kernel: DirectKernel | None,
+    ) -> list[Machine]:
+        networks = plan_networks(self.profile.machines, scope=scope_of(run_directory))
+        self._vlans = HostVlans(connection_uri(self.profile.head.type), run_directory)
+        self._bridges = vlan_bridges(networks)
+        head = LibvirtMachine(
+            self.profile.head, run_directory, networks=networks,
+            base_image=base_image, seed=seed, on_event=on_event, kernel=kernel,
+        )  # fmt: skip
+        nodes = [
+            LibvirtMachine(node, run_directory, networks=networks, on_event=on_event, kernel=kernel)
+            for node in self.profile.nodes
+        ]
+        return [head, *nodes]
 
     @property
     def machines(self) -> tuple[Machine, ...]:
@@ -77,7 +115,9 @@ class VirtualCluster:
         return (self.head, *self.nodes)
 
     async def create(self) -> None:
-        """Make all disks. Raises HostError when one is there already or cannot be made."""
+        """Make all disks, and libvirt's VLANs. Raises HostError when one is there already or cannot be made."""
+        if self._vlans is not None:
+            await self._vlans.start(self._bridges)
         for machine in self.machines:
             await machine.create()
 
@@ -87,7 +127,11 @@ class VirtualCluster:
 
     async def destroy(self) -> None:
         """End every machine and delete its disk; logs stay. May be called at any time, and again."""
-        await asyncio.gather(*(machine.destroy() for machine in self.machines))
+        try:
+            await asyncio.gather(*(machine.destroy() for machine in self.machines))
+        finally:
+            if self._vlans is not None:
+                await self._vlans.end()
 
 
 def make_taps(machines: Sequence[VMProfile], settings: HostSettings) -> Taps:
@@ -110,12 +154,15 @@ def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSe
                 )
         case "VMM-HPC":
             libvirtxml.refuse(profile)
-        case other:
+        case "Xen" | "XenHVM":
             libvirtxml.check(profile)
-            sentence = f"{profile.name} is of type {other}, which can be defined but not run yet; there are: Qemu, Kvm"
-            raise ProfileError(sentence)
-    network.check(profile, settings)
-    command.check(profile)
+        case "VMWare":
+            libvirtxml.check(profile)
+            why = "which can be defined but not run: libvirt's driver for VMware does not tell when a machine has ended"
+            raise ProfileError(f"{profile.name} is of type VMWare, {why}; set the type Qemu, Kvm or Xen")
+    if not libvirtxml.is_libvirts(profile):
+        network.check(profile, settings)
+        command.check(profile)
 
 
 def at_home(profile: VMProfile) -> VMProfile:

@@ -17,6 +17,8 @@ import pytest
 
 from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m import ledger, libvirtguard
+from oscar_steps.v3m.accelerator import Accelerator
+from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.libvirtclient import LifecycleEvent, parse_event
 from oscar_steps.v3m.libvirtguard import Guard, domain_uuid, saved_uuid
 from oscar_steps.v3m.libvirtmachine import LibvirtMachine, cpu_time
@@ -33,9 +35,11 @@ from oscar_steps.v3m.machine import (
     MachineState,
     NotOffered,
 )
-from oscar_steps.v3m.profile import DiskImage, Nic, VMProfile
+from oscar_steps.v3m.profile import DiskImage, Hypervisor, Nic, VMProfile
+from oscar_steps.v3m.runtime import VirtualCluster
 
 LIMIT = 20.0
+TCG = Accelerator("tcg", "tried", 2.0)
 NODE = VMProfile("node", "Xen", DiskImage("node.qcow2", 16), nics=(Nic("VLAN", "52:54:00:00:00:11"),))
 KERNEL = DirectKernel(Path("/k"), Path("/i"), "console=hvc0")
 
@@ -362,3 +366,35 @@ def test_machines_of_two_runs_have_different_names_and_uuids(tmp_path: Path) -> 
 def test_cpu_time_is_read_from_dominfo() -> None:
     assert cpu_time("State:          running\nCPU(s):         1\nCPU time:       77.5s\n") == 77.5
     assert cpu_time("no such line") == 0.0
+
+
+def _cluster_of(*types: Hypervisor) -> ClusterProfile:
+    head, *nodes = (
+        replace(NODE, name=f"vm{number}", type=kind, nics=(Nic("VLAN", f"52:54:00:00:00:{number:02x}"),))
+        for number, kind in enumerate(types)
+    )
+    return ClusterProfile("c", head, tuple(nodes))
+
+
+def test_a_clusters_vlan_is_one_bridge_that_comes_and_goes_with_it(libvirt: Libvirt, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cluster = VirtualCluster(_cluster_of("Xen", "Xen", "XenHVM"), tmp_path, TCG, None, kernel=KERNEL)
+        try:
+            await cluster.create()
+            assert (libvirt.directory / "bridge").exists()
+            assert all((tmp_path / machine.profile.image.path).is_file() for machine in cluster.machines)
+            await cluster.nodes[0].boot()
+            assert cluster.nodes[0].state is MachineState.RUNNING
+        finally:
+            await cluster.destroy()
+        assert not (libvirt.directory / "bridge").exists()
+
+    asyncio.run(scenario())
+    assert [words.split()[0] for words in libvirt.asked].count("net-create") == 1
+    assert ledger.find_leftovers(tmp_path) == []
+
+
+def test_a_cluster_of_two_hypervisors_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="the cluster c has machines of QEMU's and of libvirt's, whose VLANs do not"):
+        VirtualCluster(_cluster_of("Qemu", "Xen"), tmp_path, TCG, None)
+    assert list(tmp_path.iterdir()) == []

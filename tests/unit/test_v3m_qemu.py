@@ -14,7 +14,7 @@ from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
 from oscar_steps.v3m.command import BootPlan, qemu_arguments
 from oscar_steps.v3m.profile import Nic, VMProfile
-from oscar_steps.v3m.runtime import VirtualCluster, check_backend
+from oscar_steps.v3m.runtime import VirtualCluster, at_home, check_backend
 
 SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
 TCG = Accelerator("tcg", "tried", 2.0)
@@ -119,8 +119,9 @@ def test_the_forwarded_port_is_read_from_what_qemu_says() -> None:
 
 def test_a_type_without_back_end_and_kvm_that_does_not_work_are_told(cluster: ClusterProfile) -> None:
     check_backend(cluster.head, TCG)
-    with pytest.raises(ProfileError, match="type Xen, which can be defined but not run yet; there are: Qemu, Kvm"):
-        check_backend(replace(cluster.head, type="Xen"), TCG)
+    check_backend(replace(cluster.head, type="Xen"), TCG)
+    with pytest.raises(ProfileError, match="is of type VMWare, which can be defined but not run: libvirt's driver"):
+        check_backend(at_home(replace(cluster.head, type="VMWare")), TCG)
     with pytest.raises(HostError, match="type Kvm, but KVM is no use here: tried"):
         check_backend(replace(cluster.head, type="Kvm"), TCG)
     check_backend(replace(cluster.head, type="Kvm"), Accelerator("kvm", "tried", 1.0))

@@ -1,8 +1,8 @@
 """`make test-xen`: a real Xen, in a virtual machine, and the farm's Xen back-end on it.
 
-First one profile boots as `Qemu` here; then the very same, with nothing but its type changed, as `Xen` in the Xen host.
-Then the conformance suite runs there. What came out is printed, and the suite's results are copied to RESULTS, a file
-of JSON lines. The exit status is 0 only when all of it went well.
+First one profile boots as `Qemu` here; then the very same, with nothing but its type changed, as `Xen` in the Xen host,
+and two guests of a cluster reach each other there. Then the conformance suite runs there. What came out is printed, and
+the suite's results are copied to RESULTS, a file of JSON lines. The exit status is 0 only when all of it went well.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def main() -> int:
         with xen_host(directory / "host", asked.cpu) as host:
             if not _smoke_there(host):
                 failures.append("the profile does not boot as Xen")
+            if host.run(f"{PYTHON} -m tests.vm.xen.cluster", SMOKE_SECONDS)[0] != 0:
+                failures.append("a cluster's VLAN does not work as Xen")
             if asked.select != "none":
                 failures += _suite(host, asked.select, asked.minutes * 60, asked.results)
             failures += _left(host)
