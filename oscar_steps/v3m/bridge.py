@@ -85,7 +85,7 @@ def make_vlans(names: Sequence[str]) -> list[Tap]:
     for unshare in _ways_to_unshare():
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            child = [sys.executable, "-m", __name__, str(theirs.fileno()), *(numbers[name] for name in names)]
+            child = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), *(numbers[name] for name in names)]
             failure = _run([*unshare, *child], theirs)
             taps = [Tap(descriptor) for descriptor in _received(ours)]
         if not failure and len(taps) == len(names):
@@ -111,8 +111,9 @@ def _tool(name: str, package: str) -> str:
 
 def _run(command: list[str], theirs: socket.socket) -> str:
     """Run `command` with one end of a socket pair, and close that end; returns why it failed, or ''."""
-    # Where the package is found, it is found by the child, too.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    # Where the package is found, it is found by the child, too; but never in the user's directory, whose files may be
+    # anybody's.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     descriptors = (theirs.fileno(),)
     try:
         done = subprocess.run(

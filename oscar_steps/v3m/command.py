@@ -98,7 +98,7 @@ def qemu_parts(
     parts = [
         Part(
             "its name; no device but those said here; stopped until the run lets it go",
-            ("-name", _escape(profile.name), "-nodefaults", "-no-user-config", "-display", "none", "-S"),
+            ("-name", f"guest={_escape(profile.name)}", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         ),
         Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
         Part(

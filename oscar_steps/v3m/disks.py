@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m import ledger
@@ -30,9 +31,9 @@ async def create_overlay(base: Path, path: Path, size_mib: int | None = None) ->
     await _create(path, ["-b", str(base.resolve()), "-F", image_format(base), str(path), *size])
 
 
-async def create_disk(path: Path, size_mib: int) -> None:
+async def create_disk(path: Path, size_mib: int, form: Literal["qcow2", "raw"] = "qcow2") -> None:
     """Make a blank disk. Raises HostError when it is there already or cannot be made."""
-    await _create(path, [str(path), f"{size_mib}M"])
+    await _create(path, [str(path), f"{size_mib}M"], form)
 
 
 async def fingerprint(path: Path) -> DiskFingerprint:
@@ -55,11 +56,11 @@ def image_format(path: Path) -> str:
         return "qcow2" if file.read(4) == _QCOW2_MAGIC else "raw"
 
 
-async def _create(path: Path, arguments: list[str]) -> None:
+async def _create(path: Path, arguments: list[str], form: str = "qcow2") -> None:
     if path.exists():
         raise HostError(f"the disk {path} is there already; a run never writes over a disk")
     path.parent.mkdir(parents=True, exist_ok=True)
-    await _qemu_img("create", "-q", "-f", "qcow2", *arguments)
+    await _qemu_img("create", "-q", "-f", form, *arguments)
 
 
 async def _qemu_img(*arguments: str) -> bytes:

@@ -24,7 +24,7 @@ VIRSH_SECONDS = 30.0
 """It asks and prints a text; only a hypervisor that does not answer takes longer."""
 _BLOCK = 1 << 16
 
-_LIFECYCLE = re.compile(r"event 'lifecycle' for domain '([^']*)': (\S+) ?(.*)")
+_LIFECYCLE = re.compile(r"event 'lifecycle' for domain '(.*)': (\S+) ?(.*)")
 
 
 class LibvirtRefused(HostError):

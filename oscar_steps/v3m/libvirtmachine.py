@@ -32,7 +32,7 @@ from oscar_steps.v3m.libvirtclient import (
 )
 from oscar_steps.v3m.libvirtguard import Guard, HostVlans
 from oscar_steps.v3m.libvirthost import Networks, connection_uri, plan_networks
-from oscar_steps.v3m.libvirtxml import check, domain_xml
+from oscar_steps.v3m.libvirtxml import check, disk_format, domain_xml
 from oscar_steps.v3m.machine import (
     NO_MEDIA,
     DirectKernel,
@@ -147,11 +147,13 @@ class LibvirtMachine(Machine):
 
     async def create(self) -> None:
         self._check_offered()
-        size = self.profile.image.size_mib
+        size, form = self.profile.image.size_mib, disk_format(self.profile.image.path)
+        if self._base_image is not None and form == "raw":
+            raise ProfileError(f"the disk of {self.name}, {self.disk}, is an overlay: its name has to end in .qcow2")
         if self._base_image is not None:
             await disks.create_overlay(self._base_image, self.disk, size)
         elif size is not None:
-            await disks.create_disk(self.disk, size)
+            await disks.create_disk(self.disk, size, form)
         else:
             raise ProfileError(f"the disk of {self.name} cannot be made: its <image> has no size, e.g. size='1536'")
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from lxml import etree
 
@@ -27,8 +27,6 @@ _CD_LETTER = "c"
 _DISK_ID = re.compile(r"(?:h|s|v|xv)d([a-z])")
 _ARCHITECTURES = {None: "x86_64", "x86_64": "x86_64", "i386": "i686"}
 _BOOT_WORDS: dict[BootDevice, str] = {"disk": "hd", "cdrom": "cdrom", "network": "network"}
-_QCOW2 = ".qcow2"
-"""What a Xen disk is goes by its name's ending, and anything else is raw: the file itself may not be there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +159,11 @@ def domain_xml(
 def is_libvirts(profile: VMProfile) -> bool:
     """Whether its type is one of libvirt's; all others are QEMU's, or refused."""
     return profile.type in _HYPERVISORS
+
+
+def disk_format(path: str) -> Literal["qcow2", "raw"]:
+    """What a Xen guest's disk is, by its name."""
+    return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
 def refuse(profile: VMProfile) -> NoReturn:
@@ -345,7 +348,7 @@ def _add_disk(
     is_device = path.startswith("/dev/")
     disk = _add(devices, "disk", type="block" if is_device else "file", device=device)
     if kind.domain == "xen":
-        _add(disk, "driver", name="qemu", type=_QCOW2[1:] if path.endswith(_QCOW2) else "raw")
+        _add(disk, "driver", name="qemu", type=disk_format(path))
     _add(disk, "source", **{"dev" if is_device else "file": path})
     _add(disk, "target", dev=f"{bus.prefix}{letter}", bus=bus.word)
     if device == "cdrom":

@@ -23,7 +23,8 @@ from oscar_steps.v3m.profile import VMProfile
 LIMIT = 60.0
 """Seconds that it may take to answer."""
 NAME = "switchboard"
-"""In the ledger. No machine of a system may have this name."""
+LEDGER_NAME = f".{NAME}"
+"""In the ledger, where no machine has this name: theirs do not begin with a dot."""
 
 
 class Switchboard:
@@ -95,7 +96,7 @@ class Switchboard:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-            ledger.forget(self._directory, NAME)
+            ledger.forget(self._directory, LEDGER_NAME)
         if qmp is not None:
             with contextlib.suppress(QMPError, OSError, EOFError):
                 await qmp.disconnect()
@@ -118,7 +119,7 @@ class Switchboard:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        ledger.record(self._directory, NAME, self._process.pid)
+        ledger.record(self._directory, LEDGER_NAME, self._process.pid)
         qmp = QMPClient(NAME)
         try:
             async with asyncio.timeout(LIMIT):

@@ -174,3 +174,8 @@ def test_on_q35_every_disk_and_the_cd_have_a_cable_of_their_own() -> None:
     assert line[line.index("-machine") + 1] == "q35"
     places = re.findall(r"ide-(?:hd|cd).*?bus=ide\.(\d),unit=(\d)", "\n".join(line))
     assert places == [("0", "0"), ("1", "0"), ("3", "0"), ("2", "0")]
+
+
+def test_a_name_with_signs_of_qemus_own_is_still_one_name() -> None:
+    line = arguments(replace(VM, name="a=b,c"))
+    assert line[line.index("-name") + 1] == "guest=a=b,,c"

@@ -138,6 +138,7 @@ def play(
         ),
         ("event 'lifecycle' for domain 'x': Crashed Panicked\r", LifecycleEvent("x", "Crashed", "Panicked")),
         ("event 'lifecycle' for domain 'x': Stopped", LifecycleEvent("x", "Stopped", "")),
+        ("event 'lifecycle' for domain 'it's': Stopped Failed", LifecycleEvent("it's", "Stopped", "Failed")),
         ("event 'reboot' for domain 'x'", None),
         ("error: Disconnected from xen:///system due to end of file", None),
     ],
@@ -398,3 +399,17 @@ def test_a_cluster_of_two_hypervisors_is_refused_before_anything_is_made(tmp_pat
     with pytest.raises(ProfileError, match="the cluster c has machines of QEMU's and of libvirt's, whose VLANs do not"):
         VirtualCluster(_cluster_of("Qemu", "Xen"), tmp_path, TCG, None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("qcow2", b"QFI\xfb"), ("img", bytes(4))])
+def test_a_xen_disk_is_made_as_what_its_definition_takes_it_for(tmp_path: Path, ending: str, magic: bytes) -> None:
+    node = LibvirtMachine(replace(NODE, image=DiskImage(f"node.{ending}", 16)), tmp_path)
+    asyncio.run(node.create())
+    assert node.disk.read_bytes()[:4] == magic
+
+
+def test_an_overlay_for_xen_has_to_say_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "base").touch()
+    node = LibvirtMachine(replace(NODE, image=DiskImage("node.img", 16)), tmp_path, base_image=tmp_path / "base")
+    with pytest.raises(ProfileError, match=r"node\.img, is an overlay: its name has to end in \.qcow2"):
+        asyncio.run(node.create())

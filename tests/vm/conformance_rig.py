@@ -227,9 +227,19 @@ class Rig:
                 self._record(operation, Outcome.FAILED, f"not reached: {_first_line(error)}")
             raise
         finally:
+            await self._end()
+        assert self._open() == [], "the test has declared what it has not tried"
+
+    async def _end(self) -> None:
+        """End the machines. Where one does not end, or something of it is left, nothing that was tried has passed."""
+        try:
             for machine in self._machines:
                 await machine.destroy()
-        assert self._open() == [], "the test has declared what it has not tried"
+            assert not (left := self.backend.left()), f"left behind: {', '.join(left)}"
+        except BaseException as error:
+            for operation in tuple(self._done):
+                self._record(operation, Outcome.FAILED, f"and then, at its end: {_first_line(error)}")
+            raise
 
     def skip(self, reasons: Mapping[str, str | None]) -> None:
         """These operations are not tried; each has its reason."""

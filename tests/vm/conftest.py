@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     results = config.stash[RESULTS] = Results()
     for file in config.getoption("conformance_merge", []):
         try:
-            results.merge(Path(file))
+            results.merge(Path(file), f"tried on another host, whose results are in {Path(file).name}")
         except (OSError, ValueError) as error:
             raise pytest.UsageError(f"--conformance-merge: {error}") from None
 
