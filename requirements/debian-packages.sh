@@ -28,7 +28,8 @@ echo "setup: installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
 case $missing in
 *openssh-server*)
-    # For tests only: nobody has asked for a server that listens on this host. (To have one: systemctl unmask ssh.)
+    # For tests only: nobody has asked for a server that listens on this host.
+    echo "setup: the service ssh is masked, so that nothing listens; to have one: systemctl unmask ssh.service ssh.socket"
     mkdir -p /etc/systemd/system
     for unit in ssh.service ssh.socket; do
         [ -e /etc/systemd/system/$unit ] || ln -s /dev/null /etc/systemd/system/$unit

@@ -39,6 +39,7 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
     reader, writer = os.pipe()
     command = [
         sys.executable,
+        "-P",  # whatever lies in the user's directory
         "-m",
         "oscar_steps.testdriver",
         "own",

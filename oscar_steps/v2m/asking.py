@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
+from oscar_steps.errors import ProfileError
 from oscar_steps.v2m.target import Target
 from oscar_steps.v3m.keeperlink import KeeperLink, linked
 from oscar_steps.v3m.keeperstate import System
@@ -57,6 +59,17 @@ def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, **mor
 def profile_request(target: Target, machine: VMProfile, do: str, **more: object) -> dict[str, object]:
     """A request that tells the keeper all about the machine: it reads no profile itself."""
     return {"do": do, "machine": machine.name, "file": str(target.file), "profile": profile_to_xml(machine), **more}
+
+
+def cd_file(cdrom: Path) -> str:
+    """A CD as the keeper has to know it: absolute, and there. Raises ProfileError."""
+    try:
+        cdrom.stat()
+    except FileNotFoundError:
+        raise ProfileError(f"the CD {click.format_filename(cdrom)} is not there") from None
+    except OSError as error:
+        raise ProfileError(f"the CD {click.format_filename(cdrom)} cannot be used: {error.strerror}") from None
+    return str(cdrom.absolute())
 
 
 def state_line(answer: Answer) -> str:

@@ -93,6 +93,10 @@ def main() -> None:
     except FarmError as error:
         click.echo(error.explain(), err=True)
         sys.exit(_status(error))
+    except OSError as error:  # a place that cannot be read or written, or the host's disk is full
+        where = "" if error.filename is None else f"{click.format_filename(error.filename)}: "
+        click.echo(f"{where}{error.strerror or error}", err=True)
+        sys.exit(EXIT_HOST)
 
 
 def _status(error: FarmError) -> int:

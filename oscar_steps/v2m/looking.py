@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _row(system: System, record: MachineRecord, answer: Answer | None, disk: str
         "machine": record.name,
         **{key: value for key, value in (answer or OFF).items() if key != "machine"},
         "profile": record.profile,
-        "disk": disk and {"file": disk, "exists": Path(disk).exists(), "made": record.made == disk},
+        "disk": disk and {"file": disk, "exists": os.access(disk, os.F_OK), "made": record.has_made(disk)},
         "console": str(system.directory / "console" / f"{record.name}.log"),
         "ended": record.ended,
     }

@@ -11,7 +11,7 @@ import click
 
 from oscar_steps.errors import ProfileError
 from oscar_steps.v2m import terminal
-from oscar_steps.v2m.asking import ask_each, keeper_of, living_keeper_of, profile_request, state_line
+from oscar_steps.v2m.asking import ask_each, cd_file, keeper_of, living_keeper_of, profile_request, state_line
 from oscar_steps.v2m.target import Target, about_one, find_one
 from oscar_steps.v3m.machine import ImpossibleTransition
 
@@ -114,9 +114,7 @@ def screenshot(file: Path, name: str | None, system: str | None, picture: Path) 
 @click.argument("iso", type=click.Path(path_type=Path))
 def insert_cd(file: Path, name: str | None, system: str | None, iso: Path) -> None:
     target, _ = find_one(file, name, system)
-    if not iso.exists():
-        raise ProfileError(f"the CD {click.format_filename(iso)} is not there")
-    ask_each(target, "insert-cd", "given a CD", cdrom=str(iso.absolute()))
+    ask_each(target, "insert-cd", "given a CD", cdrom=cd_file(iso))
 
 
 @click.command(

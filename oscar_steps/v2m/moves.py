@@ -27,12 +27,12 @@ from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, System
 def migrate(file: Path, name: str | None, system: str | None, host: str, ssh: str, v2m: str) -> None:
     """Move a machine to HOST while it runs.
 
-    The command is on both hosts, and SSH from here to HOST works without a question. The disk (and the CD in the drive)
-    is on storage that both hosts see, under the same path; that is tried first. The guest stands still for a moment and
-    keeps its connections on a VLAN: its line leads back here through SSH for as long as it runs there. Connections by a
-    NIC that reaches the host end, and the port for SSH is another one (v2m status, on HOST).
+    The command is on both hosts, and SSH from here to HOST works without a question. Its disks are on storage that
+    both hosts see, under the same path, and the CD in its drive is there, too; that is tried first. The guest stands
+    still for a moment and keeps its connections on a VLAN: its line leads back here through SSH for as long as it runs
+    there. Connections by a NIC that reaches the host end, and the port for SSH is another one (v2m status, on HOST).
 
-    Where anything fails the machine runs on here.
+    Where anything fails the machine runs on here. One that is paused stays paused, there or here.
 
     \b
     Examples:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v2m.asking import (
     OFF,
     Answer,
     ask_each,
+    cd_file,
     keeper_of,
     print_json,
     profile_request,
@@ -75,7 +77,8 @@ def make_disk(target: Target, machine: VMProfile) -> None:
         raise ProfileError(what, hint=f"make it: qemu-img create -f vmdk {image.path} {image.size_mib}M")
     target.system.make()
     asyncio.run(disks.create_disk(Path(image.path), image.size_mib))
-    target.system.update(machine.name, profile=str(target.file), made=image.path)
+    made_file = disks.file_identity(Path(image.path))
+    target.system.update(machine.name, profile=str(target.file), made=image.path, made_file=made_file)
 
 
 @click.command()
@@ -304,7 +307,8 @@ def _switched_off(target: Target) -> list[Answer]:
 def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
     """Pull the plug of machines, and delete the disks that `v2m create` made.
 
-    A disk that was there before is kept, and that is said. May be called at any time, and again.
+    A disk that was there before is kept, and so is another file in the place of one that was made; that is said. May be
+    called at any time, and again.
 
     \b
     Examples:
@@ -324,17 +328,24 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
     told: list[Answer] = []
     for machine in target.machines:
         disk, record = Path(machine.image.path), records.get(machine.name)
-        deleted = record is not None and record.made == machine.image.path
+        deleted = record is not None and record.has_made(machine.image.path)
         if deleted:
-            disk.unlink(missing_ok=True)
+            _delete(machine, disk)
         (target.system.directory / firmware.variables(machine)).unlink(missing_ok=True)
         if record is not None:
             target.system.forget(machine.name)
-        told.append({"machine": machine.name, "disk": str(disk), "deleted": deleted, "kept": disk.exists()})
+        told.append({"machine": machine.name, "disk": str(disk), "deleted": deleted, "kept": os.path.lexists(disk)})
         if not as_json:
             click.echo(f"{machine.name}: destroyed; {_fate(told[-1])}")
     if as_json:
         print_json(target.system, told)
+
+
+def _delete(machine: VMProfile, disk: Path) -> None:
+    try:
+        disk.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"the disk {disk} of {machine.name} cannot be deleted: {error.strerror}") from None
 
 
 def _fate(told: Answer) -> str:
@@ -346,9 +357,4 @@ def _fate(told: Answer) -> str:
 
 
 def _iso(cdrom: Path | None) -> str | None:
-    """A CD as the keeper has to know it: absolute, and there. Raises ProfileError."""
-    if cdrom is None:
-        return None
-    if not cdrom.exists():
-        raise ProfileError(f"the CD {click.format_filename(cdrom)} is not there")
-    return str(cdrom.absolute())
+    return None if cdrom is None else cd_file(cdrom)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -56,10 +59,38 @@ def image_format(path: Path) -> str:
         return "qcow2" if file.read(4) == _QCOW2_MAGIC else "raw"
 
 
+def image_formats(paths: Iterable[str]) -> dict[str, str]:
+    """The formats of the disks that can be read."""
+    formats = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            formats[path] = image_format(Path(path))
+    return formats
+
+
+def file_identity(path: Path) -> str:
+    """Which file it is: its inode, and when it was born where the file system tells ('0' elsewhere).
+
+    Inodes alone are used again at once. The number of its device is another one after each mount of an NFS, so it is
+    left out. Raises HostError.
+    """
+    words = ["stat", "--format=%i %.9W", "--", str(path)]
+    try:
+        said = subprocess.run(words, check=False, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise HostError(f"the program stat cannot be run: {error.strerror}") from None
+    if said.returncode != 0:
+        raise HostError(f"the disk {path} cannot be looked at: {said.stderr.strip()}")
+    return said.stdout.strip()
+
+
 async def _create(path: Path, arguments: list[str], form: str = "qcow2") -> None:
-    if path.exists():
-        raise HostError(f"the disk {path} is there already; a run never writes over a disk")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.exists():
+            raise HostError(f"the disk {path} is there already; a run never writes over a disk")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"the disk {path} cannot be made: {error.strerror or error}") from None
     await _qemu_img("create", "-q", "-f", form, *arguments)
 
 

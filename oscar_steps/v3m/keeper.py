@@ -23,12 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.errors import FarmError, HostError
+from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.command import BootPlan
-from oscar_steps.v3m.disks import image_format
+from oscar_steps.v3m.disks import image_formats
 from oscar_steps.v3m.keepermoves import Moves
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.libvirtxml import is_libvirts
@@ -67,6 +67,7 @@ class Keeper:
         self._moves = Moves(self)
         self._machines: dict[str, Machine] = {}
         self._farewells: dict[str, asyncio.Task[None]] = {}
+        self._formats: dict[str, dict[str, str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._accelerator: Accelerator | None = None
         self._trying = asyncio.Lock()
@@ -163,11 +164,16 @@ class Keeper:
             answer = {"done": await self._do(json.loads(line), lambda event: _write(writer, {"event": event}))}
         except FarmError as error:
             kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in TOLD_ERRORS), "HostError")
-            answer = {"error": {"class": kind, "sentence": error.sentence, "hint": error.hint}}
+            answer = _refusal(kind, error.sentence, error.hint)
+        except OSError as error:  # a place of the user's, or the host's disk is full
+            _log(traceback.format_exc())
+            where = "" if error.filename is None else f"{error.filename}: "
+            what = f"{where}{error.strerror or repr(error)}"
+            answer = _refusal("HostError", what, f"the keeper's log says more: {self.system.log}")
         except Exception:  # a bug of ours must not end the machines: its traceback is in the log, and that is said
-            traceback.print_exc()
+            _log(traceback.format_exc())
             hint = f"its log says more: {self.system.log}"
-            answer = {"error": {"class": "HostError", "sentence": "the keeper made a mistake", "hint": hint}}
+            answer = _refusal("HostError", "the keeper made a mistake", hint)
         finally:
             alive.cancel()
         await _say(writer, answer)
@@ -198,9 +204,8 @@ class Keeper:
         before = self._machines.get(profile.name)
         if before is not None and before.state is not MachineState.OFF:
             raise ImpossibleTransition(f"{profile.name} cannot be booted: it is {before.state}")
-        if farewell := self._farewells.get(profile.name):
-            await farewell
-        self._check_format(profile)
+        await self._until_farewell(profile.name)
+        self._check_formats(profile)
         if is_libvirts(profile):
             return make_libvirts(profile, self.system.directory, self._listen)
         accelerator = await self.find_accelerator()
@@ -212,17 +217,20 @@ class Keeper:
             await self.switchboard.release(profile.name)
             raise
 
-    def _check_format(self, profile: VMProfile) -> None:
-        """A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk."""
-        record = self.system.records().get(profile.name)
-        if record is None or record.disk_format is None or record.disk != profile.image.path:
-            return
-        if record.disk_format == "raw" and _format(profile) == "qcow2":
-            what = f"the disk {profile.image.path} of {profile.name} was raw, and now begins as qcow2 does"
-            hint = (
-                "if it is another file on purpose: v2m destroy (which keeps it), then boot; if not, its guest did that"
-            )
-            raise HostError(what, hint=hint)
+    def _check_formats(self, profile: VMProfile) -> None:
+        """A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk.
+
+        What the disks are is known before the guest runs, and written down when it does.
+        """
+        formats = image_formats((profile.image.path, *(disk.path for disk in profile.virtual_disks)))
+        for record in self.system.records().values():
+            for disk, before in record.formats.items():
+                if before == "raw" and formats.get(disk) == "qcow2":
+                    what = f"the disk {disk} of {record.name} was raw, and now begins as qcow2 does"
+                    file = record.profile
+                    hint = f"if it is another file on purpose: v2m destroy {file} (which keeps it), then boot"
+                    raise HostError(what, hint=f"{hint}; if not, its guest did that")
+        self._formats[profile.name] = formats
 
     def adopt(self, machine: Machine, profile_file: str) -> None:
         """Keep a machine that is on, until it ends."""
@@ -234,8 +242,7 @@ class Keeper:
         self.system.update(
             machine.name,
             profile=profile_file,
-            disk=machine.profile.image.path,
-            disk_format=_format(machine.profile),
+            formats=self._formats.pop(machine.name, {}),
             cdrom=None if plan.cdrom is None else str(plan.cdrom),
             drive=plan.drive,
             **({"on_since_boot": ledger.boot_id(), "ended": ""} if is_on else {}),
@@ -248,16 +255,28 @@ class Keeper:
     async def _farewell(self, machine: Machine) -> None:
         try:
             await machine.wait_ended()
+        except Exception:  # it has ended, whatever was wrong: the next boot of that name must not hear of it
+            _log(traceback.format_exc())
         finally:
             await self.switchboard.release(machine.name)
             if self._machines.get(machine.name) is machine:
                 del self._machines[machine.name]
+            if self._farewells.get(machine.name) is asyncio.current_task():
+                del self._farewells[machine.name]
             self._changed.set()
 
+    async def _until_farewell(self, name: str) -> None:
+        """Wait until nothing is left of a machine that ends."""
+        if farewell := self._farewells.get(name):
+            await asyncio.shield(farewell)
+
     def _listen(self, event: MachineEvent) -> None:
-        print(f"{event.time:.3f} {event.machine} {event.kind} {event.detail}", file=sys.stderr, flush=True)
+        _log(f"{event.time:.3f} {event.machine} {event.kind} {event.detail}")
         if event.kind is EventKind.ENDED:
-            self.system.update(event.machine, on_since_boot=None, ended=event.detail)
+            try:
+                self.system.update(event.machine, on_since_boot=None, ended=event.detail)
+            except (HostError, OSError) as error:  # the host's disk is full, say: a machine has ended all the same
+                _log(f"{self.system.directory}/machines.json cannot be written: {error}")
 
     async def find_accelerator(self) -> Accelerator:
         """What QEMU runs with here; tried when it is asked for first."""
@@ -269,17 +288,19 @@ class Keeper:
     # --- what can be asked for ---------------------------------------------------------------------------------------
 
     async def _boot(self, request: Request) -> Answer:
-        return await self._look(await self._power_on(request))
-
-    async def _power_on(self, request: Request) -> Machine:
         profile = parse_profile(request["profile"], request["file"])
+        async with self.hold(profile.name):
+            machine = await self._power_on(request, profile)
+        return await self._look(machine)
+
+    async def _power_on(self, request: Request, profile: VMProfile) -> Machine:
+        """The caller holds the name."""
         install = None if request.get("install") is None else InstallFrom(request["install"])
         media = InstallMedia(cdrom=_path(request.get("cdrom")))
-        async with self.hold(profile.name):
-            machine = await self.new_machine(profile)
-            await self.started(machine, machine.boot(install=install, media=media))
-            self.adopt(machine, request["file"])
-            return machine
+        machine = await self.new_machine(profile)
+        await self.started(machine, machine.boot(install=install, media=media))
+        self.adopt(machine, request["file"])
+        return machine
 
     async def started(self, machine: Machine, starting: Awaitable[None]) -> None:
         """Wait until it is on; where that fails, its lines are given back."""
@@ -292,12 +313,16 @@ class Keeper:
     async def _install(self, request: Request) -> Answer:
         profile = parse_profile(request["profile"], request["file"])
         async with self.hold(profile.name):
-            before = await (await self.new_machine(profile)).fingerprint()
-            await self.switchboard.release(profile.name)
-        if before.bootable:
-            hint = "boot it; or, to install it anew, delete its disk and make another: v2m destroy, v2m create"
-            raise ImpossibleTransition(f"{profile.name} cannot be installed: its disk has a system already", hint=hint)
-        machine = await self._power_on(request)
+            blank = await self.new_machine(profile)
+            try:
+                before = await blank.fingerprint()
+            finally:
+                await self.switchboard.release(profile.name)
+            if before.bootable:
+                what = f"{profile.name} cannot be installed: its disk has a system already"
+                hint = "boot it; or, to install it anew, delete its disk and make another: v2m destroy, v2m create"
+                raise ImpossibleTransition(what, hint=hint)
+            machine = await self._power_on(request, profile)
         if not request.get("wait", True):
             return await self._look(machine)
         try:
@@ -320,24 +345,29 @@ class Keeper:
             state = await machine.status()
         ssh = None
         with contextlib.suppress(FarmError):
-            host, port = machine.ssh_endpoint()
+            # libvirt's machines ask virsh, and wait for it.
+            waits = not isinstance(machine, QemuMachine)
+            host, port = await asyncio.to_thread(machine.ssh_endpoint) if waits else machine.ssh_endpoint()
             ssh = {"host": host, "port": port}
         return {"machine": machine.name, "state": state.value, "pid": machine.pid, "ssh": ssh}
 
     async def _pause(self, request: Request) -> Answer:
-        machine = self.machine(request, "paused")
-        await machine.pause()
-        return await self._look(machine)
+        async with self.hold(request["machine"]):
+            machine = self.machine(request, "paused")
+            await machine.pause()
+            return await self._look(machine)
 
     async def _unpause(self, request: Request) -> Answer:
-        machine = self.machine(request, "unpaused")
-        await machine.unpause()
-        return await self._look(machine)
+        async with self.hold(request["machine"]):  # while it moves it may run elsewhere already
+            machine = self.machine(request, "unpaused")
+            await machine.unpause()
+            return await self._look(machine)
 
     async def _reset(self, request: Request) -> Answer:
-        machine = self.machine(request, "reset")
-        await machine.reset()
-        return await self._look(machine)
+        async with self.hold(request["machine"]):
+            machine = self.machine(request, "reset")
+            await machine.reset()
+            return await self._look(machine)
 
     async def _shut_down(self, request: Request) -> Answer:
         machine = self.machine(request, "shut down")
@@ -345,20 +375,25 @@ class Keeper:
         return await self._look(machine)
 
     async def _power_off(self, request: Request) -> Answer:
-        machine = self._machines.get(request["machine"])
+        name = request["machine"]
+        machine = self._machines.get(name)
+        if machine is None or machine.state is MachineState.OFF:
+            async with self.hold(name):  # it may be just being booted, or received
+                machine = self._machines.get(name)
         if machine is not None:
             await machine.power_off()
-            await self._farewells[machine.name]
-        return {"machine": request["machine"], "state": MachineState.OFF.value, "pid": None, "ssh": None}
+            await self._until_farewell(name)
+        return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
 
     async def _save(self, request: Request) -> Answer:
         machine = self.machine(request, "saved")
+        _refuse_disk(machine, Path(request["state"]))
         async with self.hold(machine.name):
             if isinstance(machine, QemuMachine):
                 cdrom, drive = machine.plan.cdrom, machine.plan.drive
                 self.system.update(machine.name, cdrom=None if cdrom is None else str(cdrom), drive=drive)
             await machine.save(Path(request["state"]))
-        await self._farewells[machine.name]
+        await self._until_farewell(machine.name)
         return {"machine": machine.name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
 
     async def _restore(self, request: Request) -> Answer:
@@ -396,6 +431,7 @@ class Keeper:
 
     async def _screenshot(self, request: Request) -> Answer:
         machine = self.machine(request, "pictured")
+        _refuse_disk(machine, Path(request["picture"]))
         await machine.screenshot(Path(request["picture"]))
         return await self._look(machine)
 
@@ -404,10 +440,31 @@ TOLD_ERRORS = ("ProfileError", "UserError", "ImpossibleTransition", "MachineLost
 """Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
 
 
-def _format(profile: VMProfile) -> str | None:
+def _refusal(kind: str, sentence: str, hint: str) -> Answer:
+    return {"error": {"class": kind, "sentence": sentence, "hint": hint}}
+
+
+def _refuse_disk(machine: Machine, path: Path) -> None:
+    """Raise UserError where the file to be written is a disk of the machine's, or its CD."""
+    profile = machine.profile
+    files = [profile.image.path, *(disk.path for disk in profile.virtual_disks), profile.cdrom]
+    if isinstance(machine, QemuMachine):
+        files.append(None if machine.plan.cdrom is None else str(machine.plan.cdrom))
+    for file in files:
+        if file is not None and (path == Path(file) or _is_same(path, Path(file))):
+            raise UserError(f"{path} is a disk or the CD of {machine.name}; name another file")
+
+
+def _is_same(one: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
-        return image_format(Path(profile.image.path))
-    return None
+        return one.samefile(other)
+    return False
+
+
+def _log(text: str) -> None:
+    """Into the log; where the host's disk is full that is missing, and nothing else."""
+    with contextlib.suppress(OSError):
+        print(text.rstrip("\n"), file=sys.stderr, flush=True)
 
 
 def _installed(installation: Installation) -> Answer:

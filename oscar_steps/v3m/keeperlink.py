@@ -21,6 +21,8 @@ from oscar_steps.v3m.machine import ImpossibleTransition
 SILENCE_LIMIT = 30.0
 """Seconds; a keeper that works says every other second that it is alive."""
 START_LIMIT = 60.0
+END_LIMIT = 10.0
+"""Seconds that a keeper may live on without its socket, when its last machine is off."""
 _CLASSES: dict[str, type[FarmError]] = {
     cls.__name__: cls for cls in (ProfileError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
 }
@@ -109,7 +111,7 @@ def greet(system: System, *, start: bool) -> tuple[KeeperLink | None, list[str]]
             link = _connect(system)
             if link is not None:
                 return link, []
-            if system.is_kept():
+            if system.is_kept(END_LIMIT):
                 raise KeeperSilent(
                     f"the keeper of the system {system.name} lives, and its socket {system.socket} is not there",
                     hint=f"end it, and its machines: fuser -k {system.directory / 'keeper.lock'}",
@@ -164,7 +166,8 @@ def _start(system: System) -> None:
     """Start a keeper, detached from us, and wait until it listens. Raises HostError with its last words."""
     reader, writer = os.pipe()
     root, name = system.directory.parent.absolute(), system.name
-    command = [sys.executable, "-m", "oscar_steps.v3m.keeper", str(root), name, str(writer)]
+    # -P: a secrets.py in the user's working directory is not the one that we mean.
+    command = [sys.executable, "-P", "-m", "oscar_steps.v3m.keeper", str(root), name, str(writer)]
     with system.log.open("ab") as log, os.fdopen(reader, "rb") as pipe:
         with contextlib.closing(os.fdopen(writer, "wb")):
             log.write(f"{time.time():.3f} keeper\n".encode())

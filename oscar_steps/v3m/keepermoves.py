@@ -2,9 +2,10 @@
 
 Here `ssh HOST v2m receive` is started, a child of the keeper. Its standard input carries one line of JSON (what the
 machine is), QEMU's own stream, and at last 'go'; its standard output says in lines of JSON how far the other side is:
-ready, arrived, running, or an error. The processors stand still on both sides between the end of the stream and 'go',
-so two of them never write to one disk. Where the connection breaks before 'go' the machine runs on here; where it
-breaks between 'go' and 'running' nobody can know, so it stands still here, and that is said.
+ready, arrived, running, or given-up and an error. The processors stand still on both sides between the end of the
+stream and 'go', so two of them never write to one disk. Where the connection breaks before 'go' the machine runs on
+here, and so it does where the other side gives up; where it breaks between 'go' and 'running' nobody can know, so it
+stands still here, and that is said.
 
 A machine on a VLAN takes its line along: its socket there leads back, through the same SSH, to the switchboard here,
 for as long as the machine runs there.
@@ -14,20 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oscar_steps.errors import FarmError, HostError
+from oscar_steps.errors import FarmError, HostError, MachineLost
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan
+from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.machine import EndReason, ImpossibleTransition, MachineState
 from oscar_steps.v3m.profile import VMProfile, parse_profile, profile_to_xml
 from oscar_steps.v3m.qemu import QemuMachine
@@ -39,7 +43,11 @@ CONNECT_SECONDS = 20
 READY_LIMIT = 120.0
 """Seconds until the other keeper is there and has looked at the machine's files."""
 LAST_WORD_LIMIT = 60.0
+TAKE_BACK_LIMIT = 90.0
+"""Seconds until the other side has let go of the disks: its LAST_WORD_LIMIT, and the end of its QEMU."""
+TAKE_BACK_PAUSE = 0.5
 COMPLAINT_SECONDS = 10.0
+CD_BEGIN_BYTES = 1 << 20
 _SSH_OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": str(CONNECT_SECONDS),
@@ -58,6 +66,7 @@ class Moves:
         self._keeper = keeper
         self._lines: set[asyncio.Task[None]] = set()
         self._guests: set[str] = set()
+        self._leaving: set[str] = set()
 
     @property
     def holds_lines(self) -> bool:
@@ -76,57 +85,61 @@ class Moves:
             what = f"{machine.name} came from another host, which holds its VLAN, and cannot be moved again"
             raise ImpossibleTransition(what, hint="power it off, and boot it where it is to be")
         async with keeper.hold(machine.name):
-            return await self._move(machine, host, request)
+            self._leaving.add(machine.name)
+            try:
+                return await self._move(machine, host, request)
+            finally:
+                self._leaving.discard(machine.name)
 
     async def _move(self, machine: QemuMachine, host: str, request: Request) -> Request:
         keeper, name = self._keeper, machine.name
         key = f"{name} at {host}"
-        marker = Path(machine.profile.image.path)
-        marker = marker.with_name(f".{marker.name}.{secrets.token_hex(8)}")
         try:
-            marker.touch()
-        except OSError as error:
-            raise HostError(f"{name} cannot be moved: {marker.parent}: {error.strerror}") from None
-        try:
-            lines = await keeper.switchboard.lines_of(machine.profile, key)
-            there = [f"/tmp/v2m-{secrets.token_hex(8)}.sock" for _ in lines]
-            forwards = [word for pair in zip(there, lines, strict=True) for word in ("-R", ":".join(pair))]
-            journey = await Journey.begin(name, host, request, forwards, keeper.system.directory)
-            try:
-                await journey.send(await _luggage(keeper, machine, marker, there))
-                await self._send(machine, journey)
-            except BaseException:
-                await journey.end()
-                raise
+            with _marked(machine.profile) as marker:
+                luggage = await _luggage(keeper, machine, marker)
+                lines = await keeper.switchboard.lines_of(machine.profile, key)
+                journey = await Journey.begin(name, host, request, lines, keeper.system.directory)
+                try:
+                    await journey.send(json.dumps({**luggage, "sockets": journey.sockets}).encode() + b"\n")
+                    await self._send(machine, journey, paused=luggage["paused"])
+                except BaseException:
+                    await journey.end()
+                    raise
         except BaseException:
             await keeper.switchboard.release(key)
             raise
-        finally:
-            marker.unlink(missing_ok=True)
         keeper.system.update(name, made=None, ended=f"migrated to {host}")  # its disk is the other keeper's affair now
         task = asyncio.create_task(self._hold_line(journey, key, wanted=bool(lines)))
         self._lines.add(task)
         task.add_done_callback(self._lines.discard)
         return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None, "host": host}
 
-    async def _send(self, machine: QemuMachine, journey: Journey) -> None:
+    async def _send(self, machine: QemuMachine, journey: Journey, *, paused: bool) -> None:
         name = machine.name
         await journey.until("ready", READY_LIMIT)
+        # While it still runs, so that little is left to write when it stands still.
+        await asyncio.to_thread(_write_back, machine.profile)
         try:
             await machine.send_state(journey.descriptor, EndReason.MIGRATED)
-        except HostError:
-            await journey.complain()  # what the other side has to say about it says more
+        except HostError as ours:
+            try:
+                await journey.complain()
+            except HostError as theirs:  # which of the two is the cause nobody can tell
+                raise HostError(f"{theirs.sentence}; here: {ours.sentence}", hint=theirs.hint) from None
             raise
         try:
             await journey.until("arrived", LAST_WORD_LIMIT)
             await asyncio.to_thread(_write_back, machine.profile)
             await journey.send(b"go\n")
-        except BaseException:
-            await machine.go_on()
+        except BaseException as error:
+            await _take_back(machine, journey, error, paused=paused)
             raise
         try:
             await journey.until("running", LAST_WORD_LIMIT)
         except FarmError as error:
+            if journey.given_up:
+                await _take_back(machine, journey, error, paused=paused)
+                raise
             raise HostError(
                 f"whether {name} runs on {journey.host} is not known: {error.sentence}; here it stands still",
                 hint="ask `v2m status` there; only if it is not on there, `v2m unpause` lets it go on here",
@@ -152,10 +165,14 @@ class Moves:
         """
         keeper = self._keeper
         profile = parse_profile(request["profile"], request["file"])
+        if profile.name in self._leaving:  # that move holds the name, and waits for us
+            raise HostError("it runs on that very host", hint="name another one")
         async with keeper.hold(profile.name):
             machine = await self._arrive(profile, request, tell)
-            keeper.adopt(machine, request["file"])
-            keeper.system.update(profile.name, made=request["made"])
+            try:
+                keeper.system.update(profile.name, made=request["made"])
+            except (HostError, OSError) as error:  # it runs here: that must not be told as a failure
+                print(f"the disk of {profile.name} will not be deleted here: {error}", file=sys.stderr, flush=True)
         tell({"running": True})
         if request["sockets"]:
             self._guests.add(profile.name)
@@ -163,8 +180,6 @@ class Moves:
                 await machine.wait_ended()
             finally:
                 self._guests.discard(profile.name)
-                for path in request["sockets"]:
-                    Path(path).unlink(missing_ok=True)
         return {"machine": machine.name, "state": machine.state.value}
 
     async def _arrive(self, profile: VMProfile, request: Request, tell: Tell) -> QemuMachine:
@@ -192,14 +207,25 @@ class Moves:
         with stream:
             stream.setblocking(True)
             tell({"ready": True})
+            touched = False
             try:
                 await machine.receive_state(_plan(request["plan"]), stream.fileno())
+                _check_formats(profile, await _formats(machine), request)
                 tell({"arrived": True})
                 await self._wait_for_go(profile.name, stream)
                 await asyncio.to_thread(_forget_cached, profile)
-                await machine.go_on()
-            except BaseException:
+                # What may still fail comes before its first instruction: behind that there is no way back.
+                keeper.adopt(machine, request["file"])
+                formats = dict(zip(map(str, _disks(profile)), request["formats"], strict=True))
+                keeper.system.update(profile.name, formats=formats)
+                if not request["paused"]:
+                    touched = True
+                    await machine.go_on()
+            except BaseException as error:
                 await machine.power_off()
+                refused = isinstance(error, HostError) and not isinstance(error, MachineLost)
+                if refused or not touched:
+                    tell({"given-up": True})  # the guest has done nothing here
                 raise
             return machine
 
@@ -220,18 +246,28 @@ class Moves:
 class Journey:
     """One `ssh HOST v2m receive`."""
 
-    def __init__(self, name: str, host: str, process: asyncio.subprocess.Process, stream: socket.socket) -> None:
+    def __init__(
+        self, name: str, host: str, process: asyncio.subprocess.Process, stream: socket.socket, sockets: list[str]
+    ) -> None:
         self._name = name
         self.host = host
         self._process = process
         self._stream = stream
+        self.sockets = sockets
+        """There, each leads to one of the lines."""
+        self.given_up = False
+        """Whether the other side has said that its QEMU is gone and the guest has done nothing there."""
 
     @classmethod
-    async def begin(cls, name: str, host: str, request: Request, forwards: list[str], directory: Path) -> Journey:
-        """Start ssh in `directory`, which paths in `forwards` are relative to."""
+    async def begin(cls, name: str, host: str, request: Request, lines: list[str], directory: Path) -> Journey:
+        """Start ssh in `directory`, which the sockets `lines` are relative to."""
+        sockets = [f"/tmp/v2m-{secrets.token_hex(8)}.sock" for _ in lines]
+        forwards = [word for pair in zip(sockets, lines, strict=True) for word in ("-R", ":".join(pair))]
         options = [word for option, value in _SSH_OPTIONS.items() for word in ("-o", f"{option}={value}")]
-        # What is to be run there is for the shell there.
+        # What is to be run there is for the shell there. sshd leaves its sockets, also where there is no v2m.
         remote = f"{request['v2m']} receive --system {shlex.quote(str(request['system']))}"
+        if sockets:
+            remote += f"; rm -f {' '.join(sockets)}"
         agent = {"SSH_AUTH_SOCK": request["agent"]} if request.get("agent") else {}
         ours, theirs = socket.socketpair()
         with theirs:
@@ -243,7 +279,7 @@ class Journey:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
-        return cls(name, host, process, ours)
+        return cls(name, host, process, ours, sockets)
 
     @property
     def descriptor(self) -> int:
@@ -256,7 +292,7 @@ class Journey:
             await asyncio.to_thread(self._stream.sendall, data)
         except OSError:
             await self.complain()
-            raise HostError(f"{self._name} could not be moved to {self.host}: the connection broke") from None
+            raise HostError(f"{self._name} could not be moved to {self.host}: {await self._last_words()}") from None
 
     async def until(self, word: str, seconds: float) -> None:
         """Wait until the other side says `word`. Raises HostError where it says something else, or nothing."""
@@ -280,11 +316,14 @@ class Journey:
             message = _message(line)
             if word in message:
                 return
+            if "given-up" in message:
+                self.given_up = True
             if "error" in message:
                 error = message["error"]
                 sentence = f"{self._name} could not be moved to {self.host}: {error['sentence']}"
                 raise HostError(sentence, hint=error["hint"])
-        raise HostError(f"{self._name} could not be moved to {self.host}: {await self._last_words()}")
+        if word is not None:
+            raise HostError(f"{self._name} could not be moved to {self.host}: {await self._last_words()}")
 
     async def wait(self) -> None:
         """Wait until the other side hangs up."""
@@ -302,7 +341,10 @@ class Journey:
 
     async def _last_words(self) -> str:
         assert self._process.stderr is not None
-        words = (await self._process.stderr.read()).decode(errors="replace").strip().splitlines()
+        words: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMPLAINT_SECONDS):
+                words = (await self._process.stderr.read()).decode(errors="replace").strip().splitlines()
         return words[-1] if words else "the connection broke"
 
 
@@ -316,39 +358,116 @@ def _message(line: bytes) -> Request:
     return {}
 
 
-async def _luggage(keeper: Keeper, machine: QemuMachine, marker: Path, sockets: list[str]) -> bytes:
-    """What the other side has to know before the stream, as a line."""
+async def _take_back(machine: QemuMachine, journey: Journey, why: BaseException, *, paused: bool) -> None:
+    """Let it go on here after its state was sent, as soon as the QEMU there has let go of its disks.
+
+    Raises HostError where that does not happen in time; a machine that was powered off meanwhile stays so.
+    """
+    await journey.end()
+    end = time.monotonic() + TAKE_BACK_LIMIT
+    while True:
+        try:
+            await machine.go_on()
+            if paused:
+                await machine.pause()
+        except (ImpossibleTransition, MachineLost):
+            return
+        except HostError as error:
+            if time.monotonic() > end:
+                sentence = f"{why}; here {machine.name} stands still, since it cannot go on: {error.sentence}"
+                raise HostError(sentence, hint="`v2m unpause` tries it again") from None
+            await asyncio.sleep(TAKE_BACK_PAUSE)  # nobody tells when a lock becomes free
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _marked(profile: VMProfile) -> Iterator[str]:
+    """The name of a file that lies beside each disk meanwhile: who sees it there sees the same storage."""
+    name = f".v2m-{secrets.token_hex(8)}"
+    marks = [path.resolve().with_name(name) for path in _disks(profile)]
+    try:
+        for mark in marks:
+            try:
+                mark.touch()
+            except OSError as error:
+                raise HostError(f"{profile.name} cannot be moved: {mark.parent}: {error.strerror}") from None
+        yield name
+    finally:
+        for mark in marks:
+            with contextlib.suppress(OSError):
+                mark.unlink()
+
+
+async def _luggage(keeper: Keeper, machine: QemuMachine, marker: str) -> Request:
+    """What the other side has to know before the stream."""
     plan = machine.plan
     record = keeper.system.records()[machine.name]
-    return (
-        json.dumps(
-            {
-                "profile": profile_to_xml(machine.profile),
-                "file": record.profile,
-                "made": record.made,
-                "accelerator": (await keeper.find_accelerator()).name,
-                "plan": {
-                    "medium": plan.medium,
-                    "cdrom": None if plan.cdrom is None else str(plan.cdrom),
-                    "drive": plan.drive,
-                },
-                "marker": str(marker),
-                "sockets": sockets,
-            }
-        ).encode()
-        + b"\n"
-    )
+    try:
+        cd = None if plan.cdrom is None else _cd_mark(plan.cdrom)
+    except OSError as error:
+        raise HostError(f"{machine.name} cannot be moved: its CD {plan.cdrom}: {error.strerror}") from None
+    return {
+        "profile": profile_to_xml(machine.profile),
+        "file": record.profile,
+        "made": record.made,
+        "accelerator": (await keeper.find_accelerator()).name,
+        "plan": {
+            "medium": plan.medium,
+            "cdrom": None if plan.cdrom is None else str(plan.cdrom),
+            "drive": plan.drive,
+        },
+        "paused": await machine.status() is MachineState.PAUSED,
+        "formats": await _formats(machine),
+        "marker": marker,
+        "cd": cd,
+    }
 
 
 def _check_luggage(profile: VMProfile, request: Request) -> None:
     """Raise HostError where its files are not those of the other host."""
-    marker = Path(request["marker"])
-    if not marker.exists():
-        sentence = f"the disk {profile.image.path} is not on storage that both hosts see"
-        raise HostError(sentence, hint="share its directory, e.g. by NFS, and mount it at the same path")
+    formats = []
+    for path in _disks(profile):
+        if not path.resolve().with_name(request["marker"]).exists():
+            sentence = f"the disk {path} is not on storage that both hosts see"
+            raise HostError(sentence, hint="share its directory, e.g. by NFS, and mount it at the same path")
+        try:
+            formats.append(image_format(path))
+        except OSError as error:
+            raise HostError(f"the disk {path} cannot be read there: {error.strerror}") from None
+    _check_formats(profile, formats, request)
     cdrom = request["plan"]["cdrom"]
-    if cdrom is not None and not Path(cdrom).exists():
-        raise HostError(f"its CD {cdrom} is not there", hint="eject it (`v2m eject-cd`), or share its directory")
+    if cdrom is None:
+        return
+    hint = "eject it (`v2m eject-cd`), or share its directory"
+    try:
+        if _cd_mark(Path(cdrom)) != request["cd"]:
+            raise HostError(f"its CD {cdrom} is another one there", hint=hint)
+    except OSError as error:
+        raise HostError(f"its CD {cdrom} cannot be read there: {error.strerror}", hint=hint) from None
+
+
+def _check_formats(profile: VMProfile, formats: list[str], request: Request) -> None:
+    """A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk."""
+    for path, found, sent in zip(_disks(profile), formats, request["formats"], strict=True):
+        if found != sent:
+            raise HostError(
+                f"its disk {path} is used as {sent}, and begins as {found} does; its guest may have done that"
+            )
+
+
+async def _formats(machine: QemuMachine) -> list[str]:
+    """What its QEMU takes its disks for, in the order of `_disks`: what a guest has written since changes nothing."""
+    answer: Any = await machine.execute("query-block")
+    drivers = {block["device"]: str(block["inserted"]["drv"]) for block in answer if "inserted" in block}
+    return [drivers[f"disk{number}"] for number in range(len(_disks(machine.profile)))]
+
+
+def _cd_mark(path: Path) -> str:
+    """Which CD it is: its size, and its beginning, where a volume has its name and date. Raises OSError."""
+    with path.open("rb") as file:
+        begin = hashlib.sha256(file.read(CD_BEGIN_BYTES)).hexdigest()
+        return f"{file.seek(0, os.SEEK_END)} bytes, {begin}"
 
 
 def _plan(fields: Request) -> BootPlan:
@@ -366,8 +485,11 @@ def _disks(profile: VMProfile) -> list[Path]:
 def _write_back(profile: VMProfile) -> None:
     """What the guest has not synced, this host may have in its memory alone: it is written to the shared storage."""
     for path in _disks(profile):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        try:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise HostError(f"{profile.name} could not be moved: {path}: {error.strerror}") from None
 
 
 def _forget_cached(profile: VMProfile) -> None:

@@ -12,13 +12,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.v3m import ledger
+from oscar_steps.v3m.disks import file_identity
 
 DEFAULT_SYSTEM = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -29,19 +30,26 @@ _LOCK_SECONDS = 60.0
 class MachineRecord:
     """What is known of one machine. `made`: the disk that `create` made; `ended`: how its last boot ended.
 
-    `disk`, `disk_format`: what it was booted with last; so `cdrom` and `drive`, which a saved state depends on.
+    `made_file`: which file that is (`disks.file_identity`), None where another host made it. `formats`: the disks that
+    it was booted with last, and their formats; so `cdrom` and `drive`, which a saved state depends on.
     `on_since_boot`: the host's boot in which it was powered on, None when it is off.
     """
 
     name: str
     profile: str
     made: str | None = None
-    disk: str | None = None
-    disk_format: str | None = None
+    made_file: str | None = None
+    formats: dict[str, str] = field(default_factory=dict)
     on_since_boot: str | None = None
     ended: str = ""
     cdrom: str | None = None
     drive: bool = False
+
+    def has_made(self, disk: str) -> bool:
+        """Whether this is the disk that `create` made. What another host made has the name alone to tell it."""
+        if self.made != disk:
+            return False
+        return self.made_file is None or not os.path.lexists(disk) or self.made_file == file_identity(Path(disk))
 
 
 class System:
@@ -78,12 +86,12 @@ class System:
         with self._locked("keeper.lock", 2.0):
             yield
 
-    def is_kept(self) -> bool:
-        """Whether a keeper lives."""
+    def is_kept(self, seconds: float = 0.1) -> bool:
+        """Whether a keeper lives; one that ends within `seconds` does not."""
         if not self.directory.is_dir():
             return False
         try:
-            with self._locked("keeper.lock", 0.1):
+            with self._locked("keeper.lock", seconds):
                 return False
         except TimeoutError:
             return True
@@ -103,6 +111,8 @@ class System:
 
     def update(self, name: str, **changes: object) -> MachineRecord:
         """Write down something about a machine. `profile` has to be among the changes when it is not known yet."""
+        if "made" in changes:
+            changes.setdefault("made_file", None)  # the file that was known belongs to what was made before
         with self._locked("machines.lock", _LOCK_SECONDS):
             records = self.records()
             known = records.get(name) or MachineRecord(name, str(changes.get("profile", "")))
@@ -148,9 +158,21 @@ class System:
 
 
 def state_root() -> Path:
-    """Where the systems of this user are, by the XDG's rule for what outlives a login."""
+    """Where the systems of this user on this host are, by the XDG's rule for what outlives a login."""
     home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "v2m"
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "v2m" / this_host()
+
+
+def this_host() -> str:
+    """A name that no other host has: they may share the home directory, but no lock, no socket and no process.
+
+    The name alone may be 'localhost' everywhere; and nodes that were installed from one image may share a machine-id.
+    """
+    try:
+        identity = Path("/etc/machine-id").read_text(encoding="ascii").strip()[:12]
+    except (OSError, ValueError):
+        identity = ""
+    return "-".join(part for part in (os.uname().nodename.replace("/", "-"), identity) if part)
 
 
 def all_systems() -> list[System]:

@@ -49,6 +49,7 @@ class Mover:
     def __init__(self, machine: Movable) -> None:
         self._machine = machine
         self._done: asyncio.Future[str] | None = None
+        self._ran = True
 
     @property
     def is_moving(self) -> bool:
@@ -63,9 +64,10 @@ class Mover:
     async def send(self, descriptor: int, reason: EndReason, *, stop_first: bool = False) -> None:
         """Send memory and devices into `descriptor`; the machine stands still then, its disk is given up.
 
-        Raises HostError where it fails; the machine then runs on.
+        Raises HostError where it fails; the machine then runs on, unless it stood still before.
         """
         machine = self._machine
+        self._ran = await self._is_running()
         try:
             with self._moving() as done:
                 if stop_first:
@@ -78,7 +80,7 @@ class Mover:
                     await self._cancel()
                     raise
         except HostError:
-            if stop_first:
+            if stop_first and self._ran:
                 await self.go_on_here()
             raise
 
@@ -90,9 +92,18 @@ class Mover:
             await self._arrival(done, f"the state of {self._machine.name} could not be taken over")
 
     async def go_on_here(self) -> None:
-        """Run on after a failed move (QEMU may have stopped the processors for it)."""
+        """Run on after a failed move (QEMU may have stopped the processors for it).
+
+        What stood still before stands still again; it takes its disks back by that.
+        """
         with contextlib.suppress(HostError):
             await self._machine.execute("cont")
+            if not self._ran:
+                await self._machine.execute("stop")
+
+    async def _is_running(self) -> bool:
+        answer: Any = await self._machine.execute("query-status")
+        return bool(answer.get("running", True))
 
     @contextlib.contextmanager
     def _moving(self) -> Iterator[asyncio.Future[str]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -263,16 +265,24 @@ class QemuMachine(Machine):
     # --- moving it ---------------------------------------------------------------------------------------------------
 
     async def save(self, state: Path) -> None:
-        if state.exists() and not state.is_file():
-            raise HostError(f"{self.name} cannot be saved: {state} is no file", hint="name a file that may be made")
-        state.parent.mkdir(parents=True, exist_ok=True)
-        temporary = state.with_name(f"{state.name}.part")
+        cannot = f"{self.name} cannot be saved"
+        with _host_errors(cannot, state):
+            if state.exists() and not state.is_file():
+                raise HostError(f"{cannot}: {state} is no file", hint="name a file that may be made")
+            state.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".v2m-", dir=state.parent)
+        temporary = Path(name)
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 await self.send_state(file.fileno(), EndReason.SAVED, stop_first=True)
             temporary.replace(state)
+        except OSError:
+            await self._mover.go_on_here()
+            with _host_errors(cannot, state):
+                raise
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         await self.leave(EndReason.SAVED)
 
     async def restore(self, state: Path) -> None:
@@ -289,6 +299,7 @@ class QemuMachine(Machine):
             raise HostError(f"{self.name} cannot migrate: its target has the same taps, and a tap has one user only")
         target.check_can_start()
         target._plan = self._plan
+        paused = await self.status() is MachineState.PAUSED
         here, there = socket.socketpair()
         with here, there:
             receiving: list[asyncio.Task[None]] = []
@@ -301,7 +312,8 @@ class QemuMachine(Machine):
             try:
                 await target._start(replace(self._plan, incoming=True), receive)
             except BaseException:
-                await self._mover.go_on_here()
+                if not paused:
+                    await self._mover.go_on_here()
                 raise
             finally:
                 for task in receiving:
@@ -309,7 +321,10 @@ class QemuMachine(Machine):
                 await asyncio.gather(*receiving, return_exceptions=True)
         # The disk is given up here before it is taken there: two QEMUs never write to one.
         await self.leave(EndReason.MIGRATED)
-        await target._go()
+        if paused:
+            target._state = MachineState.PAUSED
+        else:
+            await target._go()
 
     async def send_state(self, descriptor: int, reason: EndReason, *, stop_first: bool = False) -> None:
         """Send memory and devices into `descriptor`; it stands still then, until `leave` or `go_on`.
@@ -381,7 +396,8 @@ class QemuMachine(Machine):
         return _STATES.get(str(answer["status"]), MachineState.PAUSED)
 
     async def screenshot(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _host_errors(f"{self.name} cannot be pictured", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         await self.execute("screendump", {"filename": str(path.resolve()), "format": "png"})
 
     async def open_terminal(self) -> Path:
@@ -469,7 +485,9 @@ class QemuMachine(Machine):
         self._process = None
         self._qmp = None
         self._ssh_port = None
-        ledger.forget(self._directory, self.name)
+        # Where the host's disk is full its line stays: the process in it has ended, which its start time proves.
+        with contextlib.suppress(OSError):
+            ledger.forget(self._directory, self.name)
         self._emit(EventKind.ENDED, f"{ended.reason}{f': {ended.detail}' if ended.detail else ''}")
         return ended
 
@@ -560,6 +578,15 @@ class QemuMachine(Machine):
     def _emit(self, kind: EventKind, detail: str = "") -> None:
         if self._on_event is not None:
             self._on_event(MachineEvent(self.name, kind, detail))
+
+
+@contextlib.contextmanager
+def _host_errors(what: str, path: Path) -> Iterator[None]:
+    """What is wrong with a place that the user has named, as HostError."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"{what}: {path}: {error.strerror or error}") from None
 
 
 def _medium(install: InstallFrom, cdrom: Path | None) -> Boot:

@@ -20,7 +20,7 @@ from oscar_steps.errors import HostError, UserError
 from oscar_steps.v2m import target
 from oscar_steps.v2m.oldwords import modern
 from oscar_steps.v3m import keeperlink, ledger
-from oscar_steps.v3m.keeperstate import System
+from oscar_steps.v3m.keeperstate import System, all_systems
 
 SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
 VM = """<profile><name>{name}</name><memory>192</memory><image size="16">{name}.qcow2</image></profile>"""
@@ -180,7 +180,61 @@ def test_create_and_destroy_need_no_keeper_and_touch_only_what_was_made(call: An
     disk.write_bytes(b"mine")
     assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is kept, since `v2m create` did not make it\n"
     assert disk.read_bytes() == b"mine"
-    assert not list((home / "state" / "v2m" / "default").glob("keeper.sock"))
+    assert not System("default").log.exists()
+
+
+def test_a_file_in_the_place_of_a_disk_that_was_made_is_kept(call: Any, vm: Path, home: Path) -> None:
+    disk = home / "vm1.qcow2"
+    assert call("create", vm)[0] == 0
+    disk.unlink()
+    disk.write_bytes(b"mine")  # where inodes are used again at once it has the same one
+    assert json.loads(call("status", vm, "--json")[1])[0]["disk"] == {"file": str(disk), "exists": True, "made": False}
+    assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is kept, since `v2m create` did not make it\n"
+    assert disk.read_bytes() == b"mine"
+
+
+def test_a_disk_that_another_host_made_is_known_by_its_name(call: Any, vm: Path, system: System, home: Path) -> None:
+    disk = home / "vm1.qcow2"
+    assert call("create", vm)[0] == 0
+    assert system.update("vm1", made=None).made_file is None
+    assert system.update("vm1", made=str(disk)).made_file is None
+    assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is deleted\n"
+
+
+@pytest.mark.parametrize(
+    ("disk", "why"),
+    [
+        ("n" * 300, "File name too long"),
+        ("file/vm1.qcow2", "File exists"),
+        ("/proc/nope/vm1.qcow2", "No such file or directory"),
+    ],
+)
+def test_a_disk_that_cannot_be_made_is_told(call: Any, vm: Path, home: Path, disk: str, why: str) -> None:
+    (home / "file").touch()
+    vm.write_text(VM.format(name="vm1").replace("vm1.qcow2", disk), encoding="utf-8")
+    status, _, err = call("create", vm)
+    assert (status, err) == (20, f"the disk {home / disk} cannot be made: {why}\n")
+    assert call("status", vm)[:2] == (0, "vm1: off; its disk has not been made\n")
+
+
+def test_a_disk_that_cannot_be_deleted_is_told(call: Any, vm: Path, system: System, home: Path) -> None:
+    (home / "vm1.qcow2").mkdir()
+    system.update("vm1", profile=str(vm), made=str(home / "vm1.qcow2"))
+    status, _, err = call("destroy", vm)
+    assert (status, err) == (20, f"the disk {home}/vm1.qcow2 of vm1 cannot be deleted: Is a directory\n")
+
+
+def test_what_cannot_be_written_anywhere_else_is_one_sentence_too(call: Any, vm: Path, system: System) -> None:
+    (system.directory / "machines.tmp").mkdir()
+    status, _, err = call("create", vm)
+    assert (status, err) == (20, f"{system.directory}/machines.tmp: Is a directory\n")
+
+
+@pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])
+def test_a_cd_that_cannot_be_used_is_told(call: Any, vm: Path, words: tuple[str, ...]) -> None:
+    assert vm.name == "vm1.xml"
+    status, _, err = call(*words, "n" * 300)
+    assert (status, err) == (64, f"the CD {'n' * 300} cannot be used: File name too long\n")
 
 
 def test_a_profile_that_was_renamed_still_means_its_machine(call: Any, vm: Path, home: Path) -> None:
@@ -198,10 +252,10 @@ def test_a_disk_without_a_size_cannot_be_made(call: Any, vm: Path) -> None:
     assert err.startswith(f"{vm}: the disk ")
 
 
-def test_a_cd_that_is_not_there_is_told_before_anything_is_started(call: Any, vm: Path, home: Path) -> None:
+def test_a_cd_that_is_not_there_is_told_before_anything_is_started(call: Any, vm: Path) -> None:
     status, _, err = call("boot", vm, "--cdrom", "no.iso")
     assert (status, err) == (64, "the CD no.iso is not there\n")
-    assert not (home / "state" / "v2m" / "default" / "keeper.log").exists()
+    assert not System("default").log.exists()
 
 
 def test_check_host_says_of_every_type_whether_it_works_here(call: Any, home: Path) -> None:
@@ -257,6 +311,33 @@ def system() -> System:
 
 def test_what_is_on_the_disk_is_for_its_owner_alone(system: System) -> None:
     assert system.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_hosts_that_share_a_home_directory_keep_their_machines_apart(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = os.uname_result(("Linux", "another-host", "6.1", "1", "x86_64"))
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert System("default").directory.name == "default"
+    assert System("default").directory.parent.name.startswith("another-host-")
+    assert System("default").directory.parent.parent == system.directory.parent.parent
+    assert all_systems() == []
+
+
+def test_a_keeper_that_is_just_ending_is_waited_for(system: System) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def linger() -> None:
+        with system.kept():
+            begun.set()
+            end.wait(10)
+
+    thread = threading.Thread(target=linger)
+    thread.start()
+    assert begun.wait(10)
+    threading.Timer(0.5, end.set).start()
+    assert keeperlink.greet(system, start=False) == (None, [])
+    thread.join()
 
 
 @pytest.mark.parametrize(
@@ -315,22 +396,39 @@ def test_a_keeper_that_dies_while_it_is_asked_is_told(silent_keeper: socket.sock
     link.close()
 
 
+def _wait_until_unkept(system: System) -> None:
+    for _ in range(100):
+        if not system.is_kept():
+            return
+        threading.Event().wait(0.1)
+    pytest.fail("the keeper does not end")
+
+
+def _refused_by_the_keeper(name: str) -> str:
+    """A profile that needs no hypervisor to be refused."""
+    nic = "<nic1><type>VLAN</type><mac>52:54:00:00:00:01</mac></nic1></profile>"
+    return VM.format(name=name).replace("<memory>", "<type>Xen</type><memory>").replace("</profile>", nic)
+
+
+def test_the_keeper_runs_nothing_that_lies_beside_a_profile(call: Any, vm: Path, home: Path) -> None:
+    vm.write_text(_refused_by_the_keeper("vm1"), encoding="utf-8")
+    (home / "secrets.py").write_text(f"open({str(home / 'executed')!r}, 'w')\n", encoding="utf-8")
+    status, _, err = call("boot", vm)
+    assert not (home / "executed").exists()
+    assert (status, err.splitlines()[0].startswith("vm1 is of type Xen and on a VLAN")) == (64, True)
+    _wait_until_unkept(System("default"))
+
+
 def test_a_deep_directory_has_a_socket_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, call: Any, vm: Path
 ) -> None:
     """A socket's address has 107 bytes; and a keeper that powers nothing on ends by itself."""
     deep = home / ("d" * 100) / ("e" * 100)
     monkeypatch.setenv("XDG_STATE_HOME", str(deep))
-    nic = "<nic1><type>VLAN</type><mac>52:54:00:00:00:01</mac></nic1></profile>"
-    text = VM.format(name="vm1").replace("<memory>", "<type>Xen</type><memory>").replace("</profile>", nic)
-    vm.write_text(text, encoding="utf-8")  # refused by the keeper itself, without a hypervisor
+    vm.write_text(_refused_by_the_keeper("vm1"), encoding="utf-8")
     status, _, err = call("boot", vm)
     assert status == 64
     assert err.startswith("vm1 is of type Xen and on a VLAN")
     system = System("default")
-    for _ in range(100):
-        if not system.is_kept():
-            break
-        threading.Event().wait(0.1)
-    assert not system.is_kept()
+    _wait_until_unkept(system)
     assert not system.socket.exists()

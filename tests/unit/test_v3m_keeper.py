@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.errors import HostError, ProfileError, UserError
 from oscar_steps.v3m import network
+from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.backend import make_libvirts
 from oscar_steps.v3m.keeper import Keeper
 from oscar_steps.v3m.keeperstate import System
-from oscar_steps.v3m.machine import Ended, EndReason
+from oscar_steps.v3m.machine import (
+    DiskFingerprint,
+    Ended,
+    EndReason,
+    EventKind,
+    Machine,
+    MachineEvent,
+    MachineState,
+)
 from oscar_steps.v3m.moving import Mover
-from oscar_steps.v3m.profile import DiskImage, Nic, VMProfile
+from oscar_steps.v3m.profile import DiskImage, Nic, VirtualDisk, VMProfile, profile_to_xml
+from oscar_steps.v3m.qemu import QemuMachine
 
 NICS = (
     Nic("VLAN", "52:54:00:00:00:01"),
@@ -50,9 +65,244 @@ def test_a_raw_disk_that_turns_into_qcow2_is_refused(profile: VMProfile, system:
     """Otherwise a guest could write the name of a file of the host's into it, and read that file at its next boot."""
     disk = Path(profile.image.path)
     disk.write_bytes(b"QFI\xfb" + bytes(600))
-    system.update("vm1", profile="vm1.xml", disk=str(disk), disk_format="raw")
+    system.update("vm1", profile="vm1.xml", formats={str(disk): "raw"})
     with pytest.raises(HostError, match=r"vm1\.img of vm1 was raw, and now begins as qcow2 does"):
         asyncio.run(Keeper(system).new_machine(profile))
+
+
+def test_so_is_another_disk_of_it_whichever_machine_wrote_that(profile: VMProfile, system: System) -> None:
+    data = Path(profile.image.path).with_name("data.img")
+    data.write_bytes(b"QFI\xfb" + bytes(600))
+    system.update("vm2", profile="vm2.xml", formats={str(data): "raw"})
+    with pytest.raises(HostError, match=r"data\.img of vm2 was raw, and now begins as qcow2 does"):
+        asyncio.run(Keeper(system).new_machine(replace(profile, virtual_disks=(VirtualDisk("hdb", str(data)),))))
+
+
+class FakeMachine:
+    """A machine that ends when it is told to; what a test wants otherwise it replaces."""
+
+    pid = None
+
+    def __init__(self, profile: VMProfile) -> None:
+        self.profile, self.name = profile, profile.name
+        self.state = MachineState.RUNNING
+        self.booted, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def boot(self, **_how: object) -> None:
+        await self.booted.wait()
+
+    async def status(self) -> MachineState:
+        return self.state
+
+    async def power_off(self) -> None:
+        self.ended.set()
+
+    async def wait_ended(self) -> Ended:
+        await self.ended.wait()
+        self.state = MachineState.OFF
+        return Ended(EndReason.HOST_POWER_OFF, 0)
+
+    async def fingerprint(self) -> DiskFingerprint:
+        raise HostError("qemu-img failed")
+
+    def ssh_endpoint(self) -> tuple[str, int]:
+        raise ProfileError("it has no NIC")
+
+
+class FakeKeeper(Keeper):
+    """Its machine is a fake one; `released` are those whose lines were given back."""
+
+    def __init__(self, system: System, profile: VMProfile) -> None:
+        super().__init__(system)
+        self.fake = FakeMachine(profile)
+        self.released: list[str] = []
+        self.switchboard.release = self._release  # type: ignore[method-assign]
+        self.request = {"machine": profile.name, "file": "vm1.xml", "profile": profile_to_xml(profile)}
+
+    async def new_machine(self, profile: VMProfile, sockets: list[str] | None = None) -> Machine:
+        assert (profile.name, sockets) == ("vm1", None)
+        return cast(Machine, self.fake)
+
+    async def _release(self, key: str) -> None:
+        self.released.append(key)
+
+    async def ask(self, do: str, **more: object) -> dict[str, Any]:
+        return await self._do({**self.request, "do": do, **more}, lambda _event: None)
+
+
+def test_what_the_disks_were_before_the_guest_ran_is_written_down(profile: VMProfile, system: System) -> None:
+    disk = Path(profile.image.path)
+    disk.write_bytes(bytes(600))
+
+    async def boot_and_write() -> None:
+        keeper = Keeper(system)
+        with pytest.raises(ProfileError):  # no VLAN for a machine of libvirt's, which is found out after that look
+            await keeper.new_machine(replace(profile, type="Xen"))
+        disk.write_bytes(b"QFI\xfb" + bytes(600))
+        keeper.adopt(cast(Machine, FakeMachine(profile)), "vm1.xml")
+
+    asyncio.run(boot_and_write())
+    assert system.records()["vm1"].formats == {str(disk): "raw"}
+
+
+def test_power_off_waits_for_a_machine_that_is_just_being_booted(profile: VMProfile, system: System) -> None:
+    async def both() -> None:
+        keeper = FakeKeeper(system, profile)
+        booting = asyncio.create_task(keeper.ask("boot"))
+        await asyncio.sleep(0)
+        off = asyncio.create_task(keeper.ask("power-off"))
+        await asyncio.sleep(0.01)
+        assert not off.done(), "its disk would be deleted while it is booted"
+        keeper.fake.booted.set()
+        assert (await booting)["state"] == "running"
+        assert (await off)["state"] == "off"
+        assert keeper.fake.state is MachineState.OFF
+
+    asyncio.run(both())
+
+
+def test_power_off_of_what_nobody_knows_answers_at_once(profile: VMProfile, system: System) -> None:
+    assert asyncio.run(FakeKeeper(system, profile).ask("power-off"))["state"] == "off"
+
+
+def test_an_installation_whose_disk_cannot_be_looked_at_gives_its_lines_back(
+    profile: VMProfile, system: System
+) -> None:
+    keeper = FakeKeeper(system, profile)
+    with pytest.raises(HostError, match="qemu-img failed"):
+        asyncio.run(keeper.ask("install"))
+    assert keeper.released == ["vm1"]
+
+
+def test_the_end_of_a_machine_that_could_not_be_written_down_does_not_hinder_the_next_boot(
+    profile: VMProfile, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def twice() -> None:
+        keeper = FakeKeeper(system, profile)
+
+        async def fail() -> Ended:
+            await keeper.fake.ended.wait()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        keeper.fake.wait_ended = fail  # type: ignore[method-assign]
+        keeper.fake.booted.set()
+        for _ in range(2):
+            keeper.fake.ended.clear()
+            await keeper.ask("boot")
+            assert (await keeper.ask("power-off"))["state"] == "off"
+            assert not keeper._farewells
+        assert keeper.released == ["vm1", "vm1"]
+
+    asyncio.run(twice())
+
+    def full(_name: str, **_changes: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(system, "update", full)
+    Keeper(system)._listen(MachineEvent("vm1", EventKind.ENDED))
+
+
+def test_the_keeper_goes_on_while_libvirt_is_asked_for_an_address(profile: VMProfile, system: System) -> None:
+    goes_on = threading.Event()
+
+    def ask_virsh() -> tuple[str, int]:
+        return "10.0.0.1", 22 if goes_on.wait(10) else 0
+
+    async def look() -> dict[str, Any]:
+        keeper = FakeKeeper(system, profile)
+        keeper.fake.ssh_endpoint = ask_virsh  # type: ignore[method-assign]
+        keeper.fake.booted.set()
+        booting = asyncio.create_task(keeper.ask("boot"))
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        answer = await booting
+        await keeper.ask("power-off")
+        return answer
+
+    assert asyncio.run(look())["ssh"] == {"host": "10.0.0.1", "port": 22}
+
+
+@pytest.mark.parametrize("do", ["save", "screenshot"])
+@pytest.mark.parametrize("name", ["vm1.img", "link.img", "other.img", "cd.iso"])
+def test_nothing_is_written_over_a_disk_or_the_cd_of_a_machine(
+    profile: VMProfile, system: System, tmp_path: Path, do: str, name: str
+) -> None:
+    (tmp_path / "vm1.img").touch()
+    (tmp_path / "link.img").symlink_to("vm1.img")
+    more = {"virtual_disks": (VirtualDisk("hdb", str(tmp_path / "other.img")),), "cdrom": str(tmp_path / "cd.iso")}
+
+    async def ask() -> None:
+        keeper = FakeKeeper(system, replace(profile, **more))
+        keeper.fake.booted.set()
+        await keeper.ask("boot")
+        try:
+            await keeper.ask(do, state=str(tmp_path / name), picture=str(tmp_path / name))
+        finally:
+            await keeper.ask("power-off")
+
+    with pytest.raises(UserError, match=f"{name} is a disk or the CD of vm1; name another file"):
+        asyncio.run(ask())
+
+
+class Writer:
+    """What the keeper says."""
+
+    def __init__(self) -> None:
+        self.said = b""
+
+    def write(self, data: bytes) -> None:
+        self.said += data
+
+    async def drain(self) -> None:
+        pass
+
+
+def test_a_fault_of_the_hosts_is_not_called_a_mistake_of_the_keepers(profile: VMProfile, system: System) -> None:
+    keeper, writer = FakeKeeper(system, profile), Writer()
+
+    async def fail(_request: object) -> dict[str, Any]:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cds/a.iso")
+
+    keeper._handlers["boot"] = fail
+    asyncio.run(keeper._answer(b'{"do": "boot"}', cast(asyncio.StreamWriter, writer)))
+    error = json.loads(writer.said)["error"]
+    assert (error["class"], error["sentence"]) == ("HostError", "/cds/a.iso: Permission denied")
+
+
+@pytest.fixture
+def machine(profile: VMProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QemuMachine:
+    """One whose state is b"state"."""
+
+    async def send(_machine: QemuMachine, descriptor: int, _reason: EndReason, *, stop_first: bool) -> None:
+        assert stop_first
+        os.write(descriptor, b"state")
+
+    async def leave(_machine: QemuMachine, reason: EndReason) -> None:
+        assert reason is EndReason.SAVED
+
+    monkeypatch.setattr(QemuMachine, "send_state", send)
+    monkeypatch.setattr(QemuMachine, "leave", leave)
+    lonely = replace(profile, nics=())
+    return QemuMachine(lonely, tmp_path, Accelerator("tcg", "", 1.0), network.plan_single(lonely))
+
+
+def test_a_saved_state_takes_no_other_files_place(machine: QemuMachine, tmp_path: Path) -> None:
+    place = tmp_path / "states"
+    place.mkdir()
+    (place / "vm1.state.part").write_bytes(b"mine")
+    asyncio.run(machine.save(place / "vm1.state"))
+    found = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert found == {"vm1.state": b"state", "vm1.state.part": b"mine"}
+
+
+@pytest.mark.parametrize("name", ["file/x", "n" * 300, "/proc/nope/x"])
+def test_a_place_that_cannot_be_written_to_is_told(machine: QemuMachine, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match="vm1 cannot be saved: "):
+        asyncio.run(machine.save(tmp_path / name))
+    if len(name) < 300:  # such a name QEMU refuses
+        with pytest.raises(HostError, match="vm1 cannot be pictured: "):
+            asyncio.run(machine.screenshot(tmp_path / name))
 
 
 def test_a_machine_of_libvirts_has_no_vlan_for_itself_alone(profile: VMProfile, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ from tests.vm.v2m_user import CASES, CD_MODULES, PROGRAM, User, user_of
 SSHD = Path("/usr/sbin/sshd")
 ADDRESSES = ("10.231.77.1", "10.231.77.2")
 PINGS = 100
+BREAKING_SSH = """
+import subprocess, sys
+with subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE) as ssh:
+    for line in ssh.stdout:
+        if sys.argv[1].encode() in line:
+            ssh.kill()
+            break
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,12 @@ class TwoHosts:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         said = self.here.v2m("migrate", file, ADDRESSES[1], *words, status=status, seconds=240)
         return said.err if status else said.out
+
+    def migrate_and_break(self, file: Path, word: str) -> str:
+        """The connection is gone before the other side's `word` has come through it."""
+        script = self.here.state.parent / "breaking_ssh.py"
+        script.write_text(BREAKING_SSH, encoding="ascii")
+        return self.migrate(file, status=20, ssh=f"{sys.executable} {script} {word} {self.ssh}")
 
 
 def _run(*words: str) -> None:
@@ -178,3 +195,49 @@ def test_a_machine_that_cannot_move_runs_on(hosts: TwoHosts, cd_guest: DirectKer
     assert b"GUEST counts 1\r\n" not in hosts.there.console_of("vm1")
     hosts.there.v2m("destroy", file)
     assert not (hosts.here.directory / "vm1.qcow2").exists()
+
+
+def test_a_machine_whose_connection_breaks_before_the_last_word_goes_on_as_it_was(
+    hosts: TwoHosts, cd_guest: DirectKernel
+) -> None:
+    """The QEMU there has the disk's lock by then. A paused machine stays paused, here and, when it has moved, there."""
+    nic = "<nic1><type>VLAN</type><mac>52:54:00:00:01:01</mac></nic1>"
+    file = hosts.here.profile("vm1", more=f"<cdrom>{_cd(hosts, cd_guest, 'vm1', 'do=count')}</cdrom>{nic}")
+    hosts.here.v2m("create", file)
+    hosts.here.v2m("boot", file)
+    hosts.here.wait_for("vm1", b"GUEST counts 3")
+    assert "no-such-v2m" in hosts.migrate(file, status=20, v2m="no-such-v2m")
+    assert not list(Path("/tmp").glob("v2m-*.sock"))
+
+    assert (
+        hosts.migrate_and_break(file, "arrived") == f"vm1 could not be moved to {ADDRESSES[1]}: the connection broke\n"
+    )
+    assert hosts.here.state_of(file) == "running"
+    counted = hosts.here.console_of("vm1").count(b"GUEST counts")
+    hosts.here.wait_for("vm1", b"GUEST counts", times=counted + 3)
+    hosts.here.v2m("pause", file)
+    hosts.migrate_and_break(file, "arrived")
+    assert hosts.here.state_of(file) == "paused"
+    hosts.there.wait_until_unkept()
+
+    assert hosts.migrate(file) == f"vm1: runs on {ADDRESSES[1]}\n"
+    assert hosts.there.state_of(file) == "paused"
+    counted = hosts.there.console_of("vm1").count(b"GUEST counts")
+    hosts.there.v2m("unpause", file)
+    hosts.there.wait_for("vm1", b"GUEST counts", times=counted + 3)
+    hosts.there.v2m("destroy", file)
+    hosts.here.wait_until_unkept()
+    assert not list(Path("/tmp").glob("v2m-*.sock"))
+
+
+def test_a_machine_that_may_run_there_stands_still_here(hosts: TwoHosts, cd_guest: DirectKernel) -> None:
+    file = hosts.here.profile("vm1", more=f"<cdrom>{_cd(hosts, cd_guest, 'vm1', 'do=count')}</cdrom>")
+    hosts.here.v2m("create", file)
+    hosts.here.v2m("boot", file)
+    hosts.here.wait_for("vm1", b"GUEST counts 3")
+    assert hosts.migrate_and_break(file, "running").startswith(f"whether vm1 runs on {ADDRESSES[1]} is not known: ")
+    assert (hosts.here.state_of(file), hosts.there.state_of(file)) == ("paused", "running")
+    hosts.there.wait_for("vm1", b"GUEST counts", times=3)
+    assert "lock" in hosts.here.v2m("unpause", file, status=20).err
+    hosts.there.v2m("power-off", file)
+    hosts.here.v2m("power-off", file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oscar_steps.v3m import ledger
-from oscar_steps.v3m.keeperstate import System
+from oscar_steps.v3m.keeperstate import System, this_host
 
 PROGRAM = Path(sys.executable).with_name("v2m")
 COMMAND_SECONDS = 120.0
@@ -51,6 +51,7 @@ class User:
     def __init__(self, directory: Path, prefix: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.state = directory / "state"
+        self.root = self.state / "v2m" / this_host()
         self.prefix = prefix
         directory.mkdir(exist_ok=True)
 
@@ -77,7 +78,7 @@ class User:
         return path
 
     def system(self, name: str = "default") -> System:
-        return System(name, self.state / "v2m")
+        return System(name, self.root)
 
     def state_of(self, file: str | Path) -> str:
         (row,) = self.v2m("status", "--json", file).json()
@@ -106,10 +107,9 @@ class User:
     def end(self) -> list[str]:
         """End whatever is left of his machines; returns their names, and there should be none."""
         left = []
-        root = self.state / "v2m"
-        for path in sorted(root.iterdir()) if root.is_dir() else []:
+        for path in sorted(self.root.iterdir()) if self.root.is_dir() else []:
             left += [f"{path.name}: {entry.name}" for entry in ledger.end_leftovers(path)]
-        for path in sorted(root.iterdir()) if root.is_dir() else []:
+        for path in sorted(self.root.iterdir()) if self.root.is_dir() else []:
             self.wait_until_unkept(path.name)
         return left
 
