@@ -114,6 +114,9 @@ def with_capabilities(*kept: str, code: str) -> str:
 @pytest.mark.skipif(os.geteuid() != 0, reason="for other users it is the only way: the other tests show it")
 def test_without_privileges_a_user_namespace_does() -> None:
     """What is kept lets root name itself in a user namespace, as every user may name himself; it gives no network."""
+    allowed = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False)
+    if allowed.returncode != 0:
+        pytest.skip("this kernel gives no user namespaces (in a chroot none does)")
     code = "from oscar_steps.v3m.bridge import make_vlans; print(len(make_vlans(['a', 'a'])))"
     assert with_capabilities("setfcap", code=code) == "2\n"
 
