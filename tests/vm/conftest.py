@@ -38,6 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--conformance-merge: {error}") from None
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What has been found out is kept from test to test: a run that is ended or breaks down loses none of it."""
+    results = item.config.stash[RESULTS]
+    if results and (file := item.config.getoption("conformance_json", None)):
+        results.save(Path(file))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, when there are results."""
     results = config.stash[RESULTS]

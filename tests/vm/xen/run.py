@@ -95,13 +95,12 @@ def _suite(host: XenHost, select: str, seconds: float, results: Path | None) -> 
 
 def _left(host: XenHost) -> list[str]:
     """Nothing of ours may be left on the hypervisor."""
-    _, domains = host.run(
-        "virsh -q -c xen:///system list --all --name | grep -v -e '^Domain-0$' -e '^$'", 120, show=False
-    )
-    _, networks = host.run(
-        "virsh -q -c xen:///system net-list --all --name | grep -v -e '^default$' -e '^$'", 120, show=False
-    )
-    left = [*domains.split(), *networks.split()]
+    left: list[str] = []
+    for question, ours in (("list --all --name", "Domain-0"), ("net-list --all --name", "default")):
+        status, names = host.run(f"virsh -q -c xen:///system {question}", 120, show=False)
+        if status != 0:
+            return [f"libvirt does not tell what is left on the hypervisor: {names.strip()}"]
+        left += [name for name in names.split() if name != ours]
     return [f"left on the hypervisor: {', '.join(left)}"] if left else []
 
 
