@@ -41,8 +41,8 @@ conformance: setup ## Each operation with each type of machine, and the table. M
 	@$(PYTEST) tests/vm/test_conformance_*.py $(if $(MERGE),--conformance-merge '$(MERGE)') \
 	    $(if $(JSON),--conformance-json '$(JSON)') $(if $(MARKDOWN),--conformance-markdown '$(MARKDOWN)')
 
-test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, then the conformance suite. RESULTS=FILE, ONLY=WORDS
-	@$(BIN)/python -u -m tests.vm.xen.run $(if $(RESULTS),--results '$(RESULTS)') $(if $(ONLY),--select '$(ONLY)') \
+test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, a cluster. SUITE=all (or WORDS): the suite, too. RESULTS=FILE
+	@$(BIN)/python -u -m tests.vm.xen.run $(if $(RESULTS),--results '$(RESULTS)') $(if $(SUITE),--select '$(SUITE)') \
 	    $(if $(CPU),--cpu '$(CPU)')
 
 test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters

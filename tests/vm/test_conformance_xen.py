@@ -25,7 +25,10 @@ from tests.vm.test_conformance_vmware import LibvirtBackend
 from tests.vm.test_v3m_definitions import expected_vif, xl_configuration, xl_disk
 
 XEN = Path("/proc/xen/capabilities")
-NO_XEN = "this is no Xen host: `make test-xen` brings one up and tries it there"
+NO_XEN = "this is no Xen host: `make test-xen SUITE=all` brings one up and tries it there"
+LOCKS_UP = (
+    "libvirt 9.0 locked up when it was tried: a guest that had rebooted was not started again"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,11 @@ class XenBackend(LibvirtBackend):
         return "tried in a Xen host that is itself emulated" if XEN.exists() else ""
 
     def unproven(self, operation: str) -> str | None:
-        return None if XEN.exists() or operation == "definition" else NO_XEN
+        if operation == "definition":
+            return None
+        if not XEN.exists():
+            return NO_XEN
+        return LOCKS_UP if operation in ("event: reboot", "event: killed") else None
 
     def twin(self, machine: Machine, listener: Listener) -> Machine:
         assert isinstance(machine, LibvirtMachine)
@@ -64,6 +71,8 @@ class XenBackend(LibvirtBackend):
         assert await process.wait() == 0
 
     def left(self) -> list[str]:
+        if not XEN.exists():
+            return []
         command = ["virsh", "-c", connection_uri(self.type), "list", "--name"]
         shown = subprocess.run(command, check=True, capture_output=True, text=True)
         return [name for name in shown.stdout.split() if name.startswith(scope_of(self.directory))]
