@@ -26,9 +26,7 @@ from tests.vm.test_v3m_definitions import expected_vif, xl_configuration, xl_dis
 
 XEN = Path("/proc/xen/capabilities")
 NO_XEN = "this is no Xen host: `make test-xen SUITE=all` brings one up and tries it there"
-LOCKS_UP = (
-    "libvirt 9.0 locked up when it was tried: a guest that had rebooted was not started again"
-)
+LOCKS_UP = "libvirt 9.0 locked up when it was tried: a guest that had rebooted was not started again"
 
 
 @dataclass(frozen=True)
