@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from oscar_steps.testdriver.events import Event
 from oscar_steps.testdriver.run import Run
+from oscar_steps.v3m.shortpath import short_path
 from oscar_steps.verdict import Stage
 
 SOCKET_FILE = "run.sock"
@@ -23,16 +22,6 @@ LEASE_LOOK_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
 READ_SECONDS = 60.0
 """A window that does not read for so long is taken for gone."""
-
-
-@asynccontextmanager
-async def short_path(directory: Path, name: str) -> AsyncIterator[str]:
-    """A path to `directory/name` that fits into a socket address (107 bytes), however deep the directory lies."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 class RunServer:
@@ -51,7 +40,7 @@ class RunServer:
         """Listen until the block ends; then wait shortly for windows that still read."""
         path = self._run.directory / SOCKET_FILE
         path.unlink(missing_ok=True)
-        async with short_path(self._run.directory, SOCKET_FILE) as address:
+        with short_path(self._run.directory / SOCKET_FILE) as address:
             server = await asyncio.start_unix_server(self._serve, address)
         path.chmod(0o600)
         try:

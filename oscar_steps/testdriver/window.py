@@ -22,7 +22,8 @@ from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import EVENTS_FILE, Event
 from oscar_steps.testdriver.owner import make_directory
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
-from oscar_steps.testdriver.server import SOCKET_FILE, short_path
+from oscar_steps.testdriver.server import SOCKET_FILE
+from oscar_steps.v3m.shortpath import short_path
 from oscar_steps.verdict import Stage, StageResult
 
 Printer = Callable[[Event], None]
@@ -82,7 +83,7 @@ def _die_with_parent() -> None:
 
 
 async def _look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
-    async with short_path(run_directory, SOCKET_FILE) as address:
+    with short_path(run_directory / SOCKET_FILE) as address:
         try:
             reader, writer = await asyncio.open_unix_connection(address, limit=1 << 24)
         except OSError as error:

@@ -17,6 +17,7 @@ from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v2m.asking import keeper_of, living_keeper_of
 from oscar_steps.v2m.target import about_one, find_one
 from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, System
+from oscar_steps.v3m.shortpath import short_path
 
 
 @click.command()
@@ -91,13 +92,11 @@ def _pass_on(event: dict[str, Any]) -> None:
         _say(event)
         return
     stream = socket.socket(socket.AF_UNIX)
-    directory = os.open(Path(event["socket"]).parent, os.O_PATH | os.O_DIRECTORY)
     try:
-        stream.connect(f"/proc/self/fd/{directory}/{Path(event['socket']).name}")
+        with short_path(Path(event["socket"])) as path:
+            stream.connect(path)
     except OSError as error:
         raise HostError(f"the keeper's socket {event['socket']} cannot be reached: {error.strerror}") from None
-    finally:
-        os.close(directory)
     threading.Thread(target=_pump, args=(stream,), daemon=True).start()
 
 

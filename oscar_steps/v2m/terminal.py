@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oscar_steps.errors import HostError
+from oscar_steps.v3m.shortpath import short_path
 
 ESCAPE = b"\x1d"
 """Ctrl-], as telnet and virsh have it."""
@@ -24,13 +25,11 @@ def talk(path: Path) -> None:
     Where standard input is no terminal its end only ends the typing. Raises HostError where nobody listens at `path`.
     """
     with socket.socket(socket.AF_UNIX) as console:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
-            console.connect(f"/proc/self/fd/{directory}/{path.name}")
+            with short_path(path) as short:
+                console.connect(short)
         except OSError as error:
             raise HostError(f"the console's socket {path} cannot be reached: {error.strerror}") from None
-        finally:
-            os.close(directory)
         with _raw(), contextlib.suppress(ConnectionError):
             _exchange(console)
 

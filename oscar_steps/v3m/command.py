@@ -14,7 +14,7 @@ from oscar_steps.v3m import firmware
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.disks import image_format
-from oscar_steps.v3m.machine import DirectKernel
+from oscar_steps.v3m.machine import DirectKernel, InstallFrom
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import BootDevice, Nic, VMProfile
 
@@ -52,6 +52,13 @@ class BootPlan:
     """Nothing is booted: the machine's state comes from another process or from a file."""
     durable: bool = False
     """What the guest has synced outlives a crash of the host; a run's disks need not, and are faster."""
+
+
+def install_medium(install: InstallFrom | None, cdrom: Path | None) -> Boot | None:
+    """What a machine with a firmware is installed from; as OSCAR does it: from its CD where there is one."""
+    if install is InstallFrom.OSCAR:
+        return Boot.NETWORK if cdrom is None else Boot.CDROM
+    return None if install is None else Boot(install.value)
 
 
 @dataclass(frozen=True, slots=True)

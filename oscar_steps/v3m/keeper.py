@@ -29,6 +29,7 @@ from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.disks import image_formats
+from oscar_steps.v3m.keeperlink import TOLD_ERRORS
 from oscar_steps.v3m.keepermoves import Moves
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.libvirtxml import is_libvirts
@@ -99,7 +100,8 @@ class Keeper:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        self.system.socket.unlink(missing_ok=True)
+        for left in (*self.system.directory.glob("*.sock"), *self.system.directory.glob("console/*.sock")):
+            left.unlink(missing_ok=True)  # of a keeper that was killed
         os.chdir(self.system.directory)  # the path of a socket may have 107 bytes only
         server = await asyncio.start_unix_server(self._serve, self.system.socket.name, limit=LINE_BYTES)
         self.system.socket.chmod(0o600)
@@ -107,8 +109,9 @@ class Keeper:
         os.close(ready)
         # Whoever started us holds the start lock until we have greeted him: from then on his request counts.
         while True:
+            # Where nothing is needed any more only the start lock keeps us, and of that nobody tells.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(None if self._is_needed() else 1.0):
                     await self._changed.wait()
             self._changed.clear()
             if not self._is_needed() and await self._ends(server):
@@ -383,7 +386,7 @@ class Keeper:
         if machine is not None:
             await machine.power_off()
             await self._until_farewell(name)
-        return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
+        return _off(name)
 
     async def _save(self, request: Request) -> Answer:
         machine = self.machine(request, "saved")
@@ -394,7 +397,7 @@ class Keeper:
                 self.system.update(machine.name, cdrom=None if cdrom is None else str(cdrom), drive=drive)
             await machine.save(Path(request["state"]))
         await self._until_farewell(machine.name)
-        return {"machine": machine.name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
+        return _off(machine.name)
 
     async def _restore(self, request: Request) -> Answer:
         profile = parse_profile(request["profile"], request["file"])
@@ -436,8 +439,8 @@ class Keeper:
         return await self._look(machine)
 
 
-TOLD_ERRORS = ("ProfileError", "UserError", "ImpossibleTransition", "MachineLost", "ToolMissing", "HostError")
-"""Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
+def _off(name: str) -> Answer:
+    return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
 
 
 def _refusal(kind: str, sentence: str, hint: str) -> Answer:

@@ -17,15 +17,17 @@ from typing import Any
 from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError, ToolMissing, UserError
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.machine import ImpossibleTransition
+from oscar_steps.v3m.shortpath import short_path
 
 SILENCE_LIMIT = 30.0
 """Seconds; a keeper that works says every other second that it is alive."""
 START_LIMIT = 60.0
 END_LIMIT = 10.0
 """Seconds that a keeper may live on without its socket, when its last machine is off."""
-_CLASSES: dict[str, type[FarmError]] = {
+TOLD_ERRORS: dict[str, type[FarmError]] = {
     cls.__name__: cls for cls in (ProfileError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
 }
+"""Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
 
 
 class KeeperSilent(HostError):
@@ -63,7 +65,7 @@ class KeeperLink:
                     return dict(message["done"])
                 if "error" in message:
                     error = message["error"]
-                    raise _CLASSES.get(error["class"], HostError)(error["sentence"], hint=error["hint"])
+                    raise TOLD_ERRORS.get(error["class"], HostError)(error["sentence"], hint=error["hint"])
         except OSError as error:
             raise self._lost() from error
 
@@ -141,18 +143,15 @@ def _connect(system: System) -> KeeperLink | None:
     """None where nobody listens."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(SILENCE_LIMIT)
-    directory = os.open(system.directory, os.O_PATH | os.O_DIRECTORY)
     try:
-        # The way through /proc is short, however deep the directory lies: a socket's address has 107 bytes.
-        connection.connect(f"/proc/self/fd/{directory}/{system.socket.name}")
+        with short_path(system.socket) as path:
+            connection.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         return None
     except OSError as error:
         connection.close()
         raise HostError(f"the keeper's socket {system.socket} cannot be reached: {error.strerror or error}") from None
-    finally:
-        os.close(directory)
     link = KeeperLink(system, connection)
     try:
         link.next_message()

@@ -21,7 +21,7 @@ from qemu.qmp import QMPClient, QMPError
 from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, libvirtguard
 from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import BootPlan
+from oscar_steps.v3m.command import BootPlan, install_medium
 from oscar_steps.v3m.libvirtclient import (
     EventStream,
     LibvirtRefused,
@@ -186,12 +186,8 @@ class LibvirtMachine(Machine):
         if self.profile.type == "Xen":
             return self._para_virtual_plan(install, media)
         cdrom = media.cdrom or (None if self.profile.cdrom is None else self._directory / self.profile.cdrom)
-        if install is InstallFrom.OSCAR:
-            medium: Boot | None = Boot.NETWORK if cdrom is None else Boot.CDROM
-        else:
-            medium = None if install is None else Boot(install.value)
         return BootPlan(
-            medium=medium,
+            medium=install_medium(install, cdrom),
             cdrom=None if cdrom is None else cdrom.resolve(),
             drive=cdrom is not None,
             seed=self._seed,

@@ -23,8 +23,7 @@ from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, 
 from oscar_steps.errors import HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, firmware, ledger
 from oscar_steps.v3m.accelerator import Accelerator, emulator
-from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import CD_DRIVE, BootPlan, qemu_arguments
+from oscar_steps.v3m.command import CD_DRIVE, BootPlan, install_medium, qemu_arguments
 from oscar_steps.v3m.machine import (
     NO_MEDIA,
     DirectKernel,
@@ -146,7 +145,7 @@ class QemuMachine(Machine):
         self.check_can_start()
         cdrom = media.cdrom or self._profile_cdrom()
         self._plan = BootPlan(
-            medium=None if install is None else _medium(install, cdrom),
+            medium=install_medium(install, cdrom),
             cdrom=None if cdrom is None else cdrom.resolve(),
             drive=cdrom is not None,
             seed=None if self._seed is None else self._seed.resolve(),
@@ -587,10 +586,3 @@ def _host_errors(what: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HostError(f"{what}: {path}: {error.strerror or error}") from None
-
-
-def _medium(install: InstallFrom, cdrom: Path | None) -> Boot:
-    """QEMU's machines have a firmware that boots CDs: OSCAR's CD is taken where there is one."""
-    if install is InstallFrom.OSCAR:
-        return Boot.NETWORK if cdrom is None else Boot.CDROM
-    return Boot(install.value)

@@ -84,12 +84,12 @@ def make_guest(
     (`say` writes to the console, `rest` does nothing for ever, `disk` prints the first disk's name). `files`: path in
     the guest to a file of the host's; a program brings its libraries.
     """
-    unpacked = _unpacked(flavour)
-    kernel = next((unpacked / "boot").glob("vmlinuz-*"))
+    parts = unpacked(flavour)
+    kernel = next((parts / "boot").glob("vmlinuz-*"))
     tree = directory / "initrd"
     for folder in ("bin", "proc", "sys", "dev"):
         (tree / folder).mkdir(parents=True)
-    _copy(unpacked / "bin" / "busybox", tree, "bin/busybox")
+    _copy(parts / "bin" / "busybox", tree, "bin/busybox")
     bodies = "\n".join(f"    {name}) {commands} ;;" for name, commands in (cases or {}).items())
     (tree / "init").write_text(INIT.replace("@CASES@", bodies), encoding="utf-8")
     (tree / "init").chmod(0o755)
@@ -97,7 +97,7 @@ def make_guest(
         _copy(source, tree, place)
         for library in _libraries(source):
             _copy(library, tree, str(library))
-    paths = _with_dependencies({path.stem.replace("-", "_"): path for path in unpacked.rglob("*.ko")}, modules)
+    paths = with_dependencies({path.stem.replace("-", "_"): path for path in parts.rglob("*.ko")}, modules)
     for path in paths:
         shutil.copy(path, tree)
     (tree / "modules").write_text("\n".join(path.name for path in paths), encoding="ascii")
@@ -133,7 +133,7 @@ def make_cd(directory: Path, guest: DirectKernel, words: str) -> Path:
     return iso
 
 
-def _unpacked(flavour: str) -> Path:
+def unpacked(flavour: str) -> Path:
     """Debian's newest kernel and busybox-static, unpacked. Made under another name first: never half of it."""
     cache = CACHE / ("tiny-guest" if flavour == "cloud-amd64" else f"tiny-guest-{flavour}")
     if cache.is_dir():
@@ -151,7 +151,7 @@ def _unpacked(flavour: str) -> Path:
     return cache
 
 
-def _with_dependencies(modules: dict[str, Path], wanted: Iterable[str]) -> list[Path]:
+def with_dependencies(modules: dict[str, Path], wanted: Iterable[str]) -> list[Path]:
     """Files of the wanted modules and all that they need, in the order in which they can be loaded.
 
     A module names what it needs itself; a name without a file is built into the kernel.
@@ -163,7 +163,7 @@ def _with_dependencies(modules: dict[str, Path], wanted: Iterable[str]) -> list[
             continue
         match = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
         needed = match[1].decode().split(",") if match else []
-        order += [found for found in _with_dependencies(modules, needed) if found not in order]
+        order += [found for found in with_dependencies(modules, needed) if found not in order]
         order.append(path)
     return order
 

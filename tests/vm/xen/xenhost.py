@@ -194,10 +194,10 @@ def _tools() -> Mapping[str, tuple[bytes, int]]:
             path = Path(str(file.locate()))
             if ".." not in file.parts and path.is_relative_to(site) and path.is_file() and path.suffix != ".pyc":
                 files[f"{HOME}/site/{path.relative_to(site)}"] = _read(path)
-    guest = tiny_guest._unpacked("cloud-amd64")
+    guest = tiny_guest.unpacked("cloud-amd64")
     modules = {path.stem.replace("-", "_"): path for path in guest.rglob("*.ko")}
     wanted = [next(guest.glob("boot/vmlinuz-*")), guest / "bin" / "busybox"]
-    for path in (*wanted, *tiny_guest._with_dependencies(modules, GUEST_MODULES)):
+    for path in (*wanted, *tiny_guest.with_dependencies(modules, GUEST_MODULES)):
         files[f"/root/.cache/oscar-farm/{guest.name}/{path.relative_to(guest)}"] = _read(path)
     return files
 
