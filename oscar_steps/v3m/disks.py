@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.errors import HostError, ProfileError, ToolMissing
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.machine import DiskFingerprint
 
@@ -21,6 +21,21 @@ QEMU_IMG_SECONDS = 120.0
 """It only writes and reads headers; a host whose disk answers no more must not hold a run for ever."""
 
 _QCOW2_MAGIC = b"QFI\xfb"
+
+
+async def create(
+    machine: str, path: Path, base: Path | None, size_mib: int | None, form: Literal["qcow2", "raw"] = "qcow2"
+) -> None:
+    """Make the disk of `machine`: an overlay on `base`, or a blank one of `form`.
+
+    Raises ProfileError for a blank one without a size, HostError when it is there already or cannot be made.
+    """
+    if base is not None:
+        await create_overlay(base, path, size_mib)
+    elif size_mib is not None:
+        await create_disk(path, size_mib, form)
+    else:
+        raise ProfileError(f"the disk of {machine} cannot be made: its <image> has no size, e.g. size='1536'")
 
 
 async def create_overlay(base: Path, path: Path, size_mib: int | None = None) -> None:

@@ -45,7 +45,6 @@ from oscar_steps.v3m.machine import (
     InstallMedia,
     Listener,
     Machine,
-    MachineEvent,
     MachineState,
     NotOffered,
 )
@@ -91,21 +90,17 @@ class LibvirtMachine(Machine):
         on_event: Listener | None = None,
         kernel: DirectKernel | None = None,
     ) -> None:
-        super().__init__(profile)
+        super().__init__(profile, run_directory, base_image, on_event)
         check(profile, BootPlan(kernel=kernel))
-        self._directory = run_directory.resolve()
         self._uri = uri or connection_uri(profile.type)
         scope = libvirtguard.scope_of(self._directory)
         self._own_vlans = HostVlans(self._uri, self._directory) if networks is None else None
         self._networks = networks or plan_networks((profile,), scope=f"{scope}/{profile.name}")
         self._domain = f"{scope}-{profile.name}"
         self._uuid = libvirtguard.domain_uuid(self._directory, profile.name)
-        self._base_image = base_image
         self._seed = seed
-        self._on_event = on_event
         self._kernel = kernel
         self._plan = BootPlan(kernel=kernel)
-        self._state = MachineState.OFF
         self._guard: Guard | None = None
         self._events: EventStream | None = None
         self._terminal: TerminalChild | None = None
@@ -119,21 +114,9 @@ class LibvirtMachine(Machine):
         self._cpu_this_boot = 0.0
 
     @property
-    def state(self) -> MachineState:
-        return self._state
-
-    @property
-    def console(self) -> Path:
-        return self._directory / "console" / f"{self.name}.log"
-
-    @property
     def pid(self) -> int | None:
         """None, always: the hypervisor's guests are no processes of this host's."""
         return None
-
-    @property
-    def disk(self) -> Path:
-        return self._directory / self.profile.image.path
 
     @property
     def uuid(self) -> str:
@@ -147,15 +130,10 @@ class LibvirtMachine(Machine):
 
     async def create(self) -> None:
         self._check_offered()
-        size, form = self.profile.image.size_mib, disk_format(self.profile.image.path)
+        form = disk_format(self.profile.image.path)
         if self._base_image is not None and form == "raw":
             raise ProfileError(f"the disk of {self.name}, {self.disk}, is an overlay: its name has to end in .qcow2")
-        if self._base_image is not None:
-            await disks.create_overlay(self._base_image, self.disk, size)
-        elif size is not None:
-            await disks.create_disk(self.disk, size, form)
-        else:
-            raise ProfileError(f"the disk of {self.name} cannot be made: its <image> has no size, e.g. size='1536'")
+        await disks.create(self.name, self.disk, self._base_image, self.profile.image.size_mib, form)
 
     # --- power -------------------------------------------------------------------------------------------------------
 
@@ -516,10 +494,6 @@ class LibvirtMachine(Machine):
             await (self._guard.release() if is_gone else self._guard.abandon())
         self._terminal = self._events = self._guard = None
         self._state = MachineState.OFF
-
-    def _emit(self, kind: EventKind, detail: str = "") -> None:
-        if self._on_event is not None:
-            self._on_event(MachineEvent(self.name, kind, detail))
 
 
 def _telling_panics(kernel: DirectKernel | None) -> DirectKernel | None:

@@ -164,22 +164,33 @@ class Machine(ABC):
     Methods raise MachineLost when the hypervisor does not answer, ImpossibleTransition when the state forbids it.
     """
 
-    def __init__(self, profile: VMProfile) -> None:
+    def __init__(
+        self, profile: VMProfile, run_directory: Path, base_image: Path | None = None, on_event: Listener | None = None
+    ) -> None:
         self.profile = profile
+        self._directory = run_directory.resolve()
+        self._base_image = base_image
+        self._on_event = on_event
+        self._state = MachineState.OFF
 
     @property
     def name(self) -> str:
         return self.profile.name
 
     @property
-    @abstractmethod
     def state(self) -> MachineState:
         """What it is doing, as far as the events that have come tell: costs nothing."""
+        return self._state
 
     @property
-    @abstractmethod
     def console(self) -> Path:
         """The file that the serial console is written to; it grows with every boot."""
+        return self._directory / "console" / f"{self.name}.log"
+
+    @property
+    def disk(self) -> Path:
+        """Its disk; a relative one lies in the run directory."""
+        return self._directory / self.profile.image.path
 
     @property
     @abstractmethod
@@ -297,3 +308,7 @@ class Machine(ABC):
     @abstractmethod
     def cpu_seconds(self) -> float:
         """CPU seconds of the hypervisor's process, of all boots together."""
+
+    def _emit(self, kind: EventKind, detail: str = "") -> None:
+        if self._on_event is not None:
+            self._on_event(MachineEvent(self.name, kind, detail))

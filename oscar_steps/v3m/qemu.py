@@ -36,7 +36,6 @@ from oscar_steps.v3m.machine import (
     InstallMedia,
     Listener,
     Machine,
-    MachineEvent,
     MachineState,
 )
 from oscar_steps.v3m.moving import Mover
@@ -72,16 +71,12 @@ class QemuMachine(Machine):
         kernel: DirectKernel | None = None,
         durable: bool = False,
     ) -> None:
-        super().__init__(profile)
-        self._directory = run_directory.resolve()
+        super().__init__(profile, run_directory, base_image, on_event)
         self._accelerator = accelerator
         self._network = network
         self._head = head
-        self._base_image = base_image
         self._seed = seed
-        self._on_event = on_event
         self._kernel = kernel
-        self._state = MachineState.OFF
         self._process: asyncio.subprocess.Process | None = None
         self._qmp: QMPClient | None = None
         self._life: asyncio.Task[Ended] | None = None
@@ -101,14 +96,6 @@ class QemuMachine(Machine):
         self._cpu_this_boot = 0.0
 
     @property
-    def state(self) -> MachineState:
-        return self._state
-
-    @property
-    def console(self) -> Path:
-        return self._directory / "console" / f"{self.name}.log"
-
-    @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
@@ -123,21 +110,11 @@ class QemuMachine(Machine):
         self._plan = plan
 
     @property
-    def disk(self) -> Path:
-        """The machine's disk in the run directory."""
-        return self._directory / self.profile.image.path
-
-    @property
     def _error_log(self) -> Path:
         return self._directory / "console" / f"{self.name}.qemu.log"
 
     async def create(self) -> None:
-        if self._base_image is not None:
-            await disks.create_overlay(self._base_image, self.disk, self.profile.image.size_mib)
-        elif self.profile.image.size_mib is not None:
-            await disks.create_disk(self.disk, self.profile.image.size_mib)
-        else:
-            raise ProfileError(f"the disk of {self.name} cannot be made: its <image> has no size, e.g. size='1536'")
+        await disks.create(self.name, self.disk, self._base_image, self.profile.image.size_mib)
 
     # --- power -------------------------------------------------------------------------------------------------------
 
@@ -573,10 +550,6 @@ class QemuMachine(Machine):
             errors.seek(self._errors_begin)
             lines = errors.read().decode(errors="replace").strip().splitlines()
         return next((line for line in reversed(lines) if SINK not in line), "it said nothing")
-
-    def _emit(self, kind: EventKind, detail: str = "") -> None:
-        if self._on_event is not None:
-            self._on_event(MachineEvent(self.name, kind, detail))
 
 
 @contextlib.contextmanager
