@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from oscar_steps.errors import FarmError, HostError, UserError
+from oscar_steps.errors import FarmError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver import display, window
@@ -254,7 +253,6 @@ def _each(runs: list[Path], do: Callable[[Path], str]) -> None:
 def _destroy(path: Path) -> str:
     if is_running(path):
         window.look(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
-        _wait_gone(path)
     verdict = verdict_of_dead_run(path)
     return f"ended ({verdict.outcome}: {verdict.sentence})"
 
@@ -264,15 +262,6 @@ def _status(path: Path) -> str:
         return "running"
     verdict = verdict_of_dead_run(path)
     return f"{verdict.outcome}: {verdict.sentence}"
-
-
-def _wait_gone(path: Path, seconds: float = 30.0) -> None:
-    # The process has said its last word and is about to vanish; its lock is what tells, and a lock has no event.
-    end = time.monotonic() + seconds
-    while is_running(path):
-        if time.monotonic() > end:
-            raise HostError(f"{path}: the run's process does not end")
-        time.sleep(0.05)
 
 
 @cli.command()

@@ -1,7 +1,8 @@
 """A window onto a run: asks it to go on to the end of one stage, prints what happens, ends with the stage's result.
 
 The run does not depend on it: a window that is killed costs nothing, the next one shows what was missed. A window that
-is *told* to end (TERM, INT) tells the run, because then nobody wants it any more.
+is *told* to end (TERM, INT) tells the run, because then nobody wants it any more. The window onto the last stage ends
+when the run's process is gone: whoever has seen it end finds nothing of the run alive.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +32,9 @@ from oscar_steps.verdict import Stage, StageResult
 Printer = Callable[[Event], None]
 DRIVER_LOG = "driver.log"
 START_SECONDS = 120.0
+END_SECONDS = 120.0
+"""A login to a head node that is gone, which a thread still waits for, takes up to a minute."""
+_CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 
 
 def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
@@ -101,10 +107,41 @@ async def _look(run_directory: Path, request: dict[str, str | bool], printer: Pr
         if "event" in message:
             printer(Event.from_json(json.dumps(message["event"])))
         elif "done" in message:
+            process = _peer(writer)
             writer.close()
+            if message["done"]["stage"] == Stage.TEARDOWN:
+                await _until_ended(run_directory, process)
             return StageResult(message["done"]["result"])
     verdict = verdict_of_dead_run(run_directory) if not is_running(run_directory) else None
     raise HostError(verdict.sentence if verdict else f"{run_directory}: the run hung up in mid-stage")
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The process at the other end of a Unix socket."""
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[0])
+
+
+async def _until_ended(run_directory: Path, process: int) -> None:
+    """Wait for the run's process: it has said its last word, and what a thread of it still does may take a while.
+
+    Raises HostError where it does not end.
+    """
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            await ended.wait()
+    except TimeoutError:
+        sentence = f"{run_directory}: the run is over, but its process {process} does not end"
+        raise HostError(sentence, hint=f"{run_directory / DRIVER_LOG} may say why") from None
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def stage_window(

@@ -111,7 +111,7 @@ class Moves:
         keeper.system.update(name, made=None, ended=f"migrated to {host}")  # its disk is the other keeper's affair now
         task = asyncio.create_task(self._hold_line(journey, key, wanted=bool(lines)))
         self._lines.add(task)
-        task.add_done_callback(self._lines.discard)
+        task.add_done_callback(self._line_is_given_back)
         return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None, "host": host}
 
     async def _send(self, machine: QemuMachine, journey: Journey, *, paused: bool) -> None:
@@ -154,7 +154,11 @@ class Moves:
             await journey.end()
         finally:
             await self._keeper.switchboard.release(key)
-            self._keeper.look_again()
+
+    def _line_is_given_back(self, task: asyncio.Task[None]) -> None:
+        # Not within the task: the keeper would look while it still counts, and nobody would wake it again.
+        self._lines.discard(task)
+        self._keeper.look_again()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
