@@ -415,14 +415,16 @@ class Keeper:
         return await self._look(machine)
 
     async def _insert_cd(self, request: Request) -> Answer:
-        machine = self.machine(request, "given a CD")
-        await machine.insert_cd(Path(request["cdrom"]))
-        return await self._look(machine)
+        async with self.hold(request["machine"]):  # in one that is just being moved the change would be lost
+            machine = self.machine(request, "given a CD")
+            await machine.insert_cd(Path(request["cdrom"]))
+            return await self._look(machine)
 
     async def _eject_cd(self, request: Request) -> Answer:
-        machine = self.machine(request, "asked for its CD")
-        await machine.eject_cd()
-        return await self._look(machine)
+        async with self.hold(request["machine"]):
+            machine = self.machine(request, "asked for its CD")
+            await machine.eject_cd()
+            return await self._look(machine)
 
     async def _terminal(self, request: Request) -> Answer:
         machine = self.machine(request, "talked to")

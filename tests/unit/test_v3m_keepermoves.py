@@ -19,7 +19,7 @@ from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.keeper import Keeper
 from oscar_steps.v3m.keepermoves import Journey, Moves
 from oscar_steps.v3m.keeperstate import System
-from oscar_steps.v3m.machine import Ended, EndReason, MachineState
+from oscar_steps.v3m.machine import Ended, EndReason, ImpossibleTransition, MachineState
 from oscar_steps.v3m.moving import Mover
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import DiskImage, VirtualDisk, VMProfile, profile_to_xml
@@ -158,7 +158,7 @@ class Out:
         async def move() -> dict[str, Any]:
             self._keeper.adopt(self._guest, "vm1.xml")
             try:
-                return await Moves(self._keeper).migrate(self._request)
+                return await self._keeper._moves.migrate(self._request)
             finally:
                 await asyncio.sleep(0.02)  # asyncio closes the pipes of a process that has ended
 
@@ -169,6 +169,33 @@ def test_a_machine_that_runs_there_is_left_here(keeper: Keeper, guest: Guest, tm
     assert Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
     assert guest.asked == ["send", "leave"]
     assert not list(tmp_path.rglob(".v2m-*"))
+
+
+def test_the_keeper_is_woken_when_the_last_line_it_holds_has_been_given_back(
+    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Woken a moment before, it would find the line still there, and wait for ever."""
+    seen: list[bool] = []
+    monkeypatch.setattr(keeper, "look_again", lambda: seen.append(keeper._moves.holds_lines))
+    Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()
+    assert seen == [False]
+
+
+def test_a_cd_is_changed_before_or_after_a_move_and_not_meanwhile(keeper: Keeper, guest: Guest, tmp_path: Path) -> None:
+    """In a machine that is just being sent, the change would be lost."""
+
+    async def both() -> None:
+        keeper.adopt(guest, "vm1.xml")
+        change = keeper._handlers["insert-cd"]({"machine": "vm1", "cdrom": str(tmp_path / "x.iso")})
+        async with keeper.hold("vm1"):
+            asking = asyncio.create_task(change)
+            await asyncio.sleep(0.05)
+            assert not asking.done()
+            guest.state_now = MachineState.OFF
+        with pytest.raises(ImpossibleTransition, match="vm1 cannot be given a CD: it is off"):
+            await asking
+
+    asyncio.run(both())
 
 
 @pytest.mark.parametrize(
