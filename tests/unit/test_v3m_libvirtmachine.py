@@ -43,7 +43,7 @@ TCG = Accelerator("tcg", "tried", 2.0)
 NODE = VMProfile("node", "Xen", DiskImage("node.qcow2", 16), nics=(Nic("VLAN", "52:54:00:00:00:11"),))
 KERNEL = DirectKernel(Path("/k"), Path("/i"), "console=hvc0")
 
-# libvirt, as far as its client tells: events come out of a file that everybody appends to.
+# libvirt, as far as its client tells: events come out of a file that everybody appends to, another one for each boot.
 VIRSH = """\
 #!/bin/sh
 cd {directory}; shift 3
@@ -53,9 +53,9 @@ echo "$*" >> asked
 case $1 in
     event) exec tail -n +1 -f events ;;
     create) sed -n 's:.*<name>\\(.*\\)</name>.*:\\1:p' $2 > name; echo paused > state; tell Started Booted ;;
-    resume) echo running > state; tell Resumed Unpaused ;;
-    suspend) echo paused > state; tell Suspended Paused ;;
-    destroy) here $2; rm state; tell Stopped Destroyed ;;
+    resume) here $2; echo running > state; tell Resumed Unpaused ;;
+    suspend) here $2; echo paused > state; tell Suspended Paused ;;
+    destroy) here $2; rm state; tell Stopped Destroyed; mv events told; : > events ;;
     save) rm state; tell Stopped Saved ;;
     domstate) here $2; cat state ;;
     net-create) touch bridge ;;
@@ -172,19 +172,59 @@ def test_how_a_machine_ended(
     assert not (libvirt.directory / "bridge").exists()
 
 
-def test_a_reboot_in_place_is_told_and_the_machine_goes_on_with_its_console(libvirt: Libvirt, tmp_path: Path) -> None:
+def _reboots(libvirt: Libvirt) -> None:
+    """The guest does; libvirt keeps the machine, off."""
+    libvirt.tell("Stopped Shutdown", "shut off")
+
+
+async def _asked(libvirt: Libvirt, command: str, times: int) -> None:
+    while sum(words.startswith(command) for words in libvirt.asked) < times:  # noqa: ASYNC110 - a file sends no event
+        await asyncio.sleep(0.02)
+
+
+def test_a_machine_that_has_rebooted_is_started_again_with_its_console(libvirt: Libvirt, tmp_path: Path) -> None:
     async def act(node: Machine) -> None:
-        libvirt.tell("Started Booted", "running")
-        libvirt.tell("Stopped Shutdown", "running")
-        console = f"console --force {domain_uuid(tmp_path, 'node')}"
-        while libvirt.asked.count(console) < 2:  # noqa: ASYNC110 - a file sends no event
-            await asyncio.sleep(0.02)
-        assert node.state is MachineState.RUNNING
+        for boots in (2, 3):
+            _reboots(libvirt)
+            await _asked(libvirt, "resume", boots)
+            assert node.state is MachineState.RUNNING
+            assert await node.status() is MachineState.RUNNING
+        await _asked(libvirt, f"console --force {domain_uuid(tmp_path, 'node')}", 3)
+        await node.power_off()
+        assert node.cpu_seconds() == 3 * 1.5
+
+    ended, kinds = play(tmp_path, act)
+    assert ended.reason is EndReason.HOST_POWER_OFF
+    assert kinds == [EventKind.STARTED, EventKind.GUEST_RESET, EventKind.GUEST_RESET, EventKind.ENDED]
+    assert not (libvirt.directory / "state").exists()
+
+
+def test_a_machine_that_is_powered_off_while_it_reboots_stays_off(libvirt: Libvirt, tmp_path: Path) -> None:
+    async def act(node: Machine) -> None:
+        _reboots(libvirt)
+        await _asked(libvirt, "domstate", 1)
         await node.power_off()
 
     ended, kinds = play(tmp_path, act)
     assert ended.reason is EndReason.HOST_POWER_OFF
-    assert kinds == [EventKind.STARTED, EventKind.GUEST_RESET, EventKind.ENDED]
+    assert kinds[-1] is EventKind.ENDED
+    assert not (libvirt.directory / "state").exists()
+
+
+def test_a_machine_that_cannot_be_started_again_has_crashed(libvirt: Libvirt, tmp_path: Path) -> None:
+    async def act(_: Machine) -> None:
+        script = libvirt.directory / "virsh"
+        text = script.read_text(encoding="ascii")
+        new = libvirt.directory / "new"
+        new.write_text(text.replace("    create)", "    create) echo error: no memory >&2; exit 1 ;; x)"), "ascii")
+        new.chmod(0o755)
+        new.rename(script)
+        _reboots(libvirt)
+
+    ended, kinds = play(tmp_path, act)
+    assert ended.reason is EndReason.CRASHED
+    assert ended.detail == "libvirt at xen:///system refuses virsh create: no memory"
+    assert kinds == [EventKind.STARTED, EventKind.ENDED]
 
 
 @pytest.mark.usefixtures("libvirt")
