@@ -1,4 +1,4 @@
-"""virsh, libvirt's own client, as child processes: one for each question, one that tells events, one at a console.
+"""virsh, libvirt's own client, as child processes: one for each question, one that tells events.
 
 Each is a child of ours and dies with us. None is given a terminal of the user's: it must not ask for a password.
 """
@@ -12,6 +12,7 @@ import pty
 import re
 import shutil
 import signal
+import termios
 import tty
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,22 +79,26 @@ async def virsh(uri: str, *arguments: str, seconds: float | None = None) -> str:
     return output.decode(errors="replace")
 
 
-class TerminalChild:
-    """A virsh that runs for long, on a terminal of ours: `console` wants one, and `event` writes at once only there.
+class TerminalReader:
+    """Reads what is printed on a terminal: by a virsh that runs for long, or by a guest on its own (`at`).
 
-    `on_output` gets what it prints, in pieces, in the event loop.
+    virsh has one of ours: `console` wants one, and `event` writes at once only there. `on_output` gets what is printed,
+    in pieces, in the event loop.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, master: int, on_output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process | None, descriptor: int, on_output: Callable[[bytes], None]
+    ) -> None:
         self._process = process
-        self._master = master
+        self._descriptor = descriptor
         self._on_output = on_output
         self._closed = asyncio.Event()
-        os.set_blocking(master, False)
-        asyncio.get_running_loop().add_reader(master, self._read)
+        os.set_blocking(descriptor, False)
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
 
     @classmethod
     async def start(cls, uri: str, *arguments: str, on_output: Callable[[bytes], None]) -> Self:
+        """Start virsh."""
         master, slave = pty.openpty()
         try:
             tty.setraw(slave)  # no echo, no carriage returns of the terminal's own
@@ -112,18 +117,27 @@ class TerminalChild:
             os.close(slave)
         return cls(process, master, on_output)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    @classmethod
+    def at(cls, path: str, *, on_output: Callable[[bytes], None]) -> Self:
+        """A terminal of this host's. Raises OSError where it cannot be read."""
+        descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            tty.setraw(descriptor, termios.TCSANOW)  # what has been printed already is not thrown away
+        except termios.error as error:
+            os.close(descriptor)
+            raise OSError(*error.args) from None
+        return cls(None, descriptor, on_output)
 
     async def wait_closed(self) -> None:
-        """Wait until everything has been read and it has ended."""
+        """Wait until everything has been read and nobody prints any more."""
         await self._closed.wait()
-        await self._process.wait()
+        if self._process is not None:
+            await self._process.wait()
 
     async def end(self) -> None:
-        """End it; what it has printed until now is still handed on."""
-        await _end(self._process)
+        """End it; what has been printed until now is still handed on."""
+        if self._process is not None:
+            await _end(self._process)
         if not self._closed.is_set():
             self._read()
             self._close()
@@ -131,7 +145,7 @@ class TerminalChild:
     def _read(self) -> None:
         while not self._closed.is_set():
             try:
-                data = os.read(self._master, _BLOCK)
+                data = os.read(self._descriptor, _BLOCK)
             except BlockingIOError:
                 return
             except OSError:  # EIO: nobody has the other side open any more
@@ -142,9 +156,25 @@ class TerminalChild:
             self._on_output(data)
 
     def _close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._master)
-        os.close(self._master)
+        if self._closed.is_set():
+            return
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
         self._closed.set()
+
+
+async def open_console(uri: str, domain: str, on_output: Callable[[bytes], None]) -> TerminalReader:
+    """Read a machine's console: where it is on this host the terminal itself, and else what libvirt passes on.
+
+    libvirt 9.0 locks up now and then when a machine ends whose console it passes on. One thread ends the console's
+    stream and wants the machine's list of consoles, another one frees that list and wants the stream (virStreamFinish
+    against virChrdevFree, as the stacks of its threads showed).
+    """
+    if uri.startswith("xen:///"):
+        with contextlib.suppress(HostError, OSError):  # to a user who is not root it is closed
+            path = await virsh(uri, "ttyconsole", domain)
+            return TerminalReader.at(path.strip(), on_output=on_output)
+    return await TerminalReader.start(uri, "console", "--force", domain, on_output=on_output)
 
 
 class EventStream:
@@ -155,14 +185,14 @@ class EventStream:
         self._queue: asyncio.Queue[LifecycleEvent | None] = asyncio.Queue()
         self._rest = b""
         self._said: list[str] = []
-        self._child: TerminalChild | None = None
+        self._child: TerminalReader | None = None
         self._end: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, uri: str, domain: str) -> Self:
         stream = cls(domain)
         arguments = ("event", "--event", "lifecycle", "--loop")
-        stream._child = await TerminalChild.start(uri, *arguments, on_output=stream._take)
+        stream._child = await TerminalReader.start(uri, *arguments, on_output=stream._take)
         stream._end = asyncio.create_task(stream._tell_end(stream._child), name=f"end of the events of {domain}")
         return stream
 
@@ -196,7 +226,7 @@ class EventStream:
             elif event.domain == self._domain:
                 self._queue.put_nowait(event)
 
-    async def _tell_end(self, child: TerminalChild) -> None:
+    async def _tell_end(self, child: TerminalReader) -> None:
         await child.wait_closed()
         self._queue.put_nowait(None)
 

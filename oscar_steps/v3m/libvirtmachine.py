@@ -26,7 +26,8 @@ from oscar_steps.v3m.libvirtclient import (
     EventStream,
     LibvirtRefused,
     LifecycleEvent,
-    TerminalChild,
+    TerminalReader,
+    open_console,
     virsh,
     virsh_command,
 )
@@ -103,7 +104,7 @@ class LibvirtMachine(Machine):
         self._plan = BootPlan(kernel=kernel)
         self._guard: Guard | None = None
         self._events: EventStream | None = None
-        self._terminal: TerminalChild | None = None
+        self._terminal: TerminalReader | None = None
         self._life: asyncio.Task[Ended] | None = None
         self._resumed = asyncio.Event()
         self._ending = asyncio.Lock()
@@ -140,16 +141,11 @@ class LibvirtMachine(Machine):
     async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
         self._check_can_start()
         plan = self._boot_plan(install, media)
-        definition = self._definition(plan)
+        definition = domain_xml(self.profile, self._directory, plan, self._networks, name=self._domain, uuid=self._uuid)
         self._plan = plan
         async with self._starting():
             await libvirtguard.create(self._uri, "create", definition, "--paused", seconds=START_LIMIT)
             await self._come_alive()
-
-    def _definition(self, plan: BootPlan) -> str:
-        return domain_xml(
-            self.profile, self._directory, plan, self._networks, name=self._domain, uuid=self._uuid, keep=True
-        )
 
     def _check_offered(self) -> None:
         if self.profile.type == "VMWare":
@@ -231,9 +227,7 @@ class LibvirtMachine(Machine):
     async def _open_console(self) -> None:
         if self._terminal is not None:
             await self._terminal.end()
-        self._terminal = await TerminalChild.start(
-            self._uri, "console", "--force", self._uuid, on_output=self._write_console
-        )
+        self._terminal = await open_console(self._uri, self._uuid, self._write_console)
 
     def _write_console(self, data: bytes) -> None:
         with self.console.open("ab") as file:
@@ -341,8 +335,6 @@ class LibvirtMachine(Machine):
     async def status(self) -> MachineState:
         if self._life is None or self._life.done():
             return MachineState.OFF
-        if not self._resumed.is_set():  # it is just being started, or started again
-            return self._state
         return await self._domain_state()
 
     async def _domain_state(self) -> MachineState:
@@ -407,12 +399,9 @@ class LibvirtMachine(Machine):
         self._emit(EventKind.STARTED, f"{self._domain} at {self._uri}")
         try:
             ended = await self._until_last(events)
-            while ended.reason is EndReason.GUEST_RESET and self._plan.medium is None:
-                ended = await self._until_last(await self._restarted())
-            is_kept = ended.reason in _KEPT
-        except HostError as error:  # libvirt does not answer any more, or it was powered off while it started again
-            reason = EndReason.HOST_POWER_OFF if self._power_off_asked else EndReason.CRASHED
-            ended, is_kept = Ended(reason, -1, error.sentence), True
+        except HostError as error:  # libvirt does not answer any more
+            ended = Ended(EndReason.CRASHED, -1, error.sentence)
+        is_kept = ended.reason in _KEPT
         await self._let_go(is_gone=not is_kept or await self._discard())
         self._cpu_seconds += self._cpu_this_boot
         self._cpu_this_boot = 0.0
@@ -453,41 +442,21 @@ class LibvirtMachine(Machine):
     async def _after_shutdown(self) -> Ended | None:
         """The guest has rebooted or powered itself off, which is one event of libvirt's: what is left tells which.
 
-        Powered off, it is gone from the hypervisor. Rebooted, it is kept (`on_reboot`).
+        Powered off, it is gone from the hypervisor. Rebooted in an install boot, it is kept (`on_reboot`). Rebooted in
+        any other, it runs again, under the same UUID, with another console.
         """
         if self._power_off_asked:
             return Ended(EndReason.HOST_POWER_OFF, 0)
-        self._resumed.clear()
         try:
-            await virsh(self._uri, "domstate", self._uuid)
+            word = (await virsh(self._uri, "domstate", self._uuid)).strip()
         except LibvirtRefused:
             self._emit(EventKind.GUEST_SHUTDOWN)
             return Ended(EndReason.GUEST_SHUTDOWN, 0)
-        if self._plan.medium is not None:
-            self._emit(EventKind.GUEST_RESET)
-        return Ended(EndReason.GUEST_RESET, 0)
-
-    async def _restarted(self) -> EventStream:
-        """Start it again after a reboot, under the same UUID and with another console; its events from then on.
-
-        Not left to libvirt (`on_reboot` restart): its driver for Xen, release 9.0, was seen to lock up over that.
-        """
-        assert self._events is not None
-        await self._sample_cpu()
-        async with self._ending:
-            if self._power_off_asked:
-                raise MachineLost(f"{self.name} is powered off, and not started again")
-            await virsh(self._uri, "destroy", self._uuid, seconds=END_LIMIT)
-            self._cpu_seconds, self._cpu_this_boot = self.cpu_seconds(), 0.0
-            await self._events.end()
-            self._events = await EventStream.start(self._uri, self._domain)
-            await libvirtguard.create(
-                self._uri, "create", self._definition(self._plan), "--paused", seconds=START_LIMIT
-            )
-            await self._open_console()
-            await virsh(self._uri, "resume", self._uuid)
         self._emit(EventKind.GUEST_RESET)
-        return self._events
+        if word == "shut off" and self._plan.medium is not None:
+            return Ended(EndReason.GUEST_RESET, 0)
+        await self._open_console()
+        return None
 
     def _judge(self, detail: str) -> Ended:
         if self._moving is not None:
@@ -501,7 +470,7 @@ class LibvirtMachine(Machine):
     async def _discard(self) -> bool:
         """End what may be left of it on the hypervisor; whether nothing is.
 
-        One at a time: two clients that end one machine at once can lock up libvirt 9.0 for good.
+        One at a time: two that end one machine at once only disturb each other.
         """
         async with self._ending:
             try:

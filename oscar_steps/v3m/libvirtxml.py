@@ -121,7 +121,6 @@ def domain_xml(
     console: Path | None = None,
     name: str | None = None,
     uuid: str | None = None,
-    keep: bool = False,
 ) -> str:
     """The definition of `profile` for one boot. `directory`: the absolute one that its relative paths start from.
 
@@ -129,7 +128,6 @@ def domain_xml(
     None, and always for a para-virtual guest: a terminal of the hypervisor's. (VMware has none, and gets no console.)
     The kernel in a `plan` is told its console by its parameters: a para-virtual guest's is hvc0.
     `name`, `uuid`: under which libvirt knows it; None: the profile's name, and a UUID of libvirt's choice.
-    `keep`: a Xen guest that reboots is kept, off, for whoever starts it again; else libvirt does, save in an install.
 
     Raises ProfileError for what the hypervisor cannot do.
     """
@@ -147,7 +145,7 @@ def domain_xml(
     if kind.domain == "xen":
         _add(root, "on_poweroff", "destroy")
         # Kept, a machine that has rebooted is told from one that has powered itself off: libvirt's event is the same.
-        _add(root, "on_reboot", "preserve" if keep or plan.medium is not None else "restart")
+        _add(root, "on_reboot", "restart" if plan.medium is None else "preserve")
         _add(root, "on_crash", "preserve")
     devices = _add(root, "devices")
     _add_disks(devices, profile, plan, kind, directory)

@@ -180,9 +180,8 @@ def test_a_fully_virtual_guest_boots_in_the_profiles_order_and_is_installed_disk
     assert [str(device.get("dev")) for device in root.iterfind("os/boot")] == expected
 
 
-def test_a_reboot_ends_a_xen_guest_in_its_install_boot_or_where_somebody_starts_it_again() -> None:
+def test_a_reboot_ends_a_xen_guest_in_its_install_boot_only() -> None:
     assert definition(NODE).findtext("on_reboot") == "restart"
-    assert definition(NODE, keep=True).findtext("on_reboot") == "preserve"
     assert definition(NODE, BootPlan(Boot.NETWORK)).findtext("on_reboot") == "preserve"
 
 

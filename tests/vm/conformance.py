@@ -6,6 +6,7 @@ Some tests try several operations on one machine, since a boot costs seconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import zlib
@@ -159,7 +160,7 @@ class MachineConformance:
             await rig.says(machine, "GUEST has written")
             assert await machine.bytes_written() >= 1 << 20
         with rig.trying("SSH endpoint"):
-            endpoint = machine.ssh_endpoint()
+            endpoint = await _endpoint(rig, machine)
             await rig.until(lambda: _banner(endpoint) == b"SSH-2.0-tiny\n")
         with rig.trying("CD in and out"):
             if has_drive:
@@ -308,6 +309,15 @@ async def _sees_cd(rig: Rig, machine: Machine, words: str) -> None:
 def _has_only_counted_on(numbers: list[int]) -> None:
     """It has neither rebooted nor skipped anything."""
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def _endpoint(rig: Rig, machine: Machine) -> tuple[str, int]:
+    """Where SSH is. Some back-ends know it only when the guest has asked its network for an address."""
+    async with asyncio.timeout(rig.backend.seconds):
+        while True:
+            with contextlib.suppress(ImpossibleTransition):
+                return machine.ssh_endpoint()
+            await asyncio.sleep(1.0)
 
 
 def _banner(endpoint: tuple[str, int]) -> bytes:
