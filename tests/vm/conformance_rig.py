@@ -265,6 +265,7 @@ class Rig:
     def _record(self, operation: str, outcome: Outcome, reason: str = "") -> None:
         self._done.add(operation)
         where = "" if outcome is Outcome.UNPROVEN else self.backend.where()
+        reason = reason.replace(f"{self.directory}/", "")  # where a test had its files is nobody's interest
         self.results.add(Result(operation, self.backend.type, outcome, reason, where))
 
 

@@ -90,6 +90,11 @@ def test_a_refusal_that_is_expected_is_told_with_its_sentence_and_the_test_goes_
     assert cells(rig) == {"reset": (Outcome.REFUSED, "it has no reset button"), "boot": (Outcome.PASSED, "")}
 
 
+def test_a_reason_does_not_say_where_the_test_had_its_files(rig: Rig) -> None:
+    ran(rig, "reset", test=tries("reset", NotOffered(f"it has no reset button: see {rig.directory}/console/x.log")))
+    assert cells(rig) == {"reset": (Outcome.REFUSED, "it has no reset button: see console/x.log")}
+
+
 @pytest.mark.parametrize(
     ("operation", "sentence"), [("boot", "it has no reset button"), ("reset", "something else")], ids=["other", "words"]
 )
