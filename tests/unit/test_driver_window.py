@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.job import JOB_FILE, Job, Source
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.job import JOB_FILE
 from oscar_steps.testdriver import window
 from oscar_steps.testdriver.postmortem import is_running
 from oscar_steps.testdriver.server import SOCKET_FILE
 from oscar_steps.verdict import StageResult
+from tests.unit.test_bad_input import a_job
 
 # A run whose stages do nothing; beside them a thread goes on, as that of a login to a head node that is gone.
 OWNER = """
@@ -35,16 +35,7 @@ owner.own(directory, Job.load(directory / "job.json"), RunOptions(image_store=di
 
 
 def start_owner(directory: Path, lingers: float) -> subprocess.Popen[bytes]:
-    matrix = load_matrix(default_profiles())
-    cell = matrix.cells[0]
-    Job(
-        run_id="window",
-        cell=cell.name,
-        source=Source(url="svn://127.0.0.1/x", revision="1"),
-        image=matrix.image(cell),
-        cluster_xml=matrix.cluster_xml(cell),
-        answers=matrix.answers(cell),
-    ).save(directory / JOB_FILE)
+    a_job().save(directory / JOB_FILE)
     command = [sys.executable, "-c", OWNER, str(directory), str(lingers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
