@@ -430,7 +430,8 @@ class Keeper:
         machine = self.machine(request, "talked to")
         if not isinstance(machine, QemuMachine):
             raise HostError(
-                f"{machine.name} cannot be talked to by v2m; its type is not Qemu", hint="use virsh console"
+                f"{machine.name} cannot be talked to by v2m; its type is not Qemu",
+                hint="v2m console shows what it says",
             )
         return {"machine": machine.name, "socket": str(await machine.open_terminal())}
 

@@ -470,7 +470,7 @@ class LibvirtMachine(Machine):
     async def _discard(self) -> bool:
         """End what may be left of it on the hypervisor; whether nothing is.
 
-        One at a time: two that end one machine at once only disturb each other.
+        One at a time: the end of its life and `power_off` may both come here.
         """
         async with self._ending:
             try:
