@@ -23,6 +23,7 @@ from oscar_steps.v2m.asking import (
 from oscar_steps.v2m.exits import EXIT_NOT_INSTALLED
 from oscar_steps.v2m.target import Target, about_machines, find, json_option
 from oscar_steps.v3m import disks, firmware
+from oscar_steps.v3m.libvirtxml import disk_format, is_libvirts
 from oscar_steps.v3m.machine import InstallFrom
 from oscar_steps.v3m.profile import VMProfile
 
@@ -36,8 +37,9 @@ cdrom_option = click.option(
 @about_machines
 @json_option
 def create(file: Path, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
-    """Make the disks that FILE names: blank, of the size that it says (qcow2).
+    """Make the disks that FILE names: blank, of the size that it says.
 
+    They are qcow2; a Xen guest's is raw where its name does not end in .qcow2, since that is how Xen reads it.
     A disk that is there is never written over. What is made is written down, and `v2m destroy` deletes it.
 
     \b
@@ -76,7 +78,8 @@ def make_disk(target: Target, machine: VMProfile) -> None:
         what = f"{target.source}: the disk of {machine.name}, a VMware guest, has to be there"
         raise ProfileError(what, hint=f"make it: qemu-img create -f vmdk {image.path} {image.size_mib}M")
     target.system.make()
-    asyncio.run(disks.create_disk(Path(image.path), image.size_mib))
+    form = disk_format(image.path) if is_libvirts(machine) else "qcow2"
+    asyncio.run(disks.create_disk(Path(image.path), image.size_mib, form))
     made_file = disks.file_identity(Path(image.path))
     target.system.update(machine.name, profile=str(target.file), made=image.path, made_file=made_file)
 

@@ -170,6 +170,26 @@ def test_files_of_a_profile_lie_beside_it(home: Path) -> None:
     assert (machine.image.path, machine.cdrom) == (str(home / "sub" / "vm1.qcow2"), "/cds/a.iso")
 
 
+@pytest.mark.parametrize(
+    ("hypervisor", "disk", "form"),
+    [
+        ("Xen", "vm1.img", "raw"),
+        ("XenHVM", "vm1.img", "raw"),
+        ("Xen", "vm1.qcow2", "qcow2"),
+        ("Qemu", "vm1.img", "qcow2"),
+    ],
+)
+def test_a_disk_is_made_in_the_format_that_its_hypervisor_reads_it_in(
+    call: Any, home: Path, hypervisor: str, disk: str, form: str
+) -> None:
+    profile = f'<profile><name>vm1</name><type>{hypervisor}</type><image size="16">{disk}</image></profile>'
+    (home / "vm.xml").write_text(profile, encoding="utf-8")
+    assert call("create", "vm.xml")[0] == 0
+    info = subprocess.run(["qemu-img", "info", "--output=json", disk], check=True, capture_output=True).stdout
+    assert json.loads(info)["format"] == form
+    assert "is deleted" in call("destroy", "vm.xml")[1]
+
+
 def test_create_and_destroy_need_no_keeper_and_touch_only_what_was_made(call: Any, vm: Path, home: Path) -> None:
     disk = home / "vm1.qcow2"
     assert call("create", vm) == (0, f"vm1: made {disk} (16 MiB)\n", "")
