@@ -48,8 +48,9 @@ class Said:
 class User:
     """Works in `directory`; his systems are below `directory`/state."""
 
-    def __init__(self, directory: Path, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, directory: Path, prefix: tuple[str, ...] = (), program: Path = PROGRAM) -> None:
         self.directory = directory
+        self.program = program
         self.state = directory / "state"
         self.root = self.state / "v2m" / this_host()
         self.prefix = prefix
@@ -60,7 +61,7 @@ class User:
     ) -> Said:
         """Run a command. It has to end in time, with this exit status, and without a traceback."""
         result = subprocess.run(
-            [*self.prefix, str(PROGRAM), *map(str, words)],
+            [*self.prefix, str(self.program), *map(str, words)],
             cwd=self.directory, env={**os.environ, "XDG_STATE_HOME": str(self.state)},
             input=typed, capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
@@ -88,9 +89,17 @@ class User:
         path = self.system(system).directory / "console" / f"{machine}.log"
         return path.read_bytes() if path.exists() else b""
 
-    def wait_for(self, machine: str, words: bytes, *, times: int = 1, system: str = "default") -> None:
+    def wait_for(
+        self,
+        machine: str,
+        words: bytes,
+        *,
+        times: int = 1,
+        system: str = "default",
+        seconds: float = CONSOLE_SECONDS,
+    ) -> None:
         """Wait until the machine's console has `words` so many times."""
-        end = time.monotonic() + CONSOLE_SECONDS
+        end = time.monotonic() + seconds
         while (text := self.console_of(machine, system)).count(words) < times:
             assert time.monotonic() < end, text[-2000:].decode(errors="replace")
             time.sleep(0.1)
@@ -115,9 +124,9 @@ class User:
 
 
 @contextmanager
-def user_of(directory: Path, prefix: tuple[str, ...] = ()) -> Iterator[User]:
+def user_of(directory: Path, prefix: tuple[str, ...] = (), program: Path = PROGRAM) -> Iterator[User]:
     """A user; at the end all of his machines are off, or the test fails."""
-    user = User(directory, prefix)
+    user = User(directory, prefix, program)
     try:
         yield user
     except BaseException:

@@ -1,21 +1,27 @@
 """`make test-xen`: a real Xen, in a virtual machine, and the farm's Xen back-end on it.
 
 First one profile boots as `Qemu` here; then the very same, with nothing but its type changed, as `Xen` in the Xen host;
-two guests of a cluster reach each other there. Where it is asked for, the conformance suite then runs there, and its
-results are copied to a file of JSON lines. The exit status is 0 only when all of it went well.
+two guests of a cluster reach each other there, and v2m is used as a person would. Where it is asked for, the
+conformance suite then runs there, and its results are copied to a file of JSON lines. The exit status is 0 only when
+all of it went well.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from tests.vm.tiny_guest import CACHE
 from tests.vm.xen.xenhost import CPU, HOME, ROOT, XenHost, xen_host
 
 PROFILE = """\
@@ -30,6 +36,7 @@ PROFILE = """\
 </profile>
 """
 SMOKE_SECONDS = 600.0
+USER_SECONDS = 1800.0
 PYTHON = f"cd {HOME} && PYTHONPATH={HOME}:{HOME}/site PYTHONDONTWRITEBYTECODE=1 python3"
 OUT = "/root/results.jsonl"
 
@@ -43,8 +50,7 @@ def main() -> int:
     asked = arguments.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("test-xen: ended from outside"))
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="test-xen-") as name:
-        directory = Path(name)
+    with _workplace() as directory:
         failures = [] if _smoke_here(directory) else ["the profile does not boot as Qemu"]
         (directory / "host").mkdir()
         with xen_host(directory / "host", asked.cpu) as host:
@@ -52,12 +58,31 @@ def main() -> int:
                 failures.append("the profile does not boot as Xen")
             if host.run(f"{PYTHON} -m tests.vm.xen.cluster", SMOKE_SECONDS)[0] != 0:
                 failures.append("a cluster's VLAN does not work as Xen")
+            if host.run(f"{PYTHON} -m tests.vm.xen.user", USER_SECONDS)[0] != 0:
+                failures.append("v2m does not work on a Xen host")
             if asked.select:
                 failures += _suite(host, asked.select, asked.minutes * 60, asked.results)
             failures += _left(host)
     took = f"after {(time.monotonic() - began) / 60:.0f} minutes"
     print(f"test-xen: FAILED {took}: {'; '.join(failures)}" if failures else f"test-xen: all is well, {took}")
     return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    """An empty directory, always the same: what a killed test-xen has left goes when the next one begins."""
+    place = CACHE / "test-xen"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.with_suffix(".lock"), blocking=False):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            try:
+                yield place
+            finally:
+                shutil.rmtree(place)
+    except Timeout:
+        raise SystemExit("test-xen: another one runs for this user; wait until it has ended") from None
 
 
 def _smoke_here(directory: Path) -> bool:
