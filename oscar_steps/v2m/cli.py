@@ -9,7 +9,7 @@ import sys
 import click
 from click.shell_completion import get_completion_class
 
-from oscar_steps.errors import FarmError, UserError
+from oscar_steps.errors import ConfigError, FarmError, UserError
 from oscar_steps.v2m import looking, media, moves, power, profiles
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE, EXIT_STATE
 from oscar_steps.v2m.oldwords import modern
@@ -90,6 +90,9 @@ def main() -> None:
     asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         cli(args=modern(sys.argv[1:]), prog_name=_PROGRAM)
+    except click.UsageError as error:  # of an old command line
+        error.show()
+        sys.exit(error.exit_code)
     except FarmError as error:
         click.echo(error.explain(), err=True)
         sys.exit(_status(error))
@@ -100,6 +103,6 @@ def main() -> None:
 
 
 def _status(error: FarmError) -> int:
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) and not isinstance(error, ConfigError):  # a mistake in the host's settings
         return EXIT_PROFILE
     return EXIT_STATE if isinstance(error, ImpossibleTransition) else EXIT_HOST

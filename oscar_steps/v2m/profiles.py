@@ -93,7 +93,8 @@ def show(file: Path, install: bool, as_json: bool) -> None:
        2  the command line itself is wrong
     """
     profiles = load(file)
-    described = describe.describe(profiles, install=install, settings=load_settings())
+    place = file.parent.resolve()
+    described = describe.describe(profiles, install=install, directory=place, settings=load_settings())
     if as_json:
         click.echo(json.dumps(describe.to_json(profiles, described), indent=2))
         return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +16,11 @@ from oscar_steps.errors import FarmError, UserError
 from oscar_steps.v3m import xmlfile
 from oscar_steps.v3m.cluster import ClusterProfile, parse_any
 from oscar_steps.v3m.describe import Profiles
-from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, System, all_systems
-from oscar_steps.v3m.profile import DiskImage, VMProfile
+from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, SYSTEM_NAME, System, all_systems
+from oscar_steps.v3m.profile import VMProfile, beside
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_PLAIN_LENGTH = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def find(file: Path, names: tuple[str, ...], system: str | None) -> Target:
     """
     profiles = load(file)
     if isinstance(profiles, ClusterProfile):
-        machines, own = profiles.machines, re.sub(r"[^A-Za-z0-9._+-]+", "-", profiles.name).lstrip("._+-")
+        machines, own = profiles.machines, _system_of(profiles.name)
     else:
         machines, own = profiles, DEFAULT_SYSTEM
     known = [machine.name for machine in machines]
@@ -58,8 +60,9 @@ def find(file: Path, names: tuple[str, ...], system: str | None) -> Target:
     for name in known:
         if known.count(name) > 1:
             raise UserError(f"{source} has two machines '{name}'; to run them each needs a name of its own")
-    chosen = [_at(file.absolute().parent, machine) for machine in machines if not names or machine.name in names]
-    target = Target(System(system or own or DEFAULT_SYSTEM), source, file.absolute(), tuple(chosen))
+    place = file.parent.resolve()  # whichever way leads there, it is one file
+    chosen = [beside(place, machine) for machine in machines if not names or machine.name in names]
+    target = Target(System(system or own), source, place / file.name, tuple(chosen))
     _check_strangers(target)
     return target
 
@@ -72,12 +75,12 @@ def one(target: Target) -> VMProfile:
     return target.machines[0]
 
 
-def _at(directory: Path, profile: VMProfile) -> VMProfile:
-    """The profile with absolute files: a relative one means beside the profile's file."""
-    cdrom = None if profile.cdrom is None else str(directory / profile.cdrom)
-    disks = tuple(replace(disk, path=str(directory / disk.path)) for disk in profile.virtual_disks)
-    image = DiskImage(str(directory / profile.image.path), profile.image.size_mib)
-    return replace(profile, image=image, virtual_disks=disks, cdrom=cdrom)
+def _system_of(cluster: str) -> str:
+    """The cluster's name, where it can be a system's. What is left of another one, two clusters may share."""
+    if SYSTEM_NAME.fullmatch(cluster) and cluster != DEFAULT_SYSTEM:
+        return cluster
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", cluster).strip("._+-")[:_PLAIN_LENGTH]
+    return f"{plain or 'cluster'}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}"
 
 
 def _check_strangers(target: Target) -> None:
@@ -85,12 +88,16 @@ def _check_strangers(target: Target) -> None:
     for machine in target.machines:
         record = records.get(machine.name)
         # A file that is gone was renamed; or it lies on the host that the machine came from.
-        if record is None or Path(record.profile) == target.file or not Path(record.profile).exists():
+        if record is None or not Path(record.profile).exists() or _is_same(Path(record.profile), target.file):
             continue
         if record.on_since_boot is not None or record.made is not None:
             what = f"the system {target.system.name} has a machine {machine.name} already, from {record.profile}"
             hint = "give the other one another name or another system (--system NAME), or destroy the first one"
             raise UserError(what, hint=hint)
+
+
+def _is_same(known: Path, file: Path) -> bool:
+    return known == file or (file.exists() and known.samefile(file))
 
 
 # --- options of commands ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from oscar_steps.v3m.machine import Listener, Machine
 from oscar_steps.v3m.profile import VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.runtime import check_backend, make_taps
-from oscar_steps.v3m.settings import HostSettings, VlanKind
+from oscar_steps.v3m.settings import HostSettings
 
 
 def make_libvirts(profile: VMProfile, directory: Path, on_event: Listener) -> Machine:
@@ -29,10 +29,8 @@ def check_machine(profile: VMProfile, accelerator: Accelerator, settings: HostSe
 
     Raises ProfileError for what QEMU's back-end cannot do, HostError for what the host lacks.
     """
-    vlans = settings.network.model_copy(update={"vlan": VlanKind.STAR})
-    settings = settings.model_copy(update={"network": vlans})
-    check_backend(profile, accelerator, settings)
-    return settings
+    check_backend(profile, accelerator, settings.switched)
+    return settings.switched
 
 
 def make_machine(

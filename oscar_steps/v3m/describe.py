@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -23,7 +23,7 @@ from oscar_steps.v3m.cluster import Boot, ClusterProfile
 from oscar_steps.v3m.command import BootPlan, Part, qemu_parts
 from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
 from oscar_steps.v3m.network import MachineNetwork
-from oscar_steps.v3m.profile import Nic, VMProfile
+from oscar_steps.v3m.profile import Nic, VMProfile, beside
 from oscar_steps.v3m.runtime import at_home, check_backend
 from oscar_steps.v3m.settings import DEFAULTS, HostSettings
 
@@ -33,7 +33,7 @@ _QMP_DESCRIPTOR = 3
 _INSTALLER_CD = Path("boot.iso")
 _PURPOSE_WIDTH = 36
 _NOTES = (
-    "Paths are relative to the run directory.",
+    "Relative paths are relative to the directory of the machine's system (v2m) or of the run.",
     f"Descriptor {_QMP_DESCRIPTOR} stands for the socket by which the run controls the machine, others for taps.",
     "The accelerator is found by trying when a run begins; type Qemu takes kvm where it works and tcg elsewhere.",
 )
@@ -66,17 +66,20 @@ def describe(
 ) -> tuple[Described, ...]:
     """Every machine and what it becomes. `install`: in the boot that installs it, where there is one.
 
-    `directory`: the absolute one that relative paths start from, where a hypervisor has to be told absolute ones.
-    `settings`: of the host that it is to run on.
+    `directory`: the absolute one that relative paths of the profiles start from. `settings`: of the host that it is to
+    run on. A cluster's machines are shown as a run has them, single ones as v2m does.
     """
     if isinstance(profiles, ClusterProfile):
         return tuple(_cluster(profiles, install, directory, settings))
-    shown: list[Described] = []
-    for vm in profiles:
-        plan = _install_plan(vm) if install else _plan(vm)
-        nets = network.plan_single(vm, settings, _stand_ins((vm,), settings))
-        shown.append(Described("vm", vm, becomes(vm, (vm,), nets, plan, directory, settings)))
-    return tuple(shown)
+    return tuple(_single(vm, install, directory, settings.switched) for vm in profiles)
+
+
+def _single(vm: VMProfile, install: bool, directory: Path, settings: HostSettings) -> Described:
+    its = beside(directory, vm)
+    plan = replace(_install_plan(its) if install else _plan(its), durable=True)
+    sockets = [f"{network.VLAN_DIRECTORY}/n{number}" for number, _ in enumerate(vm.vlan_nics)]
+    nets = network.joining(its, sockets, settings, _stand_ins((its,), settings))
+    return Described("vm", vm, becomes(its, (its,), nets, plan, directory, settings))
 
 
 def _cluster(cluster: ClusterProfile, install: bool, directory: Path, settings: HostSettings) -> Iterator[Described]:

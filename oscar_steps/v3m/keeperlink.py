@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError, ToolMissing, UserError
+from oscar_steps.errors import (
+    ConfigError,
+    FarmError,
+    HostError,
+    MachineLost,
+    ProfileError,
+    ToolMissing,
+    UserError,
+)
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.machine import ImpossibleTransition
 from oscar_steps.v3m.shortpath import short_path
@@ -25,7 +33,8 @@ START_LIMIT = 60.0
 END_LIMIT = 10.0
 """Seconds that a keeper may live on without its socket, when its last machine is off."""
 TOLD_ERRORS: dict[str, type[FarmError]] = {
-    cls.__name__: cls for cls in (ProfileError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
+    cls.__name__: cls
+    for cls in (ProfileError, ConfigError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
 }
 """Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
 

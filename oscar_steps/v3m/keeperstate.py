@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,7 +22,7 @@ from oscar_steps.v3m import ledger
 from oscar_steps.v3m.disks import file_identity
 
 DEFAULT_SYSTEM = "default"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+SYSTEM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _LOCK_SECONDS = 60.0
 
 
@@ -30,8 +30,8 @@ _LOCK_SECONDS = 60.0
 class MachineRecord:
     """What is known of one machine. `made`: the disk that `create` made; `ended`: how its last boot ended.
 
-    `made_file`: which file that is (`disks.file_identity`), None where another host made it. `formats`: the disks that
-    it was booted with last, and their formats; so `cdrom` and `drive`, which a saved state depends on.
+    `made_file`: which file that is (`disks.file_identity`), None where another host made it. `cdrom`, `drive` and
+    `medium` (of an installation): how it was booted last, which a saved state depends on.
     `on_since_boot`: the host's boot in which it was powered on, None when it is off.
     """
 
@@ -39,11 +39,11 @@ class MachineRecord:
     profile: str
     made: str | None = None
     made_file: str | None = None
-    formats: dict[str, str] = field(default_factory=dict)
     on_since_boot: str | None = None
     ended: str = ""
     cdrom: str | None = None
     drive: bool = False
+    medium: str | None = None
 
     def has_made(self, disk: str) -> bool:
         """Whether this is the disk that `create` made. What another host made has the name alone to tell it."""
@@ -56,7 +56,7 @@ class System:
     """The directory of one system. Raises UserError for a name that cannot be one, HostError for the host's faults."""
 
     def __init__(self, name: str, root: Path | None = None) -> None:
-        if not _NAME.fullmatch(name):
+        if not SYSTEM_NAME.fullmatch(name):
             what = "has to be 1 to 64 letters, digits, '.', '_', '+' or '-', and begin with a letter or a digit"
             raise UserError(f"the name of a system {what}; '{name}' does not", hint="name one: --system NAME")
         self.name = name
@@ -179,4 +179,4 @@ def all_systems() -> list[System]:
     """The systems that have a directory."""
     root = state_root()
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [System(name) for name in names if _NAME.fullmatch(name)]
+    return [System(name) for name in names if SYSTEM_NAME.fullmatch(name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -99,6 +99,14 @@ class VMProfile:
     @property
     def host_nics(self) -> tuple[Nic, ...]:
         return tuple(nic for nic in self.nics if not nic.is_vlan)
+
+
+def beside(directory: Path, profile: VMProfile) -> VMProfile:
+    """The profile with absolute files: a relative one means beside the profile's own file, in `directory`."""
+    cdrom = None if profile.cdrom is None else str(directory / profile.cdrom)
+    disks = tuple(replace(disk, path=str(directory / disk.path)) for disk in profile.virtual_disks)
+    image = DiskImage(str(directory / profile.image.path), profile.image.size_mib)
+    return replace(profile, image=image, virtual_disks=disks, cdrom=cdrom)
 
 
 def load_profile(path: Path) -> VMProfile:

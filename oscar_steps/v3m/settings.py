@@ -56,6 +56,12 @@ class HostSettings(_Frozen):
 
     network: NetworkSettings = NetworkSettings()
 
+    @property
+    def switched(self) -> HostSettings:
+        """The same for machines that come and go: their VLANs are on a switchboard, whatever is said of clusters."""
+        network = self.network.model_copy(update={"vlan": VlanKind.STAR})
+        return self.model_copy(update={"network": network})
+
 
 DEFAULTS = HostSettings()
 

@@ -150,6 +150,22 @@ def test_what_cannot_be_started_here_is_shown_with_the_reason(call: Any, name: s
     assert f"cannot be started here: {why}" in said.out
 
 
+def test_show_is_what_boot_starts(call: Any, tmp_path: Path) -> None:
+    """Files beside the profile, disks that outlive a crash of the host, a line to who holds the VLANs."""
+    text = HEADNODE.read_text(encoding="utf-8")
+    path = tmp_path / "vms" / "head.xml"
+    path.parent.mkdir()
+    path.write_text(re.sub(r"<image([^>]*)>[^<]*<", r"<image\1>head.img<", text), encoding="utf-8")
+    (machine,) = json.loads(call("show", "--json", path).out)["machines"]
+    arguments = [argument for part in machine["becomes"]["parts"] for argument in part["arguments"]]
+    (drive,) = (argument for argument in arguments if argument.startswith("if=none,id=disk0"))
+    assert f"file={path.parent}/head.img" in drive
+    assert "cache=writeback" in drive
+    assert any(argument.startswith("stream,id=line1,server=off") for argument in arguments)
+    path.write_text(path.read_text().replace("Qemu", "XenHVM"), encoding="utf-8")
+    assert f'<source file="{path.parent}/head.img"/>' in call("show", path).out
+
+
 def test_show_of_a_wrong_file_is_one_sentence(call: Any) -> None:
     said = call("show", WRONG)
     assert (said.status, said.out) == (64, "")
