@@ -12,6 +12,7 @@ import click
 
 from oscar_steps.errors import ProfileError
 from oscar_steps.v2m.target import Target
+from oscar_steps.v3m.disks import check_kind
 from oscar_steps.v3m.keeperlink import KeeperLink, linked
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.machine import ImpossibleTransition, MachineState
@@ -64,7 +65,7 @@ def profile_request(target: Target, machine: VMProfile, do: str, **more: object)
 def cd_file(cdrom: Path) -> str:
     """A CD as the keeper has to know it: absolute, and there. Raises ProfileError."""
     try:
-        cdrom.stat()
+        check_kind(cdrom)
     except FileNotFoundError:
         raise ProfileError(f"the CD {click.format_filename(cdrom)} is not there") from None
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -112,18 +113,22 @@ def boot(file: Path, names: tuple[str, ...], system: str | None, cdrom: Path | N
       64  FILE is not valid, or asks for what this host does not have
     """
     target = find(file, names, system)
-    _power_on(target, as_json, cdrom=_iso(cdrom))
+    _ask_to_start(target, "boot", state_line, as_json, cdrom=_iso(cdrom))
 
 
-def _power_on(target: Target, as_json: bool, **more: object) -> list[Answer]:
+def _ask_to_start(
+    target: Target, do: str, line: Callable[[Answer], str], as_json: bool, **more: object
+) -> list[Answer]:
+    """Ask the keeper, and say for each machine what came of it, also where the next one is refused."""
     answers: list[Answer] = []
     try:
         with keeper_of(target.system, start=True) as link:
             assert link is not None
             for machine in target.machines:
-                answers.append(link.ask(profile_request(target, machine, "boot", **more)))
+                answer = link.ask(profile_request(target, machine, do, **more))
+                answers.append({"machine": machine.name, **answer})
                 if not as_json:
-                    click.echo(state_line(answers[-1]))
+                    click.echo(line(answers[-1]))
     finally:
         if as_json:
             print_json(target.system, answers)
@@ -174,25 +179,15 @@ def install(
       20  the host's fault
       64  FILE is not valid, or there is nothing to install from
     """
-    target = find(file, names, system)
+    target, more = find(file, names, system), {"install": source, "cdrom": _iso(cdrom)}
     for machine in target.machines:
         if not Path(machine.image.path).exists() and machine.image.size_mib is not None:
             make_disk(target, machine)
             click.echo(f"{machine.name}: made {machine.image.path} ({machine.image.size_mib} MiB)", err=as_json)
     if no_wait:
-        _power_on(target, as_json, cdrom=_iso(cdrom), install=source)
+        _ask_to_start(target, "install", state_line, as_json, **more, wait=False)
         return
-    answers: list[Answer] = []
-    more = {"install": source, "cdrom": _iso(cdrom), "limit": limit}
-    with keeper_of(target.system, start=True) as link:
-        assert link is not None
-        for machine in target.machines:
-            answer = link.ask(profile_request(target, machine, "install", **more))
-            answers.append({"machine": machine.name, **answer})
-            if not as_json:
-                click.echo(_installation_line(answers[-1]))
-    if as_json:
-        print_json(target.system, answers)
+    answers = _ask_to_start(target, "install", _installation_line, as_json, **more, limit=limit)
     if not all(answer["succeeded"] for answer in answers):
         sys.exit(EXIT_NOT_INSTALLED)
 
@@ -345,6 +340,9 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
 
 
 def _delete(machine: VMProfile, disk: Path) -> None:
+    if disk.is_file() and asyncio.run(disks.is_used(disk)):
+        what = f"the disk {disk} of {machine.name} is not deleted: a machine uses it, of another system or not of v2m's"
+        raise HostError(what, hint="`v2m status` shows all systems; power it off there")
     try:
         disk.unlink(missing_ok=True)
     except OSError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import hashlib
 import json
+import os
 import shutil
+import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -54,12 +55,16 @@ async def create_disk(path: Path, size_mib: int, form: Literal["qcow2", "raw"] =
     await _create(path, [str(path), f"{size_mib}M"], form)
 
 
-async def fingerprint(path: Path) -> DiskFingerprint:
-    """What the disk looks like. No machine may be using it."""
-    info = json.loads(await _qemu_img("info", "--output=json", str(path)))
+async def fingerprint(path: Path, form: str) -> DiskFingerprint:
+    """What the disk looks like. No machine may be using it.
+
+    `form` is what it was before a guest had it ('qcow2' or 'raw'): qemu-img must not guess, since it would open a
+    backing file that the guest has named.
+    """
+    info = json.loads(await _qemu_img("info", "-f", form, "--output=json", str(path)))
     with tempfile.TemporaryDirectory(prefix="v3m-disk-") as directory:
         copy = Path(directory) / "first-mib"  # qemu-img cannot write to a pipe
-        await _qemu_img("dd", "-f", info["format"], "-O", "raw", "bs=1M", "count=1", f"if={path}", f"of={copy}")
+        await _qemu_img("dd", "-f", form, "-O", "raw", "bs=1M", "count=1", f"if={path}", f"of={copy}")
         first_mib = copy.read_bytes()
     return DiskFingerprint(
         first_mib_sha256=hashlib.sha256(first_mib).hexdigest(),
@@ -68,19 +73,38 @@ async def fingerprint(path: Path) -> DiskFingerprint:
     )
 
 
+async def is_used(path: Path) -> bool:
+    """Whether a machine has the disk `path`, whoever started it: QEMU locks what it uses, in any format.
+
+    Nothing is written: who opens it to write asks for the lock.
+    """
+    try:
+        await _run("qemu-io", "-f", "raw", "-c", "quit", str(path))
+    except HostError as error:  # what is wrong with it otherwise keeps nobody from it
+        return '"write" lock' in error.sentence
+    return False
+
+
+def check_kind(path: Path) -> None:
+    """Raise OSError for what is not there, and for what cannot be a disk or a CD.
+
+    To open a FIFO or a terminal would wait for ever, and to open other devices does things.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise OSError(errno.EINVAL, "It is neither a file nor a block device", str(path))
+
+
 def image_format(path: Path) -> str:
-    """'qcow2' or 'raw', by the file's first bytes. Only for images that we made: a guest could write such bytes."""
+    """'qcow2' or 'raw', by the file's first bytes. Only before a guest runs (`rawdisks`): it could write such bytes.
+
+    Raises OSError.
+    """
+    check_kind(path)
     with path.open("rb") as file:
         return "qcow2" if file.read(4) == _QCOW2_MAGIC else "raw"
-
-
-def image_formats(paths: Iterable[str]) -> dict[str, str]:
-    """The formats of the disks that can be read."""
-    formats = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            formats[path] = image_format(Path(path))
-    return formats
 
 
 def file_identity(path: Path) -> str:
@@ -110,9 +134,13 @@ async def _create(path: Path, arguments: list[str], form: str = "qcow2") -> None
 
 
 async def _qemu_img(*arguments: str) -> bytes:
-    program = shutil.which("qemu-img")
+    return await _run("qemu-img", *arguments)
+
+
+async def _run(name: str, *arguments: str) -> bytes:
+    program = shutil.which(name)
     if program is None:
-        raise ToolMissing("the program qemu-img is missing", hint="install it: apt-get install qemu-utils")
+        raise ToolMissing(f"the program {name} is missing", hint="install it: apt-get install qemu-utils")
     process = await asyncio.create_subprocess_exec(
         *ledger.owned([program, *arguments]), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -120,13 +148,11 @@ async def _qemu_img(*arguments: str) -> bytes:
         async with asyncio.timeout(QEMU_IMG_SECONDS):
             output, errors = await process.communicate()
     except TimeoutError:
-        raise HostError(
-            f"qemu-img {arguments[0]} did not end within {QEMU_IMG_SECONDS:.0f} s: {arguments[-1]}"
-        ) from None
+        raise HostError(f"{name} {arguments[0]} did not end within {QEMU_IMG_SECONDS:.0f} s: {arguments[-1]}") from None
     finally:
         if process.returncode is None:  # also where the run was ended meanwhile
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise HostError(f"qemu-img {arguments[0]} failed: {errors.decode(errors='replace').strip()}")
+        raise HostError(f"{name} {arguments[0]} failed: {errors.decode(errors='replace').strip()}")
     return output

@@ -27,8 +27,9 @@ from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
+from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan
-from oscar_steps.v3m.disks import image_formats
+from oscar_steps.v3m.disks import check_kind
 from oscar_steps.v3m.keeperlink import TOLD_ERRORS
 from oscar_steps.v3m.keepermoves import Moves
 from oscar_steps.v3m.keeperstate import System
@@ -44,8 +45,10 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     MachineState,
 )
+from oscar_steps.v3m.moving import SAVED_STATES
 from oscar_steps.v3m.profile import VMProfile, parse_profile
 from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.rawdisks import RawDisks
 from oscar_steps.v3m.settings import load_settings
 from oscar_steps.v3m.switchboard import Switchboard
 
@@ -65,10 +68,10 @@ class Keeper:
     def __init__(self, system: System) -> None:
         self.system = system
         self.switchboard = Switchboard(system.directory)
+        self._raw_disks = RawDisks(system.directory.parent)
         self._moves = Moves(self)
         self._machines: dict[str, Machine] = {}
         self._farewells: dict[str, asyncio.Task[None]] = {}
-        self._formats: dict[str, dict[str, str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._accelerator: Accelerator | None = None
         self._trying = asyncio.Lock()
@@ -208,7 +211,8 @@ class Keeper:
         if before is not None and before.state is not MachineState.OFF:
             raise ImpossibleTransition(f"{profile.name} cannot be booted: it is {before.state}")
         await self._until_farewell(profile.name)
-        self._check_formats(profile)
+        disks = (profile.image.path, *(disk.path for disk in profile.virtual_disks))
+        await asyncio.to_thread(self._raw_disks.check, profile.name, disks)  # one may be on a storage that hangs
         if is_libvirts(profile):
             return make_libvirts(profile, self.system.directory, self._listen)
         accelerator = await self.find_accelerator()
@@ -220,21 +224,6 @@ class Keeper:
             await self.switchboard.release(profile.name)
             raise
 
-    def _check_formats(self, profile: VMProfile) -> None:
-        """A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk.
-
-        What the disks are is known before the guest runs, and written down when it does.
-        """
-        formats = image_formats((profile.image.path, *(disk.path for disk in profile.virtual_disks)))
-        for record in self.system.records().values():
-            for disk, before in record.formats.items():
-                if before == "raw" and formats.get(disk) == "qcow2":
-                    what = f"the disk {disk} of {record.name} was raw, and now begins as qcow2 does"
-                    file = record.profile
-                    hint = f"if it is another file on purpose: v2m destroy {file} (which keeps it), then boot"
-                    raise HostError(what, hint=f"{hint}; if not, its guest did that")
-        self._formats[profile.name] = formats
-
     def adopt(self, machine: Machine, profile_file: str) -> None:
         """Keep a machine that is on, until it ends."""
         plan = machine.plan if isinstance(machine, QemuMachine) else BootPlan()
@@ -245,9 +234,9 @@ class Keeper:
         self.system.update(
             machine.name,
             profile=profile_file,
-            formats=self._formats.pop(machine.name, {}),
             cdrom=None if plan.cdrom is None else str(plan.cdrom),
             drive=plan.drive,
+            medium=plan.medium,
             **({"on_since_boot": ledger.boot_id(), "ended": ""} if is_on else {}),
         )
 
@@ -318,6 +307,7 @@ class Keeper:
         async with self.hold(profile.name):
             blank = await self.new_machine(profile)
             try:
+                blank.check_can_start()
                 before = await blank.fingerprint()
             finally:
                 await self.switchboard.release(profile.name)
@@ -390,7 +380,7 @@ class Keeper:
 
     async def _save(self, request: Request) -> Answer:
         machine = self.machine(request, "saved")
-        _refuse_disk(machine, Path(request["state"]))
+        _refuse_others(machine, Path(request["state"]))
         async with self.hold(machine.name):
             if isinstance(machine, QemuMachine):
                 cdrom, drive = machine.plan.cdrom, machine.plan.drive
@@ -409,7 +399,8 @@ class Keeper:
                 if record is not None and record.drive:
                     cdrom = _path(record.cdrom)
                 has_drive = cdrom is not None or (record is not None and record.drive)
-                machine.plan = BootPlan(cdrom=cdrom, drive=has_drive, durable=True)
+                medium = None if record is None or record.medium is None else Boot(record.medium)
+                machine.plan = BootPlan(medium=medium, cdrom=cdrom, drive=has_drive, durable=True)
             await self.started(machine, machine.restore(Path(request["state"])))
             self.adopt(machine, request["file"])
         return await self._look(machine)
@@ -459,6 +450,18 @@ def _refuse_disk(machine: Machine, path: Path) -> None:
     for file in files:
         if file is not None and (path == Path(file) or _is_same(path, Path(file))):
             raise UserError(f"{path} is a disk or the CD of {machine.name}; name another file")
+
+
+def _refuse_others(machine: Machine, state: Path) -> None:
+    """Raise UserError where a file would be lost that is no saved state."""
+    _refuse_disk(machine, state)
+    begin = b""
+    with contextlib.suppress(OSError):  # what cannot be written is told when that is tried
+        check_kind(state)
+        with state.open("rb") as file:
+            begin = file.read(16)
+    if begin and not begin.startswith(SAVED_STATES):
+        raise UserError(f"{state} is there already and no saved state; name another file")
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -32,6 +33,7 @@ from oscar_steps.v3m import ledger
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.disks import image_format
+from oscar_steps.v3m.keeperstate import MachineRecord
 from oscar_steps.v3m.machine import EndReason, ImpossibleTransition, MachineState
 from oscar_steps.v3m.profile import VMProfile, parse_profile, profile_to_xml
 from oscar_steps.v3m.qemu import QemuMachine
@@ -108,14 +110,18 @@ class Moves:
         except BaseException:
             await keeper.switchboard.release(key)
             raise
-        keeper.system.update(name, made=None, ended=f"migrated to {host}")  # its disk is the other keeper's affair now
         task = asyncio.create_task(self._hold_line(journey, key, wanted=bool(lines)))
         self._lines.add(task)
         task.add_done_callback(self._line_is_given_back)
+        try:
+            keeper.system.update(name, ended=f"migrated to {host}")
+        except (HostError, OSError) as error:  # it runs there: that must not be told as a failure
+            print(f"that {name} has migrated to {host} is not written down: {error}", file=sys.stderr, flush=True)
         return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None, "host": host}
 
     async def _send(self, machine: QemuMachine, journey: Journey, *, paused: bool) -> None:
         name = machine.name
+        record = self._keeper.system.records()[name]
         await journey.until("ready", READY_LIMIT)
         # While it still runs, so that little is left to write when it stands still.
         await asyncio.to_thread(_write_back, machine.profile)
@@ -130,21 +136,32 @@ class Moves:
         try:
             await journey.until("arrived", LAST_WORD_LIMIT)
             await asyncio.to_thread(_write_back, machine.profile)
+            # From 'go' on its disk is the other keeper's affair: whatever comes, `destroy` here must not delete it.
+            self._keeper.system.update(name, made=None)
             await journey.send(b"go\n")
         except BaseException as error:
-            await _take_back(machine, journey, error, paused=paused)
+            await self._take_back(machine, journey, error, record, paused=paused)
             raise
         try:
             await journey.until("running", LAST_WORD_LIMIT)
         except FarmError as error:
             if journey.given_up:
-                await _take_back(machine, journey, error, paused=paused)
+                await self._take_back(machine, journey, error, record, paused=paused)
                 raise
             raise HostError(
                 f"whether {name} runs on {journey.host} is not known: {error.sentence}; here it stands still",
                 hint="ask `v2m status` there; only if it is not on there, `v2m unpause` lets it go on here",
             ) from None
         await machine.leave(EndReason.MIGRATED)
+
+    async def _take_back(
+        self, machine: QemuMachine, journey: Journey, why: BaseException, record: MachineRecord, *, paused: bool
+    ) -> None:
+        try:
+            await _take_back(machine, journey, why, paused=paused)
+        finally:
+            with contextlib.suppress(HostError, OSError):  # then `destroy` will keep its disk: no harm
+                self._keeper.system.update(machine.name, made=record.made, made_file=record.made_file)
 
     async def _hold_line(self, journey: Journey, key: str, *, wanted: bool) -> None:
         """Until the machine has ended there: then the other side hangs up."""
@@ -194,6 +211,10 @@ class Moves:
         if accelerator.name != request["accelerator"]:
             what = f"it runs with {request['accelerator']}, and here there is {accelerator.name}"
             raise HostError(f"{what}: a running machine cannot change that")
+        missing = sorted({*request["processor"]} - {*_processor_flags()})
+        if accelerator.name == "kvm" and missing:
+            what = f"its guest has seen a processor with {', '.join(missing)}, and the one here has not"
+            raise HostError(f"{what}: a running machine cannot change that", hint="shut it down, and boot it there")
         assert isinstance(machine, QemuMachine)
         path = Path(f"in-{secrets.token_hex(4)}.sock")
         with socket.socket(socket.AF_UNIX) as listener:
@@ -220,8 +241,6 @@ class Moves:
                 await asyncio.to_thread(_forget_cached, profile)
                 # What may still fail comes before its first instruction: behind that there is no way back.
                 keeper.adopt(machine, request["file"])
-                formats = dict(zip(map(str, _disks(profile)), request["formats"], strict=True))
-                keeper.system.update(profile.name, formats=formats)
                 if not request["paused"]:
                     touched = True
                     await machine.go_on()
@@ -416,6 +435,7 @@ async def _luggage(keeper: Keeper, machine: QemuMachine, marker: str) -> Request
         "file": record.profile,
         "made": record.made,
         "accelerator": (await keeper.find_accelerator()).name,
+        "processor": _processor_flags(),
         "plan": {
             "medium": plan.medium,
             "cdrom": None if plan.cdrom is None else str(plan.cdrom),
@@ -465,6 +485,12 @@ async def _formats(machine: QemuMachine) -> list[str]:
     answer: Any = await machine.execute("query-block")
     drivers = {block["device"]: str(block["inserted"]["drv"]) for block in answer if "inserted" in block}
     return [drivers[f"disk{number}"] for number in range(len(_disks(machine.profile)))]
+
+
+def _processor_flags() -> list[str]:
+    """What this host's processor can do, in the kernel's words; with KVM its guests see it as it is."""
+    match = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1].split() if match else []
 
 
 def _cd_mark(path: Path) -> str:

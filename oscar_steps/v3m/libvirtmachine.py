@@ -139,7 +139,7 @@ class LibvirtMachine(Machine):
     # --- power -------------------------------------------------------------------------------------------------------
 
     async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
-        self._check_can_start()
+        self.check_can_start()
         plan = self._boot_plan(install, media)
         definition = domain_xml(self.profile, self._directory, plan, self._networks, name=self._domain, uuid=self._uuid)
         self._plan = plan
@@ -154,7 +154,7 @@ class LibvirtMachine(Machine):
             )
             raise NotOffered(f"{self._is_a}, {why}; set the type Qemu or Xen")
 
-    def _check_can_start(self) -> None:
+    def check_can_start(self) -> None:
         self._check_offered()
         if self._guard is not None:
             raise ImpossibleTransition(f"{self.name} cannot be booted: it is {self._state}")
@@ -283,7 +283,7 @@ class LibvirtMachine(Machine):
         await self._leave(EndReason.SAVED, "save", str(state.resolve()))
 
     async def restore(self, state: Path) -> None:
-        self._check_can_start()
+        self.check_can_start()
         if not state.is_file():
             raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
         saved = libvirtguard.saved_uuid(state)
@@ -352,7 +352,7 @@ class LibvirtMachine(Machine):
     async def fingerprint(self) -> DiskFingerprint:
         if self._guard is not None:
             raise ImpossibleTransition(f"the disk of {self.name} cannot be looked at: the machine is {self._state}")
-        return await disks.fingerprint(self.disk)
+        return await disks.fingerprint(self.disk, disk_format(self.profile.image.path))
 
     async def bytes_written(self) -> int:
         """As in the interface; when the machine has just ended, what was seen last (0 after a new boot)."""

@@ -202,6 +202,10 @@ class Machine(ABC):
         """Make its disks, blank or as an overlay on a base image. A disk that is there already is an error."""
 
     @abstractmethod
+    def check_can_start(self) -> None:
+        """Raise ImpossibleTransition where it is on, or its disk has not been made."""
+
+    @abstractmethod
     async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
         """Power on; returns when the guest's processor runs.
 

@@ -17,6 +17,8 @@ MIGRATION_LIMIT = 600.0
 """Seconds until a machine's memory must have been moved or written."""
 MIGRATION_BYTES_PER_SECOND = 10 << 30
 """As fast as it goes: QEMU's own limit is meant for a network that others use, too."""
+SAVED_STATES = (b"QEVM", b"libvirt-xml")
+"""How the file of a saved machine begins: QEMU's, and that of libvirt's driver for Xen."""
 _OVER = ("completed", "failed", "cancelled")
 
 

@@ -48,6 +48,8 @@ QUIT_LIMIT = 20.0
 REBOOT_SECONDS = 1.0
 """No guest gets from one reboot to the next in less."""
 
+_HOST_RESET = "host-qmp-system-reset"
+
 _STATES = {"running": MachineState.RUNNING, "guest-panicked": MachineState.PANICKED}
 
 
@@ -90,6 +92,7 @@ class QemuMachine(Machine):
         self._errors_begin = 0
         self._last_reset = 0.0
         self._ssh_port: int | None = None
+        self._disk_format: str | None = None
         self._written = 0
         self._terminals = 0
         self._cpu_before = 0.0
@@ -132,7 +135,6 @@ class QemuMachine(Machine):
         await self._start(self._plan, self._go)
 
     def check_can_start(self) -> None:
-        """Raise ImpossibleTransition where nothing can be booted or received."""
         if self._process is not None:
             raise ImpossibleTransition(f"{self.name} cannot be booted: it is {self._state}")
         if self._head is not None and self._head.state is MachineState.OFF:
@@ -147,9 +149,9 @@ class QemuMachine(Machine):
     async def _start(self, plan: BootPlan, and_then: Callable[[], Awaitable[None]]) -> None:
         """Start QEMU; where `and_then` fails, it is ended again."""
         ours, theirs = socket.socketpair()
-        with contextlib.closing(theirs):
-            await self._spawn(plan, theirs)
         try:
+            with contextlib.closing(theirs):
+                await self._spawn(plan, theirs)
             await self._connect(ours)
             await and_then()
         except BaseException:
@@ -163,6 +165,7 @@ class QemuMachine(Machine):
         for folder, mode in (("console", 0o755), (VLAN_DIRECTORY, 0o700)):
             (self._directory / folder).mkdir(mode=mode, exist_ok=True)
         firmware.prepare(self.profile, self._directory)
+        self._disk_format = disks.image_format(self.disk)
         console = str(self.console.relative_to(self._directory))
         arguments = qemu_arguments(
             self.profile,
@@ -266,7 +269,11 @@ class QemuMachine(Machine):
             raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
         with state.open("rb") as file:
             await self.receive_state(self._plan, file.fileno())
-        await self._go()
+        try:
+            await self._go()
+        except BaseException:  # e.g. another machine has its disk
+            await self.power_off()
+            raise
 
     async def migrate(self, target: Self) -> None:
         if target.profile != self.profile:
@@ -394,7 +401,7 @@ class QemuMachine(Machine):
     async def fingerprint(self) -> DiskFingerprint:
         if self._process is not None:
             raise ImpossibleTransition(f"the disk of {self.name} cannot be looked at: the machine is {self._state}")
-        return await disks.fingerprint(self.disk)
+        return await disks.fingerprint(self.disk, self._disk_format or disks.image_format(self.disk))
 
     async def bytes_written(self) -> int:
         """As in the interface; when the machine has just ended, what was seen last (0 after a new boot)."""
@@ -528,7 +535,8 @@ class QemuMachine(Machine):
             self._process = None
             self._qmp = None
             self._state = MachineState.OFF
-            ledger.forget(self._directory, self.name)
+            with contextlib.suppress(OSError):  # as above
+                ledger.forget(self._directory, self.name)
 
     def _judge(self, exit_status: int) -> Ended:
         if self._moved is not None:
@@ -537,8 +545,9 @@ class QemuMachine(Machine):
             return Ended(EndReason.GUEST_PANIC, exit_status)
         if self._shutdown_reason in (EndReason.GUEST_RESET, EndReason.GUEST_SHUTDOWN, EndReason.GUEST_PANIC):
             return Ended(EndReason(self._shutdown_reason), exit_status)
-        if self._power_off_asked:
-            return Ended(EndReason.HOST_POWER_OFF, exit_status)
+        if self._power_off_asked or self._shutdown_reason == _HOST_RESET:
+            why = "" if self._power_off_asked else "its reset button was pressed, which ends an install boot"
+            return Ended(EndReason.HOST_POWER_OFF, exit_status, why)
         if self._shutdown_reason == EndReason.HOST_SIGNAL or exit_status in (-signal.SIGKILL, -signal.SIGTERM):
             by = signal.Signals(-exit_status).name if exit_status < 0 else "a signal"
             return Ended(EndReason.HOST_SIGNAL, exit_status, f"QEMU was ended by {by}, which was not sent by this run")

@@ -96,7 +96,8 @@ class Switchboard:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-            ledger.forget(self._directory, LEDGER_NAME)
+            with contextlib.suppress(OSError):  # the host's disk is full, say: its line names a process that has ended
+                ledger.forget(self._directory, LEDGER_NAME)
         if qmp is not None:
             with contextlib.suppress(QMPError, OSError, EOFError):
                 await qmp.disconnect()
@@ -119,14 +120,16 @@ class Switchboard:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        ledger.record(self._directory, LEDGER_NAME, self._process.pid)
         qmp = QMPClient(NAME)
         try:
+            ledger.record(self._directory, LEDGER_NAME, self._process.pid)
             async with asyncio.timeout(LIMIT):
                 await qmp.connect(ours)
-        except (TimeoutError, ConnectError):
+        except BaseException as error:
             ours.close()
             await self.close()
+            if not isinstance(error, (TimeoutError, ConnectError)):
+                raise
             words = f"see {self._directory / NAME}.log"
             raise MachineLost("the process that holds the VLANs did not start", hint=words) from None
         self._qmp = qmp

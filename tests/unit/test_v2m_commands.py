@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from oscar_steps import v2m
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.v2m import target
 from oscar_steps.v2m.oldwords import modern
-from oscar_steps.v3m import keeperlink, ledger
+from oscar_steps.v3m import keeperlink, ledger, settings
 from oscar_steps.v3m.keeperstate import System, all_systems
 
 SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
@@ -68,6 +69,7 @@ def vm(home: Path) -> Path:
         ("vm.xml --status", "status vm.xml"),
         ("vm.xml --validate-profile", "validate vm.xml"),
         ("--version", "--version"),
+        ("vm.xml --version", "--version"),
         ("status --json vm.xml", "status --json vm.xml"),
     ],
 )
@@ -83,7 +85,7 @@ def test_words_of_2007_are_todays_commands(old: str, new: str) -> None:
     ],
 )
 def test_old_words_that_make_no_command_are_told(words: str, why: str) -> None:
-    with pytest.raises(UserError, match=re.escape(why)):
+    with pytest.raises(click.UsageError, match=re.escape(why)):
         modern(words.split())
 
 
@@ -100,6 +102,21 @@ def test_a_machine_that_is_off_is_a_wrong_state(call: Any, vm: Path, command: st
     status, out, err = call(command, vm)
     assert (status, out) == (3, "")
     assert re.match(r"vm1 cannot be .*: it is off\n  `v2m boot` powers it on\n$", err)
+
+
+def test_a_wrong_old_command_line_ends_as_a_wrong_new_one_does(call: Any, vm: Path) -> None:
+    status, _, err = call(vm, "--boot-vm", "--status")
+    assert (status, "'--boot-vm' and '--status' are two commands" in err) == (2, True)
+
+
+def test_a_mistake_in_the_hosts_settings_is_not_the_profiles(
+    call: Any, vm: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "host.toml").write_text('[network]\nvlan = "ring"\n', encoding="utf-8")
+    monkeypatch.setattr(settings, "SETTINGS_FILE", home / "host.toml")
+    status, _, err = call("show", vm)
+    assert status == 20
+    assert err.startswith(f"{home}/host.toml:2: network.vlan: ")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +179,30 @@ def test_a_clusters_machines_are_a_system_of_their_own(vm: Path) -> None:
     assert target.find(vm, (), "other").system.name == "other"
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("北京", "上海"), ("lab/1", "lab 1"), ("default", "Default!"), ("x" * 70, "x" * 71)]
+)
+def test_clusters_whose_names_cannot_be_systems_do_not_meet(home: Path, one: str, other: str) -> None:
+    """Machines of one system share its VLANs."""
+    systems = {"default"}
+    for name in (one, other):
+        text = SAMPLE.read_text(encoding="utf-8").replace("head-and-two-nodes", name)
+        (home / "cluster.xml").write_text(text, encoding="utf-8")
+        found = target.find(home / "cluster.xml", (), None).system.name
+        assert found == target.find(home / "cluster.xml", (), None).system.name
+        systems.add(found)
+    assert len(systems) == 3
+
+
+def test_a_file_is_the_same_by_whichever_path(call: Any, vm: Path, home: Path) -> None:
+    (home / "sub").mkdir()
+    (home / "link").symlink_to(home, target_is_directory=True)
+    assert call("create", Path("sub") / ".." / vm.name)[0] == 0
+    for path in (vm, home / "link" / vm.name):
+        assert json.loads(call("status", path, "--json")[1])[0]["disk"]["made"] is True
+    assert call("destroy", home / "link" / vm.name)[1] == f"vm1: destroyed; its disk {home}/vm1.qcow2 is deleted\n"
+
+
 def test_files_of_a_profile_lie_beside_it(home: Path) -> None:
     (home / "sub").mkdir()
     text = VM.format(name="vm1").replace("</image>", "</image><cdrom>/cds/a.iso</cdrom>")
@@ -201,6 +242,23 @@ def test_create_and_destroy_need_no_keeper_and_touch_only_what_was_made(call: An
     assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is kept, since `v2m create` did not make it\n"
     assert disk.read_bytes() == b"mine"
     assert not System("default").log.exists()
+
+
+def test_a_disk_that_a_machine_of_another_system_has_is_not_deleted(call: Any, vm: Path, home: Path) -> None:
+    disk = home / "vm1.qcow2"
+    assert call("create", vm)[0] == 0
+    with subprocess.Popen(["qemu-io", str(disk)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as has_it:
+        assert has_it.stdin is not None
+        assert has_it.stdout is not None
+        has_it.stdin.write("read 0 512\n")
+        has_it.stdin.flush()
+        assert "512" in has_it.stdout.readline()
+        status, _, err = call("destroy", vm)
+        has_it.stdin.close()
+    assert status == 20
+    assert err.startswith(f"the disk {disk} of vm1 is not deleted: a machine uses it")
+    assert disk.exists()
+    assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is deleted\n"
 
 
 def test_a_file_in_the_place_of_a_disk_that_was_made_is_kept(call: Any, vm: Path, home: Path) -> None:
@@ -248,6 +306,20 @@ def test_what_cannot_be_written_anywhere_else_is_one_sentence_too(call: Any, vm:
     (system.directory / "machines.tmp").mkdir()
     status, _, err = call("create", vm)
     assert (status, err) == (20, f"{system.directory}/machines.tmp: Is a directory\n")
+
+
+def test_an_installation_from_a_cd_that_is_not_there_makes_no_disk(call: Any, vm: Path, home: Path) -> None:
+    assert call("install", vm, "--from", "cdrom", "--cdrom", "no.iso")[0::2] == (64, "the CD no.iso is not there\n")
+    assert not (home / "vm1.qcow2").exists()
+
+
+@pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])
+def test_what_cannot_be_a_cd_is_not_opened(call: Any, vm: Path, home: Path, words: tuple[str, ...]) -> None:
+    """To open a FIFO waits for somebody who writes into it."""
+    assert vm.name == "vm1.xml"
+    os.mkfifo(home / "fifo")
+    status, _, err = call(*words, "fifo")
+    assert (status, err) == (64, "the CD fifo cannot be used: It is neither a file nor a block device\n")
 
 
 @pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])

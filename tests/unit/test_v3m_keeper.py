@@ -17,6 +17,8 @@ from oscar_steps.errors import HostError, ProfileError, UserError
 from oscar_steps.v3m import network
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.backend import make_libvirts
+from oscar_steps.v3m.cluster import Boot
+from oscar_steps.v3m.command import BootPlan
 from oscar_steps.v3m.keeper import Keeper
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.machine import (
@@ -24,6 +26,7 @@ from oscar_steps.v3m.machine import (
     Ended,
     EndReason,
     EventKind,
+    ImpossibleTransition,
     Machine,
     MachineEvent,
     MachineState,
@@ -61,21 +64,30 @@ def test_a_joining_machine_has_a_line_for_each_nic_on_a_vlan(profile: VMProfile)
     assert joined.netdevs == ("net0", "net1", "net2")
 
 
-def test_a_raw_disk_that_turns_into_qcow2_is_refused(profile: VMProfile, system: System) -> None:
+def test_a_machine_whose_raw_disk_has_turned_into_qcow2_is_refused(profile: VMProfile, system: System) -> None:
     """Otherwise a guest could write the name of a file of the host's into it, and read that file at its next boot."""
     disk = Path(profile.image.path)
-    disk.write_bytes(b"QFI\xfb" + bytes(600))
-    system.update("vm1", profile="vm1.xml", formats={str(disk): "raw"})
+    disk.write_bytes(bytes(600))
+
+    async def boot_twice() -> None:
+        keeper = Keeper(system)
+        with pytest.raises(ProfileError):  # no VLAN for a machine of libvirt's, which is found out after that look
+            await keeper.new_machine(replace(profile, type="Xen"))
+        disk.write_bytes(b"QFI\xfb" + bytes(600))
+        await keeper.new_machine(profile)
+
     with pytest.raises(HostError, match=r"vm1\.img of vm1 was raw, and now begins as qcow2 does"):
-        asyncio.run(Keeper(system).new_machine(profile))
+        asyncio.run(boot_twice())
 
 
-def test_so_is_another_disk_of_it_whichever_machine_wrote_that(profile: VMProfile, system: System) -> None:
-    data = Path(profile.image.path).with_name("data.img")
-    data.write_bytes(b"QFI\xfb" + bytes(600))
-    system.update("vm2", profile="vm2.xml", formats={str(data): "raw"})
-    with pytest.raises(HostError, match=r"data\.img of vm2 was raw, and now begins as qcow2 does"):
-        asyncio.run(Keeper(system).new_machine(replace(profile, virtual_disks=(VirtualDisk("hdb", str(data)),))))
+def test_what_cannot_be_a_disk_does_not_stop_the_keeper(profile: VMProfile, system: System, tmp_path: Path) -> None:
+    """To open a FIFO waits for somebody who writes, to open a terminal for one who types: both for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    Path(profile.image.path).write_bytes(bytes(600))
+    for disk in (str(tmp_path / "fifo"), "/dev/ptmx", "/dev/null", str(tmp_path)):
+        machine = replace(profile, virtual_disks=(VirtualDisk("hdb", disk),))
+        with pytest.raises(HostError, match=f"vm1 has the disk {disk}, which cannot be used"):
+            asyncio.run(Keeper(system).new_machine(machine))
 
 
 class FakeMachine:
@@ -87,6 +99,9 @@ class FakeMachine:
         self.profile, self.name = profile, profile.name
         self.state = MachineState.RUNNING
         self.booted, self.ended = asyncio.Event(), asyncio.Event()
+
+    def check_can_start(self) -> None:
+        pass
 
     async def boot(self, **_how: object) -> None:
         await self.booted.wait()
@@ -128,21 +143,6 @@ class FakeKeeper(Keeper):
 
     async def ask(self, do: str, **more: object) -> dict[str, Any]:
         return await self._do({**self.request, "do": do, **more}, lambda _event: None)
-
-
-def test_what_the_disks_were_before_the_guest_ran_is_written_down(profile: VMProfile, system: System) -> None:
-    disk = Path(profile.image.path)
-    disk.write_bytes(bytes(600))
-
-    async def boot_and_write() -> None:
-        keeper = Keeper(system)
-        with pytest.raises(ProfileError):  # no VLAN for a machine of libvirt's, which is found out after that look
-            await keeper.new_machine(replace(profile, type="Xen"))
-        disk.write_bytes(b"QFI\xfb" + bytes(600))
-        keeper.adopt(cast(Machine, FakeMachine(profile)), "vm1.xml")
-
-    asyncio.run(boot_and_write())
-    assert system.records()["vm1"].formats == {str(disk): "raw"}
 
 
 def test_power_off_waits_for_a_machine_that_is_just_being_booted(profile: VMProfile, system: System) -> None:
@@ -355,3 +355,84 @@ def test_a_state_that_could_not_be_sent_is_told_with_the_reason_and_the_machine_
     assert ("stop" in qemu.asked) == stop_first
     assert (qemu.asked[-1] == "cont") == stop_first  # what was not stopped QEMU itself lets run on
     assert not qemu.mover.is_moving
+
+
+class Saved(QemuMachine):
+    """A machine that was saved and is restored, without a QEMU."""
+
+    restored = False
+
+    @property
+    def state(self) -> MachineState:
+        return MachineState.RUNNING if self.restored else MachineState.OFF
+
+    async def restore(self, state: Path) -> None:
+        del state
+        self.restored = True
+
+    async def wait_ended(self) -> Ended:
+        await asyncio.Event().wait()
+        return Ended(EndReason.CRASHED, 1)
+
+
+def test_a_machine_that_was_saved_while_it_was_installed_is_restored_as_that(
+    profile: VMProfile, system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its NIC has the ROM that it booted from, and its first reboot still ends the installation."""
+    plan = BootPlan(medium=Boot.NETWORK, drive=True, durable=True)
+
+    def saved() -> Saved:
+        return Saved(profile, tmp_path, Accelerator("tcg", "", 1.0), network.plan_single(profile))
+
+    async def save_and_restore() -> BootPlan:
+        keeper, first, second = FakeKeeper(system, profile), saved(), saved()
+        first.plan, first.restored = plan, True
+        keeper.adopt(first, "vm1.xml")
+        del keeper._machines["vm1"]
+        monkeypatch.setattr(keeper, "fake", second)
+        await keeper.ask("restore", state="vm1.state")
+        return second.plan
+
+    assert asyncio.run(save_and_restore()) == plan
+
+
+@pytest.mark.parametrize(
+    ("begin", "is_taken"),
+    [(b"", True), (b"QEVM\0\0\0\3", True), (b"libvirt-xml\n", True), (b"<profile>", False), (b"QFI\xfb", False)],
+)
+def test_a_state_is_written_over_a_state_and_nothing_else(
+    profile: VMProfile, system: System, tmp_path: Path, begin: bytes, is_taken: bool
+) -> None:
+    state = tmp_path / "vm1.state"
+    state.write_bytes(begin)
+    saved: list[Path] = []
+
+    async def save() -> None:
+        keeper = FakeKeeper(system, profile)
+        keeper._machines["vm1"] = cast(Machine, keeper.fake)
+
+        async def note(path: Path) -> None:
+            saved.append(path)
+
+        keeper.fake.save = note  # type: ignore[attr-defined]
+        await keeper.ask("save", state=str(state))
+
+    if is_taken:
+        asyncio.run(save())
+    else:
+        with pytest.raises(UserError, match="is there already and no saved state"):
+            asyncio.run(save())
+    assert saved == ([state] if is_taken else [])
+
+
+def test_a_disk_without_a_file_is_told_before_an_installation(profile: VMProfile, system: System) -> None:
+    lonely = replace(profile, nics=())
+
+    async def install() -> None:
+        keeper = Keeper(system)
+        keeper._accelerator = Accelerator("tcg", "", 1.0)
+        request = {"machine": "vm1", "file": "vm1.xml", "profile": profile_to_xml(lonely), "install": "cdrom"}
+        await keeper._do({**request, "do": "install"}, lambda _event: None)
+
+    with pytest.raises(ImpossibleTransition, match=r"vm1 cannot be booted: its disk \S+ has not been made"):
+        asyncio.run(install())

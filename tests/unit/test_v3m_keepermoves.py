@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -198,6 +199,47 @@ def test_a_cd_is_changed_before_or_after_a_move_and_not_meanwhile(keeper: Keeper
     asyncio.run(both())
 
 
+MADE = {"profile": "vm1.xml", "made": "/vm1.qcow2", "made_file": "7 8.9"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "made"),
+    [
+        ("luggage ready arrived go running", (None, None)),
+        ("luggage ready arrived go", (None, None)),  # nobody knows where it runs
+        ("luggage ready error", ("/vm1.qcow2", "7 8.9")),
+        ("luggage ready arrived go given-up error", ("/vm1.qcow2", "7 8.9")),
+    ],
+)
+def test_a_disk_that_the_other_host_may_have_is_not_deleted_here(
+    keeper: Keeper, guest: Guest, tmp_path: Path, steps: str, made: tuple[str | None, str | None]
+) -> None:
+    keeper.system.update("vm1", **MADE)
+    with contextlib.suppress(HostError):
+        Out(keeper, guest, tmp_path, steps).run()
+    record = keeper.system.records()["vm1"]
+    assert (record.made, record.made_file) == made
+
+
+def test_a_full_disk_of_the_host_stops_a_move_before_its_last_word_and_harms_none_after_it(
+    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.system.update("vm1", **MADE)
+    update, full = System.update, "made"
+
+    def updated(system: System, name: str, **changes: object) -> object:
+        if full in changes and "profile" not in changes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return update(system, name, **changes)
+
+    monkeypatch.setattr(System, "update", updated)
+    with pytest.raises(OSError, match="No space left"):
+        Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()
+    assert guest.asked == ["send", "cont"]
+    full = "ended"
+    assert Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
+
+
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
@@ -319,7 +361,8 @@ class In:
         self.cd.write_bytes(b"CD001" + bytes(5000))
         self.luggage: dict[str, Any] = {
             "profile": profile_to_xml(guest.profile), "file": "vm1.xml", "made": guest.profile.image.path,
-            "accelerator": "tcg", "plan": {"medium": None, "cdrom": str(self.cd), "drive": True}, "paused": False,
+            "accelerator": "tcg", "processor": [], "paused": False,
+            "plan": {"medium": None, "cdrom": str(self.cd), "drive": True},
             "formats": ["qcow2", "raw"], "marker": mark.name, "cd": keepermoves._cd_mark(self.cd), "sockets": [],
         }  # fmt: skip
 
@@ -356,7 +399,29 @@ def test_a_machine_goes_on_there_as_it_was_here(
     assert guest.asked == asked
     record = keeper.system.records()["vm1"]
     assert record.made == guest.profile.image.path
-    assert list(record.formats.values()) == ["qcow2", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "seen", "comes"),
+    [("kvm", ["fpu"], True), ("kvm", ["fpu", "avx512f"], False), ("tcg", ["fpu", "avx512f"], True)],
+)
+def test_a_guest_that_has_seen_more_of_a_processor_than_is_here_is_refused(
+    arrival: In, guest: Guest, monkeypatch: pytest.MonkeyPatch, accelerator: str, seen: list[str], comes: bool
+) -> None:
+    """With KVM it sees the host's own, and dies of the first instruction that is missing."""
+
+    async def found(_keeper: Keeper) -> Accelerator:
+        return Accelerator(accelerator, "", 1.0)
+
+    monkeypatch.setattr(Keeper, "find_accelerator", found)
+    monkeypatch.setattr(keepermoves, "_processor_flags", lambda: ["fpu", "sse2"])
+    arrival.luggage.update(accelerator=accelerator, processor=seen)
+    if comes:
+        arrival.run()
+    else:
+        with pytest.raises(HostError, match="its guest has seen a processor with avx512f, and the one here has not"):
+            arrival.run()
+    assert (guest.asked == ["receive", "cont"]) == comes
 
 
 @pytest.mark.parametrize("words", [b"", b"g"])

@@ -223,6 +223,22 @@ def test_a_disk_that_was_there_is_kept(user: User, cd_guest: DirectKernel) -> No
     assert disk.stat().st_size == 1 << 20
 
 
+@pytest.mark.parametrize("form", ["qcow2", "raw"])
+def test_a_disk_that_is_used_in_another_system_is_not_deleted(user: User, cd_guest: DirectKernel, form: str) -> None:
+    file = user.profile("vm1", more=f"<cdrom>{_cd(user, cd_guest, 'do=sleep')}</cdrom>")
+    user.v2m("create", file)
+    disk = user.directory / "vm1.qcow2"
+    if form == "raw":  # in the very file that was made: its name does not matter
+        disk.write_bytes(bytes(16 << 20))
+    user.v2m("boot", "--system", "lab", file)
+    said = user.v2m("destroy", file, status=HOST)
+    assert said.err.startswith(f"the disk {disk} of vm1 is not deleted: a machine uses it")
+    assert disk.exists()
+    assert user.v2m("status", "--json", "--system", "lab", file).json()[0]["state"] == "running"
+    user.v2m("destroy", "--system", "lab", file)
+    assert user.v2m("destroy", file).out == f"vm1: destroyed; its disk {disk} is deleted\n"
+
+
 def test_console_follows_until_the_machine_is_off(user: User, cd_guest: DirectKernel) -> None:
     file = user.profile("vm1", more=f"<cdrom>{_cd(user, cd_guest, 'do=poweroff')}</cdrom>")
     user.v2m("create", file)
