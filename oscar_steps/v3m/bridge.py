@@ -160,6 +160,8 @@ def join(bridge: str) -> Tap:
         descriptors = _received(ours)
     if failure or not descriptors:
         hint = f"write the line 'allow {bridge}' into {ACL_FILE}" if "acl" in failure else ""
+        if f"{_TUN}: Permission denied" in failure:  # QEMU's helper opens it as the user; udev lets everybody
+            hint = f"let users open it: chmod 666 {_TUN}"
         if os.geteuid() != 0 and not helper.stat().st_mode & stat.S_ISUID:
             hint = f"let {helper} run as root: chmod u+s {helper}"
         raise HostError(f"a NIC cannot join the bridge {bridge}: {failure or f'{helper} gives none'}", hint=hint)

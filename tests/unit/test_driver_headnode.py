@@ -134,7 +134,7 @@ def with_head(server: Server, work: Callable[[HeadNode], Awaitable[None]]) -> No
     async def run() -> None:
         head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await head.connect()
                 await work(head)
         finally:
@@ -281,6 +281,11 @@ def test_the_sources_of_the_nodes_share_one_connection(
         while node.state is not state:  # noqa: ASYNC110 - a state has no event
             await asyncio.sleep(0.02)
 
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-dropbear\r\n")
+        await writer.drain()
+        writer.close()
+
     async def work(head: HeadNode) -> None:
         node.reach(NodeState.POWERED_ON)
         eyes = lookout.Lookout(head, board, lambda: HeadNodeLost("rebooted"))
@@ -300,12 +305,9 @@ def test_the_sources_of_the_nodes_share_one_connection(
         node.reach(NodeState.REBOOTED)
         await eyes.ask(node)
         server.hang_up()  # what was asked before the connection broke is asked again
-        with socket.create_server(("127.0.0.1", port)) as answering:
-            answering.settimeout(20)
-            connection, _ = await asyncio.to_thread(answering.accept)
-            with connection:
-                connection.sendall(b"SSH-2.0-dropbear\r\n")
-                await until(NodeState.UP)
+        # The lookout of the broken connection may still be about to end, and come first.
+        async with await asyncio.start_server(greet, "127.0.0.1", port):
+            await until(NodeState.UP)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

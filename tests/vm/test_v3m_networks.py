@@ -219,14 +219,20 @@ def test_a_bridged_guest_reaches_what_is_on_the_hosts_bridge(farm: Farm, run_dir
     assert done.stdout.count("GUEST hears the host greets") == 2, done.stderr
 
 
+WITH_HELPER = f"mount --bind $layers/helper {HELPERS[0]}"
+TUN = "mknod $layers/tun c 10 200; chmod {mode} $layers/tun; mount --bind $layers/tun /dev/net/tun"
+"""The helper opens it as the user. udev lets everybody; where there is no udev nobody does."""
+
+
 @needs_root
 @pytest.mark.parametrize(
     ("before", "told"),
     [
-        (f"chmod u+s $layers/helper; mount --bind $layers/helper {HELPERS[0]}", "it joins"),
-        (f"mount --bind $layers/helper {HELPERS[0]}", f"let {HELPERS[0]} run as root: chmod u+s"),
+        (f"chmod u+s $layers/helper; {WITH_HELPER}; {TUN.format(mode=666)}", "it joins"),
+        (f"{WITH_HELPER}; {TUN.format(mode=666)}", f"let {HELPERS[0]} run as root: chmod u+s"),
+        (f"chmod u+s $layers/helper; {WITH_HELPER}; {TUN.format(mode=600)}", "let users open it: chmod 666"),
     ],
-    ids=["set-user-ID", "without"],
+    ids=["set-user-ID", "without", "no-tun"],
 )
 def test_a_user_joins_a_bridge_by_qemus_helper_if_that_runs_as_root(tmp_path: Path, before: str, told: str) -> None:
     """The user may read everything, as Python may be where only root looks; he has no right on networks."""
