@@ -115,10 +115,9 @@ class User:
 
     def end(self) -> list[str]:
         """End whatever is left of his machines; returns their names, and there should be none."""
-        left = []
-        for path in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            left += [f"{path.name}: {entry.name}" for entry in ledger.end_leftovers(path)]
-        for path in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+        systems = sorted(path for path in self.root.glob("*") if path.is_dir())
+        left = [f"{path.name}: {entry.name}" for path in systems for entry in ledger.end_leftovers(path)]
+        for path in systems:
             self.wait_until_unkept(path.name)
         return left
 
