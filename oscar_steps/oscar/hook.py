@@ -31,9 +31,10 @@ mkfifo -m 600 "$fifo" || {{ echo "farm barrier: cannot make $fifo"; exit 2; }}
 trap 'rm -f "$fifo"' EXIT
 echo "{waiting}"
 answer=
-# A writer that died without a word ends the read; then wait for the next one.
-while [ -z "$answer" ] && [ -p "$fifo" ]; do
-    IFS= read -r answer <"$fifo"
+# Opened to write as well, it has no end: neither a writer that dies without a word nor the moment between two ends it.
+exec 3<>"$fifo"
+while [ -z "$answer" ]; do
+    IFS= read -r answer <&3 || break
 done
 case $answer in
     open) echo "farm barrier: open"; exit 0 ;;

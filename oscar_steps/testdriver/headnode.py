@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
 
@@ -55,6 +56,14 @@ class CommandResult:
     def last_line(self) -> str:
         lines = [line for line in self.output.splitlines() if line.strip()]
         return lines[-1].strip() if lines else "(it said nothing)"
+
+
+class _Transport(paramiko.Transport):
+    """`SSHClient.connect` has no argument for how long a key exchange may take, which is 15 s."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.handshake_timeout = CONNECT_SECONDS
 
 
 class HeadNode:
@@ -113,7 +122,7 @@ class HeadNode:
         self._client.connect(
             self.host, self.port, "root", self.password,
             timeout=CONNECT_SECONDS, banner_timeout=CONNECT_SECONDS, auth_timeout=CONNECT_SECONDS,
-            look_for_keys=False, allow_agent=False,
+            look_for_keys=False, allow_agent=False, transport_factory=_Transport,
         )  # fmt: skip
 
     def _session(self) -> paramiko.Channel:

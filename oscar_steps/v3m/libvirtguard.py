@@ -25,9 +25,12 @@ from oscar_steps.v3m.libvirthost import Networks, vlan_network_xml
 UNDO_SECONDS = 60
 """A machine that is being made is only ended when it has been made, and that takes emulated Xen ten seconds."""
 
-# A line means that there is nothing to guard any more. Terminals and service managers signal whole groups: not for it.
+# A line means that there is nothing to guard any more. Terminals and service managers signal whole groups: not for it,
+# as soon as it has said that it is ready.
 _GUARD = f"""\
 trap '' HUP INT TERM
+echo ready
+exec > /dev/null
 read line && exit 0
 for try in 1 2 3; do timeout {UNDO_SECONDS} "$@" && exit 0; sleep 1; done
 """
@@ -47,11 +50,13 @@ class Guard:
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", _GUARD, "v3m-guard", *undo),
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
         ledger.record(run_directory, name, process.pid, undo)
+        assert process.stdout is not None
+        await process.stdout.readline()
         return cls(run_directory, name, process)
 
     @property

@@ -513,7 +513,7 @@ class QemuMachine(Machine):
         now = timestamp["seconds"] + timestamp["microseconds"] / 1e6
         if now - self._last_reset > REBOOT_SECONDS:
             self._emit(EventKind.GUEST_RESET)
-        self._last_reset = now
+            self._last_reset = now
 
     async def _end_after_panic(self) -> None:
         """Keep the picture of the dead machine, then end it: nothing more will come of it."""

@@ -120,7 +120,8 @@ def main() -> int:
     if stage is at and play == "traceback":
         raise RuntimeError("a bug of the driver's")
     if stage is at and play == "hang":
-        (run / "hanging").write_text(str(os.getpid()))
+        (run / "hanging.new").write_text(str(os.getpid()))
+        (run / "hanging.new").rename(run / "hanging")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.CANCELLED))
         time.sleep(600)
     return ExitStatus.PASSED

@@ -21,6 +21,8 @@ from oscar_steps.verdict import LINT, Outcome
 
 FAKE_DRIVER = Path(__file__).with_name("fake_driver.py")
 DEVELOPER = USERS[1]
+MASTER_SECONDS = 60.0
+"""It writes to its database before it answers."""
 CANCELLED, RETRY, SKIPPED = 6, 5, 3
 _Found = TypeVar("_Found")
 
@@ -66,7 +68,8 @@ def cell_id(farm: Farm) -> str:
 
 def force(farm: Farm, **parameters: Any) -> httpx.Response:
     message = {"id": 1, "jsonrpc": "2.0", "method": "force", "params": {"builderid": cell_id(farm), **parameters}}
-    return httpx.post(f"{farm.master.base}api/v2/forceschedulers/force", json=message, trust_env=False)
+    url = f"{farm.master.base}api/v2/forceschedulers/force"
+    return httpx.post(url, json=message, trust_env=False, timeout=MASTER_SECONDS)
 
 
 def last_build(farm: Farm) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def test_a_bad_commit_is_red_and_its_mail_says_stage_sentence_and_evidence_first
 def test_the_files_of_a_run_are_text_whatever_the_guest_wrote_and_nothing_else_is_served(farm: Farm) -> None:
     run = farm.master.property(last_build(farm)["buildid"], "run_id")
     base = f"{farm.master.base}plugins/runs/{run}/"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=MASTER_SECONDS) as client:
         answer = client.get(f"{base}logs/index.html")
         assert answer.text == "<script>alert(1)</script>"
         assert answer.headers["content-type"].startswith("text/plain")
@@ -197,7 +200,8 @@ def hanging(farm: Farm) -> dict[str, Any]:
 def test_a_build_that_is_stopped_is_torn_down_and_nobody_is_told(farm: Farm) -> None:
     build = hanging(farm)
     message = {"id": 1, "jsonrpc": "2.0", "method": "stop", "params": {"reason": "enough"}}
-    httpx.post(f"{farm.master.base}api/v2/builds/{build['buildid']}", json=message, trust_env=False).raise_for_status()
+    url = f"{farm.master.base}api/v2/builds/{build['buildid']}"
+    httpx.post(url, json=message, trust_env=False, timeout=MASTER_SECONDS).raise_for_status()
     done = eventually(lambda: farm.master.build(build["buildid"]).complete and farm.master.build(build["buildid"]))
     assert done.results == CANCELLED
     assert farm.master.property(build["buildid"], "verdict")["outcome"] == "cancelled"

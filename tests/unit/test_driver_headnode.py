@@ -72,9 +72,9 @@ class Sshd(paramiko.ServerInterface):
                 channel.send_exit_status(process.wait())
         process.kill()
         process.wait()
-        channel.close()
-        with self.lock:
+        with self.lock:  # first: who sees it closed may ask for the next one
             self.open -= 1
+        channel.close()
 
     @staticmethod
     def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes]) -> None:

@@ -149,12 +149,19 @@ def test_what_is_no_ssh_server_is_no_banner(tmp_path: Path, started: list[Progra
             program.line("banner", 1.2)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Never half of it is there."""
+    new = path.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.rename(path)
+
+
 def test_the_monitors_file_is_told_whenever_it_changes(tmp_path: Path, started: list[Program]) -> None:
     program = Program(tmp_path, free_port(), "exit 0")
     started.append(program)
-    program.clients.write_text("<opt>\n</opt>\n", encoding="utf-8")
+    replace_text(program.clients, "<opt>\n</opt>\n")
     assert [program.line("clients") for _ in range(3)] == ["clients <opt>", "clients </opt>", "clients-end"]
-    program.clients.write_text("<longer/>\n", encoding="utf-8")
+    replace_text(program.clients, "<longer/>\n")
     assert program.line("clients") == "clients <longer/>"
 
 

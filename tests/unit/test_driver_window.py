@@ -62,8 +62,7 @@ def test_the_window_onto_an_earlier_stage_does_not_wait_for_it(tmp_path: Path) -
 
 def test_a_process_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "END_SECONDS", 0.5)
-    with (
-        start_owner(tmp_path, lingers=3) as owner,
-        pytest.raises(HostError, match=f"the run is over, but its process {owner.pid} does not end"),
-    ):
-        window.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
+    with start_owner(tmp_path, lingers=60) as owner:
+        with pytest.raises(HostError, match=f"the run is over, but its process {owner.pid} does not end"):
+            window.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
+        owner.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.oscar.answercheck import AnswerFile, Expected, Problem, check_answers
@@ -242,7 +242,6 @@ def any_menus(draw: st.DrawFn) -> Menus:
 WORDS = st.from_regex(r"[a-z][a-z0-9_.-]{0,20}", fullmatch=True)
 
 
-@settings(deadline=None)
 @given(
     menus=any_menus(),
     count=st.integers(1, 128),
@@ -293,7 +292,6 @@ def test_what_is_rendered_for_a_valid_cluster_is_clean(
     assert check_answers(*files, menus=menus, expected=expected, complete=True) == ()
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from(list(AnswerKind)),
     text=st.one_of(

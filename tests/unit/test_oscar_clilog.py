@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.errors import ConfigError, UserError
@@ -170,7 +170,6 @@ def test_recordings_that_contradict_each_other_are_refused() -> None:
         fields(("build.1.clilog", f"{BUILD_KEY}1\nmine\n8\n"), ("define.1.clilog", f"{DEFINE_KEY}10\n"))
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(["selector", "build", "define", "mac"]), text=st.text(max_size=80), key=st.booleans())
 def test_no_recording_whatever_breaks_the_reader(name: str, text: str, key: bool) -> None:
     keys = {"build": BUILD_KEY, "define": DEFINE_KEY, "mac": mac_key()}

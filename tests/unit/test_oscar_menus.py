@@ -135,7 +135,7 @@ def test_menus_are_read_in_every_layout(write: Callable[[Labels], str], paths: s
             assert label in files[place.file].split("\n")[place.line - 1], (label, place)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(), write=st.sampled_from(NUMBERED_LAYOUTS))
 def test_any_numbering_of_the_labels_is_read_back(seed: int, write: Callable[[Labels], str]) -> None:
     """Numbers of any order: what is read is what was written."""
@@ -241,7 +241,7 @@ def test_labels_are_compared_without_value_case_and_punctuation(text: str, label
     assert plain(text) == label
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=st.text(max_size=300))
 def test_no_source_whatever_breaks_the_reader(text: str) -> None:
     files = tree(printed) | {"lib/OSCAR/MAC.pm": text, "scripts/cli/x": "@x = (" + text}

@@ -457,7 +457,6 @@ def test_a_damaged_record_is_one_sentence(call: Any, system: System, vm: Path) -
 @pytest.fixture
 def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """It listens, and never says a word."""
-    monkeypatch.setattr(keeperlink, "SILENCE_LIMIT", 0.3)
     monkeypatch.chdir(system.directory)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(system.socket.name)
@@ -465,7 +464,10 @@ def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield listener
 
 
-def test_a_keeper_that_hangs_is_told_with_its_process(call: Any, silent_keeper: socket.socket, vm: Path) -> None:
+def test_a_keeper_that_hangs_is_told_with_its_process(
+    call: Any, silent_keeper: socket.socket, vm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeperlink, "SILENCE_LIMIT", 0.3)
     assert silent_keeper.fileno() > 0
     status, _, err = call("pause", vm)
     assert status == 20

@@ -222,7 +222,7 @@ def test_every_profile_survives_being_written_and_read(profile: VMProfile, optio
     assert parse_profile(profile_to_xml(profile), "again.xml") == profile
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(profiles, max_size=3).map(tuple))
 def test_every_set_of_profiles_survives_being_written_and_read(machines: tuple[VMProfile, ...]) -> None:
     assert parse_profiles(profiles_to_xml(machines), "again.xml") == machines

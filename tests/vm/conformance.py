@@ -99,8 +99,8 @@ class MachineConformance:
                 await machine.pause()
         with rig.trying("console"):
             first = machine.console.read_bytes()
-            await machine.boot()
             boots = counted(machine.console).count(1)
+            await machine.boot()
             await rig.until(lambda: counted(machine.console).count(1) == boots + 1)
             assert machine.console.read_bytes().startswith(first)
         with rig.trying("destroy"):

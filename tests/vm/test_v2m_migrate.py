@@ -26,7 +26,8 @@ from tests.vm.v2m_user import CASES, CD_MODULES, PROGRAM, User, user_of
 
 SSHD = Path("/usr/sbin/sshd")
 ADDRESSES = ("10.231.77.1", "10.231.77.2")
-PINGS = 100
+PINGS = 150
+"""45 seconds of them: it moves meanwhile, in three on a quiet machine."""
 BREAKING_SSH = """
 import subprocess, sys
 with subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE) as ssh:

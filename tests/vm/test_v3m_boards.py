@@ -14,7 +14,7 @@ from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.machine import DirectKernel, EndReason
 from oscar_steps.v3m.profile import DiskBus, DiskImage, Firmware, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
-from tests.vm.tiny_guest import LIMIT, MODULES, make_guest, parameters
+from tests.vm.tiny_guest import LIMIT, MODULES, make_guest, parameters, unpacked_packages
 
 STUB = Path("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 LOOK = '[ -d /sys/firmware/efi ] && say "has UEFI" || say "has a BIOS"; say "has the disk $(disk)"; poweroff -f'
@@ -73,14 +73,12 @@ def test_a_machine_with_uefi_boots_from_its_disk(
 def _efi_disk(directory: Path, guest: DirectKernel) -> None:
     """`vm.raw`: a file system with kernel, initrd and parameters in one EFI program, where a firmware looks for it."""
     assert guest.initrd is not None
-    subprocess.run(["apt-get", "download", "-qq", "systemd-boot-efi"], check=True, cwd=directory)
-    (package,) = directory.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", package, directory / "stub"], check=True)
+    stub = unpacked_packages("systemd-boot-efi", "systemd-boot-efi")
     (directory / "words").write_text(parameters("do=look"), encoding="ascii")
     sections = {"cmdline": (directory / "words", 0x30000), "linux": (guest.kernel, 0x2000000)}
     sections["initrd"] = (guest.initrd, 0x4000000)
     options = [word for name, (file, at) in sections.items() for word in _section(name, file, at)]
-    subprocess.run(["objcopy", *options, str(directory / "stub" / STUB), str(directory / "boot.efi")], check=True)
+    subprocess.run(["objcopy", *options, str(stub / STUB), str(directory / "boot.efi")], check=True)
     disk = str(directory / "vm.raw")
     for command in (
         ["mformat", "-i", disk, "-C", "-T", str(64 << 11), "::"],

@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import textwrap
-import time
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +22,7 @@ from tests.vm.tiny_guest import LIMIT, SAMPLE, Farm, counted, says, until
 def test_the_accelerator_is_tried_and_the_answer_kept(guest: DirectKernel, tmp_path: Path) -> None:
     first = asyncio.run(find_accelerator(tmp_path, guest.kernel))
     assert first.seconds > 0.1
-    begin = time.monotonic()
-    assert asyncio.run(find_accelerator(tmp_path, guest.kernel)) == first
-    assert time.monotonic() - begin < 1.0
+    assert asyncio.run(find_accelerator(tmp_path, tmp_path / "no-kernel")) == first  # which nobody could try
 
 
 def test_a_node_is_not_started_before_its_head_node(farm: Farm, run_directory: Path) -> None:
@@ -124,4 +121,4 @@ def test_nothing_outlives_a_kill_of_the_runs_process(farm: Farm, run_directory: 
         assert process.stdout.readline() == "booted\n"
         assert len(ledger.find_leftovers(run_directory)) == 3
         process.kill()
-    asyncio.run(until(lambda: ledger.find_leftovers(run_directory) == [], seconds=1.0))
+    asyncio.run(until(lambda: ledger.find_leftovers(run_directory) == []))

@@ -328,7 +328,7 @@ def test_nothing_of_a_bridge_outlives_a_kill_of_the_runs_process(farm: Farm, run
         assert len(ledger.find_leftovers(run_directory)) == 3
         assert socket.if_nameindex() == interfaces  # not even while it runs
         process.kill()
-    asyncio.run(until(lambda: ledger.find_leftovers(run_directory) == [], seconds=1.0))
+    asyncio.run(until(lambda: ledger.find_leftovers(run_directory) == []))
     assert socket.if_nameindex() == interfaces
 
 

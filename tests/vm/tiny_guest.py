@@ -134,16 +134,24 @@ def make_cd(directory: Path, guest: DirectKernel, words: str) -> Path:
 
 
 def unpacked(flavour: str) -> Path:
-    """Debian's newest kernel and busybox-static, unpacked. Made under another name first: never half of it."""
-    cache = CACHE / ("tiny-guest" if flavour == "cloud-amd64" else f"tiny-guest-{flavour}")
+    """Debian's newest kernel and busybox-static, unpacked."""
+    name = "tiny-guest" if flavour == "cloud-amd64" else f"tiny-guest-{flavour}"
+    if (CACHE / name).is_dir():
+        return CACHE / name
+    asked = ["apt-cache", "depends", f"linux-image-{flavour}"]
+    shown = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    kernel = next(line.split()[-1] for line in shown.splitlines() if "Depends: linux-image-" in line)
+    return unpacked_packages(name, kernel, "busybox-static")
+
+
+def unpacked_packages(name: str, *packages: str) -> Path:
+    """Debian's packages, unpacked in CACHE/`name` once. Made under another name first: never half of them."""
+    cache = CACHE / name
     if cache.is_dir():
         return cache
     work = cache.with_name(f"{cache.name}.{os.getpid()}")
     work.mkdir(parents=True)
-    asked = ["apt-cache", "depends", f"linux-image-{flavour}"]
-    shown = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
-    kernel = next(line.split()[-1] for line in shown.splitlines() if "Depends: linux-image-" in line)
-    subprocess.run(["apt-get", "download", "-qq", kernel, "busybox-static"], check=True, cwd=work)
+    subprocess.run(["apt-get", "download", "-qq", *packages], check=True, cwd=work, stderr=subprocess.DEVNULL)
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, work], check=True)
         package.unlink()
@@ -225,4 +233,4 @@ def says(console: Path, words: bytes) -> bool:
 
 def counted(console: Path) -> list[int]:
     """The numbers that a guest that does `count` has told so far."""
-    return [int(number) for number in re.findall(rb"GUEST counts (\d+)", console.read_bytes())]
+    return [int(number) for number in re.findall(rb"GUEST counts (\d+)\r?\n", console.read_bytes())]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import os
 import socket
 import subprocess
 import sys
@@ -169,15 +168,8 @@ def _connected(seed: Seed, port: int) -> Iterator[paramiko.SSHClient]:
 
 
 def _hypervisor() -> Path:
-    """Debian's Xen, unpacked in the user's cache directory. Made under another name first: never half of it."""
-    cache = tiny_guest.CACHE / HYPERVISOR
-    if not cache.is_dir():
-        work = cache.with_name(f"{cache.name}.{os.getpid()}")
-        work.mkdir(parents=True)
-        subprocess.run(["apt-get", "download", "-qq", HYPERVISOR], check=True, cwd=work, stderr=subprocess.DEVNULL)
-        subprocess.run(["dpkg-deb", "-x", *(str(path) for path in work.glob("*.deb")), str(work)], check=True)
-        work.rename(cache)
-    return next((cache / "boot").glob("xen-*.gz"))
+    """Debian's Xen."""
+    return next((tiny_guest.unpacked_packages(HYPERVISOR, HYPERVISOR) / "boot").glob("xen-*.gz"))
 
 
 def _tools() -> Mapping[str, tuple[bytes, int]]:
