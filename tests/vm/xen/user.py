@@ -77,7 +77,7 @@ def _bootable_disk(directory: Path, name: str) -> None:
     shutil.copy(guest.initrd, boot / "initrd")
     (boot / "grub" / "menu.lst").write_text(MENU, encoding="ascii")
     make = ["mke2fs", "-q", "-t", "ext2", "-d", str(directory / "tree"), str(directory / f"{name}.img"), "64M"]
-    subprocess.run(make, check=True)
+    subprocess.run(make, check=True, capture_output=True)
 
 
 def _hypervisors(user: User) -> str:
