@@ -16,6 +16,7 @@ help: ## List these targets
 	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
 	@echo "  make demo PORT=8020    the web page's port (8010)"
 	@echo "  make faults ONLY=a,b   these faults alone; RESUME=1: none that has a verdict; MARKDOWN=FILE: the table as text"
+	@echo "  make test-xen SUITE=TestXenHVM ONLY=suite CPU=Nehalem,model=8,+svm,+npt MINUTES=90 RESULTS=hvm.jsonl"
 	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors.md   with the results of a Xen host, into the document"
 
 setup: $(VENV)/.installed ## Install what is needed: Debian packages, then a virtual environment from the lock file
@@ -41,9 +42,9 @@ conformance: setup ## Each operation with each type of machine, and the table. M
 	@$(PYTEST) tests/vm/test_conformance_*.py $(if $(MERGE),--conformance-merge '$(MERGE)') \
 	    $(if $(JSON),--conformance-json '$(JSON)') $(if $(MARKDOWN),--conformance-markdown '$(MARKDOWN)')
 
-test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, a cluster. SUITE=all (or WORDS): the suite, too. RESULTS=FILE
+test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, a cluster, v2m. SUITE=all (or WORDS): the suite, too
 	@$(BIN)/python -u -m tests.vm.xen.run $(if $(RESULTS),--results '$(RESULTS)') $(if $(SUITE),--select '$(SUITE)') \
-	    $(if $(CPU),--cpu '$(CPU)')
+	    $(if $(CPU),--cpu '$(CPU)') $(if $(ONLY),--suite-only) $(if $(MINUTES),--minutes '$(MINUTES)')
 
 test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
 	@$(PYTEST) tests/farm

@@ -45,21 +45,18 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="make test-xen", description=__doc__)
     arguments.add_argument("--results", type=Path, help="where the suite's results go (JSON lines)")
     arguments.add_argument("--select", default="", help="pytest's -k: these tests of the suite, too; 'all': all of it")
+    arguments.add_argument("--suite-only", action="store_true", help="nothing but these tests of the suite")
     arguments.add_argument("--minutes", type=float, default=60.0, help="for the suite")
     arguments.add_argument("--cpu", default=CPU, help="the Xen host's processor, as QEMU calls it")
     asked = arguments.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("test-xen: ended from outside"))
     began = time.monotonic()
     with _workplace() as directory:
-        failures = [] if _smoke_here(directory) else ["the profile does not boot as Qemu"]
+        failures = [] if asked.suite_only or _smoke_here(directory) else ["the profile does not boot as Qemu"]
         (directory / "host").mkdir()
         with xen_host(directory / "host", asked.cpu) as host:
-            if not _smoke_there(host):
-                failures.append("the profile does not boot as Xen")
-            if host.run(f"{PYTHON} -m tests.vm.xen.cluster", SMOKE_SECONDS)[0] != 0:
-                failures.append("a cluster's VLAN does not work as Xen")
-            if host.run(f"{PYTHON} -m tests.vm.xen.user", USER_SECONDS)[0] != 0:
-                failures.append("v2m does not work on a Xen host")
+            if not asked.suite_only:
+                failures += _used(host)
             if asked.select:
                 failures += _suite(host, asked.select, asked.minutes * 60, asked.results)
             failures += _left(host)
@@ -90,6 +87,16 @@ def _smoke_here(directory: Path) -> bool:
     profile.write_text(PROFILE, encoding="utf-8")
     command = [sys.executable, "-m", "tests.vm.xen.smoke", str(profile), str(directory / "smoke.jsonl")]
     return subprocess.run(command, cwd=ROOT, timeout=SMOKE_SECONDS, check=False).returncode == 0
+
+
+def _used(host: XenHost) -> list[str]:
+    """One profile, a cluster, and v2m in the Xen host; what failed, in a few words each."""
+    failures = [] if _smoke_there(host) else ["the profile does not boot as Xen"]
+    if host.run(f"{PYTHON} -m tests.vm.xen.cluster", SMOKE_SECONDS)[0] != 0:
+        failures.append("a cluster's VLAN does not work as Xen")
+    if host.run(f"{PYTHON} -m tests.vm.xen.user", USER_SECONDS)[0] != 0:
+        failures.append("v2m does not work on a Xen host")
+    return failures
 
 
 def _smoke_there(host: XenHost) -> bool:
