@@ -68,10 +68,8 @@ class RawDisks:
             for path, disk in others:
                 if any(disk.is_same(each) for each in known):
                     what = f"the disk {path} of {machine} was raw, and now begins as qcow2 does"
-                    hint = (
-                        "if nobody converted it, its guest wrote that, to read a file of this host's; a copy of it is"
-                    )
-                    raise HostError(what, hint=f"{hint} another disk, or strike it out in {self._file}")
+                    hint = "its guest may have done that, to read a file of this host's; only if you converted it"
+                    raise HostError(what, hint=f"{hint} yourself, copy it: a copy is another disk")
             new = [disk for disk in raw if not any(disk.is_same(each) for each in known)]
             if new:
                 self._write([*known, *new])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 
 from oscar_steps import v2m
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.v2m import target
+from oscar_steps.v2m import power, target
 from oscar_steps.v2m.oldwords import modern
 from oscar_steps.v3m import keeperlink, ledger, settings
 from oscar_steps.v3m.keeperstate import System, all_systems
@@ -311,6 +312,24 @@ def test_what_cannot_be_written_anywhere_else_is_one_sentence_too(call: Any, vm:
 def test_an_installation_from_a_cd_that_is_not_there_makes_no_disk(call: Any, vm: Path, home: Path) -> None:
     assert call("install", vm, "--from", "cdrom", "--cdrom", "no.iso")[0::2] == (64, "the CD no.iso is not there\n")
     assert not (home / "vm1.qcow2").exists()
+
+
+def test_an_installation_that_is_not_waited_for_is_asked_for_as_one(
+    call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper refuses it where the disk has a system; an ordinary boot it would not."""
+    asked: list[dict[str, object]] = []
+
+    class Link:
+        def ask(self, request: dict[str, object]) -> dict[str, object]:
+            asked.append(request)
+            return {"machine": "vm1", "state": "running", "pid": None, "ssh": None}
+
+    monkeypatch.setattr(power, "keeper_of", lambda _system, start: contextlib.nullcontext(Link() if start else None))
+    assert call("install", vm, "--from", "network", "--no-wait")[0] == 0
+    assert [(request["do"], request["install"], request["wait"]) for request in asked] == [
+        ("install", "network", False)
+    ]
 
 
 @pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])

@@ -14,6 +14,7 @@ from oscar_steps.errors import HostError
 from oscar_steps.v3m import disks, ledger, network, qemu, switchboard
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.command import BootPlan
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profile import DiskImage, Nic, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.switchboard import Switchboard
@@ -88,6 +89,16 @@ def test_a_machine_that_is_restored_and_cannot_run_is_ended(
     with pytest.raises(HostError, match="write"):
         asyncio.run(machine.restore(tmp_path / "vm1.state"))
     assert asked == ["receive", "power-off"]
+
+
+def test_a_reset_by_the_host_in_an_installation_is_no_crash(machine: QemuMachine) -> None:
+    """QEMU ends by it as by a reboot of the guest's."""
+    machine._shutdown_reason = "host-qmp-system-reset"
+    ended = machine._judge(0)
+    assert (ended.reason, ended.detail) == (
+        EndReason.HOST_POWER_OFF,
+        "its reset button was pressed, which ends an install boot",
+    )
 
 
 def test_a_backing_file_that_a_guest_has_written_into_its_raw_disk_is_not_opened(tmp_path: Path) -> None:
