@@ -1,0 +1,23 @@
+"""The environment of every external program: one locale, and none of the switches that change what a program does."""
+
+from __future__ import annotations
+
+import os
+
+LOCALE = "C.UTF-8"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+_KEPT_PREFIX = "OSCAR_FARM_"
+
+
+def tool_environment(**more: str) -> dict[str, str]:
+    """The environment for a program that is started on this host.
+
+    Kept from the caller: `HOME`, `USER`, `TMPDIR`, the XDG folders, the SSH agent, `PATH` with the system's own folders
+    behind it, and variables that begin with `OSCAR_FARM_`. Everything else is left out: locales, and the switches by
+    which tar, perl, Python, bash and others change what they do. `more` is added at the end.
+    """
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    marks = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_PREFIX)}
+    path = os.pathsep.join(part for part in (os.environ.get("PATH", ""), SYSTEM_PATH) if part)
+    return {**kept, **marks, "PATH": path, "LC_ALL": LOCALE, "LANG": LOCALE, **more}

@@ -1,0 +1,49 @@
+"""State files are whole or old, and external programs get nothing of the caller's locale."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.environment import tool_environment
+from oscar_steps.textio import write_atomically
+
+
+def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "open", "ü\n")
+        write_atomically(tmp_path / "closed", b"\xff", mode=0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o600
+    assert (tmp_path / "open").read_bytes() == "ü\n".encode()
+
+
+def test_where_writing_fails_the_old_content_stands_and_nothing_is_left_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_text("old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "state", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert (tmp_path / "state").read_text() == "old"
+
+
+def test_programs_get_one_locale_and_none_of_the_callers_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LANG", "de_DE.ISO-8859-1"), ("LC_MESSAGES", "de_DE"), ("TAR_OPTIONS", "--xattrs")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", "/somewhere")
+    found = tool_environment(EXTRA="1")
+    assert (found["LC_ALL"], found["LANG"], found["HOME"], found["EXTRA"]) == ("C.UTF-8", "C.UTF-8", "/somewhere", "1")
+    assert not {"LC_MESSAGES", "TAR_OPTIONS"} & set(found)
+    assert "/usr/sbin" in found["PATH"].split(os.pathsep)
