@@ -10,9 +10,13 @@ from buildbot import interfaces, util
 from buildbot.plugins import reporters
 from buildbot.plugins import util as bb
 from buildbot.reporters import utils
+from twisted.internet import defer
+from twisted.python import log
 from zope.interface import implementer
 
+from oscar_steps.master.operator_mail import MAIL_SERVICE
 from oscar_steps.master.reports import note_of, recipients
+from oscar_steps.master.steps import clean
 from oscar_steps.site import Mail
 
 
@@ -58,6 +62,25 @@ class VerdictReport(util.ComparableMixin):
 class OscarMail(reporters.MailNotifier):
     """Delivers the reports as plain mails that a person can read as they are (no base64)."""
 
+    operator = ""
+
+    def checkConfig(self, *, operator: str, **settings: Any) -> None:  # noqa: ARG002
+        super().checkConfig(**settings)
+
+    async def reconfigService(self, *, operator: str, **settings: Any) -> None:
+        self.operator = operator
+        await super().reconfigService(**settings)
+
+    def tell_operator(self, subject: str, text: str) -> None:
+        """Send one plain mail to the operator; returns at once."""
+        sending = defer.ensureDeferred(self._tell_operator(subject, text))
+        sending.addErrback(log.err, f"for the operator (the mail could not be sent): {subject}: {text}")
+
+    async def _tell_operator(self, subject: str, text: str) -> None:
+        mail = await self.createEmail({"body": text, "subject": f"[oscar-farm] {clean(subject)}"}, "", 0)
+        mail["To"] = self.operator
+        await self.sendMail(mail, [self.operator])
+
     async def createEmail(
         self,
         msgdict: dict[str, Any],
@@ -85,6 +108,8 @@ class OscarMail(reporters.MailNotifier):
 def oscar_mail(mail: Mail, builders: tuple[str, ...]) -> OscarMail:
     """The farm's mail reporter."""
     return OscarMail(
+        name=MAIL_SERVICE,
+        operator=mail.operator,
         fromaddr=mail.sender,
         relayhost=mail.relay,
         smtpPort=mail.port,
