@@ -1,4 +1,4 @@
-"""State that survives a power cut: files are written under a temporary name, synced to the disk, and renamed."""
+"""Text and files: state that survives a power cut, and what guests write, made fit to be read by people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
@@ -37,3 +38,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def printable_name(name: bytes | str) -> str:
+    """A file's name as text that can be printed, stored and sent anywhere: a guest's names are bytes, of any kind.
+
+    What is no printable character of UTF-8 becomes `%E9`, byte for byte, and `%` becomes `%25`, so that `name_bytes`
+    gives the name back. A name as Python reads it from a folder or an archive (surrogates for odd bytes) is taken too.
+    """
+    text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+    return "".join(
+        character if character.isprintable() and character != "%" else _escaped(character) for character in text
+    )
+
+
+def name_bytes(printable: str) -> bytes:
+    """The bytes of the name that `printable_name` made printable."""
+    return unquote_to_bytes(printable)
+
+
+def _escaped(character: str) -> str:
+    octets = (
+        character.encode("utf-8", "surrogateescape")
+        if "\udc80" <= character <= "\udcff"
+        else character.encode("utf-8", "surrogatepass")
+    )
+    return "".join(f"%{octet:02X}" for octet in octets)

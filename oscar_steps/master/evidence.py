@@ -6,15 +6,19 @@ files below one folder are written, and no more than so many bytes.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from oscar_steps.textio import printable_name
+
 ARCHIVE = "evidence.tar.gz"
 MAX_ARCHIVE_BYTES = 128 * 2**20
 MAX_UNPACKED_BYTES = 512 * 2**20
 MAX_FILES = 5000
+MAX_DEPTH = 15
 MAX_FILE_KIB = 64 * 1024
 _NAMES = "verdict.json job.json cluster.xml events.jsonl console logs screens installer"
 
@@ -34,20 +38,13 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     folder.mkdir(parents=True)
     names: list[str] = []
     left = MAX_UNPACKED_BYTES
-    with tarfile.open(archive, "r:gz") as packed:
+    with tarfile.open(archive, "r:gz", encoding="utf-8", errors="surrogateescape") as packed:
         for member in packed:
             target = _target(member, folder)
             left -= member.size
             if left < 0 or len(names) >= MAX_FILES:
                 break
-            if target is None or target.exists():
-                continue
-            content = packed.extractfile(member)
-            if content is None:
-                continue
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:  # a file is where a folder should be
+            if target is None or not _is_free(target) or (content := packed.extractfile(member)) is None:
                 continue
             with target.open("wb") as out:
                 shutil.copyfileobj(content, out)
@@ -55,11 +52,25 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     return sorted(names)
 
 
+def _is_free(target: Path) -> bool:
+    """Whether a file can be made there; its folder is made. A full disk still raises."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return not target.exists()
+    except (FileExistsError, NotADirectoryError):  # a file is where a folder should be
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
     parts = PurePosixPath(member.name).parts
-    if not member.isreg() or not parts or parts[0] == "/" or ".." in parts or "\0" in member.name:
+    if not member.isreg() or not 0 < len(parts) <= MAX_DEPTH or parts[0] == "/" or ".." in parts or "\0" in member.name:
         return None
-    return folder.joinpath(*parts)
+    # The worker has made names printable; one that is not (of an older worker, or a hostile one) is made so here.
+    return folder.joinpath(*(part if part.isprintable() else printable_name(part) for part in parts))
 
 
 def prune(runs: Path, cell: str, keep: int) -> None:

@@ -18,6 +18,7 @@ from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, VERDICT_FILE, Outcome, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
+_NOTE_LENGTH = 1000
 
 
 class ReportStep(buildstep.BuildStep):
@@ -66,11 +67,19 @@ class ReportStep(buildstep.BuildStep):
     async def _fetch_evidence(self, verdict: Verdict) -> None:
         """Whatever goes wrong here is noted, and never changes the verdict."""
         try:
-            names = await self._fetched_files(verdict.run_id)
+            await self._show_evidence(verdict)
         except Exception as error:  # broad on purpose: see above
-            log.err(error, "the run's files could not be fetched")
-            await self.addCompleteLog("files", f"the run's files could not be fetched: {error}\n")
-            return
+            log.err(error, "the run's files could not be fetched or shown")
+            await self._note(f"the run's files could not be fetched or shown: {error}")
+
+    async def _note(self, words: str) -> None:
+        try:
+            await self.addCompleteLog("note", clean(words, _NOTE_LENGTH) + "\n")
+        except Exception as error:  # broad on purpose: the note of a trouble is no reason for another result
+            log.err(error, "a note could not be written into the build's log")
+
+    async def _show_evidence(self, verdict: Verdict) -> None:
+        names = await self._fetched_files(verdict.run_id)
         await self.addCompleteLog("files", "".join(f"{name}\n" for name in names))
         base = self.master.config.buildbotURL
         await self.addURL("files of the run", run_url(base, verdict.run_id))

@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import IO
 
 from oscar_steps.errors import HostError
+from oscar_steps.textio import printable_name
 
 MAX_FILE_BYTES = 32 << 20
 MAX_FILES = 2000
 MAX_TOTAL_BYTES = 512 << 20
+MAX_NAME, MAX_DEPTH = 255, 12
+"""Bytes of a name, and folders above it: together they stay below what Linux takes for a path."""
 
 
 def unpack_logs(archive: bytes, into: Path) -> int:
     """Unpack the plain files of a tar (gzip'ed or not) below `into`; returns how many.
 
-    Links, devices, sparse files and names that lead outside or cannot be are left out; a file over MAX_FILE_BYTES keeps
-    its first and last half. Raises HostError where it is no tar at all.
+    Names are a guest's bytes: they are kept as `textio.printable_name` writes them. Links, devices, sparse files and
+    names that lead outside or cannot be are left out; a file over MAX_FILE_BYTES keeps its first and last half.
+    Raises HostError where it is no tar at all.
     """
     into.mkdir(parents=True, exist_ok=True)
     count, room = 0, MAX_TOTAL_BYTES
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as tar:
             for member in tar:
                 if count >= MAX_FILES or room <= 0:
                     break
@@ -42,9 +46,9 @@ def unpack_logs(archive: bytes, into: Path) -> int:
 
 
 def _inside(into: Path, name: str) -> Path | None:
-    parts = [part for part in Path(name).parts if part not in ("/", ".")]
-    impossible = ".." in parts or not parts or "\0" in name or any(len(part.encode()) > 200 for part in parts)
-    return None if impossible else into.joinpath(*parts)
+    parts = [printable_name(part) for part in Path(name).parts if part not in ("/", ".")]
+    impossible = ".." in parts or not parts or "\0" in name or any(len(part.encode()) > MAX_NAME for part in parts)
+    return None if impossible or len(parts) > MAX_DEPTH else into.joinpath(*parts)
 
 
 def _write(source: IO[bytes] | None, target: Path) -> int:

@@ -28,6 +28,9 @@ CHUNK = 1 << 16
 MAX_OUTPUT_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 16
 FOLLOW_CHUNKS = 64
+# sshd gives the locale C, in which Subversion refuses names that are not ASCII. A guest that is too old for C.UTF-8
+# stays in C, without a word. OSCAR's installer has an environment of its own (answers.installer_command: `env -i`).
+LOCALE = "export LC_ALL=C.UTF-8 2>/dev/null; "
 # sshd's MaxSessions is 10 for one connection; what follows the logs takes four of them.
 COMMANDS_AT_ONCE = 5
 
@@ -174,7 +177,7 @@ class HeadNode:
         opened.append(channel)
         channel.set_combine_stderr(merge)
         try:
-            channel.exec_command(command)
+            channel.exec_command(LOCALE + command)
             if stdin:
                 channel.sendall(stdin)
             channel.shutdown_write()
@@ -214,7 +217,7 @@ class HeadNode:
         channel = await asyncio.to_thread(self._session)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await asyncio.to_thread(channel.exec_command, command)
+                await asyncio.to_thread(channel.exec_command, LOCALE + command)
         except (paramiko.SSHException, OSError, EOFError) as error:  # OSError: also the time-out
             channel.close()
             what = f"the head node would not start `{command[:80]}`: {error or type(error).__name__}"

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
 from oscar_steps.v3m.ledger import owned
@@ -14,6 +15,9 @@ DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR
 EXPORT_SECONDS = 300
 # Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
 _NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
+
+# E170013: unable to connect; E200009: some target was not there; E155009: the working copy. Others tell why.
+_WRAPPERS = ("E170013", "E200009", "E155009")
 
 
 def source_as_asked(url: str, revision: str) -> Source:
@@ -29,14 +33,16 @@ def resolve_revision(url: str, revision: str) -> str:
     """The number of `revision` ('HEAD' is asked of the server). Raises SourceError or HostError, in svn's words."""
     command = ["svn", "info", "--non-interactive", "--show-item", "revision", "-r", revision, url]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=False, env=tool_environment()
+        )
     except FileNotFoundError:
         raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
     except subprocess.TimeoutExpired:
         raise HostError(f"the repository {url} did not answer for 60 s") from None
     if answer.returncode == 0:
         return answer.stdout.strip()
-    words = _words(answer.stderr)
+    words = svn_words(answer.stderr)
     if _NOT_THERE.search(answer.stderr):
         raise SourceError(f"{url} at revision {revision}: {words}", hint="check --url and --revision")
     raise HostError(f"{url} cannot be asked for its revision: {words}", hint="is the server up, and --url right?")
@@ -50,18 +56,27 @@ def export(source: Source, place: Path) -> None:
             owned([*command, str(source), str(place)]),
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=EXPORT_SECONDS,
+            env=tool_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise HostError(f"the repository did not deliver {source} in {EXPORT_SECONDS} s") from None
     if answer.returncode != 0:
         kind = SourceError if _NOT_THERE.search(answer.stderr) else HostError
-        raise kind(f"{source} cannot be exported: {_words(answer.stderr)}", hint="check --url and --revision")
+        raise kind(f"{source} cannot be exported: {svn_words(answer.stderr)}", hint="check --url and --revision")
 
 
-def _words(errors: str) -> str:
-    """Subversion's reason."""
-    # The last line says most; a warning says more than the error after it, which is that there was a warning.
+def svn_words(errors: str) -> str:
+    """Subversion's reason, among the lines that it wrote to standard error."""
+    # A warning says more than the error after it, which is that there was one; an error that says only that something
+    # did not work is followed by the reason, whose second line may name what it is about.
     said = re.findall(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", errors, re.MULTILINE)
-    return next((line for line in said if line.startswith("W")), said[-1] if said else errors.strip())
+    causes = [line for line in said if not line.startswith(_WRAPPERS)] or said
+    if not causes:
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        return lines[-1] if lines else "(it said nothing)"
+    first = next((line for line in causes if line.startswith("W")), causes[0])
+    after = causes[causes.index(first) + 1 :]
+    return f"{first} {after[0].partition(': ')[2]}" if first.endswith(":") and after else first

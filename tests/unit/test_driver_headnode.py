@@ -23,6 +23,7 @@ from oscar_steps.testdriver import lookout
 from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
 from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
+from oscar_steps.testdriver.source import svn_words
 
 PASSWORD = "secret-of-this-test"
 
@@ -315,3 +316,58 @@ def test_the_sources_of_the_nodes_share_one_connection(
     with_head(server, work)
     assert alarms == []
     assert (tmp_path / "nodes/dhcp.log").read_text(encoding="utf-8") == dhcp.read_text(encoding="utf-8")
+
+
+def test_names_that_are_not_ascii_are_checked_out_whatever_the_guests_locale(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = (tmp_path / "r").as_uri()
+    subprocess.run(["svnadmin", "create", tmp_path / "r"], check=True)
+    words = ["svn", "mkdir", "-q", "--parents", "-m", "x", f"{repository}/trunk/Übersicht.txt"]
+    subprocess.run(words, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    monkeypatch.setenv("LC_ALL", "C")  # sshd's
+    monkeypatch.setenv("LANG", "C")
+
+    async def work() -> None:
+        head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key)
+        await head.connect()
+        try:
+            await head.check(f"svn checkout -q {repository}/trunk {tmp_path}/w")
+            async with head.stream("echo $LC_ALL") as stream:
+                assert b"".join([chunk async for chunk in stream]) == b"C.UTF-8\n"
+        finally:
+            head.close()
+
+    asyncio.run(work())
+    assert (tmp_path / "w" / "Übersicht.txt").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (
+            "svn: E000022: Can't convert string from 'UTF-8' to native encoding:\nsvn: E000022: /opt/oscar/?\\195",
+            "E000022: Can't convert string from 'UTF-8' to native encoding: /opt/oscar/?\\195",
+        ),
+        (
+            "svn: E170013: Unable to connect to a repository at URL 'svn://h/x'\n"
+            "svn: E000111: Can't connect to host 'h': Connection refused",
+            "E000111: Can't connect to host 'h': Connection refused",
+        ),
+        (
+            "svn: warning: W170000: URL 'file:///r/b' non-existent in revision 2\n\n"
+            "svn: E200009: Could not display info for all targets because some targets don't exist",
+            "W170000: URL 'file:///r/b' non-existent in revision 2",
+        ),
+        (
+            "svn: E155009: Failed to run the WC DB work queue\nsvn: E000028: Can't write: No space left on device",
+            "E000028: Can't write: No space left on device",
+        ),
+        ("svn: E160006: No such revision 99", "E160006: No such revision 99"),
+        ("svn: E170013: Unable to connect", "E170013: Unable to connect"),
+        ("sh: 1: svn: not found\n", "sh: 1: svn: not found"),
+        ("", "(it said nothing)"),
+    ],
+)
+def test_the_cause_is_quoted_of_what_svn_says(errors: str, words: str) -> None:
+    assert svn_words(errors) == words

@@ -214,6 +214,22 @@ def test_an_archive_from_a_guest_cannot_leave_its_folder(tmp_path: Path) -> None
     assert found == ["logs/etc/hosts", "logs/var/log/syslog"]
 
 
+def test_names_that_are_no_text_are_kept_in_printable_form(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name in (b"var/log/caf\xe9.log", "var/log/Übersicht".encode(), b"var/log/a\nb\x1b[1m", b"l" * 255):
+            member = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"abc"))
+        for name in (b"\xe9" * 200, b"d/" * 2000 + b"deep"):  # cannot be kept: left out, and the rest still comes
+            tar.addfile(tarfile.TarInfo(name.decode("utf-8", "surrogateescape")))
+        tar.addfile(tarfile.TarInfo("last"))
+    assert unpack_logs(data.getvalue(), tmp_path) == 5
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    names = ["last", "l" * 255, "var/log/a%0Ab%1B[1m", "var/log/caf%E9.log", "var/log/Übersicht"]
+    assert found == sorted(names)
+
+
 def test_what_is_no_archive_is_the_farms_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="no archive"):
         unpack_logs(b"not a tar", tmp_path / "logs")

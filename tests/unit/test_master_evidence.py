@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from buildbot.process.buildstep import create_step_from_step_or_factory
+from buildbot.process.results import FAILURE
 
 from oscar_steps.master import evidence
+from oscar_steps.master.report_step import ReportStep
 from oscar_steps.master.steps import clean, superseded
+from oscar_steps.master.verdicts import RunIdentity
+from oscar_steps.site import Site
+from oscar_steps.verdict import Category, Outcome, Verdict
 
 
 def archive(directory: Path, *members: tuple[str, bytes, bytes]) -> Path:
@@ -39,6 +48,67 @@ def test_only_regular_files_below_the_folder_are_unpacked(tmp_path: Path) -> Non
     )
     assert evidence.unpack(packed, tmp_path / "run") == ["logs/good"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "run"]
+
+
+def test_names_that_are_no_text_are_printable_on_the_master(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "logs").mkdir(parents=True)
+    for name in (b"caf\xe9.log", b"caf%E9-done.log", "Übersicht".encode(), b"a\nb"):
+        (Path(os.fsdecode(os.fsencode(run / "logs") + b"/" + name))).write_bytes(b"x")
+    subprocess.run(["sh", "-c", evidence.PACK, str(run)], check=True)
+    names = ["logs/a%0Ab", "logs/caf%E9-done.log", "logs/caf%E9.log", "logs/Übersicht"]
+    assert evidence.unpack(run / evidence.ARCHIVE, tmp_path / "out") == names
+    assert all((tmp_path / "out" / name).is_file() for name in names)
+
+
+def test_a_name_that_is_too_long_is_left_out_and_the_rest_comes(tmp_path: Path) -> None:
+    packed = archive(
+        tmp_path,
+        ("logs/" + "\udce9" * 200, tarfile.REGTYPE, b"x"),
+        ("d/" * 2000 + "deep", tarfile.REGTYPE, b"x"),
+        ("logs/b", tarfile.REGTYPE, b"y"),
+    )
+    assert evidence.unpack(packed, tmp_path / "run") == ["logs/b"]
+
+
+def report_step(monkeypatch: pytest.MonkeyPatch, **methods: Any) -> tuple[ReportStep, dict[str, str]]:
+    """A report step whose build has a red verdict; `methods` stand for what Buildbot and the worker would do."""
+    verdict = RunIdentity("c-r7-b1", "c", "svn://h/oscar", "7").verdict(Outcome.FAILED, "red", category=Category.OSCAR)
+    step = create_step_from_step_or_factory(ReportStep("c", Site.__new__(Site), name="report"))
+    step.build = SimpleNamespace(conn=object(), results=FAILURE, executedSteps=[])
+    properties: dict[str, Any] = {"run_id": "c-r7-b1", "run_directory": "/runs/c-r7-b1"}
+    logs: dict[str, str] = {}
+
+    async def add_log(name: str, text: str) -> None:
+        text.encode()
+        logs[name] = text
+
+    async def found(_identity: object) -> Verdict:
+        return verdict
+
+    made = {"addCompleteLog": add_log, "_verdict": found, "getProperty": properties.get, **methods}
+    for name, method in {**made, "setProperty": lambda *_: None}.items():
+        monkeypatch.setattr(step, name, method, raising=False)
+    step.master = SimpleNamespace(config=SimpleNamespace(buildbotURL="http://h/"))
+    return step, logs
+
+
+def test_names_that_cannot_be_stored_do_not_turn_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetched(_run_id: str) -> list[str]:
+        return ["logs/caf\udce9.log"]
+
+    step, logs = report_step(monkeypatch, _fetched_files=fetched)
+    assert asyncio.run(step.run()) == FAILURE
+    assert "could not be fetched or shown" in logs["note"]
+
+
+def test_a_note_that_cannot_be_written_does_not_turn_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise OSError("disk full \udce9")
+
+    step, logs = report_step(monkeypatch, _fetched_files=fails, addCompleteLog=fails)
+    assert asyncio.run(step.run()) == FAILURE
+    assert logs == {}
 
 
 def test_an_archive_that_swells_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

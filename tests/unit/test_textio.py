@@ -7,9 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import name_bytes, printable_name, write_atomically
 
 
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
@@ -47,3 +49,18 @@ def test_programs_get_one_locale_and_none_of_the_callers_switches(monkeypatch: p
     assert (found["LC_ALL"], found["LANG"], found["HOME"], found["EXTRA"]) == ("C.UTF-8", "C.UTF-8", "/somewhere", "1")
     assert not {"LC_MESSAGES", "TAR_OPTIONS"} & set(found)
     assert "/usr/sbin" in found["PATH"].split(os.pathsep)
+
+
+@given(st.binary(max_size=40))
+def test_any_name_becomes_printable_and_comes_back(name: bytes) -> None:
+    printable = printable_name(name)
+    assert printable.isprintable()
+    assert name_bytes(printable) == name
+    assert printable_name(name.decode("utf-8", "surrogateescape")) == printable
+
+
+def test_a_name_that_can_be_printed_stays_as_it_is() -> None:
+    assert printable_name("Übersicht 1.log") == "Übersicht 1.log"
+    assert printable_name(b"caf\xe9.log") == "caf%E9.log"
+    assert printable_name("100%\n") == "100%25%0A"
+    assert printable_name("\ud800").isascii()

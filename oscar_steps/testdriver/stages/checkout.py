@@ -16,7 +16,9 @@ from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.source import svn_words
 from oscar_steps.testdriver.stages.start_install import answer_files
+from oscar_steps.textio import printable_name
 
 # The host's loopback in a guest's user-mode network (QEMU documentation, 'Using the user mode network stack').
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
@@ -59,9 +61,8 @@ async def run_stage(run: Run) -> None:
     with run.diary.step(f"the head node to check out {source}"):
         result = await head.run(command, seconds=deadline.seconds)
     if not result.ok:
-        error = next((line for line in result.output.splitlines() if re.match(r"svn: E\d+", line)), result.last_line)
         kind = SourceError if _NOT_THERE.search(result.output) else HostError
-        raise kind(f"the head node could not check out {source}: {error}")
+        raise kind(f"the head node could not check out {source}: {svn_words(result.output)}")
     answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
     run.diary.write(
         "checkout",
@@ -107,10 +108,10 @@ def _kept(run_directory: Path, at: Place, text: str) -> tuple[str, int, tuple[st
 def texts_of(archive: bytes) -> dict[str, str]:
     """Path to text of the files in a tar archive; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
     texts: dict[str, str] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+    with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as files:
         for member in files:
             if (file := files.extractfile(member)) is not None:
-                data, path = file.read(), member.name.removeprefix("./")
+                data, path = file.read(), printable_name(member.name.removeprefix("./"))
                 try:
                     texts[path] = data.decode("utf-8")
                 except UnicodeDecodeError:

@@ -12,6 +12,7 @@ from oscar_steps.oscar import hook
 from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.testdriver.archive import unpack_logs
 from oscar_steps.testdriver.headcheck import HeadNodeRebooted
+from oscar_steps.testdriver.headnode import LOCALE
 from oscar_steps.testdriver.nodes import Node, NodeState
 from oscar_steps.testdriver.run import Run, need
 
@@ -55,7 +56,7 @@ def head_command(oscar_home: str) -> str:
 
 def node_command(address: str) -> str:
     """The same on a compute node, over the head node's own SSH."""
-    inner = f"cd / && tar -cf - $(ls -d {' '.join(NODE_GLOBS)} 2>/dev/null) 2>/dev/null || true"
+    inner = f"{LOCALE}cd / && tar -cf - $(ls -d {' '.join(NODE_GLOBS)} 2>/dev/null) 2>/dev/null || true"
     options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=30"
     return f"ssh -n {options} root@{address} {shlex.quote(inner)} 2>/dev/null | gzip -1"
 
