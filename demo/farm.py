@@ -50,6 +50,9 @@ class Farm:
     command. After the end `leftovers` names what had to be ended by force; it should be empty.
     """
 
+    again: Sequence[float] = ()
+    """`[schedule] again`: one purple build is the end here."""
+
     def __init__(self, directory: Path, *, port: int | None = None, driver: Sequence[str] = ()) -> None:
         self.directory = directory.resolve()
         self.leftovers: list[str] = []
@@ -173,6 +176,7 @@ poll = {_POLL_SECONDS}
 
 [schedule]
 tree_stable = 0
+again = {json.dumps(self.again)}
 
 [mail]
 from = "farm@{DOMAIN}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -38,13 +39,13 @@ class Repository(_Frozen):
     poll: int = Field(default=60, ge=1)
     """Seconds between two looks at the repository."""
     history: int = Field(default=200, ge=10)
-    """Revisions asked for at a look. More than this between two looks would be lost."""
+    """Without effect, for sites that have it: a look asks for every revision since the one before."""
     revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
     """Address of a revision's web page, with %s where its number goes; empty: there is none."""
 
     def source_url(self, branch: str) -> str:
         """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
-        return f"{self.url.rstrip('/')}/{branch}"
+        return f"{self.url.rstrip('/')}/{quote(branch)}"
 
 
 class Schedule(_Frozen):
@@ -54,6 +55,8 @@ class Schedule(_Frozen):
     minute: int = Field(default=30, ge=0, le=59)
     tree_stable: float = Field(default=60, ge=0)
     """Seconds without a commit on a branch before its tests begin; 0: every commit is tested by itself."""
+    again: tuple[Annotated[float, Field(ge=0, le=86400)], ...] = (60, 600, 3600)
+    """Seconds before each further try of a commit's cell that ended by the farm's or the host's fault; []: none."""
     branches: tuple[str, ...] = ("trunk", "branches/*")
     """Shell patterns of the branches whose commits are tested."""
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from buildbot.plugins import util, worker
 from buildbot.process.factory import BuildFactory
+from buildbot.process.results import EXCEPTION
 
+from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.lint_step import LintStep
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.report_step import ReportStep
 from oscar_steps.master.schedulers import start_cells
-from oscar_steps.master.steps import JobStep, StageStep
+from oscar_steps.master.steps import ASKERS_MISTAKE, JobStep, StageStep
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
 
@@ -26,6 +28,17 @@ class HostWorker(worker.Worker):
     """
 
     quarantine_max_timeout = 300
+
+    def putInQuarantine(self) -> None:
+        """A person's mistake (a revision that does not exist) is no fault of the worker's."""
+        ending = [
+            build
+            for builder in self.botmaster.getBuildersForWorker(self.name)
+            for build in builder.building
+            if build.finished and build.results == EXCEPTION and build.workerforbuilder.worker is self
+        ]
+        if not ending or not all(build.getProperty(ASKERS_MISTAKE) for build in ending):
+            super().putInQuarantine()
 
 
 def build_workers(site: Site) -> list[Any]:
@@ -68,6 +81,8 @@ def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
         name=plan.name,
         workernames=list(plan.workers),
         factory=cell_factory(plan, site),
+        nextBuild=next_build,
+        canStartBuild=may_begin_here,
         locks=[clusters.access("counting")],
         tags=[cell.distribution, cell.architecture, *when],
         description=f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}: {cell.cluster}",

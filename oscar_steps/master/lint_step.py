@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from buildbot.process import buildstep
-from buildbot.process.results import CANCELLED, EXCEPTION, RETRY, statusToString
+from buildbot.process.results import EXCEPTION, statusToString
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.plans import run_directory
+from oscar_steps.master.restarts import CutShort, cut_short
 from oscar_steps.master.sources import exact_revision
 from oscar_steps.master.steps import (
+    ASKERS_MISTAKE,
     EXACT_REVISION,
     RUN_DIRECTORY,
     RUN_ID,
@@ -27,7 +29,7 @@ from oscar_steps.verdict import LINT, Category, Outcome
 _MAX_SECONDS = 900
 
 
-class LintStep(buildstep.ShellMixin, buildstep.BuildStep):
+class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
     """Runs `oscar-testdriver lint`, which leaves its verdict in a run directory, as a run does."""
 
     haltOnFailure = True
@@ -40,14 +42,18 @@ class LintStep(buildstep.ShellMixin, buildstep.BuildStep):
         )
         super().__init__(**kwargs)
         self.site = site
+        self.svn: set[Any] = set()
         self._told = ""
 
     async def run(self) -> int:
         url = self.site.repository.source_url(self.getProperty("branch") or self.site.repository.trunk)
         self.setProperty(SOURCE_URL, url, self.name)
         try:
-            revision = await exact_revision(self.master.reactor, url, self.getProperty("revision") or None)
+            wanted = self.getProperty("revision") or None
+            revision = await exact_revision(self.master.reactor, url, wanted, self.svn)
         except (SourceError, HostError) as error:
+            if (cut := cut_short(self)) is not None:
+                return cut
             return self._nothing_to_look_at(error)
         run_id = f"{LINT}-r{revision}-b{self.getProperty('buildnumber')}"
         directory = run_directory(self.site, run_id)
@@ -59,14 +65,14 @@ class LintStep(buildstep.ShellMixin, buildstep.BuildStep):
         words = [*self.site.driver.command, LINT, revision, "--url", url, "--run", str(directory)]
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
-        if self.build.conn is None:
-            return int(RETRY)
-        if self.stopped:
-            return int(CANCELLED)
+        if (cut := cut_short(self)) is not None:
+            return cut
         return EXCEPTION if self.timed_out else RESULT_OF_STATUS.get(command.rc, EXCEPTION)
 
     def _nothing_to_look_at(self, error: SourceError | HostError) -> int:
         self._told = clean(error.sentence)
+        if isinstance(error, SourceError):
+            self.setProperty(ASKERS_MISTAKE, True, self.name)
         category = Category.FARM if isinstance(error, SourceError) else Category.HOST
         verdict = identity_of(self, LINT).verdict(
             Outcome.INFRASTRUCTURE, error.sentence, hint=error.hint, category=category

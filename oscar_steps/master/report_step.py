@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from buildbot.process import buildstep, remotecommand, remotetransfer
-from buildbot.process.results import RETRY, SUCCESS, WARNINGS, worst_status
+from buildbot.process.results import CANCELLED, SUCCESS, WARNINGS, worst_status
 from twisted.internet import threads
 from twisted.python import log
 
 from oscar_steps.master import evidence
+from oscar_steps.master.again import ask_again
+from oscar_steps.master.restarts import CutShort, cut_short
 from oscar_steps.master.run_files import RUNS, run_url
 from oscar_steps.master.steps import RUN_DIRECTORY, clean, has_run, identity_of
 from oscar_steps.master.verdicts import RESULT_OF_OUTCOME, VERDICT, RunIdentity, agreed, read_verdict
@@ -21,7 +23,7 @@ _MAX_VERDICT_BYTES = 2**20
 _NOTE_LENGTH = 1000
 
 
-class ReportStep(buildstep.BuildStep):
+class ReportStep(CutShort, buildstep.BuildStep):
     """Fetches the verdict and the evidence. Its result is the verdict's, so the build's result agrees with it."""
 
     name = "report"
@@ -34,15 +36,26 @@ class ReportStep(buildstep.BuildStep):
         self._told = "no verdict"
 
     async def run(self) -> int:
+        if (cut := self._cut_short()) is not None:
+            return cut
         identity = identity_of(self, self.cell)
         verdict = await self._verdict(identity)
-        if self.build.conn is None:
-            return int(RETRY)
+        if (cut := self._cut_short()) is not None:
+            return cut
         self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
         self._told = headline(verdict)
         if has_run(self):
             await self._fetch_evidence(verdict)
+        if (cut := self._cut_short()) is not None:
+            return cut
+        verdict = await ask_again(self, self.cell, verdict, self.site.schedule.again)
+        self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
         return RESULT_OF_OUTCOME[verdict.outcome]
+
+    def _cut_short(self) -> int | None:
+        """A person who stops a build in its last step still gets the verdict's result; lost ones are made again."""
+        cut = cut_short(self)
+        return None if cut == CANCELLED else cut
 
     async def _verdict(self, identity: RunIdentity) -> Verdict:
         earlier = self.getProperty(VERDICT)  # the job step's, when there could be no run

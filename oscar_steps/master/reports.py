@@ -5,7 +5,8 @@
 - `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
   of the first tier only 'fixed', since its commit goes on to the cells.
 - `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
-  hears of it.
+  hears of it. A commit's cell is tried again then (`again.py`): the operator hears of the first such end, and of the
+  last one when it is given up.
 - `cancelled`: nobody.
 """
 
@@ -20,7 +21,9 @@ from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, Results
 from buildbot.reporters import utils
 from pydantic import ValidationError
 
+from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.report_step import headline
+from oscar_steps.master.restarts import RESTARTED
 from oscar_steps.master.run_files import run_url
 from oscar_steps.master.schedulers import CHANGES, NIGHTLY
 from oscar_steps.master.steps import EXACT_REVISION, RUN_DIRECTORY, RUN_ID, SOURCE_URL, clean
@@ -79,6 +82,8 @@ class BuildNote:
     build_url: str
     base: str
     has_files: bool
+    known_already: bool = False
+    """The operator has heard of the first try's end, and another try follows."""
 
     @property
     def fixed(self) -> bool:
@@ -124,6 +129,8 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
         return ()
     asked = mail.address(note.owner) if "@" in note.owner or note.owner in mail.people else None
+    if outcome is Outcome.INFRASTRUCTURE and note.known_already:
+        return ()
     if outcome is Outcome.INFRASTRUCTURE:
         return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
     authors = [mail.address(change.author) for change in note.changes]
@@ -144,6 +151,7 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         before=await _before(master, build, properties.get("branch")),
         build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),
         base=master.config.buildbotURL,
+        known_already=bool(properties.get(TRIES_BEFORE) and properties.get(TRIED_AGAIN)),
         has_files=RUN_DIRECTORY in properties and VERDICT in properties,
     )
 
@@ -156,6 +164,8 @@ def _verdict_of(build: dict[str, Any], properties: dict[str, Any]) -> Verdict:
         source=str(properties.get(SOURCE_URL) or ""),
         revision=str(properties.get(EXACT_REVISION) or properties.get("revision") or ""),
     )
+    if build["results"] == RETRY and RESTARTED in properties:
+        return identity.verdict(Outcome.CANCELLED, "the master was restarted; the build begins again")
     if build["results"] == RETRY:
         return lost_worker(identity, str(properties.get("workername", "")))
     if VERDICT in properties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -10,6 +11,7 @@ from buildbot.changes.filter import ChangeFilter
 from buildbot.plugins import schedulers, steps, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
+from buildbot.schedulers.forcesched import ValidationError
 
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.sources import PROJECT
@@ -21,6 +23,7 @@ NIGHTLY = "nightly"
 FORCE = "force"
 CHANGES = "changes"
 """Build property: ids of the changes that this build was made for, and no others. Only their authors are told."""
+MAX_NODES = 128
 AS_PROFILE = "as the profile says"
 
 
@@ -102,9 +105,33 @@ def _nightly(site: Site, cells: Sequence[str]) -> Any:
     )
 
 
+class Checked(util.StringParameter):
+    """A line of the form: the whole of it matches `pattern`, or `right` says in one sentence what would be."""
+
+    pattern = ""
+    right = ""
+
+    def parse_from_arg(self, text: str) -> str:
+        """The text as it is. Raises ValidationError where it does not match."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValidationError(f"{self.label}: {text[:60]!a} cannot be; {self.right}")
+        return text
+
+
+class Nodes(util.IntParameter):
+    """How many compute nodes; 0: as the profile says."""
+
+    def parse_from_arg(self, text: str) -> int:
+        """The number. Raises ValidationError where it is none, or one that no cluster has."""
+        if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} cannot be; give 0 to {MAX_NODES}")
+        return int(text)
+
+
 def _force(site: Site, cells: Sequence[str]) -> Any:
     repository = site.repository
-    branch = "|".join((repository.trunk, f"({repository.branches}|{repository.tags})/[A-Za-z0-9._-]+"))
+    folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
+    branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
     return schedulers.ForceScheduler(
         name=FORCE,
         label="Test a revision",
@@ -115,18 +142,26 @@ def _force(site: Site, cells: Sequence[str]) -> Any:
             util.CodebaseParameter(
                 codebase="",
                 label="What",
-                branch=util.StringParameter(
-                    name="branch", label="Branch", default=repository.trunk, regex=f"^({branch})$"
+                branch=Checked(
+                    name="branch",
+                    label="Branch",
+                    default=repository.trunk,
+                    pattern=branch,
+                    right=f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME",
                 ),
-                revision=util.StringParameter(
-                    name="revision", label="Revision (empty: the last one)", default="", regex=r"^[0-9]*$"
+                revision=Checked(
+                    name="revision",
+                    label="Revision (empty: the last one)",
+                    default="",
+                    pattern=r"|[1-9][0-9]{0,9}",
+                    right="give the number of a revision, or nothing",
                 ),
                 repository=util.FixedParameter(name="repository", default=repository.url),
                 project=util.FixedParameter(name="project", default=PROJECT),
             )
         ],
         properties=[
-            util.IntParameter(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
+            Nodes(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
             util.ChoiceStringParameter(
                 name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, "cdrom", "network"]
             ),

@@ -13,11 +13,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from buildbot.process import buildstep, logobserver, remotecommand, remotetransfer
-from buildbot.process.results import CANCELLED, EXCEPTION, RETRY, SUCCESS, statusToString
+from buildbot.process.results import EXCEPTION, RETRY, SUCCESS, statusToString
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.master.again import FINAL
 from oscar_steps.master.plans import CellPlan, Wish, run_directory
+from oscar_steps.master.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.sources import exact_revision
 from oscar_steps.master.verdicts import VERDICT, RunIdentity, stage_result
 from oscar_steps.site import Site
@@ -28,8 +30,12 @@ RUN_DIRECTORY = "run_directory"
 """Build property: where the worker keeps this run. Set once the worker has the job; without it no stage can run."""
 SOURCE_URL = "source_url"
 EXACT_REVISION = "exact_revision"
+ASKERS_MISTAKE = "askers_mistake"
+"""Build property: what was asked for does not exist. No worker is at fault."""
 MARK = "@@oscar "
 MAX_TRIES = 3
+LOST = "lost connection"
+"""Buildbot's words in the state of a build whose worker went away."""
 _TERM_SECONDS = 60
 _SUMMARY_LENGTH = 160
 _TERMINAL_CODES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*(\x07|$)|.)")
@@ -58,7 +64,7 @@ def has_run(step: Any) -> bool:
     return bool(step.getProperty(RUN_DIRECTORY))
 
 
-class JobStep(buildstep.BuildStep):
+class JobStep(CutShort, buildstep.BuildStep):
     """Finds the exact revision, writes the job into a fresh run directory on the worker, removes old ones."""
 
     name = "job"
@@ -69,6 +75,7 @@ class JobStep(buildstep.BuildStep):
         super().__init__(**kwargs)
         self.plan = plan
         self.site = site
+        self.svn: set[Any] = set()
         self._told = ""
 
     async def run(self) -> int:
@@ -76,15 +83,23 @@ class JobStep(buildstep.BuildStep):
         self.setProperty(SOURCE_URL, url, self.name)
         try:
             await self._refuse_endless_tries()
-            revision = await exact_revision(self.master.reactor, url, self.getProperty("revision") or None)
+            wanted = self.getProperty("revision") or None
+            revision = await exact_revision(self.master.reactor, url, wanted, self.svn)
         except (SourceError, HostError) as error:
+            if (result := cut_short(self)) is not None:
+                return result
             self._told = clean(error.sentence)
+            if isinstance(error, SourceError):
+                self.setProperty(ASKERS_MISTAKE, True, self.name)
+                self.setProperty(FINAL, True, self.name)
             category = Category.FARM if isinstance(error, SourceError) else Category.HOST
             verdict = identity_of(self, self.plan.name).verdict(
                 Outcome.INFRASTRUCTURE, error.sentence, hint=error.hint, category=category
             )
             self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
             return EXCEPTION
+        if (result := cut_short(self)) is not None:
+            return result
         self.setProperty(EXACT_REVISION, revision, self.name)
         job = self.plan.job(url, revision, self.getProperty("buildnumber"), self._wish())
         self.setProperty(RUN_ID, job.run_id, self.name)
@@ -92,9 +107,13 @@ class JobStep(buildstep.BuildStep):
 
     async def _refuse_endless_tries(self) -> None:
         """When its worker is lost Buildbot begins a build anew, without limit: a cell that kills workers never ends."""
-        request = self.build.requests[0].id
-        tries = len(await self.master.data.get(("buildrequests", request, "builds")))
-        if tries > MAX_TRIES:
+        lost = 0
+        for build in await self.master.data.get(("buildrequests", self.build.requests[0].id, "builds")):
+            if build["results"] == RETRY and LOST in str(build["state_string"]):
+                properties = await self.master.data.get(("builds", build["buildid"], "properties"))
+                lost += RESTARTED not in properties
+        if lost >= MAX_TRIES:
+            self.setProperty(FINAL, True, self.name)
             raise HostError(f"the worker was lost {MAX_TRIES} times under this build: it is not tried again")
 
     def _wish(self) -> Wish:
@@ -118,9 +137,11 @@ class JobStep(buildstep.BuildStep):
             mode=0o644,
         )
         await self.addCompleteLog(JOB_FILE, text)
+        if (result := cut_short(self)) is not None:
+            return result
         if command.rc != 0:
             self._told = f"the worker cannot write {directory / JOB_FILE}"
-            return RETRY if self.build.conn is None else EXCEPTION
+            return EXCEPTION
         self.setProperty(RUN_DIRECTORY, str(directory), self.name)
         self._told = f"{job.cell} r{job.source.revision}, run {job.run_id}"
         return SUCCESS
@@ -174,7 +195,7 @@ class SummaryObserver(logobserver.LogLineObserver):
             self._tell(clean(said["summary"]))
 
 
-class StageStep(buildstep.ShellMixin, buildstep.BuildStep):
+class StageStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
     """One stage of the run, as a window on the driver's process."""
 
     updateBuildSummaryPolicy = False
@@ -201,14 +222,14 @@ class StageStep(buildstep.ShellMixin, buildstep.BuildStep):
         self._live = ""
 
     async def run(self) -> int:
+        if self.build.stopped and (result := cut_short(self)) is not None:
+            return result
         self.addLogObserver("stdio", SummaryObserver(self._show))
         words = [*self.site.driver.command, "stage", self.stage.value, "--run", self.getProperty(RUN_DIRECTORY)]
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
-        if self.build.conn is None:
-            return int(RETRY)
-        if self.stopped:
-            return int(CANCELLED)
+        if (cut := cut_short(self)) is not None:
+            return cut
         result = stage_result(self.stage, None if self.timed_out else command.rc, self.build.results)
         if self.stage is Stage.CHECKOUT and result == SUCCESS:
             self.setProperty("got_revision", self.getProperty(EXACT_REVISION), self.name)

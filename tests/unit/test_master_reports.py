@@ -49,6 +49,14 @@ def test_the_first_failure_of_a_new_cell_is_told_as_well() -> None:
     assert recipients(note(Outcome.FAILED), MAIL)
 
 
+def test_the_operator_hears_of_the_first_try_and_of_the_last_but_not_of_those_between() -> None:
+    first = note(Outcome.INFRASTRUCTURE)
+    assert recipients(dataclasses.replace(first, known_already=False), MAIL) == ("op@x.org",)
+    assert recipients(dataclasses.replace(first, known_already=True), MAIL) == ()
+    result = dataclasses.replace(note(Outcome.FAILED), known_already=True)
+    assert recipients(result, MAIL) == ("eric@x.org", "geoffroy@x.org"), "the true result is told in any case"
+
+
 def test_the_farms_own_fault_goes_to_the_operator_alone() -> None:
     assert recipients(note(Outcome.INFRASTRUCTURE), MAIL) == ("op@x.org",)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from buildbot.changes.filter import ChangeFilter
-from twisted.internet import defer, reactor
+from twisted.internet import reactor
 from twisted.trial import unittest
 
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.master import sources
 from oscar_steps.master.schedulers import WatchedBranch
 from oscar_steps.master.sources import BranchSplitter, FarmPoller, exact_revision
+from oscar_steps.master.svn_xml import UNREADABLE, log_entries
 from oscar_steps.site import Repository, Schedule
 
 REPOSITORY = Repository(url="svn://127.0.0.1/oscar")
@@ -59,12 +61,18 @@ class FakeUpdates:
     def __init__(self, fails_at: str) -> None:
         self.fails_at = fails_at
         self.stored: list[str] = []
+        self.changes: list[dict[str, Any]] = []
 
-    async def addChange(self, *, revision: str, **_more: Any) -> None:
+    async def addChange(self, *, revision: str, **more: Any) -> None:
         if revision == self.fails_at:
             self.fails_at = ""
             raise OSError("the database is locked")
         self.stored.append(revision)
+        self.changes.append({"revision": revision, **more})
+
+    async def get(self, _path: tuple[str, ...], **_more: Any) -> list[dict[str, Any]]:
+        """The changes of the database, the newest first."""
+        return self.changes[::-1]
 
 
 class Fake:
@@ -99,37 +107,39 @@ class WithRepository(unittest.TestCase):
     def commit(self, folder: str) -> None:
         run("svn", "mkdir", "--quiet", "--username", "eric", "-m", f"add {folder}", f"{self.url}/{folder}")
 
-    def poller(self, updates: FakeUpdates) -> FarmPoller:
-        poller = Alone(self.url, name="svn")
-        poller.master = Fake(reactor=reactor, data=Fake(updates=updates))
-        poller.repourl, poller.split_file = self.url, BranchSplitter(REPOSITORY)
-        poller.svnbin, poller.histmax, poller.environ = "svn", 10, None
-        poller.svnuser = poller.svnpasswd = poller.extra_args = poller.cachepath = None
-        poller.project, poller.revlinktmpl, poller.category = "oscar", "", None
+    async def looking(self, updates: FakeUpdates, url: str = "", state: Path | None = None) -> FarmPoller:
+        """A poller as the master starts it."""
+        poller = Alone(url or self.url, name="svn")
+        poller.master = Fake(
+            reactor=reactor, data=Fake(updates=updates, get=updates.get), service_manager=Fake(namedServices={})
+        )
+        splitter = BranchSplitter(REPOSITORY)
+        cachepath = str(state) if state else None
+        await poller.reconfigService(
+            url or self.url, name="svn", split_file=splitter, project="oscar", cachepath=cachepath
+        )
         return poller
 
-    @defer.inlineCallbacks
-    def test_more_revisions_than_the_history_holds_are_all_seen(self) -> Any:
+    async def test_more_revisions_than_the_history_holds_are_all_seen(self) -> None:
         updates = FakeUpdates("")
-        poller = self.poller(updates)
-        yield poller.poll()
+        poller = await self.looking(updates)
+        await poller.poll()
         assert updates.stored == []
         for number in range(13):
             self.commit(f"trunk/d{number}")
-        yield poller.poll()
+        await poller.poll()
         assert updates.stored == [str(number) for number in range(2, 15)]
 
-    @defer.inlineCallbacks
-    def test_a_change_that_could_not_be_stored_is_asked_for_again(self) -> Any:
+    async def test_a_change_that_could_not_be_stored_is_asked_for_again(self) -> None:
         updates = FakeUpdates("3")
-        poller = self.poller(updates)
-        yield poller.poll()
+        poller = await self.looking(updates)
+        await poller.poll()
         for number in range(3):
             self.commit(f"trunk/d{number}")
-        yield poller.poll()
-        self.flushLoggedErrors(OSError)
+        await poller.poll()
+        assert len(self.flushLoggedErrors(OSError)) == 1
         assert updates.stored == ["2"]
-        yield poller.poll()
+        await poller.poll()
         assert updates.stored == ["2", "3", "4"]
 
     async def test_the_last_revision_of_a_branch_is_the_one_that_changed_it(self) -> None:
@@ -154,3 +164,145 @@ class WithRepository(unittest.TestCase):
             assert "svn://127.0.0.1:9/oscar/trunk does not answer" in str(error)
         else:
             self.fail("it answered")
+
+    def commit_raw(self, message: bytes, folder: str = "trunk/raw", author: bytes = b"eric") -> None:
+        """Commit, then give the revision a message and an author that are written as they are."""
+        self.commit(folder)
+        number = (
+            subprocess.run(["svnlook", "youngest", self.path], check=True, capture_output=True).stdout.decode().strip()
+        )
+        with tempfile.NamedTemporaryFile() as file:
+            for name, value in (("svn:log", message), ("svn:author", author)):
+                Path(file.name).write_bytes(value)
+                run("svnadmin", "setrevprop", self.path, "-r", number, name, file.name)
+
+    async def test_a_message_that_no_xml_may_hold_hides_no_commit(self) -> None:
+        updates = FakeUpdates("")
+        poller = await self.looking(updates)
+        await poller.poll()
+        hostile = (
+            b"a \xef\xbf\xbf b",
+            b"\xef\xbf\xbe",
+            b"\xf4\x8f\xbf\xbf </msg><logentry revision='9'>",
+            b"]]> &#0; \x7f",
+        )
+        for number, message in enumerate(hostile):
+            self.commit_raw(message, f"trunk/d{number}")
+        self.commit_raw(b"fine", "trunk/e", b"eric\xef\xbf\xbf")
+        self.commit("trunk/caf\u00e9")
+        self.commit("trunk/no\uffffname")
+        self.commit("trunk/last")
+        await poller.poll()
+        assert updates.stored == [str(number) for number in range(2, 10)]
+        assert updates.changes[0]["comments"] == "a \ufffd b"
+        assert updates.changes[4]["author"] == "eric\ufffd"
+        assert updates.changes[5]["files"] == ["caf\u00e9"]
+        assert updates.changes[6]["files"] == ["no\ufffdname"]
+
+    async def test_a_state_file_that_a_power_cut_emptied_loses_no_commit(self) -> None:
+        updates = FakeUpdates("")
+        state = self.path.parent / "svn-last-revision"
+        poller = await self.looking(updates, state=state)
+        await poller.poll()
+        assert state.read_text() == "1\n"
+        self.commit("trunk/seen")
+        await poller.poll()
+        assert state.read_text() == "2\n"
+        for broken in (b"", b"\0" * 9, b"\xff", b"12 13", None):
+            if broken is None:
+                state.unlink()
+            else:
+                state.write_bytes(broken)
+            before = len(updates.stored)
+            self.commit(f"trunk/while-down-{before}")
+            poller = await self.looking(updates, state=state)
+            await poller.poll()
+            assert len(updates.stored) == before + 1, broken
+            assert state.read_text().strip() == updates.stored[-1]
+        assert updates.stored == [str(number) for number in range(2, 8)]
+
+    async def test_a_look_that_ended_between_database_and_file_stores_nothing_twice(self) -> None:
+        updates = FakeUpdates("")
+        state = self.path.parent / "svn-last-revision"
+        poller = await self.looking(updates, state=state)
+        await poller.poll()
+        self.commit("trunk/once")
+        await poller.poll()
+        state.write_text("1\n")
+        await (await self.looking(updates, state=state)).poll()
+        assert updates.stored == ["2"]
+
+    async def test_an_address_is_the_same_in_every_spelling_that_svn_takes(self) -> None:
+        root = self.path.as_uri()
+        self.commit("my project")
+        self.commit("caf\u00e9")
+        spellings = {
+            "my project": ("my%20project", "/my%20project", "my%20project/", "./my%20project//"),
+            "caf\u00e9": ("caf%C3%A9", "caf%c3%a9", "caf\u00e9", "%63af%C3%A9"),
+        }
+        for folder, urls in spellings.items():
+            self.commit(f"{folder}/trunk")
+            for number, spelling in enumerate(urls):
+                updates = FakeUpdates("")
+                poller = await self.looking(updates, url=f"{root}/{spelling}")
+                await poller.poll()
+                self.commit(f"{folder}/trunk/d{number}")
+                await poller.poll()
+                assert [change["files"] for change in updates.changes] == [[f"d{number}"]], spelling
+
+    async def test_a_deaf_poller_is_told_once_and_so_is_that_it_hears_again(self) -> None:
+        told: list[tuple[str, str]] = []
+        self.patch(sources, "tell_operator", lambda _master, subject, text: told.append((subject, text)))
+        updates = FakeUpdates("")
+        poller = await self.looking(updates)
+        await poller.poll()
+        heard = poller.heard_at
+        away = self.path.with_name("away")
+        self.path.rename(away)
+        for _ in range(sources.DEAF_AFTER - 1):
+            await poller.poll()
+        assert (told, poller.trouble) == ([], "")
+        for _ in range(4):
+            await poller.poll()
+        assert len(told) == 1
+        assert self.url in poller.trouble and poller.trouble in told[0][1]
+        assert poller.heard_at == heard
+        away.rename(self.path)
+        self.commit("trunk/meanwhile")
+        for _ in range(3):
+            await poller.poll()
+        assert [subject for subject, _ in told[1:]] == ["the repository is heard again"]
+        assert (poller.trouble, updates.stored) == ("", ["2"])
+        assert poller.heard_at and heard and poller.heard_at > heard
+        assert len(self.flushLoggedErrors(HostError)) == sources.DEAF_AFTER + 3
+
+    async def test_a_repository_that_began_anew_is_said_and_not_silently_ignored(self) -> None:
+        state = self.path.parent / "svn-last-revision"
+        state.write_text("4711\n")
+        poller = await self.looking(FakeUpdates(""), state=state)
+        for _ in range(sources.DEAF_AFTER):
+            await poller.poll()
+        self.flushLoggedErrors(HostError)
+        assert "has seen 4711 already" in poller.trouble
+        assert state.read_text() == "4711\n"
+
+
+def test_an_entry_that_cannot_be_read_is_tested_all_the_same_and_hides_no_other() -> None:
+    log = (
+        b'<?xml version="1.0"?><log>'
+        b'<logentry revision="7"><author>eric</author><paths><path kind="file" action="M">/trunk/a</path></paths>'
+        b"<msg>fine</msg></logentry>"
+        b'<logentry revision="6"><author>jane</author><paths><path kind="file" action="M">/trunk/b&bad;</path>'
+        b'<path kind="file" action="M">/branches/x/c</path></paths><msg>a <b> c</msg></logentry>'
+        b'<logentry revision="5"><author>&nope;</author><msg>&nope;</msg></logentry></log>'
+    )
+    entries = log_entries(log, "/trunk/?")
+    assert [entry.getAttribute("revision") for entry in entries] == ["7", "6", "5"]
+    said = [[node.toxml() for node in entry.getElementsByTagName("path")] for entry in entries[1:]]
+    assert said == [['<path kind="file" action="M">/branches/x/c</path>'], ["<path>/trunk/?</path>"]]
+    assert UNREADABLE in entries[1].toxml() and UNREADABLE in entries[2].toxml()
+    assert "jane" in entries[1].toxml()
+
+
+def test_a_branch_with_a_blank_is_asked_for_by_its_address() -> None:
+    assert REPOSITORY.source_url("branches/5 1%41") == "svn://127.0.0.1/oscar/branches/5%201%2541"

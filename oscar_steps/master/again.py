@@ -1,0 +1,112 @@
+"""Purple is not the end: a commit whose cell ended by the farm's or the host's fault is tried again by itself.
+
+What is to be tried again is an ordinary request in Buildbot's database, so it outlives the master. Its properties say
+how often it was tried, before which time it may not begin, and on which workers it went wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.python import log
+
+from oscar_steps.master.schedulers import CHANGES
+from oscar_steps.verdict import LINT, Category, Outcome, Verdict
+
+TRIES_BEFORE = "tries_before"
+"""Build property: how many builds of this commit and cell ended by the farm's fault before this one."""
+NOT_BEFORE = "not_before"
+"""Request property: Unix time before which it does not begin."""
+NOT_ON = "not_on"
+"""Request property: workers on which it went wrong; others are preferred."""
+TRIED_AGAIN = "tried_again"
+"""Build property: it went wrong, and another build will follow."""
+FINAL = "final"
+"""Build property: another try would end in the same way."""
+_LOOK_AGAIN = 60.0
+_OTHERS_FAULT = (Category.DISTRIBUTION, Category.ANSWERS, Category.OSCAR)
+_waking: set[tuple[int, float]] = set()
+
+
+async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[float]) -> Verdict:
+    """Ask for another build where this one says nothing about its commit; the verdict's hint says so then.
+
+    `pauses` are the seconds before each further try, so there are as many as it has.
+    """
+    blameless = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.category not in _OTHERS_FAULT
+    if not blameless or cell == LINT or not step.getProperty(CHANGES) or step.getProperty(FINAL) or not pauses:
+        return verdict
+    tries = int(step.getProperty(TRIES_BEFORE) or 0)
+    if tries >= len(pauses):
+        return _with_hint(verdict, f"the commit was tried {tries + 1} times and is not tried again by itself")
+    try:
+        await _add_request(step, tries + 1, time.time() + pauses[tries])
+    except Exception:  # broad on purpose: the verdict stands, and its mail goes to the operator
+        log.err(None, "the build could not be asked for again")
+        return verdict
+    step.setProperty(TRIED_AGAIN, True, "Build")
+    return _with_hint(
+        verdict, f"the commit is tried again in {pauses[tries]:.0f} s, {len(pauses) - tries} times at most"
+    )
+
+
+def _with_hint(verdict: Verdict, words: str) -> Verdict:
+    return verdict.model_copy(update={"hint": f"{verdict.hint}; {words}" if verdict.hint else words})
+
+
+async def _add_request(step: Any, tries: int, due: float) -> None:
+    """The request of this build once more, of the same commit, changes and wishes."""
+    data = step.master.data
+    buildset = await data.get(("buildsets", step.build.requests[0].bsid))
+    properties = dict(await data.get(("buildsets", buildset["bsid"], "properties")))
+    worker = str(step.getProperty("workername") or "")
+    bad = sorted({*(properties.get(NOT_ON, ((), ""))[0]), worker})
+    more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad}
+    await data.updates.addBuildset(
+        waited_for=False,
+        scheduler=step.getProperty("scheduler"),
+        sourcestamps=[stamp["ssid"] for stamp in buildset["sourcestamps"]],
+        reason=f"try {tries + 1}: the farm was at fault",
+        properties={**properties, **{name: (value, "Build") for name, value in more.items()}},
+        builderids=[await step.build.getBuilderId()],
+    )
+
+
+def next_build(builder: Any, requests: list[Any]) -> Any:
+    """Which request begins next (Buildbot's `nextBuild`): the oldest; those that are tried again come after others."""
+    now = time.time()
+    ready = []
+    for request in requests:
+        due = float(request.properties.getProperty(NOT_BEFORE) or 0)
+        if due <= now:
+            ready.append(request)
+        else:
+            _wake(builder, request.id, due, due - now)
+    return min(ready, key=lambda request: bool(request.properties.getProperty(TRIES_BEFORE)), default=None)
+
+
+def may_begin_here(builder: Any, offered: Any, request: Any) -> bool:
+    """Whether a worker may have a request (Buildbot's `canStartBuild`): elsewhere first, if there is another worker."""
+    bad = request.properties.getProperty(NOT_ON) or ()
+    if offered.worker.workername not in bad:
+        return True
+    others = [each for each in builder.workers if each.worker and each.worker.workername not in bad]
+    if any(each.worker.conn is not None and not each.worker.isPaused() for each in others):
+        _wake(builder, request.id, 0.0, _LOOK_AGAIN)  # that worker may be lost meanwhile
+        return False
+    return True
+
+
+def _wake(builder: Any, request: int, due: float, seconds: float) -> None:
+    """Have the builder look at its requests after that time, once."""
+    if (request, due) in _waking:
+        return
+    _waking.add((request, due))
+
+    def look() -> None:
+        _waking.discard((request, due))
+        builder.botmaster.maybeStartBuildsForBuilder(builder.name)
+
+    builder.master.reactor.callLater(max(seconds, 0.0) + 0.05, look)
