@@ -3,10 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# ECMA-48's forms. A string (OSC, DCS, SOS, PM, APC) without an end hides nothing: only its introducer is left out.
+_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)(?P<csi>[0-?]*[ -/]*[@-~]?)"
+    r"|\x1b\](?:P[0-9A-Fa-f]{7}|R)"  # the Linux console's palette
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x18\x1a\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x18|\x1a|\x1b\\|\x9c)"
+    r"|\x1b[ -/]+[0-~]?"  # designates a character set: ESC ( B
+    r"|\x1b[0-~]?"
+)
+_TO_BEGINNING = re.compile(r"[01]?G|2K")
+_TO_THE_RIGHT = re.compile(r"\d*[CG`a]")
+
+
+def seen_line(line: str) -> str:
+    """`line` as a person would have seen it on a terminal: without sequences, overwritten text and trailing blanks.
+
+    Of a line that begins anew (CR, a cursor that goes to column 1) the last part that has text is what was seen; what
+    stood behind a shorter last part is taken for erased. Total and linear for any text; what it gives has no control
+    characters but tabs and line feeds.
+    """
+    if not _CONTROL.search(line):
+        return line.rstrip()
+    parts = _SEQUENCE.sub(_drawn, line.rstrip("\r\n")).split("\r")
+    text = next((part for part in map(_overwritten, reversed(parts)) if part.strip()), "")
+    return text.rstrip()
+
+
+def _drawn(sequence: re.Match[str]) -> str:
+    code = sequence["csi"] or ""
+    if _TO_BEGINNING.fullmatch(code):
+        return "\r"
+    return " " if _TO_THE_RIGHT.fullmatch(code) else ""
+
+
+def _overwritten(text: str) -> str:
+    """`text` with its backspaces carried out: they move, and what comes next overwrites."""
+    if "\b" not in text:
+        return _CONTROL.sub("", text)
+    cells, at = list[str](), 0
+    for character in text:
+        if character == "\b":
+            at = max(at - 1, 0)
+        elif not _CONTROL.match(character):
+            cells[at : at + 1] = [character]
+            at += 1
+    return "".join(cells)
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:

@@ -23,6 +23,7 @@ from oscar_steps.master.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.sources import exact_revision
 from oscar_steps.master.verdicts import VERDICT, RunIdentity, stage_result
 from oscar_steps.site import Site
+from oscar_steps.textio import seen_line
 from oscar_steps.verdict import Category, Outcome, Stage
 
 RUN_ID = "run_id"
@@ -38,12 +39,12 @@ LOST = "lost connection"
 """Buildbot's words in the state of a build whose worker went away."""
 _TERM_SECONDS = 60
 _SUMMARY_LENGTH = 160
-_TERMINAL_CODES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*(\x07|$)|.)")
+_LOOKED_AT = 1 << 16
 
 
 def clean(text: str, length: int = _SUMMARY_LENGTH) -> str:
     """One printable line out of text that may come from a guest."""
-    text = _TERMINAL_CODES.sub("", text)
+    text = " ".join(seen_line(line) for line in text[:_LOOKED_AT].split("\n"))
     line = "".join(character if character.isprintable() else " " for character in text)
     line = re.sub(r" +", " ", line).strip()
     return line if len(line) <= length else line[: length - 3] + "..."

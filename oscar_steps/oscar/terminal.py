@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from oscar_steps.textio import seen_line
+
 MAX_LINE = 4000
 """Characters of a line that are looked at: a flood may come without line ends."""
 
-_OVERWRITE = re.compile(r"\x1b\[1G|\r")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PROGRESS = re.compile(r"^\s*\d{1,3} % \[[= ]*\]")
 _NOISE = re.compile(
     r"^(?:Use of uninitialized value\b|Argument \".*\" isn't numeric|stty: |.*Inappropriate ioctl for device$)"
@@ -42,12 +42,7 @@ _APITEST = re.compile(
 
 def clean(line: str) -> str:
     """`line` as a person would have seen it: without overwritten text, colours, backspaces and progress bars."""
-    text = line[:MAX_LINE].rstrip("\r\n")
-    if "\x1b" in text or "\r" in text:
-        text = next((part for part in reversed(_OVERWRITE.split(text)) if part.strip()), "")
-        text = _ANSI.sub("", text)
-    if "\b" in text:
-        text = text.replace("\b", "")
+    text = seen_line(line[:MAX_LINE])
     return _PROGRESS.sub("", text) if " % [" in text else text
 
 

@@ -162,6 +162,12 @@ def test_a_good_run_passes_every_stage_in_order() -> None:
     assert not [event for event in events if event.kind is EventKind.CERTAIN_FAILURE]
 
 
+@pytest.mark.parametrize("noise", ["\x1b(B", "\x1b[m\x1b(B", "\x1b]0;root@head\x07", "\x0f", "\x1b>", "\x1b]0;x\x1b\\"])
+def test_a_good_run_stays_good_whatever_its_terminal_is_told(noise: str) -> None:
+    log, _ = fed([f"{noise}{line[:3]}{noise}{line[3:]}{noise}  " for line in GOOD])
+    assert log.conclude(0) is None
+
+
 def test_the_barrier_is_reached_with_the_path_of_the_hook_and_then_waits() -> None:
     events = fed(GOOD)[1]
     reached = next(event for event in events if event.kind is EventKind.BARRIER_REACHED)

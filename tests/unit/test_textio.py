@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.textio import name_bytes, printable_name, write_atomically
+from oscar_steps.textio import name_bytes, printable_name, seen_line, write_atomically
 
 
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
@@ -64,3 +64,62 @@ def test_a_name_that_can_be_printed_stays_as_it_is() -> None:
     assert printable_name(b"caf\xe9.log") == "caf%E9.log"
     assert printable_name("100%\n") == "100%25%0A"
     assert printable_name("\ud800").isascii()
+
+
+SEQUENCES = [
+    "\x1b(B",
+    "\x1b[m",
+    "\x1b[0;1;31m",
+    "\x1b]0;title\x07",
+    "\x1b]8;;http://h/\x1b\\",
+    "\x0e",
+    "\x0f",
+    "\x1b=",
+    "\x1b7",
+]
+SEQUENCES += [
+    "\x1bPq#0\x1b\\",
+    "\x1b[?25l",
+    "\x9b1m",
+    "\x1b[>4;2m",
+    "\x1b%G",
+    "\x1b#8",
+    "\x1b]P0000000",
+    "\x00",
+    "\x07",
+    "\x1bc",
+]
+
+
+@given(
+    st.lists(st.sampled_from([*SEQUENCES, "=", "a", "Z", "é", " b"]), max_size=30),
+    st.sampled_from(["", " ", "\r", "  \r\n"]),
+)
+def test_sequences_are_not_seen_whatever_they_are_and_wherever_they_stand(pieces: list[str], end: str) -> None:
+    words = "".join(piece for piece in pieces if piece not in SEQUENCES)
+    assert seen_line("".join(pieces) + end) == words.rstrip()
+
+
+@given(st.text(alphabet="\x1b\x9b\x07\b\r\\[](BPX;0mKGa é"))
+def test_no_line_breaks_the_filter_and_nothing_is_left_to_filter(line: str) -> None:
+    seen = seen_line(line)
+    assert not set(seen) & set("\x1b\x9b\x07\b\r")
+    assert seen_line(seen) == seen
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("10 %\r 20 %\rdone  ", "done"),
+        ("done\r\x1b[K", "done"),
+        ("old\x1b[1Gnew", "new"),
+        ("|\b/\b-\bready", "ready"),
+        ("ab\b\b\b\bX", "Xb"),
+        ("Starting\x1b[60G[ OK ]", "Starting [ OK ]"),
+        ("\x1b]0;a title that never ends: FAILED", "0;a title that never ends: FAILED"),
+        ("cut\x1b[3", "cut"),
+        ("a\tb", "a\tb"),
+    ],
+)
+def test_a_line_is_what_a_person_would_have_seen(line: str, seen: str) -> None:
+    assert seen_line(line) == seen
