@@ -12,17 +12,30 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix import Matrix
 from oscar_steps.tomlfile import load_toml, validate
 
 SITE_FILE = "farm.toml"
-_ADDRESS = r"^[^@\s<>,]+@[^@\s<>,]+$"
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+
+
+def _usable(address: str) -> str:
+    if fault := address_fault(address):
+        raise PydanticCustomError("address", "{fault}", {"fault": fault})
+    return address
+
+
+def _usable_or_none(address: str) -> str:
+    return _usable(address) if address else address
+
+
+Address = Annotated[str, AfterValidator(_usable)]
 
 
 class _Frozen(BaseModel):
@@ -64,25 +77,42 @@ class Schedule(_Frozen):
 class Mail(_Frozen):
     """Whom to tell, and through which relay. Without `[mail]` the farm sends none."""
 
-    sender: str = Field(alias="from", pattern=_ADDRESS)
-    operator: str = Field(pattern=_ADDRESS)
+    sender: Address = Field(alias="from")
+    operator: Address
     """Is told of the farm's own faults, and of what no commit can be blamed for when there is no `developers` list."""
     relay: str = "127.0.0.1"
     port: int = Field(default=25, ge=1, le=65535)
     user: str = ""
     """Account at the relay; its password is the secret `mail-password`."""
     tls: bool = False
-    domain: str = Field(default="", pattern=r"^$|^[A-Za-z0-9.-]+$")
+    domain: str = ""
     """A committer's address is LOGIN@DOMAIN unless `people` says otherwise; empty: only `people` are written to."""
-    people: dict[str, str] = Field(default_factory=dict)
+    people: dict[str, Address] = Field(default_factory=dict)
     """Subversion login to mail address."""
-    developers: str = Field(default="", pattern=r"^$|" + _ADDRESS)
+    developers: Annotated[str, AfterValidator(_usable_or_none)] = ""
     """A list that is told of failures that belong to no single commit (the nightly matrix)."""
     always: bool = False
     """Also tell committers that their commit passed."""
 
+    @field_validator("domain")
+    @classmethod
+    def _is_a_host(cls, domain: str) -> str:
+        if domain and not is_mail_host(domain):
+            sentence = "{domain} is no host's name; a committer's address would be LOGIN@{domain}"
+            raise PydanticCustomError("address", sentence, {"domain": ascii(domain)})
+        return domain
+
     def address(self, login: str) -> str | None:
-        """The mail address of a committer, or None where the site knows none."""
+        """The mail address of a committer, or None where the site knows none that can be written to."""
+        address = self._address(login)
+        return address if address and not address_fault(address) else None
+
+    def fault(self, login: str) -> str | None:
+        """Why a committer cannot be written to; None where that is so, and where the site wants it so (no domain)."""
+        address = self._address(login)
+        return address_fault(address) if address else None
+
+    def _address(self, login: str) -> str | None:
         if login in self.people:
             return self.people[login]
         if "@" in login:

@@ -26,7 +26,7 @@ def line_of(text: str, location: tuple[int | str, ...]) -> int:
             start = headers[index] if index < len(headers) else start
         else:
             for n in range(start, len(lines)):
-                if re.match(rf"\s*(\[\s*)?{re.escape(part)}\s*[=\]]", lines[n]):
+                if re.match(rf"\s*(\[\s*([\w.-]+\.)?)?[\"']?{re.escape(part)}[\"']?\s*[=\]]", lines[n]):
                     start = n
                     break
     return start + 1

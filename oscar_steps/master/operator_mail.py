@@ -18,8 +18,7 @@ def tell_operator(master: Any, subject: str, text: str) -> None:
     """
     try:
         service = master.service_manager.namedServices.get(MAIL_SERVICE)
-        if service is not None and service.running:
-            service.tell_operator(subject, text)
+        if service is not None and service.tell_operator(subject, text):
             return
     except Exception:
         log.err(None, "the operator's mail could not be handed on")

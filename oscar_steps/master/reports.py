@@ -134,10 +134,19 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     if outcome is Outcome.INFRASTRUCTURE:
         return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
     authors = [mail.address(change.author) for change in note.changes]
+    # An address that cannot be used is None here: it drops nobody but itself.
     told = sorted({address for address in (*authors, asked) if address})
     if told:
         return tuple(told)
     return (mail.developers or mail.operator,) if note.scheduler == NIGHTLY or note.changes else (mail.operator,)
+
+
+def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
+    """Authors who ought to be told of this build and cannot be written to, each with the reason."""
+    if note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE) or not recipients(note, mail):
+        return ()
+    faults = {change.author: mail.fault(change.author) for change in note.changes}
+    return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)
 
 
 async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:

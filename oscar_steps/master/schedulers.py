@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from datetime import time as daytime
 from fnmatch import fnmatch
 from typing import Any
 
@@ -12,6 +14,7 @@ from buildbot.plugins import schedulers, steps, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
 from buildbot.schedulers.forcesched import ValidationError
+from twisted.internet import defer
 
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.sources import PROJECT
@@ -90,9 +93,25 @@ def is_good_commit(step: Any) -> bool:
     return step.getProperty("scheduler") == LINT and step.build.results in (SUCCESS, WARNINGS, EXCEPTION)
 
 
+class OncePerNight(schedulers.Nightly):
+    """Runs once per calendar day, also on the two days of the year whose hours are 23 or 25.
+
+    Where the clock is put back over the set time, the first of the two counts. Where it is put forward over it, the run
+    begins as long after midnight as on other days: at 03:30 summer time instead of 02:30. Buildbot's own would run
+    twice in autumn.
+    """
+
+    def getNextBuildTime(self, lastActuation: float | None) -> Any:
+        after = lastActuation or self.now()
+        day = date.fromtimestamp(after)
+        while (run := datetime.combine(day, daytime(self.hour, self.minute)).timestamp()) <= after:
+            day += timedelta(days=1)
+        return defer.succeed(run)
+
+
 def _nightly(site: Site, cells: Sequence[str]) -> Any:
     trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
-    return schedulers.Nightly(
+    return OncePerNight(
         name=NIGHTLY,
         hour=site.schedule.hour,
         minute=site.schedule.minute,

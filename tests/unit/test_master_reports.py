@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from oscar_steps.master.reports import Before, BuildNote, ChangeNote, recipients
+from oscar_steps.master.reports import Before, BuildNote, ChangeNote, bad_logins, recipients
 from oscar_steps.site import Mail
 from oscar_steps.verdict import Category, Evidence, Outcome, Stage, Verdict
 
@@ -137,3 +137,19 @@ def test_evidence_has_file_and_lines_and_no_control_characters() -> None:
 @pytest.mark.parametrize(("passed", "words"), [(False, "build 3 (r6) had failed too"), (True, "build 3 (r6) passed")])
 def test_a_failure_says_what_was_before(passed: bool, words: str) -> None:
     assert words in dataclasses.replace(note(Outcome.FAILED), before=Before(3, "6", passed=passed)).text
+
+
+HOSTILE = ["jürgen", "jane doe", "", "a\nBcc: all@x.org", "a,b@c.org", "<x@y>", "`id`", "$HOME", "a;b"]
+
+
+@pytest.mark.parametrize("login", HOSTILE)
+def test_a_login_that_makes_no_address_drops_only_itself_and_is_named(login: str) -> None:
+    batch = dataclasses.replace(note(Outcome.FAILED), changes=(*CHANGES, ChangeNote("8", login, "x")))
+    assert recipients(batch, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert [name for name, _fault in bad_logins(batch, MAIL)] == [login]
+    alone = dataclasses.replace(batch, changes=(ChangeNote("8", login, "x"),))
+    assert recipients(alone, MAIL) == ("list@x.org",)
+    assert recipients(alone, MAIL.model_copy(update={"developers": ""})) == ("op@x.org",)
+    known = MAIL.model_copy(update={"people": {login: "j@x.org"}})
+    assert recipients(alone, known) == ("j@x.org",)
+    assert bad_logins(alone, known) == ()

@@ -56,6 +56,22 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (MINIMAL + '[schedule]\nhour = "late"\n', "farm.toml:7: schedule.hour: Input should be a valid integer"),
         ('[repository]\nurl = "oscar"\n[[worker]]\nname = "w"\n', "farm.toml:2: repository.url: String should match"),
         ('[repository]\nurl = "svn://h/o"\n', "farm.toml:1: worker: Field required"),
+        (
+            MINIMAL + '[mail]\nfrom = "f@x"\noperator = "jürgen@x.org"\n',
+            "farm.toml:8: mail.operator: 'j\\xfcrgen@x.org' is no mail address that every relay takes",
+        ),
+        (
+            MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\ndevelopers = "a,b@x"\n',
+            "farm.toml:9: mail.developers: 'a,b@x' is no mail address: only letters",
+        ),
+        (
+            MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\n[mail.people]\na = "a@x"\n"jane doe" = "jane"\n',
+            "farm.toml:11: mail.people.jane doe: 'jane' is no mail address; it has to be USER@HOST",
+        ),
+        (
+            MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\ndomain = "a b"\n',
+            "farm.toml:9: mail.domain: 'a b' is no host's name",
+        ),
         (MINIMAL + '[[worker]]\nname = "two words"\n', "farm.toml:7: worker.1.name: String should match"),
     ],
 )
