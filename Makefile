@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos fuzz check lock clean
+.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos torment fuzz check lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -51,6 +51,10 @@ test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
 
 test-chaos: setup ## Kills processes and looks for what is left
 	@$(PYTEST) tests/chaos
+
+torment: setup ## A farm in bad weather: is a commit, verdict or mail lost or doubled? SEED=N, MINUTES=30, COMMITS=300
+	@$(BIN)/python -u -m demo.torment $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
+	    $(if $(COMMITS),--commits '$(COMMITS)')
 
 fuzz: setup ## Spoiled profiles for the loader, for a minute; ends at what must not happen. SECONDS=N
 	@$(BIN)/python -m bench.fuzz --seconds '$(or $(SECONDS),60)'

@@ -30,13 +30,18 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as output:
+        self._command, self._cwd, self._environment = list(command), cwd, dict(environment)
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the server; once more, if it has ended."""
+        with self.log.open("ab") as output:
             # A session of its own: Ctrl-C is for us, and we end the children in order. setpriv: SIGKILL for the child
             # when we are gone. It is sent when the *thread* that forked ends, so this belongs in the main thread.
             self._process = start(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
-                cwd=cwd,
-                env=dict(environment),
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._command],
+                cwd=self._cwd,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -61,6 +66,11 @@ class Child:
             if monotonic() > deadline:
                 raise NotReady(f"{self.name}: {what} did not happen within {seconds:.0f} s; see {self.log}")
             sleep(_POLL)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self, seconds: float) -> None:
         """Ask it to end, and make it end after `seconds`."""

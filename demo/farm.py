@@ -123,7 +123,8 @@ class Farm:
         self.mails = MailSink(self.directory / "mails")
         self._stack.callback(self.mails.close)
         self.repository = Repository(self.directory / "svn", STANDIN / "tree", users=USERS)
-        self._serve(self.repository.serve(self.directory / "svnserve.log", self._environment), 5)
+        self.subversion = self.repository.serve(self.directory / "svnserve.log", self._environment)
+        self._serve(self.subversion, 5)
         self._stack.callback(self._end_runs)
         self._start_master()
         self._start_worker()
@@ -158,7 +159,7 @@ class Farm:
         self.master = Master(f"http://{LOOPBACK}:{web_port}/")
         self._stack.callback(self.master.close)
         log = self.directory / "master.log"
-        child = self._twistd("the Buildbot master", base, log)
+        self.master_server = child = self._twistd("the Buildbot master", base, log)
         self._serve(child, 15)
         child.wait_until(self.master.answers, "serving its web page", 120)
         # The first look at the repository only remembers where it stands: a commit before it would start nothing.

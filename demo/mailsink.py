@@ -39,11 +39,18 @@ class MailSink:
         self._files: list[Path] = []
         bound = socket.create_server((LOOPBACK, 0))
         self.port: int = bound.getsockname()[1]
+        self._listen(bound)
+
+    def _listen(self, bound: socket.socket) -> None:
         self._controller = _BoundController(self, bound)
         self._controller.start()
 
+    def reopen(self) -> None:
+        """Listen again, after `close`, at the same port."""
+        self._listen(socket.create_server((LOOPBACK, self.port)))
+
     def close(self) -> None:
-        self._controller.stop()
+        self._controller.stop(no_assert=True)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         content = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()

@@ -1,6 +1,7 @@
 """A stand-in for `oscar-testdriver`: it honours the contract of the window (lines, exit statuses, files), without VMs.
 
-What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}.
+What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}. The play
+`by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.verdict import (
@@ -92,6 +95,20 @@ def lint(revision: str, url: str, directory: str) -> ExitStatus:
     return ExitStatus.FAILED if bad else ExitStatus.PASSED
 
 
+def played(scenario: dict[str, Any], job: Job, beside: Path) -> str:
+    """The play of this run; all stages of one run have the same."""
+    if scenario["play"] != "by-revision":
+        return str(scenario["play"])
+    revision = int(job.source.revision)
+    if revision in scenario["infrastructure"]:
+        first = beside / f"first-run-of-{revision}"
+        with suppress(FileExistsError), first.open("x") as file:
+            file.write(job.run_id)
+        if first.read_text() == job.run_id:
+            return "infrastructure"
+    return "fail" if revision in scenario["fail"] else "pass"
+
+
 def main() -> int:
     words = sys.argv[1:]
     if words[0] != "stage":
@@ -99,7 +116,7 @@ def main() -> int:
     stage, run = Stage(words[1]), Path(words[3])
     job = Job.load(run / JOB_FILE)
     scenario = json.loads((run.parent.parent / "scenario").read_text())
-    play, at = scenario["play"], Stage(scenario["stage"])
+    play, at = played(scenario, job, run.parent.parent), Stage(scenario["stage"])
     print(f"{stage}: {job.source}")
     print("@@oscar " + json.dumps({"summary": "1 of 2 nodes up" if stage is Stage.WAIT_NODES else f"{stage} goes on"}))
     print("@@oscar not json", flush=True)

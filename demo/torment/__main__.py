@@ -1,0 +1,163 @@
+"""`python -m demo.torment`: a farm in bad weather, and what it has lost. Ends 0 only if it has lost nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import NoReturn
+
+import click
+
+import demo.farm
+from demo.children import Child
+from demo.farm import CHECKOUT, DOMAIN, Farm
+from demo.ports import accepts
+from demo.torment import records
+from demo.torment.commits import load_commit
+from demo.torment.judge import Due, losses
+from demo.torment.plan import Commit, Event, Plan, make_plan
+from oscar_steps.errors import FarmError
+
+_DRIVER = CHECKOUT / "tests" / "farm" / "fake_driver.py"
+_QUIET_SECONDS = 900.0
+"""What was tried again may wait for minutes until its worker is given something again."""
+_READY_SECONDS = 120
+
+
+class Torment:
+    """One farm under one plan."""
+
+    def __init__(self, farm: Farm, plan: Plan, minutes: float) -> None:
+        self.farm = farm
+        self.plan = plan
+        self.minutes = minutes
+        self.restarts = 0
+        self.due: dict[int, Due] = {}
+        self.trouble: list[str] = []
+        self._database = farm.directory / "master" / "state.sqlite"
+
+    def run(self) -> list[str]:
+        """Play the plan, wait until the farm is quiet; what was lost."""
+        numbered = list(enumerate(self.plan.commits, 2))  # revision 1 is the import
+        scenario = {
+            "play": "by-revision",
+            "stage": "wait-nodes",
+            "fail": [revision for revision, commit in numbered if commit.outcome == "failed"],
+            "infrastructure": [revision for revision, commit in numbered if commit.first_does_not_count],
+        }
+        (self.farm.directory / "scenario").write_text(json.dumps(scenario))
+        begun = monotonic()
+        for step in self.plan.steps:
+            sleep(max(0.0, begun + step.at - monotonic()))
+            if isinstance(step, Commit):
+                self._commit(step)
+            else:
+                self._event(step)
+        self._wait_until_quiet()
+        return self.trouble + self._losses()
+
+    def _commit(self, commit: Commit) -> None:
+        revision = load_commit(self.farm.directory / "svn" / "oscar", commit)
+        login = f"{commit.told}@{DOMAIN}" if commit.told else f"operator@{DOMAIN}"
+        self.due[revision] = Due(commit.outcome, login)
+
+    def _event(self, event: Event) -> None:
+        click.echo(f"torment: {event.at:.0f} s: {event.name} for {event.seconds:.0f} s")
+        farm = self.farm
+        match event.name:
+            case "restart-master":
+                farm.master_server.stop(60)
+                self._again(farm.master_server, farm.master.answers)
+            case "kill-master":
+                farm.master_server.kill()
+                self._again(farm.master_server, farm.master.answers)
+            case "kill-worker":
+                farm.worker.kill()
+                sleep(event.seconds)
+                self._again(farm.worker, lambda: True)
+            case "mail-away":
+                farm.mails.close()
+                sleep(event.seconds)
+                farm.mails.reopen()
+            case "subversion-away":
+                farm.subversion.kill()
+                sleep(event.seconds)
+                self._again(farm.subversion, lambda: accepts(farm.repository.port))
+            case _:
+                with records.opened(self._database) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    sleep(event.seconds)
+                    connection.execute("ROLLBACK")
+
+    def _again(self, server: Child, ready: Callable[[], bool]) -> None:
+        """Start a server that has ended. One that does not come back is a loss, and is tried once more."""
+        self.restarts += 1
+        for _attempt in range(2):
+            server.start_again()
+            try:
+                server.wait_until(ready, "being ready after a restart", _READY_SECONDS)
+                return
+            except FarmError as error:
+                self.trouble.append(error.sentence)
+                server.kill()
+
+    def _wait_until_quiet(self) -> None:
+        deadline = monotonic() + min(_QUIET_SECONDS, 60 + self.minutes * 60)
+        while monotonic() < deadline:
+            if records.is_idle(self._database) and not self._losses():
+                return
+            sleep(2)
+
+    def _losses(self) -> list[str]:
+        cell = self.farm.cell
+        mails = records.posted(self.farm.mails.directory, cell)
+        return losses(self.due, records.tested(self._database, cell), mails)
+
+    def summary(self) -> str:
+        cell = self.farm.cell
+        verdicts = [build for build in records.tested(self._database, cell) if build.outcome in ("passed", "failed")]
+        mails = records.posted(self.farm.mails.directory, cell)
+        return (
+            f"{len(self.due)} commits, {len(verdicts)} verdicts, {len(mails)} mails of them, {self.restarts} restarts"
+        )
+
+
+@click.command()
+@click.option("--seed", default=1, show_default=True, help="The same seed is the same sequence of commits and events.")
+@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(0.5, 240))
+@click.option("--commits", default=300, show_default=True, type=click.IntRange(1, 5000))
+def main(seed: int, minutes: float, commits: int) -> NoReturn:
+    """Torment a farm on this machine, and say what it has lost."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(130))
+    farm = Farm(CHECKOUT / ".farm" / "torment", driver=[sys.executable, str(_DRIVER)])
+    torment = Torment(farm, make_plan(seed, minutes, commits), minutes)
+    summary = "the farm did not start"
+    try:
+        demo.farm.STANDIN = _small_tree(CHECKOUT / ".farm" / "torment-tree")
+        with farm:
+            found = torment.run()
+            summary = torment.summary()
+    except FarmError as error:
+        found = [error.explain()]
+    found += [f"left running: {left}" for left in farm.leftovers]
+    for sentence in found:
+        click.echo(f"torment: {sentence}")
+    end = f"{len(found)} losses, named above" if found else "nothing lost, nothing doubled, nothing left"
+    click.echo(f"torment: seed {seed}, {minutes:g} min: {summary}; {end}")
+    sys.exit(1 if found else 0)
+
+
+def _small_tree(directory: Path) -> Path:
+    """A tree that is never installed: the driver is a fake."""
+    (directory / "tree").mkdir(parents=True, exist_ok=True)
+    (directory / "tree" / "README").write_text("A tree that is never installed.\n")
+    return directory
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What a tormented farm has written down: builds in the master's database, mails in the sink."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from email.utils import getaddresses
+from pathlib import Path
+
+from demo.mailsink import read_mail
+from demo.torment.judge import Posted, Attempt
+
+_BUILDS = """
+SELECT builds.number,
+    (SELECT value FROM build_properties WHERE buildid = builds.id AND name = 'verdict'),
+    (SELECT value FROM build_properties WHERE buildid = builds.id AND name = 'revision')
+FROM builds JOIN builders ON builders.id = builds.builderid
+WHERE builders.name = ? AND builds.complete_at IS NOT NULL ORDER BY builds.number
+"""
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[sqlite3.Connection]:
+    """The master's database, beside the master itself."""
+    with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
+        yield connection
+
+
+def tested(database: Path, cell: str) -> list[Attempt]:
+    """The cell's builds that have ended."""
+    with opened(database) as connection:
+        rows = connection.execute(_BUILDS, (cell,)).fetchall()
+    return [Attempt(number, _revision(revision), _outcome(verdict)) for number, verdict, revision in rows]
+
+
+def is_idle(database: Path) -> bool:
+    """Whether no build is asked for or running."""
+    with opened(database) as connection:
+        (open_requests,) = connection.execute("SELECT count(*) FROM buildrequests WHERE complete = 0").fetchone()
+    return not open_requests
+
+
+def posted(mails: Path, cell: str) -> list[Posted]:
+    """The mails of the cell's builds."""
+    found = []
+    for path in sorted(mails.glob("*.eml")):
+        mail = read_mail(path)
+        if mail["X-Oscar-Farm-Builder"] == cell:
+            to = tuple(address for _name, address in getaddresses(mail.get_all("To", [])))
+            found.append(Posted(str(mail["Message-ID"]), int(mail["X-Oscar-Farm-Build"]), to))
+    return found
+
+
+def _revision(value: str | None) -> int:
+    told = json.loads(value) if value else None
+    return int(told) if told else 0
+
+
+def _outcome(value: str | None) -> str:
+    verdict = json.loads(value) if value else {}
+    return str(verdict.get("outcome", "")) if isinstance(verdict, dict) else ""

@@ -1,0 +1,86 @@
+"""The torment's judge finds what was planted, and its plan follows from the seed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from demo.torment.commits import load_commit
+from demo.torment.judge import Due, Posted, Attempt, losses
+from demo.torment.plan import AUTHORS, EVENTS, MESSAGES, NAMES, Commit, make_plan
+
+DUE = {2: Due("passed", "demo@oscar.test"), 3: Due("failed", "operator@oscar.test")}
+BUILDS = [Attempt(1, 2, "passed"), Attempt(2, 3, "infrastructure"), Attempt(3, 3, "failed")]
+MAILS = [
+    Posted("<a>", 1, ("demo@oscar.test",)),
+    Posted("<b>", 2, ("operator@oscar.test",)),
+    Posted("<c>", 3, ("operator@oscar.test",)),
+]
+
+
+def test_a_farm_that_lost_nothing_has_no_losses() -> None:
+    assert losses(DUE, BUILDS, MAILS) == []
+
+
+def test_a_lost_verdict_is_found_with_what_was_tried() -> None:
+    assert losses(DUE, BUILDS[:2], MAILS[:2]) == ["r3: its verdict is lost (build 2 infrastructure)"]
+    assert losses(DUE, BUILDS[1:], MAILS[1:]) == ["r2: its verdict is lost (never built)"]
+
+
+def test_a_doubled_verdict_is_found() -> None:
+    more = Posted("<d>", 4, ("demo@oscar.test",))
+    assert losses(DUE, [*BUILDS, Attempt(4, 2, "passed")], [*MAILS, more]) == ["r2: 2 verdicts (builds 1, 4)"]
+
+
+def test_a_wrong_verdict_is_found() -> None:
+    wrong = [Attempt(1, 2, "failed"), *BUILDS[1:]]
+    assert losses(DUE, wrong, MAILS) == ["r2: build 1 says failed, passed is right"]
+
+
+def test_a_verdict_of_no_commit_is_found() -> None:
+    assert losses(DUE, [*BUILDS, Attempt(4, 0, "passed")], MAILS) == ["r0: build 4 has no commit"]
+
+
+def test_a_lost_mail_is_found() -> None:
+    assert losses(DUE, BUILDS, MAILS[1:]) == ["r2: the mail of build 1 to demo@oscar.test is lost"]
+
+
+def test_a_mail_to_somebody_else_is_found() -> None:
+    wrong = [Posted("<a>", 1, ("x@oscar.test",)), *MAILS[1:]]
+    assert losses(DUE, BUILDS, wrong) == ["r2: the mail of build 1 went to x@oscar.test, demo@oscar.test is right"]
+
+
+def test_a_doubled_mail_is_found_by_its_build_and_by_its_message_id() -> None:
+    again = Posted("<z>", 1, ("demo@oscar.test",))
+    assert losses(DUE, BUILDS, [*MAILS, again]) == ["r2: 2 mails of build 1 to demo@oscar.test"]
+    assert "the mail <b> arrived 2 times" in losses(DUE, BUILDS, [*MAILS, MAILS[1]])
+
+
+def test_the_same_seed_is_the_same_plan_and_another_is_not() -> None:
+    assert make_plan(7, 5, 50) == make_plan(7, 5, 50)
+    assert make_plan(7, 5, 50) != make_plan(8, 5, 50)
+
+
+def test_thirty_minutes_have_every_kind_of_event_author_message_and_verdict() -> None:
+    plan = make_plan(1, 30, 300)
+    assert len(plan.commits) == 300
+    assert {event.name for event in plan.events} == set(EVENTS)
+    assert {commit.author for commit in plan.commits} == {author for author, _ in AUTHORS}
+    assert {commit.message for commit in plan.commits} == set(MESSAGES)
+    assert {commit.kind for commit in plan.commits} == {"good", "bad", "tried-again"}
+
+
+def test_every_hostile_commit_gets_into_a_real_repository_as_it_is(tmp_path: Path) -> None:
+    repository = tmp_path / "r"
+    subprocess.run(["svnadmin", "create", repository], check=True)
+    subprocess.run(["svn", "mkdir", "-q", "-m", "trunk", f"{repository.as_uri()}/trunk"], check=True)
+    kinds = [(author, MESSAGES[number % len(MESSAGES)]) for number, (author, _) in enumerate(AUTHORS)]
+    for number, (author, message) in enumerate(kinds):
+        commit = Commit(0, author, "", message, f"{NAMES[number % len(NAMES)]}-{number}", "good")
+        assert load_commit(repository, commit) == number + 2
+        for name, value in (("svn:author", author), ("svn:log", message)):
+            command = ["svnlook", "propget", "--revprop", "-r", str(number + 2), repository, name]
+            said = subprocess.run(
+                command, check=True, capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin"}
+            )
+            assert said.stdout == value.encode()
