@@ -10,7 +10,7 @@ from email.utils import getaddresses
 from pathlib import Path
 
 from demo.mailsink import read_mail
-from demo.torment.judge import Posted, Attempt
+from demo.torment.judge import Attempt, Posted
 
 _BUILDS = """
 SELECT builds.number,

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from demo.torment.commits import load_commit
-from demo.torment.judge import Due, Posted, Attempt, losses
+from demo.torment.judge import Attempt, Due, Posted, losses
 from demo.torment.plan import AUTHORS, EVENTS, MESSAGES, NAMES, Commit, make_plan
 
 DUE = {2: Due("passed", "demo@oscar.test"), 3: Due("failed", "operator@oscar.test")}
