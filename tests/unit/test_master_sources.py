@@ -276,6 +276,47 @@ class WithRepository(unittest.TestCase):
         assert poller.heard_at and heard and poller.heard_at > heard
         assert len(self.flushLoggedErrors(HostError)) == sources.DEAF_AFTER + 3
 
+    async def test_a_revision_whose_log_svn_cannot_print_is_tested_all_the_same_and_hides_no_other(self) -> None:
+        updates = FakeUpdates("")
+        poller = await self.looking(updates)
+        await poller.poll()
+        for number in range(3):
+            self.commit(f"trunk/d{number}")
+        ask = poller._ask
+
+        async def fails_at_three(*words: str) -> bytes:
+            if words[0] == "log" and words[4] in ("3", "4:2"):
+                raise HostError("E000022: Can't convert string")
+            return await ask(*words)
+
+        self.patch(poller, "_ask", fails_at_three)
+        await poller.poll()
+        assert updates.stored == ["2", "3", "4"]
+        assert (updates.changes[1]["branch"], updates.changes[1]["comments"]) == ("trunk", UNREADABLE)
+        assert updates.changes[2]["files"] == ["d2"]
+
+    async def test_a_repository_that_goes_away_while_its_log_is_read_makes_no_commits_up(self) -> None:
+        updates = FakeUpdates("")
+        poller = await self.looking(updates)
+        await poller.poll()
+        self.commit("trunk/d")
+        ask = poller._ask
+        asked: list[str] = []
+
+        async def answers_once(*words: str) -> bytes:
+            asked.append(words[0])
+            if len(asked) > 1:
+                raise HostError("the repository does not answer")
+            return await ask(*words)
+
+        poller._ask = answers_once  # type: ignore[method-assign]
+        await poller.poll()
+        assert len(self.flushLoggedErrors(HostError)) == 1
+        assert updates.stored == []
+        poller._ask = ask  # type: ignore[method-assign]
+        await poller.poll()
+        assert updates.stored == ["2"]
+
     async def test_a_repository_that_began_anew_is_said_and_not_silently_ignored(self) -> None:
         state = self.path.parent / "svn-last-revision"
         state.write_text("4711\n")
