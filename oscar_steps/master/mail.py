@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from buildbot import interfaces, util
+from buildbot.data import resultspec
 from buildbot.plugins import reporters
 from buildbot.plugins import util as bb
 from buildbot.process.results import RETRY
@@ -98,8 +99,8 @@ class OscarMail(reporters.MailNotifier):
     async def stopService(self) -> None:
         await super().stopService()
         if self.spool:
-            self.spool.stop()
-            self.spool = None
+            spool, self.spool = self.spool, None
+            await spool.stop()
 
     async def _send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Reply]:
         relay = Relay(self.relayhost, self.smtpPort, self.useTls, self.smtpUser or "", self.smtpPassword or "")
@@ -154,7 +155,8 @@ class OscarMail(reporters.MailNotifier):
 
     async def _catch_up(self, spool: Spool) -> None:
         """Report the builds that ended when a master was killed before it could."""
-        builds = await self.master.data.get(("builds",))
+        later = [resultspec.Filter("buildid", "gt", [spool.reported.upto])]
+        builds = await self.master.data.get(("builds",), filters=later)
         last = max((build["buildid"] for build in builds), default=0)
         if not spool.reported.known:
             spool.reported.begin(min((b["buildid"] for b in builds if not b["complete"]), default=last + 1) - 1)

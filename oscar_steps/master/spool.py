@@ -27,6 +27,8 @@ DAYS = 5
 """A mail that the relay has not taken by then is given up."""
 DELAYS = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 """Seconds between attempts; the last one again and again."""
+_LAST_ANSWER = 20
+"""Seconds that the end of the master waits for the relay's answer."""
 _SUFFIX = ".mail"
 _BROKEN = "broken"
 Send = Callable[[str, Sequence[str], bytes], Awaitable[dict[str, Reply]]]
@@ -166,6 +168,7 @@ class Spool:
         self._call: Any = None
         self._busy = False
         self._stopped = False
+        self._idle: Any = None
         self._away = 0
         self._away_until = 0.0
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -196,11 +199,20 @@ class Spool:
         """Look at once, whatever was waited for."""
         self._plan(0.0)
 
-    def stop(self) -> None:
-        """Begin no further attempt. What is on the disk goes out after the next start."""
+    def stop(self) -> Any:
+        """Begin no further attempt. Fires when the attempt under way has its answer: unheard, it would be repeated.
+
+        What is on the disk goes out after the next start.
+        """
         self._stopped = True
         if self._call is not None and self._call.active():
             self._call.cancel()
+        idle: Any = defer.Deferred()
+        if not self._busy:
+            idle.callback(None)
+            return idle
+        self._idle = idle
+        return idle.addTimeout(_LAST_ANSWER, self.clock, onTimeoutCancel=lambda _result, _seconds: None)
 
     def _read(self) -> None:
         for leftover in self.folder.glob(".*.tmp"):
@@ -249,6 +261,8 @@ class Spool:
 
     def _rest(self) -> None:
         self._busy = False
+        if self._idle is not None and not self._idle.called:
+            self._idle.callback(None)
         if self._waiting:
             soonest = min(item.due for item in self._waiting.values())
             self._plan(max(soonest, self._away_until) - self.clock.seconds())

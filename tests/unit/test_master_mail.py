@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from twisted.internet import reactor, threads
+from twisted.internet import defer, reactor, threads
 from twisted.python import log
 
 from demo.mailsink import _BoundController
 from oscar_steps.addresses import address_fault
+from oscar_steps.master.mail import OscarMail, oscar_mail
 from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
 from oscar_steps.master.relay import Relay
 from oscar_steps.master.schedulers import _nightly
 from oscar_steps.master.spool import Letter, Reported, Spool
-from oscar_steps.site import Site
+from oscar_steps.site import Mail, Site
 
 
 def master_with(services: dict[str, Any]) -> Any:
@@ -267,6 +268,72 @@ def test_an_address_is_good_or_has_one_printable_sentence() -> None:
     assert [address_fault(address) for address in GOOD] == [None] * len(GOOD)
     faults = [address_fault(address) or "" for address in BAD]
     assert all(fault and fault.isascii() and fault.isprintable() for fault in faults), faults
+
+
+class OneReport:
+    """Tells of every build."""
+
+    wanted_event_keys: ClassVar[list[Any]] = [("builds", None, "finished")]
+
+    async def generate(self, _master: Any, _reporter: Any, _key: Any, build: dict[str, Any]) -> dict[str, Any]:
+        return {"subject": f"build {build['buildid']}", "body": "x", "users": ["a@x.org"], "builds": [build]}
+
+
+def mail_service(spool: Spool, builds: list[dict[str, Any]]) -> OscarMail:
+    async def get(_path: Any, filters: Any) -> list[dict[str, Any]]:
+        return [build for build in builds if build["buildid"] > filters[0].values[0]]
+
+    site = Mail.model_validate({"from": "f@localhost", "operator": "root@localhost"})
+    service = oscar_mail(site, ("cell",))
+    service.parent = SimpleNamespace(master=SimpleNamespace(data=SimpleNamespace(get=get)))
+    service.generators = [OneReport()]
+    service.fromaddr, service.operator, service.relayhost = site.sender, site.operator, "relay"
+    service.spool, service._told = spool, set()
+    return service
+
+
+def in_reactor(function: Callable[..., Any], *arguments: Any) -> Any:
+    return threads.blockingCallFromThread(
+        reactor, lambda: defer.maybeDeferred(lambda: defer.ensureDeferred(function(*arguments)))
+    )
+
+
+def test_a_build_that_ended_when_the_master_was_killed_is_reported_once(
+    tmp_path: Path, relay: FakeRelay, spools: Any
+) -> None:
+    builds = [
+        {"buildid": n, "number": n, "complete": n != 5, "results": 2, "builder": {"name": "cell"}, "buildrequestid": n}
+        for n in range(1, 6)
+    ]
+    spool = spools(tmp_path / "spool")
+    threads.blockingCallFromThread(reactor, spool.reported.begin, 2)
+    threads.blockingCallFromThread(reactor, spool.reported.add, 4)
+    service = mail_service(spool, builds)
+    for _start in range(2):
+        in_reactor(service._catch_up, spool)
+    in_reactor(service._got_event, ("builds", "3", "finished"), builds[2])
+    until(lambda: spool.waiting() == 0)
+    assert [b"Subject: build 3" in content for _to, content in relay.mails] == [True]
+    assert Reported.load(tmp_path / "spool/reported.json").upto == 4
+
+
+def test_the_operator_hears_once_of_a_refused_address_and_never_of_the_own(
+    tmp_path: Path, relay: FakeRelay, spools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = spools(tmp_path / "spool")
+    service = mail_service(spool, [])
+    monkeypatch.setattr(OscarMail, "master", master_with({MAIL_SERVICE: service}), raising=False)
+    spool.refused = service._refused
+    relay.answers = {"dead@x.org": "550 no such user"}
+    for name in ("m1", "m2"):
+        add(spool, letter("dead@x.org", name=name))
+    until(lambda: spool.waiting() == 0)
+    assert [to for to, _content in relay.mails] == [["root@localhost"]]
+    relay.answers = {"root@localhost": "550 no such user"}
+    assert threads.blockingCallFromThread(reactor, service.tell_operator, "the poller is deaf", "x")
+    until(lambda: spool.waiting() == 0)
+    assert "mail to the operator root@localhost is refused: 550" in spool.trouble
+    assert len(relay.mails) == 1
 
 
 @pytest.fixture
