@@ -22,6 +22,8 @@ class SignKind(StrEnum):
     NO_BOOTABLE_DEVICE = "no-bootable-device"
     NO_KERNEL = "no-kernel"
     NETWORK_BOOT_FAILED = "network-boot-failed"
+    NETWORK_BOOT_RETRIED = "network-boot-retried"
+    """A time-out on the way, after which the firmware tries again or goes on to its next device."""
     EMERGENCY_SHELL = "emergency-shell"
     KERNEL_STARTED = "kernel-started"
     INSTALLER_STARTED = "installer-started"
@@ -46,18 +48,31 @@ _FATAL = frozenset(
     }
 )
 
+# Who speaks: the kernel, at the beginning of a line (or behind a prompt that waits there). In front of its words may be
+# a level (<0>), a time and a caller. Other programs put their names before what they quote ('traps: foo[9] ...').
+_KERNEL = r"^(?:\S+ login: ?)?(?:<\d>)?(?:\[ *\d+\.\d+\] ?)?(?:\[ *[TC]\d+\] ?)?"
+# An exception of the kernel's own ends with its number among those since boot: '0000 [#1] SMP'. 2.4 has no numbers.
+_DIES = (
+    r"(?:Internal error: )?Oops(?: - [^:]+)?: (?:.*\[#\d+\]|[0-9a-fA-F]{4}$|[0-9a-fA-F]{8}$)"
+    r"|kernel BUG at \S+:\d+!|BUG: (?:unable to handle|kernel NULL)"
+    r"|Unable to handle kernel (?:NULL pointer|paging request|pointer|access|read|write|execute)"
+    r"|(?:[a-z0-9][a-z0-9 -]{2,40}): [0-9a-fA-F]{4} \[#\d+\]"
+    r"|general protection fault, probably for"
+)
+
 # 'Boot failed: not a bootable disk' is not among them: a blank disk says so before the CD or the network has its turn.
 _SIGNS: tuple[tuple[SignKind, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
-        (SignKind.PANIC, r"Kernel panic - not syncing"),
+        (SignKind.PANIC, _KERNEL + r"Kernel panic(?: - not syncing)?: ?"),
         (SignKind.STALL, r"\bBUG: soft lockup|rcu: INFO: .* stall|blocked for more than \d+ seconds"),
-        (SignKind.OOPS, r"\bOops: |\bBUG: (?:unable to handle|kernel NULL)|general protection fault"),
-        (SignKind.OUT_OF_MEMORY, r"Out of memory: Kill"),
+        (SignKind.OOPS, f"{_KERNEL}(?:{_DIES})"),
+        (SignKind.OUT_OF_MEMORY, _KERNEL + r"Out of [mM]emory: Kill"),
         (SignKind.INSTALLATION_FAILED, r"Installation failed!!|FATAL:\s+None of SCRIPTNAME, IMAGENAME,? or HOSTNAME"),
-        (SignKind.NO_BOOTABLE_DEVICE, r"No bootable device"),
+        (SignKind.NO_BOOTABLE_DEVICE, r"^No bootable device\.?(?:\s+Retrying in \d+ seconds?\.?)?$"),
         (SignKind.NO_KERNEL, r"Could not find kernel image|No DEFAULT or UI configuration directive"),
-        (SignKind.NETWORK_BOOT_FAILED, r"\bPXE-E\d\d: |No more network devices|Nothing to boot: "),
+        (SignKind.NETWORK_BOOT_RETRIED, r"^\s*PXE-E(?:11|16|18|21|32|35|36|99): "),
+        (SignKind.NETWORK_BOOT_FAILED, r"^\s*PXE-E\d\d: |No more network devices|Nothing to boot: "),
         (
             SignKind.EMERGENCY_SHELL,
             r"You are in emergency mode|^\(initramfs\)|Entering emergency mode|Dropping to a shell|"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,6 +137,14 @@ def test_the_last_panic_is_told_in_its_own_words() -> None:
     lines = ["[ 1.0] Kernel panic - not syncing: first", "x", "[ 2.0] Kernel panic - not syncing: second", "---[ end"]
     assert last_panic(lines) == "[ 2.0] Kernel panic - not syncing: second"
     assert last_panic(["all is well"]) == ""
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).with_name("consoles").iterdir()), ids=lambda path: path.stem)
+def test_the_signs_on_the_consoles_of_many_kernels(path: Path) -> None:
+    """The first line of each names the signs that are in it, in order; they are of our own writing."""
+    expected, *lines = path.read_text(encoding="utf-8").splitlines()
+    signs = [sign.kind.value for line in lines if (sign := classify(line))]
+    assert signs == expected.removeprefix("signs:").split()
 
 
 @given(st.lists(st.text()))
