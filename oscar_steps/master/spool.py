@@ -154,7 +154,7 @@ class Spool:
         delays: Sequence[float] = DELAYS,
         seconds: float = DAYS * 86400.0,
     ) -> None:
-        """`refused(letter, recipient, reason)` hears of every recipient that is given up. Raises OSError."""
+        """`refused(letter, recipient, reason)` hears of every recipient that is given up."""
         self.folder = folder
         self.send = send
         self.clock = clock
@@ -171,8 +171,10 @@ class Spool:
         self._idle: Any = None
         self._away = 0
         self._away_until = 0.0
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+        try:
+            self._make_folder()
+        except OSError as error:
+            log.msg(f"{folder} cannot be made ({error}); mails are kept in memory until it can")
         self.reported = Reported.load(folder / "reported.json")
         self._read()
 
@@ -214,6 +216,10 @@ class Spool:
         self._idle = idle
         return idle.addTimeout(_LAST_ANSWER, self.clock, onTimeoutCancel=lambda _result, _seconds: None)
 
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder.chmod(0o700)
+
     def _read(self) -> None:
         for leftover in self.folder.glob(".*.tmp"):
             with suppress(OSError):
@@ -240,6 +246,7 @@ class Spool:
 
     def _store(self, item: _Waiting) -> bool:
         try:
+            self._make_folder()
             write_atomically(self._path(item.letter), item.letter.to_bytes(), mode=0o600)
             item.on_disk = True
         except OSError as error:

@@ -248,6 +248,18 @@ def test_a_full_disk_loses_no_mail(
     assert len(relay.mails) == 1
 
 
+def test_a_spool_that_cannot_be_made_at_the_start_is_made_later(
+    tmp_path: Path, relay: FakeRelay, spools: Any, logged: list[str]
+) -> None:
+    (tmp_path / "spool").write_text("in the way")
+    spool = spools(tmp_path / "spool")
+    add(spool, letter("a@x.org", report=True))
+    until(lambda: sum("cannot be spooled" in line for line in logged) > 1)
+    (tmp_path / "spool").unlink()
+    until(lambda: spool.waiting() == 0)
+    assert len(relay.mails) == 1
+
+
 def test_the_spool_remembers_over_restarts_which_builds_were_reported(tmp_path: Path) -> None:
     reported = Reported.load(tmp_path / "reported.json")
     assert not reported.known
