@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import Answers, ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.textio import write_atomically
 
 JOB_FILE = "job.json"
 
@@ -96,4 +97,4 @@ class Job(_Frozen):
 
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_atomically(path, self.model_dump_json(indent=2) + "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError
+from oscar_steps.textio import write_atomically
 
 VERDICT_FILE = "verdict.json"
 MAX_EVIDENCE_LINES = 40
@@ -163,7 +164,4 @@ class Verdict(_Frozen):
 
     def save(self, run_directory: Path) -> None:
         """Write `verdict.json` in one step, so that nobody ever reads half of it."""
-        path = run_directory / VERDICT_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(run_directory / VERDICT_FILE, self.model_dump_json(indent=2) + "\n")

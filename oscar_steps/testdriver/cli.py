@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from oscar_steps.errors import FarmError, UserError
+from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver import display, window
@@ -246,6 +246,9 @@ def _each(runs: list[Path], do: Callable[[Path], str]) -> None:
             errors.append(error)
             which = "" if str(path) in error.sentence else f"{path.name}: "
             click.echo(f"oscar-testdriver: {which}{error.explain()}", err=True)
+        except OSError as error:
+            errors.append(HostError(f"{error.filename or path} cannot be used: {error.strerror}"))
+            click.echo(f"oscar-testdriver: {path.name}: {errors[-1].explain()}", err=True)
     if errors:
         _leave(ExitStatus.USAGE if isinstance(errors[0], UserError) else ExitStatus.INFRASTRUCTURE)
 

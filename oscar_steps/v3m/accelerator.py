@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.textio import write_atomically
 from oscar_steps.v3m import ledger
 
 QEMU = "qemu-system-x86_64"
@@ -84,9 +85,7 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
         return kept
     found = await _try(kernel)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"key": key, **asdict(found)}) + "\n", encoding="utf-8")
-    temporary.replace(cache)
+    write_atomically(cache, json.dumps({"key": key, **asdict(found)}) + "\n")
     return found
 
 

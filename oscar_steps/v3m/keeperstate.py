@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from oscar_steps.errors import HostError, UserError
+from oscar_steps.textio import write_atomically
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.disks import file_identity
 
@@ -137,10 +138,8 @@ class System:
         return [record.name for record in dead]
 
     def _write(self, records: dict[str, MachineRecord]) -> None:
-        path = self.directory / "machines.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([asdict(record) for record in records.values()], indent=1), encoding="utf-8")
-        temporary.replace(path)
+        text = json.dumps([asdict(record) for record in records.values()], indent=1)
+        write_atomically(self.directory / "machines.json", text)
 
     @contextmanager
     def _locked(self, name: str, seconds: float) -> Iterator[None]:

@@ -17,8 +17,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from oscar_steps.errors import ToolMissing
+from oscar_steps.environment import tool_environment
+from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.textio import write_atomically
 
 LEDGER_FILE = "vms.json"
 UNDO_SECONDS = 60.0
@@ -115,7 +118,12 @@ def _undo(entry: LedgerEntry) -> bool:
     """Whether there was something to undo."""
     try:
         done = subprocess.run(
-            entry.undo, timeout=UNDO_SECONDS, check=False, stdin=subprocess.DEVNULL, capture_output=True
+            entry.undo,
+            timeout=UNDO_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=tool_environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -145,15 +153,25 @@ def _wait_gone(descriptor: int, seconds: float = 10.0) -> None:
 
 
 def _read(run_directory: Path) -> list[LedgerEntry]:
+    """Raises HostError for a ledger that a power cut, a full disk or somebody has spoiled."""
+    path = run_directory / LEDGER_FILE
     try:
-        entries = json.loads((run_directory / LEDGER_FILE).read_bytes())
+        return [_entry(each) for each in json.loads(path.read_bytes())]
     except FileNotFoundError:
         return []
-    return [LedgerEntry(**{**entry, "undo": tuple(entry.get("undo", ()))}) for entry in entries]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        hint = "its machines die with the run's own process; end what `fuser -v` shows for the folder, then delete it"
+        raise HostError(f"{path} cannot be read, so nobody knows which processes are the run's", hint=hint) from None
+
+
+def _entry(value: dict[str, Any]) -> LedgerEntry:
+    entry = LedgerEntry(**{**value, "undo": tuple(value.get("undo", ()))})
+    numbers = type(entry.pid) is int and entry.pid > 0 and type(entry.started) is int
+    if not (numbers and all(isinstance(word, str) for word in (entry.name, entry.boot_id, *entry.undo))):
+        raise ValueError("this is no entry of a ledger")
+    return entry
 
 
 def _write(run_directory: Path, entries: list[LedgerEntry]) -> None:
-    path = run_directory / LEDGER_FILE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps([asdict(entry) for entry in entries], indent=2) + "\n"
+    write_atomically(run_directory / LEDGER_FILE, text)

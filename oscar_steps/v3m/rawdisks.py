@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from oscar_steps.errors import HostError
+from oscar_steps.textio import write_atomically
 from oscar_steps.v3m.disks import file_identity, image_format
 
 _LOCK_SECONDS = 60.0
@@ -84,9 +85,7 @@ class RawDisks:
             raise HostError(f"{self._file} cannot be read: {error}", hint=hint) from None
 
     def _write(self, known: list[_Disk]) -> None:
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps([asdict(disk) for disk in known], indent=1), encoding="utf-8")
-        temporary.replace(self._file)
+        write_atomically(self._file, json.dumps([asdict(disk) for disk in known], indent=1))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
