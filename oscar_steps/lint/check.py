@@ -12,7 +12,7 @@ from oscar_steps.lint.chain import check_chain
 from oscar_steps.lint.confine import Answer, Sandbox, Task
 from oscar_steps.lint.perl import judge_perl, lacked_names
 from oscar_steps.lint.problems import Findings, Problem, Report
-from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, judge_shell
+from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
 from oscar_steps.lint.tree import File, Tree
 from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
 
@@ -44,7 +44,7 @@ def _tasks(tree: Tree) -> Iterator[Task]:
             continue
         if _is_perl(file):
             yield Task("perl", file.path)
-        elif file.interpreter in SHELLS:
+        elif file.interpreter in SHELLS and not is_for_two(file):
             yield Task("shell", file.path)
 
 

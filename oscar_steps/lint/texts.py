@@ -15,6 +15,12 @@ _THEIRS = re.compile(r"^>>>>>>> \S.*$", re.MULTILINE)
 _XML = re.compile(r"^(packages/[^/]+/config\.xml|share/package_sets/.*\.xml)$")
 _SHELL_LINE = re.compile(r"^\./\S+: line (\d+): (.*)$")
 _PACKAGE_LIST = re.compile(r"^oscarsamples/[^/]+\.(rpmlist|serverlist|pkglist)$")
+_HANDS_OVER = re.compile(r"^\s*(?:eval\s+['\"]\s*)?exec\s+(?:\S*/)?(?:env\s+)?perl\b[^\n]*\$0", re.MULTILINE)
+# What Python learnt in 3.12 and later (3.12: type parameters, quotes within f-strings; 3.14: t-strings, bare `except`).
+_NEWER_PYTHON = re.compile(
+    r"^\s*type\s+\w+\b.*=|^\s*(?:(?:async\s+)?def|class)\s+\w+\[|\b[fFtT][rR]?[\"']|\b[rR][fFtT][\"']|"
+    r"^\s*except\*?\s+[\w.]+\s*,"
+)
 SHELLS = ("sh", "bash", "dash")
 
 
@@ -32,6 +38,8 @@ def check_texts(tree: Tree) -> Findings:
             _check_xml(file, found)
         if _PACKAGE_LIST.match(file.path):
             _check_package_list(file, found)
+        if is_for_two(file):
+            found.leave(file.path, "a shell's first line, and perl behind it")
         if file.interpreter == "python3":
             _check_python(file, found)
     return found
@@ -54,6 +62,11 @@ def _check_top(tree: Tree, found: Findings) -> None:
 def has_conflict(file: File) -> bool:
     """Whether a merge was left undone in it. One of the markers alone may be part of a text."""
     return b"<<<<<<< " in file.content and bool(_OURS.search(file.text) and _THEIRS.search(file.text))
+
+
+def is_for_two(file: File) -> bool:
+    """Whether a shell script hands itself to perl: what follows is perl's, and not for a shell to judge."""
+    return file.interpreter in SHELLS and bool(_HANDS_OVER.search(file.text[:4096]))
 
 
 def _check_conflict(file: File, found: Findings) -> None:
@@ -104,6 +117,9 @@ def _check_python(file: File, found: Findings) -> None:
     try:
         ast.parse(file.content, file.path)
     except SyntaxError as error:
+        if _NEWER_PYTHON.search(error.text or ""):
+            found.leave(file.path, f"python of this host: {error.msg}")
+            return
         found.add(file.path, error.lineno or 0, f"python: {error.msg}", "'python3 -m py_compile' has to be silent")
     except (ValueError, RecursionError, MemoryError) as error:
         found.leave(file.path, f"python of this host: {error}")

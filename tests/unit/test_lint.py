@@ -261,6 +261,23 @@ def test_what_cannot_be_judged_is_left_alone(tree: Path, change: Change) -> None
     assert report.problems == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("#!/bin/bash\nshopt -s extglob\nrm -f !(*.rpm)\n", True),
+        ("#!/bin/bash\nrm -f !(*.rpm)\n", False),
+        ("#!/bin/bash\nshopt -s extglob\nif true; then\n", False),
+        ("#!/bin/sh\neval 'exec perl -x -wS $0 ${1+\"$@\"}'\n  if 0;\n#!perl\nforeach my $x (1) { print $x }\n", True),
+        ("#!/usr/bin/env python3\ntype A = int\n", True),
+        ("#!/usr/bin/env python3\ndef f[T](x: T): pass\n", True),
+        ("#!/usr/bin/env python3\nif True\n", False),
+    ],
+)
+def test_a_script_is_read_as_its_interpreter_reads_it_or_left_alone(tree: Path, text: str, right: bool) -> None:
+    (tree / "scripts" / "of-its-own").write_text(text)
+    assert [problem.file for problem in check_tree(tree).problems] == ([] if right else ["scripts/of-its-own"])
+
+
 def test_a_real_error_is_seen_beside_a_module_that_is_missing_here(tree: Path) -> None:
     found = only(lint(tree, begun_with(CLI, "use SIS::Image;\nmy @a = list_image\nmy $b = 1;")))
     assert (found.file, found.line) == (CLI, 4)

@@ -66,7 +66,9 @@ sub compile {
     open(STDOUT, '>', $said) or return;
     open(STDERR, '>&', \*STDOUT) or return;
     @ENV{qw(FARM_NOTES FARM_PREDECLARE)} = ($notes, $names // '');
-    exec('bash', '-n', "./$name") if $kind eq 'shell';
+    # `bash -n` does not execute the script's own `shopt`, which changes how the lines after it are read.
+    my @options = head("./$name", '') =~ /^[^#\n]*\bshopt\s+-s\s[^#\n]*\bextglob\b/m ? ('-O', 'extglob') : ();
+    exec('bash', @options, '-n', "./$name") if $kind eq 'shell';
     exec('perl', '-I/tree/lib', '-I/checks', '-MFarmStubs', '-c', "./$name");
 }
 
