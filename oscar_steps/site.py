@@ -19,7 +19,7 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix import Matrix
-from oscar_steps.tomlfile import load_toml, validate
+from oscar_steps.tomlfile import line_of, load_toml, validate
 
 SITE_FILE = "farm.toml"
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
@@ -218,15 +218,6 @@ class Site(_Frozen):
     timeouts: Timeouts = Timeouts()
     worker: tuple[Worker, ...] = Field(min_length=1)
 
-    @field_validator("worker")
-    @classmethod
-    def _names_appear_once(cls, workers: tuple[Worker, ...]) -> tuple[Worker, ...]:
-        names = [worker.name for worker in workers]
-        for name in names:
-            if names.count(name) > 1:
-                raise PydanticCustomError("twice", "there are two workers called '{name}'", {"name": name})
-        return workers
-
     def workers_for(self, cell: str) -> tuple[str, ...]:
         """Names of the workers that can run `cell`."""
         return tuple(worker.name for worker in self.worker if not worker.cells or cell in worker.cells)
@@ -259,7 +250,15 @@ def _absolute(site: Site, base: Path) -> Site:
 def load_site(path: Path) -> Site:
     """Read a site file. Raises ConfigError with file, line, what is there and what would be right."""
     text, value = load_toml(path)
-    return _absolute(validate(Site, path, text, value), path.resolve().parent)
+    site = validate(Site, path, text, value)
+    first: dict[str, int] = {}
+    for index, worker in enumerate(site.worker):
+        line = line_of(text, ("worker", index, "name"))
+        if worker.name in first:
+            said = f"there are two workers called '{worker.name}'; the other is on line {first[worker.name]}"
+            raise ConfigError(f"{path}:{line}: worker.{index}.name: {said}")
+        first[worker.name] = line
+    return _absolute(site, path.resolve().parent)
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ def line_of(text: str, location: tuple[int | str, ...]) -> int:
             start = headers[index] if index < len(headers) else start
         else:
             for n in range(start, len(lines)):
-                if re.match(rf"\s*(\[\s*([\w.-]+\.)?)?[\"']?{re.escape(part)}[\"']?\s*[=\]]", lines[n]):
+                if re.match(rf"\s*(\[\[?\s*([\w.-]+\.)?)?[\"']?{re.escape(part)}[\"']?\s*[=\]]", lines[n]):
                     start = n
                     break
     return start + 1
@@ -56,6 +56,33 @@ def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{path}: {error}") from None
 
 
+_PLAIN = {
+    "tuple_type": 'give a list, such as ["one", "two"]',
+    "list_type": 'give a list, such as ["one", "two"]',
+    "model_type": "give a table of settings, such as [NAME] on a line of its own and its settings below it",
+    "dict_type": 'give a table, such as {name = "value"}',
+    "string_type": 'give text in quotes, such as "text"',
+    "path_type": 'give a path in quotes, such as "/var/lib/oscar-farm"',
+    "int_type": "give a whole number without quotes, such as 5",
+    "int_parsing": "give a whole number without quotes, such as 5",
+    "int_from_float": "give a whole number, such as 5",
+    "float_type": "give a number without quotes, such as 2.5",
+    "float_parsing": "give a number without quotes, such as 2.5",
+    "bool_type": "give true or false, without quotes",
+    "bool_parsing": "give true or false, without quotes",
+    "missing": "this setting is missing, and has no default",
+    "too_short": "give at least one value",
+    "extra_forbidden": "there is no such setting",
+}
+"""What pydantic's kinds of mistakes are to somebody who writes a settings file."""
+
+
+def _plainly(error: Any) -> str:
+    if error["type"] in _PLAIN:
+        return _PLAIN[error["type"]]
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) -> _Model:
     """`value`, read from `text`, as `model`. Raises ConfigError: file, line, what is wrong and what would be right."""
     try:
@@ -63,6 +90,4 @@ def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) 
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        unknown = first["type"] == "extra_forbidden"
-        what = "there is no such setting" if unknown else first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}:{line_of(text, first['loc'])}: {key}: {what}") from None
+        raise ConfigError(f"{path}:{line_of(text, first['loc'])}: {key}: {_plainly(first)}") from None

@@ -7,6 +7,7 @@ from typing import Any
 from buildbot.plugins import util, worker
 from buildbot.process.factory import BuildFactory
 from buildbot.process.results import EXCEPTION
+from twisted.python import log
 
 from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.lint_step import LintStep
@@ -40,6 +41,16 @@ class HostWorker(worker.Worker):
         if not ending or not all(build.getProperty(ASKERS_MISTAKE) for build in ending):
             super().putInQuarantine()
 
+    async def attached(self, conn: Any) -> None:
+        """Buildbot's own notes the error of an attachment that failed (a full disk, a locked database) and keeps the
+        connection, whose keep-alives tell the worker that all is well. Without it the worker comes again by itself.
+        """
+        try:
+            await super(worker.Worker, self).attached(conn)
+        except Exception as error:
+            log.err(error, f"the worker {self.name} cannot be attached; its connection is cut, so that it comes again")
+            conn.loseConnection()
+
 
 def build_workers(site: Site) -> list[Any]:
     """The site's workers. `builds` of each is its capacity: how many clusters fit; `_clusters` holds that.
@@ -48,11 +59,12 @@ def build_workers(site: Site) -> list[Any]:
     """
     made = []
     for host in site.worker:
-        site.secrets.read(f"worker-{host.name}", f"password of the worker {host.name}")
+        # Not util.Secret: a new secret does not exist yet when a reconfiguration asks for it, and a changed one has the
+        # same name, so that Buildbot would see no difference.
         made.append(
             HostWorker(
                 host.name,
-                util.Secret(f"worker-{host.name}"),
+                site.secrets.read(f"worker-{host.name}", f"password of the worker {host.name}"),
                 max_builds=host.builds + 1,
                 keepalive_interval=_KEEPALIVE,
                 notify_on_missing=[site.mail.operator] if site.mail else [],

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +14,14 @@ import pytest
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import FileLoader
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
+from twisted.internet import defer
+from twisted.python import log
 
+from oscar_steps.master import checks
+from oscar_steps.master.checks import can_match
 from oscar_steps.master.schedulers import is_good_commit
 from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.site import Repository
 from oscar_steps.verdict import LINT, Stage
 
 ROOT = default_profiles().parent
@@ -26,6 +34,17 @@ operator = "op@x.org"
 [[worker]]
 name = "worker1"
 """
+
+
+@pytest.fixture(autouse=True)
+def default_ports_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A farm may be running on this machine: the example's two ports count as free, all others are really tried."""
+    tried = checks._port_in_use
+
+    def in_use(address: str, port: int, state: Path) -> Iterator[str]:
+        return iter(()) if address == "127.0.0.1" and port in (8010, 9989) else tried(address, port, state)
+
+    monkeypatch.setattr(checks, "_port_in_use", in_use)
 
 
 def base(directory: Path, text: str = SITE) -> Path:
@@ -142,3 +161,126 @@ def test_a_mistake_in_the_site_or_the_matrix_is_one_sentence_with_file_and_line(
 def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
     (said,) = complaints(base(tmp_path, SITE.replace("[[worker]]", 'user = "farm"\n[[worker]]')))
     assert "secrets/mail-password" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[master]\nport = "tcp:hello"\n', 9, "master.port: 'tcp:hello' is nothing that workers could connect to"),
+        ('[master]\nport = "tcp"\n', 9, "master.port: 'tcp' is nothing that workers could connect to"),
+        ('[master]\nport = "carrier-pigeon:1"\n', 9, "master.port: 'carrier-pigeon:1' is nothing that workers"),
+        ('[master]\nport = "tcp:99999"\n', 9, "master.port: 99999 is no TCP port"),
+        ('[master]\nport = "tcp:9989:interface=300.1.1.1"\n', 9, "master.port: '300.1.1.1' is no address"),
+        ('[web]\naddress = "everywhere"\n', 9, "web.address: 'everywhere' is no address of an interface"),
+        ('[web]\naddress = "192.0.2.1"\n', 8, "web.port: no interface of this host has the address 192.0.2.1"),
+        ("[web]\nport = 9989\n", 9, "master.port: [web] port is 9989 too"),
+        ('[database]\nurl = "mysql://farm@127.0.0.1/farm"\n', 9, "database.url: the driver for 'mysql' is not"),
+        ('[database]\nurl = "postgresql://farm@127.0.0.1/farm"\n', 9, "install psycopg2-binary"),
+        ('[database]\nurl = "dbase://x/y"\n', 9, "database.url: there is no kind of database called 'dbase'"),
+        ('[schedule]\nbranches = ["trunk", "branch/*"]\n', 9, "schedule.branches.1: 'branch/*' can match no branch"),
+    ],
+)
+def test_what_a_start_would_refuse_is_one_sentence_with_its_line(
+    tmp_path: Path, text: str, line: int, said: str
+) -> None:
+    (told,) = complaints(base(tmp_path, SITE + text))
+    assert told.startswith(f"{tmp_path}/farm.toml:{line}: ")
+    assert said in told
+
+
+def test_a_port_in_use_is_refused_unless_the_master_of_this_folder_has_it(tmp_path: Path) -> None:
+    program = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    for folder, refused in ((tmp_path.parent, True), (tmp_path, False)):
+        with subprocess.Popen(
+            [sys.executable, "-c", program], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other:
+            assert other.stdout and other.stdin
+            port = int(other.stdout.readline())
+            base(tmp_path, SITE + f"[web]\nport = {port}\n")
+            if refused:
+                (told,) = complaints(tmp_path)
+                assert told.startswith(
+                    f"{tmp_path}/farm.toml:9: web.port: port {port} of 127.0.0.1 is in use by another"
+                )
+            else:
+                load(tmp_path)
+            other.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("xml", "said"),
+    [
+        ("<cluster", "clusters/head-and-two-nodes.xml:1: this is not well-formed XML"),
+        ("<cluster name='x'>\n<hat/>\n</cluster>", "this is no cluster as v3m_cluster.dtd says"),
+    ],
+)
+def test_a_cluster_that_is_none_is_refused(tmp_path: Path, xml: str, said: str) -> None:
+    shutil.copytree(default_profiles(), tmp_path / "profiles")
+    (tmp_path / "profiles/clusters/head-and-two-nodes.xml").write_text(xml)
+    (told,) = complaints(base(tmp_path, 'profiles = "profiles"\n' + SITE))
+    assert said in told
+
+
+def test_a_site_that_is_there_but_cannot_be_read_is_not_replaced_by_the_example(tmp_path: Path) -> None:
+    site = base(tmp_path) / "farm.toml"
+    site.unlink()
+    site.symlink_to(tmp_path / "unmounted/farm.toml")
+    assert complaints(tmp_path) == [f"{site}: there is no such file"]
+    site.unlink()
+    site.mkdir()
+    assert complaints(tmp_path) == [f"{site}: the file cannot be read: Is a directory"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "can"),
+    [
+        ("*", True),
+        ("trunk", True),
+        ("tr?nk", True),
+        ("t[a-z]*/5.*", True),
+        ("branches/branch-5-*", True),
+        ("*-5", True),
+        ("branches", False),
+        ("branches/", False),
+        ("/trunk", False),
+        ("branches/a/b", False),
+        ("trunk/*", False),
+        ("", False),
+    ],
+)
+def test_a_branch_pattern_is_good_when_a_branch_could_have_such_a_name(pattern: str, can: bool) -> None:
+    assert can_match(pattern, Repository(url="svn://127.0.0.1/oscar")) is can
+
+
+class Connection:
+    """As much of a worker's connection as an attachment wants."""
+
+    lost = 0
+    info: dict[str, str] = {}  # noqa: RUF012 (Buildbot's own attribute)
+
+    def notifyOnDisconnect(self, _callback: object) -> None:
+        """Nobody is told."""
+
+    def loseConnection(self) -> None:
+        self.lost += 1
+
+
+async def _disk_full(**_arguments: object) -> None:
+    raise OSError(28, "database or disk is full")
+
+
+def test_a_worker_that_cannot_be_attached_is_cut_off_so_that_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (worker,) = load(base(tmp_path)).workers
+    updates = SimpleNamespace(workerConnected=_disk_full)
+    master = SimpleNamespace(data=SimpleNamespace(updates=updates), masterid=1)
+    monkeypatch.setattr(type(worker), "master", master)
+    worker.workerid = 1
+    worker.conn = None
+    monkeypatch.setattr(log, "err", lambda *_arguments: None)
+    connection = Connection()
+    defer.maybeDeferred(worker.attached, connection)
+    assert connection.lost == 1

@@ -39,7 +39,11 @@ def test_the_shipped_matrix_loads_with_all_that_it_names() -> None:
     [
         ('image = "debian-12-x86_64"', 'image = "debian-99"', r"matrix\.toml:\d+: image 'debian-99' does not exist"),
         ('cluster = "head-and-two-nodes"', 'cluster = "none"', r"cluster 'none' does not exist"),
-        ("every_commit = true", 'every_commit = "perhaps"', r"matrix\.toml:\d+: cell\.0\.every_commit: .*boolean"),
+        (
+            "every_commit = true",
+            'every_commit = "perhaps"',
+            r"matrix\.toml:\d+: cell\.0\.every_commit: give true or false",
+        ),
         ("every_commit = true", "evry_commit = true", r"cell\.0\.evry_commit: there is no such setting"),
         ('version = "12"', "version = ", r"matrix\.toml: .*line \d+"),
     ],

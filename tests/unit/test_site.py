@@ -53,9 +53,12 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     [
         (MINIMAL + "[web]\nprot = 80\n", "farm.toml:7: web.prot: there is no such setting"),
         (MINIMAL + "[web]\nport = 80000\n", "farm.toml:7: web.port: Input should be less than or equal to 65535"),
-        (MINIMAL + '[schedule]\nhour = "late"\n', "farm.toml:7: schedule.hour: Input should be a valid integer"),
+        (
+            MINIMAL + '[schedule]\nhour = "late"\n',
+            "farm.toml:7: schedule.hour: give a whole number without quotes, such as 5",
+        ),
         ('[repository]\nurl = "oscar"\n[[worker]]\nname = "w"\n', "farm.toml:2: repository.url: String should match"),
-        ('[repository]\nurl = "svn://h/o"\n', "farm.toml:1: worker: Field required"),
+        ('[repository]\nurl = "svn://h/o"\n', "farm.toml:1: worker: this setting is missing, and has no default"),
         (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "jürgen@x.org"\n',
             "farm.toml:8: mail.operator: 'j\\xfcrgen@x.org' is no mail address that every relay takes",
@@ -80,7 +83,21 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, said: str) 
 
 
 def test_two_workers_of_one_name_are_refused(tmp_path: Path) -> None:
-    assert "two workers called 'worker1'" in complaint(tmp_path, MINIMAL + '[[worker]]\nname = "worker1"\n')
+    said = complaint(tmp_path, MINIMAL + '[[worker]]\nbuilds = 2\nname = "worker1"\n')
+    assert said.startswith("farm.toml:8: worker.1.name: there are two workers called 'worker1'; the other is on line 5")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[schedule]\nbranches = "trunk"\n', 'farm.toml:7: schedule.branches: give a list, such as ["one", "two"]'),
+        ("[web]\naddress = 5\n", 'farm.toml:7: web.address: give text in quotes, such as "text"'),
+        ('[web]\nopen = "perhaps"\n', "farm.toml:7: web.open: give true or false, without quotes"),
+        ("[[web]]\nport = 1\n", "farm.toml:6: web: give a table of settings"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_with_an_example(tmp_path: Path, text: str, said: str) -> None:
+    assert complaint(tmp_path, MINIMAL + text).startswith(said)
 
 
 def test_a_page_that_others_reach_cannot_be_open(tmp_path: Path) -> None:

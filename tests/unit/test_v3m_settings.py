@@ -35,7 +35,7 @@ def test_everything_that_can_be_set_is_read(tmp_path: Path, monkeypatch: pytest.
         ('vlan = "star"\n', "host.toml:1: vlan: there is no such setting"),
         ('[network]\n# two\nbridges = ["br0", "a/b"]\n', "host.toml:3: network.bridges.1: String should match"),
         ('[network]\nbridges = ["longer-than-15-c"]\n', "host.toml:2: network.bridges.0: String should match"),
-        ('[network]\nbridges = "br0"\n', "host.toml:2: network.bridges: Input should be a valid tuple"),
+        ('[network]\nbridges = "br0"\n', "host.toml:2: network.bridges: give a list, such as"),
         ("[network\n", "host.toml: Expected ']' at the end of a table declaration (at line 1"),
         ("[network]\nvlan = \n", "host.toml: Invalid value (at line 2"),
     ],
