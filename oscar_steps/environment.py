@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 LOCALE = "C.UTF-8"
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 _KEPT_PREFIX = "OSCAR_FARM_"
 
@@ -13,7 +13,7 @@ _KEPT_PREFIX = "OSCAR_FARM_"
 def tool_environment(**more: str) -> dict[str, str]:
     """The environment for a program that is started on this host.
 
-    Kept from the caller: `HOME`, `USER`, `TMPDIR`, the XDG folders, the SSH agent, `PATH` with the system's own folders
+    Kept from the caller: `HOME`, `USER`, `TMPDIR`, the XDG folders, the SSH agent, `PATH` with the sbin folders
     behind it, and variables that begin with `OSCAR_FARM_`. Everything else is left out: locales, and the switches by
     which tar, perl, Python, bash and others change what they do. `more` is added at the end.
     """

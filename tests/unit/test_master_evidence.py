@@ -19,7 +19,7 @@ from oscar_steps.master import evidence
 from oscar_steps.master.report_step import ReportStep
 from oscar_steps.master.steps import clean, superseded
 from oscar_steps.master.verdicts import RunIdentity
-from oscar_steps.site import Site
+from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import Category, Outcome, Verdict
 
 
@@ -74,7 +74,9 @@ def test_a_name_that_is_too_long_is_left_out_and_the_rest_comes(tmp_path: Path) 
 def report_step(monkeypatch: pytest.MonkeyPatch, **methods: Any) -> tuple[ReportStep, dict[str, str]]:
     """A report step whose build has a red verdict; `methods` stand for what Buildbot and the worker would do."""
     verdict = RunIdentity("c-r7-b1", "c", "svn://h/oscar", "7").verdict(Outcome.FAILED, "red", category=Category.OSCAR)
-    step = create_step_from_step_or_factory(ReportStep("c", Site.__new__(Site), name="report"))
+    step = create_step_from_step_or_factory(
+        ReportStep("c", Site.model_construct(schedule=Schedule(again=())), name="report")
+    )
     step.build = SimpleNamespace(conn=object(), results=FAILURE, executedSteps=[])
     properties: dict[str, Any] = {"run_id": "c-r7-b1", "run_directory": "/runs/c-r7-b1"}
     logs: dict[str, str] = {}
@@ -89,7 +91,8 @@ def report_step(monkeypatch: pytest.MonkeyPatch, **methods: Any) -> tuple[Report
     made = {"addCompleteLog": add_log, "_verdict": found, "getProperty": properties.get, **methods}
     for name, method in {**made, "setProperty": lambda *_: None}.items():
         monkeypatch.setattr(step, name, method, raising=False)
-    step.master = SimpleNamespace(config=SimpleNamespace(buildbotURL="http://h/"))
+    botmaster = SimpleNamespace(shuttingDown=False)
+    step.master = SimpleNamespace(config=SimpleNamespace(buildbotURL="http://h/"), botmaster=botmaster)
     return step, logs
 
 

@@ -97,7 +97,7 @@ def reactor_thread() -> Iterator[None]:
     thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)
     thread.start()
     yield
-    reactor.callFromThread(reactor.stop)
+    reactor.callFromThread(reactor.crash)
     thread.join(20)
 
 
