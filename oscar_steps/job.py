@@ -97,4 +97,4 @@ class Job(_Frozen):
 
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
-        write_atomically(path, self.model_dump_json(indent=2) + "\n")
+        write_atomically(path, self.model_dump_json(indent=2) + "\n", mode=0o600)

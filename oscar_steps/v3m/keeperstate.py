@@ -139,7 +139,7 @@ class System:
 
     def _write(self, records: dict[str, MachineRecord]) -> None:
         text = json.dumps([asdict(record) for record in records.values()], indent=1)
-        write_atomically(self.directory / "machines.json", text)
+        write_atomically(self.directory / "machines.json", text, mode=0o600)
 
     @contextmanager
     def _locked(self, name: str, seconds: float) -> Iterator[None]:

@@ -160,7 +160,7 @@ def _read(run_directory: Path) -> list[LedgerEntry]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        hint = "its machines die with the run's own process; end what `fuser -v` shows for the folder, then delete it"
+        hint = "QEMU's machines die with the run's process; end what else is left of the run, then delete it"
         raise HostError(f"{path} cannot be read, so nobody knows which processes are the run's", hint=hint) from None
 
 
@@ -174,4 +174,4 @@ def _entry(value: dict[str, Any]) -> LedgerEntry:
 
 def _write(run_directory: Path, entries: list[LedgerEntry]) -> None:
     text = json.dumps([asdict(entry) for entry in entries], indent=2) + "\n"
-    write_atomically(run_directory / LEDGER_FILE, text)
+    write_atomically(run_directory / LEDGER_FILE, text, mode=0o600)
