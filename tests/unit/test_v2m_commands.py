@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -303,10 +304,15 @@ def test_a_disk_that_cannot_be_deleted_is_told(call: Any, vm: Path, system: Syst
     assert (status, err) == (20, f"the disk {home}/vm1.qcow2 of vm1 cannot be deleted: Is a directory\n")
 
 
-def test_what_cannot_be_written_anywhere_else_is_one_sentence_too(call: Any, vm: Path, system: System) -> None:
-    (system.directory / "machines.tmp").mkdir()
+def test_what_cannot_be_written_anywhere_else_is_one_sentence_too(
+    call: Any, vm: Path, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"{system.directory}/machines.json")
+
+    monkeypatch.setattr("oscar_steps.textio.tempfile.mkstemp", full)
     status, _, err = call("create", vm)
-    assert (status, err) == (20, f"{system.directory}/machines.tmp: Is a directory\n")
+    assert (status, err) == (20, f"{system.directory}/machines.json: No space left on device\n")
 
 
 def test_an_installation_from_a_cd_that_is_not_there_makes_no_disk(call: Any, vm: Path, home: Path) -> None:
