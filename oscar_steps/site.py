@@ -200,6 +200,8 @@ class Master(_Frozen):
     """Where workers connect, as a Twisted endpoint."""
     keep: int = Field(default=200, ge=1)
     """Runs of a cell whose logs are kept on the master."""
+    disk_mib: int = Field(default=2048, ge=0)
+    """Free space (MiB) of the master's folder below which the operator is written to; 0: not watched."""
 
 
 class Site(_Frozen):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from buildbot.plugins import secrets, util
+from buildbot.plugins.db import get_plugins
 from sqlalchemy.pool import QueuePool
 
 from oscar_steps.master.builders import build_builders, build_workers
+from oscar_steps.master.health import HEALTH, DiskWatch
 from oscar_steps.master.mail import oscar_mail
 from oscar_steps.master.plans import plans as all_plans
 from oscar_steps.master.run_files import RUNS
@@ -31,6 +33,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         site.secrets.read("mail-password", f"password of {site.mail.user} at the mail relay {site.mail.relay}")
     workers = build_workers(site)
     names = (*(plan.name for plan in plans), LINT)
+    mail = [oscar_mail(site.mail, names)] if site.mail else []
     return {
         "title": site.master.title,
         "titleURL": site.web.base,
@@ -45,7 +48,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
         "collapseRequests": False,
-        "services": [oscar_mail(site.mail, names)] if site.mail else [],
+        "services": [*mail, DiskWatch(disk_mib=site.master.disk_mib)],
         "www": _web(site),
         "logMaxSize": 20 * 2**20,
         "logMaxTailSize": 2**20,
@@ -64,6 +67,9 @@ def _web(site: Site) -> dict[str, Any]:
         "port": f"tcp:{site.web.port}:interface={site.web.address.replace(':', chr(92) + ':')}",
         "plugins": {"waterfall_view": {}, "console_view": {}, "grid_view": {}, RUNS: {}},
     }
+    # An installation older than the entry point starts all the same, without this page.
+    if HEALTH in get_plugins("www", None, load_now=False).names:
+        pages["plugins"][HEALTH] = {}
     return pages if site.web.open else {**pages, **_access(site, site.web)}
 
 

@@ -184,6 +184,18 @@ def test_the_files_of_a_run_are_text_whatever_the_guest_wrote_and_nothing_else_i
         assert client.get(f"{farm.master.base}plugins/runs/..%2fsecrets/").status_code == 404
 
 
+def test_a_monitor_reads_from_the_master_that_all_parts_are_good(farm: Farm) -> None:
+    with httpx.Client(trust_env=False, timeout=MASTER_SECONDS) as client:
+        answer = client.get(f"{farm.master.base}plugins/health")
+        found = answer.json()
+        assert (answer.status_code, found["state"]) == (200, "good"), found
+        assert found["workers"]["missing"] == []
+        assert found["workers"]["connected"]
+        assert found["poller"]["heard_at"]
+        assert found["database"]["seconds"] is not None
+        assert client.get(f"{farm.master.base}plugins/health?format=text").text.startswith("good\npoller: good\n")
+
+
 def test_the_next_good_commit_is_told_as_fixed(farm: Farm) -> None:
     play(farm, "pass")
     done = commit(farm)
