@@ -72,13 +72,14 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def stop(self, seconds: float) -> None:
-        """Ask it to end, and make it end after `seconds`."""
-        for tell, patience in ((self._process.terminate, seconds), (self._process.kill, None)):
-            tell()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
-                return
+    def stop(self, seconds: float) -> bool:
+        """Ask it to end, and make it end after `seconds`; whether it ended by itself."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+            return True
+        self.kill()
+        return False
 
 
 def start(command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
 from typing import NoReturn
@@ -18,7 +19,7 @@ from demo.farm import CHECKOUT, DOMAIN, Farm
 from demo.ports import accepts
 from demo.torment import records
 from demo.torment.commits import load_commit
-from demo.torment.judge import Due, losses
+from demo.torment.judge import Due, losses, once_each
 from demo.torment.plan import Commit, Event, Plan, make_plan
 from oscar_steps.errors import FarmError
 
@@ -26,6 +27,14 @@ _DRIVER = CHECKOUT / "tests" / "farm" / "fake_driver.py"
 _QUIET_SECONDS = 900.0
 """What was tried again may wait for minutes until its worker is given something again."""
 _READY_SECONDS = 120
+_STOP_SECONDS = 60.0
+"""A planned restart that takes longer has to be ended by force: that is a loss."""
+_LATE_SECONDS = 10.0
+"""So long a quiet farm is watched for what comes late and twice."""
+_HOPELESS_SECONDS = 60.0
+"""A farm that has nothing to do, and has lost something for so long, does not find it any more."""
+_AGAIN = (5.0, 10.0, 20.0)
+"""Seconds before what says nothing of its commit is tried again: hours, by default."""
 
 
 class Torment:
@@ -35,7 +44,7 @@ class Torment:
         self.farm = farm
         self.plan = plan
         self.minutes = minutes
-        self.restarts = 0
+        self.restarts = self.kills = 0
         self.due: dict[int, Due] = {}
         self.trouble: list[str] = []
         self._database = farm.directory / "master" / "state.sqlite"
@@ -51,14 +60,19 @@ class Torment:
         }
         (self.farm.directory / "scenario").write_text(json.dumps(scenario))
         begun = monotonic()
-        for step in self.plan.steps:
-            sleep(max(0.0, begun + step.at - monotonic()))
-            if isinstance(step, Commit):
-                self._commit(step)
-            else:
-                self._event(step)
+        with ThreadPoolExecutor(1) as committers:  # commits go on while an event lasts
+            committing = committers.submit(self._commit_all, begun)
+            for event in self.plan.events:
+                _sleep_until(begun + event.at)
+                self._event(event)
+            committing.result()
         self._wait_until_quiet()
         return self.trouble + self._losses()
+
+    def _commit_all(self, begun: float) -> None:
+        for commit in self.plan.commits:
+            _sleep_until(begun + commit.at)
+            self._commit(commit)
 
     def _commit(self, commit: Commit) -> None:
         revision = load_commit(self.farm.directory / "svn" / "oscar", commit)
@@ -70,9 +84,13 @@ class Torment:
         farm = self.farm
         match event.name:
             case "restart-master":
-                farm.master_server.stop(60)
+                if not farm.master_server.stop(_STOP_SECONDS):
+                    self.trouble.append(
+                        f"at {event.at:.0f} s a planned restart did not end within {_STOP_SECONDS:.0f} s"
+                    )
                 self._again(farm.master_server, farm.master.answers)
             case "kill-master":
+                self.kills += 1
                 farm.master_server.kill()
                 self._again(farm.master_server, farm.master.answers)
             case "kill-worker":
@@ -106,23 +124,34 @@ class Torment:
                 server.kill()
 
     def _wait_until_quiet(self) -> None:
+        """Until nothing is under way, and some time more: a double comes late, and something lost may yet be found."""
         deadline = monotonic() + min(_QUIET_SECONDS, 60 + self.minutes * 60)
+        quiet_since, known = monotonic(), None
         while monotonic() < deadline:
-            if records.is_idle(self._database) and not self._losses():
+            idle = records.is_idle(self._database) and not records.spooled(self.farm.directory / "master" / "spool")
+            lost = self._losses()
+            if not idle or lost != known:
+                quiet_since, known = monotonic(), lost
+            elif monotonic() - quiet_since > (_HOPELESS_SECONDS if lost else _LATE_SECONDS):
                 return
-            sleep(2)
+            sleep(1)
 
     def _losses(self) -> list[str]:
         cell = self.farm.cell
         mails = records.posted(self.farm.mails.directory, cell)
-        return losses(self.due, records.tested(self._database, cell), mails)
+        kept, dropped = once_each(mails)
+        found = losses(self.due, records.tested(self._database, cell), kept)
+        if dropped > self.kills:
+            found.append(f"{dropped} mails came twice, and the master was killed {self.kills} times only")
+        return found
 
     def summary(self) -> str:
         cell = self.farm.cell
         verdicts = [build for build in records.tested(self._database, cell) if build.outcome in ("passed", "failed")]
-        mails = records.posted(self.farm.mails.directory, cell)
+        kept, dropped = once_each(records.posted(self.farm.mails.directory, cell))
         return (
-            f"{len(self.due)} commits, {len(verdicts)} verdicts, {len(mails)} mails of them, {self.restarts} restarts"
+            f"{len(self.due)} commits, {len(verdicts)} verdicts, {len(kept)} mails of the cell's builds and {dropped} "
+            f"that a receiver drops by their Message-ID, {self.restarts} restarts, {self.kills} kills of the master"
         )
 
 
@@ -135,6 +164,7 @@ def main(seed: int, minutes: float, commits: int) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     farm = Farm(CHECKOUT / ".farm" / "torment", driver=[sys.executable, str(_DRIVER)])
+    farm.again = _AGAIN
     torment = Torment(farm, make_plan(seed, minutes, commits), minutes)
     summary = "the farm did not start"
     try:
@@ -150,6 +180,10 @@ def main(seed: int, minutes: float, commits: int) -> NoReturn:
     end = f"{len(found)} losses, named above" if found else "nothing lost, nothing doubled, nothing left"
     click.echo(f"torment: seed {seed}, {minutes:g} min: {summary}; {end}")
     sys.exit(1 if found else 0)
+
+
+def _sleep_until(when: float) -> None:
+    sleep(max(0.0, when - monotonic()))
 
 
 def _small_tree(directory: Path) -> Path:

@@ -22,7 +22,7 @@ MESSAGES = ("Say more", "", "a \uffff b", "bell \x07 and escape \x1b[31m red", "
 # No line breaks in names: Subversion refuses control characters in a path.
 NAMES = ("plain", "Übersicht", "two words", "100%20%", "$(id)", "日本", "-r", "quote'\"")
 EVENTS = ("restart-master", "kill-master", "kill-worker", "mail-away", "subversion-away", "database-locked")
-_EVERY_SECONDS = 25
+_EVERY_SECONDS = 20  # so that two minutes have every kind
 _GOOD, _BAD, _TRIED_AGAIN = "good", "bad", "tried-again"
 
 
@@ -62,11 +62,6 @@ class Plan:
 
     commits: tuple[Commit, ...]
     events: tuple[Event, ...]
-
-    @property
-    def steps(self) -> list[Commit | Event]:
-        """All in the order of time."""
-        return sorted((*self.commits, *self.events), key=lambda step: step.at)
 
 
 def make_plan(seed: int, minutes: float, commits: int) -> Plan:

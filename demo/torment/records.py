@@ -9,11 +9,13 @@ from contextlib import closing, contextmanager
 from email.utils import getaddresses
 from pathlib import Path
 
+from buildbot.process.results import RETRY
+
 from demo.mailsink import read_mail
 from demo.torment.judge import Attempt, Posted
 
 _BUILDS = """
-SELECT builds.number,
+SELECT builds.number, builds.results,
     (SELECT value FROM build_properties WHERE buildid = builds.id AND name = 'verdict'),
     (SELECT value FROM build_properties WHERE buildid = builds.id AND name = 'revision')
 FROM builds JOIN builders ON builders.id = builds.builderid
@@ -32,7 +34,11 @@ def tested(database: Path, cell: str) -> list[Attempt]:
     """The cell's builds that have ended."""
     with opened(database) as connection:
         rows = connection.execute(_BUILDS, (cell,)).fetchall()
-    return [Attempt(number, _revision(revision), _outcome(verdict)) for number, verdict, revision in rows]
+    # What was cut short in its last step may have its verdict already: it says nothing, its request begins again.
+    return [
+        Attempt(number, _revision(revision), "" if results == RETRY else _outcome(verdict))
+        for number, results, verdict, revision in rows
+    ]
 
 
 def is_idle(database: Path) -> bool:
@@ -40,6 +46,11 @@ def is_idle(database: Path) -> bool:
     with opened(database) as connection:
         (open_requests,) = connection.execute("SELECT count(*) FROM buildrequests WHERE complete = 0").fetchone()
     return not open_requests
+
+
+def spooled(spool: Path) -> bool:
+    """Whether a mail waits to go out."""
+    return any(spool.glob("*.mail"))
 
 
 def posted(mails: Path, cell: str) -> list[Posted]:

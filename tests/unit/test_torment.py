@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from pathlib import Path
 
+from demo.torment import records
 from demo.torment.commits import load_commit
-from demo.torment.judge import Attempt, Due, Posted, losses
+from demo.torment.judge import Attempt, Due, Posted, losses, once_each
 from demo.torment.plan import AUTHORS, EVENTS, MESSAGES, NAMES, Commit, make_plan
 
 DUE = {2: Due("passed", "demo@oscar.test"), 3: Due("failed", "operator@oscar.test")}
@@ -50,10 +52,15 @@ def test_a_mail_to_somebody_else_is_found() -> None:
     assert losses(DUE, BUILDS, wrong) == ["r2: the mail of build 1 went to x@oscar.test, demo@oscar.test is right"]
 
 
-def test_a_doubled_mail_is_found_by_its_build_and_by_its_message_id() -> None:
+def test_a_doubled_mail_is_found_by_its_build() -> None:
     again = Posted("<z>", 1, ("demo@oscar.test",))
     assert losses(DUE, BUILDS, [*MAILS, again]) == ["r2: 2 mails of build 1 to demo@oscar.test"]
-    assert "the mail <b> arrived 2 times" in losses(DUE, BUILDS, [*MAILS, MAILS[1]])
+
+
+def test_what_comes_twice_under_one_message_id_a_receiver_keeps_once() -> None:
+    assert once_each([*MAILS, MAILS[1]]) == (MAILS, 1)
+    other = Posted("<b>", 2, ("demo@oscar.test",))
+    assert once_each([*MAILS, other]) == ([*MAILS, other], 0), "to somebody else it is another mail"
 
 
 def test_the_same_seed_is_the_same_plan_and_another_is_not() -> None:
@@ -68,6 +75,32 @@ def test_thirty_minutes_have_every_kind_of_event_author_message_and_verdict() ->
     assert {commit.author for commit in plan.commits} == {author for author, _ in AUTHORS}
     assert {commit.message for commit in plan.commits} == set(MESSAGES)
     assert {commit.kind for commit in plan.commits} == {"good", "bad", "tried-again"}
+
+
+def test_two_minutes_have_every_kind_of_event_and_thirty_have_each_many_times() -> None:
+    for seed in range(20):
+        assert {event.name for event in make_plan(seed, 2, 10).events} == set(EVENTS)
+        counts = Counter(event.name for event in make_plan(seed, 30, 300).events)
+        assert set(counts.values()) == {15}
+
+
+def test_a_build_that_was_cut_short_after_its_verdict_says_nothing(tmp_path: Path) -> None:
+    database = tmp_path / "state.sqlite"
+    with records.opened(database) as connection:
+        connection.executescript(_BUILDS_OF_A_MASTER)
+    assert records.tested(database, "c") == [Attempt(1, 2, ""), Attempt(2, 2, "passed")]
+
+
+_BUILDS_OF_A_MASTER = """
+CREATE TABLE builders (id, name);
+CREATE TABLE builds (id, number, builderid, results, complete_at);
+CREATE TABLE build_properties (buildid, name, value);
+INSERT INTO builders VALUES (1, 'c');
+INSERT INTO builds VALUES (1, 1, 1, 5, 100), (2, 2, 1, 0, 200), (3, 3, 1, NULL, NULL);
+INSERT INTO build_properties VALUES
+    (1, 'revision', '"2"'), (1, 'verdict', '{"outcome": "passed"}'),
+    (2, 'revision', '"2"'), (2, 'verdict', '{"outcome": "passed"}');
+"""
 
 
 def test_every_hostile_commit_gets_into_a_real_repository_as_it_is(tmp_path: Path) -> None:
