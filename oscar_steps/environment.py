@@ -6,7 +6,8 @@ import os
 
 LOCALE = "C.UTF-8"
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
-_KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+_XDG = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+_KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", *_XDG)
 _KEPT_PREFIX = "OSCAR_FARM_"
 
 
@@ -21,3 +22,16 @@ def tool_environment(**more: str) -> dict[str, str]:
     marks = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_PREFIX)}
     path = os.pathsep.join(part for part in (os.environ.get("PATH", ""), SYSTEM_PATH) if part)
     return {**kept, **marks, "PATH": path, "LC_ALL": LOCALE, "LANG": LOCALE, **more}
+
+
+def libvirt_environment() -> dict[str, str]:
+    """The environment for virsh, and for the ssh that it starts: which libvirt it asks is the user's choice."""
+    return tool_environment(
+        **{name: value for name, value in os.environ.items() if name.startswith("LIBVIRT_") or name == "XAUTHORITY"}
+    )
+
+
+def python_environment() -> dict[str, str]:
+    """The environment for our own programs, which start virsh and others in turn; they find this package as we do."""
+    path = os.environ.get("PYTHONPATH")
+    return libvirt_environment() | ({"PYTHONPATH": path} if path else {})

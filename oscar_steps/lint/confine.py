@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 
 SECONDS_PER_FILE = 10
@@ -104,7 +105,11 @@ class Sandbox:
     def _run(self, tasks: tuple[Task, ...], patience: float) -> list[Answer]:
         order = "".join(f"{task.kind}\t{task.path}\t{' '.join(task.names)}\n" for task in tasks)
         with subprocess.Popen(
-            [*self._command, *_program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*self._command, *_program()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=tool_environment(),
         ) as process:
             try:
                 output, errors = process.communicate(order.encode(), timeout=patience)

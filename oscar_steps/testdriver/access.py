@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import ToolMissing, UserError
 
 if TYPE_CHECKING:
@@ -43,5 +44,7 @@ def open_ssh(run_directory: Path, command: tuple[str, ...]) -> NoReturn:
     ask.chmod(stat.S_IRWXU)
     options = [f"UserKnownHostsFile={known_hosts}", "PreferredAuthentications=password", "NumberOfPasswordPrompts=1"]
     words = ["ssh", "-p", str(access["port"]), *(word for option in options for word in ("-o", option))]
-    environment = os.environ | {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+    # The shell over there learns from ssh what terminal it has.
+    terminal = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
+    environment = tool_environment(SSH_ASKPASS=str(ask), SSH_ASKPASS_REQUIRE="force", **terminal)
     os.execvpe("ssh", [*words, f"root@{access['host']}", *command], environment)

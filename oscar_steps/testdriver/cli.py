@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
@@ -220,7 +221,7 @@ def console(directory: Path, machine: str, follow: bool) -> None:
             ", ".join(sorted(p.stem for p in path.parent.glob("*.log") if not p.stem.endswith(".qemu"))) or "none"
         )
         raise UserError(f"{directory}: there is no console of '{machine}'; there are: {there_are}")
-    os.execvp("tail", ["tail", "-n", "+1", *(["-f"] if follow else []), str(path)])
+    os.execvpe("tail", ["tail", "-n", "+1", *(["-f"] if follow else []), str(path)], tool_environment())
 
 
 @cli.command()

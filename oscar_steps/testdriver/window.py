@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from oscar_steps.environment import python_environment
 from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import EVENTS_FILE, Event
@@ -60,6 +61,7 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
         subprocess.Popen(
             [*command, "--ready", str(writer)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(writer,),
+            env=python_environment(),
         )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.textio import write_atomically
 from oscar_steps.v3m import ledger
@@ -132,6 +133,7 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env=tool_environment(),
         )
         try:
             async with asyncio.timeout(limit):
@@ -159,7 +161,11 @@ def _host_kernel() -> Path | None:
 async def _host_key() -> str:
     """Changes whenever the answer may: another boot of the host, another QEMU, another /dev/kvm."""
     process = await asyncio.create_subprocess_exec(
-        emulator(), "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        emulator(),
+        "--version",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=tool_environment(),
     )
     version, _ = await process.communicate()
     try:

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 
 HELPERS = (Path("/usr/lib/qemu/qemu-bridge-helper"), Path("/usr/libexec/qemu-bridge-helper"))
@@ -113,7 +114,7 @@ def _run(command: list[str], theirs: socket.socket) -> str:
     """Run `command` with one end of a socket pair, and close that end; returns why it failed, or ''."""
     # Where the package is found, it is found by the child, too; but never in the user's directory, whose files may be
     # anybody's.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = tool_environment(PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     descriptors = (theirs.fileno(),)
     try:
         done = subprocess.run(
@@ -187,7 +188,8 @@ def _make(numbers: Sequence[str], to: socket.socket) -> None:
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", f"tap{place}".encode(), flags))
         taps.append(descriptor)
         commands.append(f"link set tap{place} txqueuelen {QUEUE_FRAMES} master vlan{number} up\n")
-    subprocess.run([_tool("ip", "iproute2"), "-batch", "-"], input="".join(commands), text=True, check=True)
+    ip = [_tool("ip", "iproute2"), "-batch", "-"]
+    subprocess.run(ip, input="".join(commands), text=True, check=True, env=tool_environment())
     for first in range(0, len(taps), _DESCRIPTORS_PER_MESSAGE):
         socket.send_fds(to, [b"."], taps[first : first + _DESCRIPTORS_PER_MESSAGE])
 

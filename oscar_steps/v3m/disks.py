@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ProfileError, ToolMissing
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.machine import DiskFingerprint
@@ -115,7 +116,9 @@ def file_identity(path: Path) -> str:
     """
     words = ["stat", "--format=%i %.9W", "--", str(path)]
     try:
-        said = subprocess.run(words, check=False, capture_output=True, text=True, errors="replace")
+        said = subprocess.run(
+            words, check=False, capture_output=True, text=True, errors="replace", env=tool_environment()
+        )
     except OSError as error:
         raise HostError(f"the program stat cannot be run: {error.strerror}") from None
     if said.returncode != 0:
@@ -142,7 +145,10 @@ async def _run(name: str, *arguments: str) -> bytes:
     if program is None:
         raise ToolMissing(f"the program {name} is missing", hint="install it: apt-get install qemu-utils")
     process = await asyncio.create_subprocess_exec(
-        *ledger.owned([program, *arguments]), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *ledger.owned([program, *arguments]),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=tool_environment(),
     )
     try:
         async with asyncio.timeout(QEMU_IMG_SECONDS):

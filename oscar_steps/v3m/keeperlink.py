@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from oscar_steps.environment import python_environment
 from oscar_steps.errors import (
     ConfigError,
     FarmError,
@@ -181,7 +182,13 @@ def _start(system: System) -> None:
             log.write(f"{time.time():.3f} keeper\n".encode())
             log.flush()
             subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(writer,)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(writer,),
+                env=python_environment(),
             )
         waiting, _, _ = select.select([pipe], [], [], START_LIMIT)
         if not waiting or pipe.read(1) != b"!":

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, MachineLost
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.cluster import Boot
@@ -297,7 +298,7 @@ class Journey:
             process = await asyncio.create_subprocess_exec(
                 *ledger.owned([*request["ssh"], *options, *forwards, "--", host, remote]),
                 cwd=directory,
-                env={**os.environ, **agent},
+                env=tool_environment(**agent),
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

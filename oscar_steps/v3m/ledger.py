@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.environment import tool_environment
+from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.textio import write_atomically
 
@@ -123,7 +123,7 @@ def _undo(entry: LedgerEntry) -> bool:
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=tool_environment(),
+            env=libvirt_environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

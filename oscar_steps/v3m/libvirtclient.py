@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m import ledger
 
@@ -63,7 +64,7 @@ async def virsh(uri: str, *arguments: str, seconds: float | None = None) -> str:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=_environment(),
+        env=libvirt_environment(),
         start_new_session=True,
     )
     try:
@@ -107,7 +108,7 @@ class TerminalReader:
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
-                env=_environment(),
+                env=libvirt_environment(),
                 start_new_session=True,
             )
         except BaseException:
@@ -237,10 +238,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
 
 
 def _reason(errors: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import HostError
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.libvirtclient import LibvirtRefused, virsh, virsh_command
@@ -52,6 +53,7 @@ class Guard:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            env=libvirt_environment(),
             start_new_session=True,
         )
         ledger.record(run_directory, name, process.pid, undo)

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from qemu.qmp import QMPClient, QMPError
 
+from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, libvirtguard
 from oscar_steps.v3m.cluster import Boot
@@ -376,7 +377,15 @@ class LibvirtMachine(Machine):
             raise NotOffered(f"{self._is_a}; libvirt does not know which address it has on a network of others")
         command = virsh_command(self._uri, "net-dhcp-leases", self._networks.nat, "--mac", nic.mac)
         try:
-            told = subprocess.run(command, timeout=ASK_SECONDS, check=False, capture_output=True, text=True).stdout
+            told = subprocess.run(
+                command,
+                timeout=ASK_SECONDS,
+                check=False,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=libvirt_environment(),
+            ).stdout
         except subprocess.TimeoutExpired:
             raise MachineLost(f"libvirt at {self._uri} did not tell the address of {self.name}") from None
         found = _LEASE.search(told)

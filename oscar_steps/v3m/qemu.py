@@ -20,6 +20,7 @@ from typing import Any, Self, cast
 import psutil
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, firmware, ledger
 from oscar_steps.v3m.accelerator import Accelerator, emulator
@@ -190,6 +191,7 @@ class QemuMachine(Machine):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
+                env=tool_environment(),
                 pass_fds=(qmp.fileno(), *self._network.descriptors),
                 start_new_session=True,  # Ctrl-C is for us: we end it, in order
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, MachineLost
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import emulator
@@ -117,6 +118,7 @@ class Switchboard:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
+                env=tool_environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
