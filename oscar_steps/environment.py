@@ -9,6 +9,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _XDG = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 _KEPT = ("HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", *_XDG)
 _KEPT_PREFIX = "OSCAR_FARM_"
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 
 
 def tool_environment(**more: str) -> dict[str, str]:
@@ -32,6 +33,6 @@ def libvirt_environment() -> dict[str, str]:
 
 
 def python_environment() -> dict[str, str]:
-    """The environment for our own programs, which start virsh and others in turn; they find this package as we do."""
-    path = os.environ.get("PYTHONPATH")
-    return libvirt_environment() | ({"PYTHONPATH": path} if path else {})
+    """The environment for our own programs, which start others in turn and find package and proxies as we do."""
+    names = ("PYTHONPATH", *_PROXIES, *(name.upper() for name in _PROXIES))
+    return libvirt_environment() | {name: os.environ[name] for name in names if os.environ.get(name)}
