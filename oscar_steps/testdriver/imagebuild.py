@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import ConfigError, ImageBuildFailed, ToolMissing
 from oscar_steps.matrix import ImageRecipe
 from oscar_steps.testdriver.seed import GUEST_FILES
@@ -25,6 +26,8 @@ DISK, KERNEL, INITRD, LOG = "image.qcow2", "vmlinuz", "initrd.img", "build.log"
 
 _ROOT_LABEL = "farm-root"
 _BOOT_MIB = 64
+_UMASK = 0o022
+_BUILD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SECTOR = 512
 _MIB = 1024 * 1024
 _MBR_CODE = (Path("/usr/lib/syslinux/mbr/mbr.bin"), Path("/usr/lib/EXTLINUX/mbr.bin"))
@@ -184,7 +187,7 @@ def check_host(recipe: ImageRecipe) -> None:
     if recipe.architecture not in _DEBIAN_ARCHITECTURES:
         can = ", ".join(_DEBIAN_ARCHITECTURES)
         raise ConfigError(f"image {recipe.name}: no image can be made for '{recipe.architecture}'; it can for {can}")
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    path = build_environment()["PATH"]
     missing = {tool: package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None}
     if not any(code.exists() for code in _MBR_CODE):
         missing[str(_MBR_CODE[0])] = "syslinux-common"
@@ -206,19 +209,34 @@ def jail(command: Sequence[str]) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "--", *unshare, *command]
 
 
+def build_environment() -> dict[str, str]:
+    """The environment of what makes an image. Nothing of the caller's is in it: one recipe makes one image.
+
+    A proxy comes from the host's apt settings, which an administrator wrote, not from a variable set by chance.
+    """
+    fixed = {"PATH": _BUILD_PATH, "HOME": "/root", "TMPDIR": "/tmp", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"}
+    ours = {
+        name: value for name, value in tool_environment().items() if name.startswith(("OSCAR_FARM_", "LC_", "LANG"))
+    }
+    return {**ours, **fixed}
+
+
 async def run_jailed(command: Sequence[str], log: Path) -> None:
     """Run `command` in its jail, its output appended to `log`. Cancelled, it leaves no process behind.
 
     Raises ImageBuildFailed with the last line of output that looks like an error.
     """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    environment["PATH"] = os.pathsep.join((environment.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     with log.open("ab") as output:
         output.write(f"\n$ {shlex.join(command)}\n".encode())
         output.flush()
         started = output.tell()
         process = await asyncio.create_subprocess_exec(
-            *jail(command), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            *jail(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=build_environment(),
+            umask=_UMASK,
         )
         try:
             status = await process.wait()
@@ -241,12 +259,16 @@ def _complaint(lines: Sequence[str]) -> str:
 async def _output_of(*command: str) -> str:
     """What a program of the host prints. Raises ImageBuildFailed where it fails."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=build_environment(),
     )
     out, complaint = await process.communicate()
     if process.returncode != 0:
-        raise ImageBuildFailed(f"{command[0]} failed: {_complaint(complaint.decode().splitlines())}")
-    return out.decode()
+        raise ImageBuildFailed(f"{command[0]} failed: {_complaint(complaint.decode(errors='replace').splitlines())}")
+    return out.decode(errors="replace")
 
 
 async def host_sources() -> tuple[AptSource, ...]:
@@ -308,6 +330,9 @@ class ImageBuild:
         units = overlay / "etc/systemd/system"
         for unit in self._recipe.masked_units:
             (units / unit).symlink_to("/dev/null")
+        # They are copied over the guest's own folders, /usr and /etc among them, with their modes.
+        for folder in (overlay, *(path for path in overlay.rglob("*") if path.is_dir() and not path.is_symlink())):
+            folder.chmod(0o777 & ~_UMASK)
 
     async def _bootstrap(self) -> None:
         recipe = self._recipe

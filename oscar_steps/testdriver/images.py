@@ -27,7 +27,7 @@ from oscar_steps.testdriver.imagebuild import (
     run_jailed,
 )
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
 
 _RECIPE = "recipe.json"

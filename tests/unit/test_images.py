@@ -189,6 +189,38 @@ def test_a_cancelled_build_leaves_no_process(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_nothing_of_the_caller_reaches_what_makes_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = {"TZ": "Asia/Tokyo", "HOME": "/home/eve", "TMPDIR": "/home/eve/t", "LANG": "de_DE", "USER": "eve"}
+    for name, value in {**caller, "http_proxy": "http://eve:3128/", "TAR_OPTIONS": "--xattrs"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "printenv").write_text("#!/bin/sh\necho eve\n")
+    (tmp_path / "printenv").chmod(0o755)
+    before = os.umask(0o077)
+    try:
+        script = f"umask; printenv; mkdir {tmp_path}/folder"
+        asyncio.run(imagebuild.run_jailed(["sh", "-c", script], tmp_path / "log"))
+    finally:
+        os.umask(before)
+    said = (tmp_path / "log").read_text().splitlines()[2:]
+    assert said[0] == "0022"
+    assert not [line for line in said if "eve" in line or "proxy" in line or "TAR_" in line or "Tokyo" in line]
+    assert "LC_ALL=C.UTF-8" in said
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
+
+
+def test_our_own_files_bring_folders_that_everybody_may_enter_whatever_the_callers_umask(tmp_path: Path) -> None:
+    build = imagebuild.ImageBuild(RECIPE, tmp_path, "0" * 32, _quiet)
+    before = os.umask(0o077)
+    try:
+        build._lay_out_own_files()
+    finally:
+        os.umask(before)
+    folders = [tmp_path / "overlay", *(path for path in (tmp_path / "overlay").rglob("*") if path.is_dir())]
+    assert {oct(path.stat().st_mode & 0o777) for path in folders} == {"0o755"}
+
+
+@needs_root
 def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
     script = "echo fine; echo 'E: Unable to locate package nonsense'; echo bye; exit 3"
     with pytest.raises(ImageBuildFailed, match="sh ended with status 3: E: Unable to locate package nonsense"):
