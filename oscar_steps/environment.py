@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+from pathlib import Path
+
+from oscar_steps.errors import HostError
 
 LOCALE = "C.UTF-8"
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -36,3 +40,26 @@ def python_environment() -> dict[str, str]:
     """The environment for our own programs, which start others in turn and find package and proxies as we do."""
     names = ("PYTHONPATH", *_PROXIES, *(name.upper() for name in _PROXIES))
     return libvirt_environment() | {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def home_directory(instead: str) -> Path:
+    """The user's home, by HOME, otherwise by the host's list of users.
+
+    `instead`: what else can be set, for the hint. Raises HostError where there is no home.
+    """
+    home = Path(os.environ.get("HOME", ""))
+    if not home.is_absolute():
+        try:
+            home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        except KeyError:
+            home = Path()
+    if not home.is_absolute():
+        what = f"there is no home directory: HOME is no absolute path, and this host knows no user {os.getuid()}"
+        raise HostError(what, hint=f"set HOME, or {instead}")
+    return home
+
+
+def cache_directory(instead: str = "XDG_CACHE_HOME") -> Path:
+    """Where this user's caches of the farm are, by the XDG's rule. Raises HostError as `home_directory` does."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else home_directory(instead) / ".cache") / "oscar-farm"

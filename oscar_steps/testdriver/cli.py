@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from oscar_steps.environment import tool_environment
+from oscar_steps.environment import home_directory, tool_environment
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
@@ -61,7 +61,9 @@ cli.add_command(lint)
 
 def default_runs() -> Path:
     """Where runs are kept: for root a place of the system's, otherwise one of the user's."""
-    return Path("/var/lib/oscar-farm/runs") if os.geteuid() == 0 else Path.home() / ".local/share/oscar-farm/runs"
+    if os.geteuid() == 0:
+        return Path("/var/lib/oscar-farm/runs")
+    return home_directory("say --runs FOLDER") / ".local/share/oscar-farm/runs"
 
 
 @cli.command()
@@ -190,11 +192,11 @@ def _runs(directory: Path) -> list[Path]:
 
 @cli.command()
 @click.argument("directory", type=_directory(exists=True), required=False)
-@click.option("--runs", type=_directory(), default=default_runs, help="Folder with the run directories.")
+@click.option("--runs", type=_directory(), help="Folder with the run directories.")
 @_explained
-def status(directory: Path | None, runs: Path) -> None:
+def status(directory: Path | None, runs: Path | None) -> None:
     """Say how a run, or every run of this host, stands. A run whose process was killed is told so, and cleaned up."""
-    _each([directory.resolve()] if directory else _runs(runs), _status)
+    _each([directory.resolve()] if directory else _runs(runs or default_runs()), _status)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -227,11 +229,11 @@ def console(directory: Path, machine: str, follow: bool) -> None:
 @cli.command()
 @click.argument("directories", type=_directory(exists=True), nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Every run in the --runs folder.")
-@click.option("--runs", type=_directory(), default=default_runs, help="Folder with the run directories.")
+@click.option("--runs", type=_directory(), help="Folder with the run directories.")
 @_explained
-def destroy(directories: tuple[Path, ...], all_: bool, runs: Path) -> None:
+def destroy(directories: tuple[Path, ...], all_: bool, runs: Path | None) -> None:
     """End runs: their VMs, their processes. The run directories stay. Nothing that is not theirs is touched."""
-    wanted = [path.resolve() for path in directories] + (_runs(runs) if all_ else [])
+    wanted = [path.resolve() for path in directories] + (_runs(runs or default_runs()) if all_ else [])
     if not wanted and not all_:
         raise UserError("which run? Name its directory, or say --all")
     _each(wanted, _destroy)
@@ -304,6 +306,7 @@ def check_host(images: Path, memory: int) -> None:
     _leave(ExitStatus.PASSED if all(one.ok for one in checks) else ExitStatus.INFRASTRUCTURE)
 
 
+@_explained  # a default is made before the command begins
 def main() -> None:
     """Entry point."""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
+from oscar_steps.environment import cache_directory
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.matrix import ImageRecipe
 from oscar_steps.testdriver.imagebuild import (
@@ -50,7 +51,7 @@ def default_store() -> Path:
     """Where images are kept when nobody says otherwise."""
     if os.geteuid() == 0:
         return Path("/var/cache/oscar-farm")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oscar-farm"
+    return cache_directory("XDG_CACHE_HOME, or say --images FOLDER")
 
 
 def digest_of(recipe: ImageRecipe) -> str:

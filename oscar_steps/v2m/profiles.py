@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from oscar_steps.environment import cache_directory
 from oscar_steps.errors import ProfileError, UserError
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
 from oscar_steps.v2m.target import load
@@ -138,7 +139,8 @@ def check_host_command(
     if kernel is not None and not kernel.is_file():
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")
     checks = check_host(directory, memory_mib)
-    hypervisors = asyncio.run(check_hypervisors(cache or Path.home() / ".cache" / "oscar-farm", kernel))
+    cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER")
+    hypervisors = asyncio.run(check_hypervisors(cache, kernel))
     if as_json:
         told = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}
         click.echo(json.dumps(told, indent=2))

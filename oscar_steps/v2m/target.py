@@ -116,7 +116,11 @@ def machine_names(context: click.Context, _parameter: click.Parameter, incomplet
 
 
 def _systems(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(system.name) for system in all_systems() if system.name.startswith(incomplete)]
+    try:
+        systems = all_systems()
+    except FarmError:
+        return []
+    return [CompletionItem(system.name) for system in systems if system.name.startswith(incomplete)]
 
 
 system_option = click.option(

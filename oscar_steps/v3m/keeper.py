@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
@@ -55,7 +56,6 @@ from oscar_steps.v3m.switchboard import Switchboard
 ALIVE_SECONDS = 2.0
 LINE_BYTES = 4 << 20
 """A profile may have 2 MiB."""
-ACCELERATOR_CACHE = Path.home() / ".cache" / "oscar-farm"
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -274,7 +274,7 @@ class Keeper:
         """What QEMU runs with here; tried when it is asked for first."""
         async with self._trying:
             if self._accelerator is None:
-                self._accelerator = await find_accelerator(ACCELERATOR_CACHE)
+                self._accelerator = await find_accelerator(cache_directory())
         return self._accelerator
 
     # --- what can be asked for ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from oscar_steps.environment import home_directory
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.textio import write_atomically
 from oscar_steps.v3m import ledger
@@ -157,9 +158,13 @@ class System:
 
 
 def state_root() -> Path:
-    """Where the systems of this user on this host are, by the XDG's rule for what outlives a login."""
+    """Where the systems of this user on this host are, by the XDG's rule for what outlives a login.
+
+    Raises HostError for a user without a home.
+    """
     home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "v2m" / this_host()
+    base = Path(home) if Path(home).is_absolute() else home_directory("XDG_STATE_HOME") / ".local" / "state"
+    return base / "v2m" / this_host()
 
 
 def this_host() -> str:
