@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from oscar_steps.errors import FarmError
 from oscar_steps.v2m.asking import OFF, Answer, keeper_of, state_line
+from oscar_steps.v2m.exits import EXIT_HOST
 from oscar_steps.v2m.target import Target, find, json_option, machine_names, system_option
 from oscar_steps.v3m.keeperstate import MachineRecord, System, all_systems
 from oscar_steps.v3m.machine import MachineState
@@ -41,28 +44,44 @@ def status(file: Path | None, names: tuple[str, ...], system: str | None, as_jso
     Exit status:
        0  whatever the states are
        2  the command line itself is wrong
-      20  the host's fault, e.g. a keeper does not answer
+      20  the host's fault, e.g. a keeper does not answer; the other systems are shown all the same
       64  FILE is not valid
     """
-    if file is None:
-        rows = [row for each in _systems(system) for row in _rows(each, None)]
+    broken = False
+    if file is None and system is None:
+        rows, broken = _rows_of_all()
+    elif file is None:
+        rows = _rows(System(system or ""), None)
     else:
         target = find(file, names, system)
         rows = _rows(target.system, target)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
+    for row in () if as_json else rows:
         where = "" if file else f"{row['system']} "
         made = "" if row["disk"] is None or row["disk"]["exists"] else "; its disk has not been made"
         ended = f"; {row['ended']}" if row["ended"] and row["state"] == MachineState.OFF else ""
         click.echo(f"{where}{state_line(row)}{ended}{made}")
-    if not rows:
+    if broken:
+        sys.exit(EXIT_HOST)
+    if not rows and not as_json:
         click.echo("no machine is known", err=True)
 
 
-def _systems(name: str | None) -> list[System]:
-    return all_systems() if name is None else [System(name)]
+def _rows_of_all() -> tuple[list[dict[str, Any]], bool]:
+    """What is known of all machines, and whether a system is broken: that is told, and does not hide the others."""
+    rows, broken = [], False
+    for system in all_systems():
+        try:
+            rows += _rows(system, None)
+        except FarmError as error:
+            click.echo(error.explain(), err=True)
+            broken = True
+        except OSError as error:
+            where = error.filename or system.directory
+            click.echo(f"{click.format_filename(where)}: {error.strerror or error}", err=True)
+            broken = True
+    return rows, broken
 
 
 def _rows(system: System, target: Target | None) -> list[dict[str, Any]]:

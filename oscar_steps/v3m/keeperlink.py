@@ -27,6 +27,7 @@ from oscar_steps.errors import (
 from oscar_steps.v3m.keeperstate import System
 from oscar_steps.v3m.machine import ImpossibleTransition
 from oscar_steps.v3m.shortpath import short_path
+from oscar_steps.v3m.xmlfile import shown
 
 SILENCE_LIMIT = 30.0
 """Seconds; a keeper that works says every other second that it is alive."""
@@ -96,7 +97,14 @@ class KeeperLink:
                 raise self._lost()
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
-        return dict(json.loads(line))
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            what = f"what answers at {self._system.socket} (process {self.pid}) is no keeper of ours"
+            raise HostError(
+                f"{what}: it said {shown(line.decode(errors='backslashreplace'))!r}",
+                hint="end that process; the next command starts a keeper where one is needed",
+            ) from None
 
     def close(self) -> None:
         """Hang up; what was asked for goes on."""

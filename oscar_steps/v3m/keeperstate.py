@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -26,6 +27,8 @@ from oscar_steps.v3m.disks import file_identity
 DEFAULT_SYSTEM = "default"
 SYSTEM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _LOCK_SECONDS = 60.0
+_KINDS: dict[str, type] = {"name": str, "profile": str, "ended": str, "drive": bool}
+"""Of a record's values; the others are a text or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,15 @@ class MachineRecord:
         if self.made != disk:
             return False
         return self.made_file is None or not os.path.lexists(disk) or self.made_file == file_identity(Path(disk))
+
+
+def _record(**entry: Any) -> MachineRecord:
+    """A record as it was written. Raises TypeError for what is none."""
+    record = MachineRecord(**entry)
+    for name, value in asdict(record).items():
+        if not isinstance(value, _KINDS.get(name, str | None)):
+            raise TypeError(f"{name} is {value!r}")
+    return record
 
 
 class System:
@@ -102,10 +114,10 @@ class System:
         """All machines that are known, by name."""
         try:
             entries = json.loads((self.directory / "machines.json").read_bytes())
-            return {entry["name"]: MachineRecord(**entry) for entry in entries}
+            return {entry["name"]: _record(**entry) for entry in entries}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             sentence = f"{self.directory}/machines.json cannot be read: {error}"
             raise HostError(
                 sentence, hint="nothing of it runs any more when its keeper is gone; then delete it"
