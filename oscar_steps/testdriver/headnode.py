@@ -31,8 +31,8 @@ FOLLOW_CHUNKS = 64
 # sshd gives the locale C, in which Subversion refuses names that are not ASCII. A guest that is too old for C.UTF-8
 # stays in C, without a word. OSCAR's installer has an environment of its own (answers.installer_command: `env -i`).
 LOCALE = "export LC_ALL=C.UTF-8 2>/dev/null; "
-# sshd's MaxSessions is 10 for one connection; what follows the logs takes four of them.
-COMMANDS_AT_ONCE = 5
+# sshd's MaxSessions is 10 for one connection; what follows the logs, and the echo of the link, take five of them.
+COMMANDS_AT_ONCE = 4
 
 # What paramiko logs, it also raises, and we say it in our own words; without a handler it would go to standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -120,6 +120,11 @@ class HeadNode:
         """The head node will not come back: nobody needs to try."""
         self._gone = sentence
         self._client.close()
+
+    @property
+    def is_gone(self) -> str:
+        """Why it will not come back; '' where it may."""
+        return self._gone
 
     def _connect(self) -> None:
         self._client.connect(

@@ -22,6 +22,7 @@ from oscar_steps.errors import FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import Diary
 from oscar_steps.testdriver.headcheck import with_full_disk
+from oscar_steps.testdriver.headlink import explained
 from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ class Run:
             await self._until_alarm(stage, handler)
         except FarmError as error:
             if self.head and not stage.always_runs and not self.cancelled.is_set():
+                error = await explained(self, error)
                 await with_full_disk(self.head, error)
             result = self._failed(stage, error)
         except Exception as error:

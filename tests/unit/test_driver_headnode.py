@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -13,17 +14,21 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import paramiko
 import pytest
 
-from oscar_steps.errors import FarmError, HostError, StageTimeout
+from oscar_steps.errors import FarmError, HostError, InstallerHung, MachineLost, StageTimeout
 from oscar_steps.oscar import dhcplog, rsyncdlog
-from oscar_steps.testdriver import lookout
+from oscar_steps.testdriver import headlink, lookout
+from oscar_steps.testdriver.headlink import HeadLink, HeadNodeCutOff, echo_command
 from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
 from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
 from oscar_steps.testdriver.source import svn_words
+from oscar_steps.v3m.machine import MachineState
 
 PASSWORD = "secret-of-this-test"
 
@@ -75,7 +80,8 @@ class Sshd(paramiko.ServerInterface):
         process.wait()
         with self.lock:  # first: who sees it closed may ask for the next one
             self.open -= 1
-        channel.close()
+        with contextlib.suppress(OSError, EOFError):
+            channel.close()
 
     @staticmethod
     def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes]) -> None:
@@ -316,6 +322,151 @@ def test_the_sources_of_the_nodes_share_one_connection(
     with_head(server, work)
     assert alarms == []
     assert (tmp_path / "nodes/dhcp.log").read_text(encoding="utf-8") == dhcp.read_text(encoding="utf-8")
+
+
+class LinkedRun:
+    """As much of a run as the watch over the link touches. `pid`: of the process that is its machine."""
+
+    ending = False
+
+    def __init__(self, head: HeadNode, tmp_path: Path, *, pid: int, installing: bool = True) -> None:
+        self.head = head
+        self.alarms: list[FarmError] = []
+        self.raise_alarm = self.alarms.append
+        self.said: list[str] = []
+        self.diary = SimpleNamespace(say=self.said.append, current_step="the nodes")
+        stuck = InstallerHung("stuck", oscar_stage="server", evidence=(("installer/terminal.log", 7, ("last",)),))
+        self.installer = SimpleNamespace(ended=asyncio.Event(), overdue=lambda _seconds: stuck)
+        if not installing:
+            self.installer.ended.set()
+        self.state = MachineState.RUNNING
+        console = tmp_path / "oscar-headnode.log"
+        console.write_text("login:\nkernel: eth0: link down\n", encoding="utf-8")
+        self.cluster = SimpleNamespace(head=SimpleNamespace(pid=pid, status=self._status, console=console))
+
+    async def _status(self) -> MachineState:
+        return self.state
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The watch over the link with shorter times; the file that it asks for."""
+    for name, seconds in {"IDLE_SECONDS": 0.2, "LATE_SECONDS": 1.0, "LOST_SECONDS": 4.0}.items():
+        monkeypatch.setattr(headlink, name, seconds)
+    monkeypatch.setattr(headlink, "FARM", str(tmp_path))
+    (tmp_path / "terminal.log").touch()
+    return tmp_path / "terminal.log"
+
+
+def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lines(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        await HeadLink(run, head, run.installer).watch()
+        (error,) = run.alarms
+        assert isinstance(error, HeadNodeCutOff)
+        assert error.sentence == (
+            "the head node runs but does not answer on eth0 any more, "
+            "since OSCAR began installing the server packages (step 3)"
+        )
+        assert (error.category, error.oscar_stage) == ("oscar", "server")
+        assert error.evidence == (("console/oscar-headnode.log", 1, ("login:", "kernel: eth0: link down")),)
+        assert head.is_gone == error.sentence  # nobody waits for it any more
+        assert "has not answered" in run.said[0]
+
+    with_head(server, work)
+
+
+def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+
+    async def work(head: HeadNode) -> None:
+        machine = subprocess.Popen(["sleep", "60"])
+        try:
+            machine.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, machine.pid, os.WSTOPPED | os.WNOWAIT)
+            run: Any = LinkedRun(head, hurried.parent, pid=machine.pid)
+            await HeadLink(run, head, run.installer).watch()
+        finally:
+            machine.kill()
+            machine.wait()
+        paused: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        paused.state = MachineState.PAUSED
+        for error, word in ((run.alarms[0], "stopped by a signal"), (await headlink.cut_off(paused), "paused")):
+            assert isinstance(error, HostError)
+            assert error.sentence.startswith("the virtual machine of the head node stands still")
+            assert word in error.sentence
+        ended: Any = LinkedRun(head, hurried.parent, pid=os.getpid(), installing=False)
+        assert isinstance(await headlink.cut_off(ended), MachineLost)
+
+    with_head(server, work)
+
+
+def test_a_host_that_stood_still_is_not_oscars_fault(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(headlink, "GAP_SECONDS", 0.5)
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        asyncio.get_running_loop().call_later(1.2, time.sleep, 2.0)
+        await HeadLink(run, head, run.installer).watch()
+        assert [type(error) for error in run.alarms] == [HostError]
+        assert "the virtualization host itself did" in run.alarms[0].sentence
+
+    with_head(server, work)
+
+
+def test_a_link_that_comes_back_in_time_is_followed_on(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The echo is late, and comes; sshd is started again, as OSCAR does: both are events, and no failures."""
+    monkeypatch.setattr(headlink, "echo_command", lambda file: f"sleep 2; {echo_command(file)}")
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        watch = asyncio.create_task(HeadLink(run, head, run.installer).watch())
+        async with asyncio.timeout(20):
+            while "the head node answers again" not in run.said:  # noqa: ASYNC110 - words have no event
+                await asyncio.sleep(0.05)
+            server.hang_up()
+            while run.said.count("the head node answers again") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert any("SSH connection is gone" in words for words in run.said)
+        run.installer.ended.set()
+        await watch
+        assert run.alarms == []
+
+    with_head(server, work)
+
+
+def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(server: Server, hurried: Path) -> None:
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        asyncio.get_running_loop().call_later(0.5, hurried.unlink)
+        with pytest.raises(HeadNodeCutOff, match="files in root's home were removed, .*terminal.log among them"):
+            await HeadLink(run, head, run.installer).watch()
+
+    with_head(server, work)
+
+
+def test_a_command_that_broke_off_is_explained_by_the_other_witnesses(server: Server, hurried: Path) -> None:
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        lost, other = HeadNodeLost("the connection broke"), HostError("else")
+        assert await headlink.explained(run, other) is other
+        assert await headlink.explained(run, lost) is lost  # it can be reached: nobody cut it off
+        server.deaf = True
+        server.hang_up()
+        assert isinstance(await headlink.explained(run, lost), HeadNodeCutOff)
+
+    with_head(server, work)
 
 
 def test_names_that_are_not_ascii_are_checked_out_whatever_the_guests_locale(

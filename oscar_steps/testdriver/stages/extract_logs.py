@@ -12,6 +12,7 @@ from oscar_steps.oscar import hook
 from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.testdriver.archive import unpack_logs
 from oscar_steps.testdriver.headcheck import HeadNodeRebooted
+from oscar_steps.testdriver.headlink import HeadNodeCutOff
 from oscar_steps.testdriver.headnode import LOCALE
 from oscar_steps.testdriver.nodes import Node, NodeState
 from oscar_steps.testdriver.run import Run, need
@@ -27,6 +28,9 @@ async def run_stage(run: Run) -> None:
     await _screenshots(run)
     if run.head is None:
         run.diary.say("no head node to extract logs from; the consoles are in the run directory")
+        return
+    if run.head.is_gone:
+        run.diary.say(f"no logs from the head node: {run.head.is_gone}; the consoles are in the run directory")
         return
     await run.head.reconnect()
     await _shut_barrier(run)
@@ -90,7 +94,8 @@ async def _shut_barrier(run: Run) -> None:
     installer = run.installer
     if run.failure is None or installer is None or installer.ended.is_set():
         return
-    if isinstance(run.failure, HeadNodeRebooted):  # its installer is gone, and its process ids are others'
+    # Its installer is gone, and its process ids are others'; or what knows of the installer is gone.
+    if isinstance(run.failure, (HeadNodeRebooted, HeadNodeCutOff)):
         return
     try:
         if installer.reached_barrier.is_set() and not installer.barrier_is_open:

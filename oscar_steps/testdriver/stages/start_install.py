@@ -17,6 +17,7 @@ from oscar_steps.oscar.answers import (
 )
 from oscar_steps.oscar.installlog import InstallLog
 from oscar_steps.oscar.menus import LAYOUTS, Menus
+from oscar_steps.testdriver.headlink import HeadLink
 from oscar_steps.testdriver.installer import Installer, Limits
 from oscar_steps.testdriver.nodes import NodeBoard
 from oscar_steps.testdriver.run import Run, need
@@ -86,7 +87,8 @@ async def run_stage(run: Run) -> None:
     run.installer = installer = Installer(head, log, run.directory, run.diary, limits)
     command = installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator)
     await installer.start(command)
-    for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm)):
+    link = HeadLink(run, head, installer, factor=speed.factor)
+    for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm), link.watch()):
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)
     with run.diary.step("OSCAR to build its image and to say that nodes may boot"):
