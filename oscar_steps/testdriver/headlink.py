@@ -31,7 +31,7 @@ IDLE_SECONDS = 5.0
 LATE_SECONDS = 10.0
 """Without an echo for so long the link is said to be late: an event, not yet a failure."""
 LOST_SECONDS = 25.0
-"""And for so long it is lost. Stretched on slow hosts, but less than `headnode.CONNECT_SECONDS`: this is to come first."""
+"""And for so long it is lost. Stretched on slow hosts, but below `headnode.CONNECT_SECONDS`, to come before it."""
 MOST_SECONDS = 50.0
 GAP_SECONDS = 5.0
 """The driver's own loop stood still for so long: then nobody else's silence means anything."""

@@ -386,15 +386,14 @@ def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
     monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
-        machine = subprocess.Popen(["sleep", "60"])
+        machine = await asyncio.create_subprocess_exec("sleep", "60")
         try:
             machine.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, machine.pid, os.WSTOPPED | os.WNOWAIT)
             run: Any = LinkedRun(head, hurried.parent, pid=machine.pid)
             await HeadLink(run, head, run.installer).watch()
         finally:
             machine.kill()
-            machine.wait()
+            await machine.wait()
         paused: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         paused.state = MachineState.PAUSED
         for error, word in ((run.alarms[0], "stopped by a signal"), (await headlink.cut_off(paused), "paused")):
@@ -450,7 +449,7 @@ def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(s
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(0.5, hurried.unlink)
-        with pytest.raises(HeadNodeCutOff, match="files in root's home were removed, .*terminal.log among them"):
+        with pytest.raises(HeadNodeCutOff, match=r"files in root's home were removed, .*terminal.log among them"):
             await HeadLink(run, head, run.installer).watch()
 
     with_head(server, work)
