@@ -2,7 +2,8 @@
 
 A connection whose other end is cut off says nothing: TCP waits for a quarter of an hour. So a small loop of the head
 node's shell echoes a word every few seconds, and says whether the installer's terminal is still there. It forks
-nothing. Where no echo comes, the other witnesses are asked: the hypervisor, the host, the serial console.
+nothing. Where no echo comes, a new connection is tried, since an old one may be slow to go on after a short break; and
+before anybody is blamed, the other witnesses are asked: the hypervisor, the host, the serial console.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import paramiko
 import psutil
 
-from oscar_steps.errors import FarmError, Finding, HostError, MachineLost
+from oscar_steps.errors import FarmError, Finding, HostError, MachineLost, StageTimeout
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.testdriver.console import last_lines
 from oscar_steps.testdriver.headnode import HeadNodeLost, LineSplitter
@@ -23,6 +25,7 @@ from oscar_steps.testdriver.installer import FARM
 from oscar_steps.v3m.machine import MachineState
 
 if TYPE_CHECKING:
+    from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.headnode import HeadNode, Stream
     from oscar_steps.testdriver.installer import Installer
     from oscar_steps.testdriver.run import Run
@@ -36,8 +39,20 @@ MOST_SECONDS = 50.0
 GAP_SECONDS = 5.0
 """The driver's own loop stood still for so long: then nobody else's silence means anything."""
 MISSING_TIMES = 2
+KNOCK_SECONDS = 7.0
+"""How long a new connection may take to the first word of the SSH server; stretched on slow hosts."""
+UNUSED_SECONDS = 60.0
+"""The SSH server answers new connections, but for so long nothing has come through the old one: it is given up."""
 
+CUT_OFF = "the head node runs but does not answer on eth0 any more"
+LOCKED_OUT = "the head node runs and answers on eth0, but does not let root in any more"
+NO_COMMANDS = "the head node runs and answers on eth0, but starts no command any more"
 ECHO = "while read -r n; do if [ -e {file} ]; then echo $n here; else echo $n gone; fi; done"
+HINTS = {
+    CUT_OFF: "its interface, its firewall or its SSH server is gone: what did OSCAR change there?",
+    LOCKED_OUT: "root's password, its shell or the server's keys are others now: what did OSCAR change there?",
+    NO_COMMANDS: "its table of processes or its memory may be full: what did OSCAR start there?",
+}
 STANDS_STILL = "the virtual machine of the head node stands still"
 
 
@@ -50,22 +65,41 @@ def echo_command(file: str) -> str:
     return ECHO.format(file=shlex.quote(file))
 
 
+async def greets(host: str, port: int, seconds: float) -> bool:
+    """Whether an SSH server says its first word to a new connection, within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                return (await reader.read(4)).startswith(b"SSH-")
+            finally:
+                writer.close()
+    except OSError:  # also the time-out
+        return False
+
+
 class HeadLink:
     """Keeps asking the head node for an echo; `watch` ends with the installer, or where the link is lost: an alarm."""
 
-    def __init__(self, run: Run, head: HeadNode, installer: Installer, *, factor: float = 1.0) -> None:
-        self._run, self._head, self._installer = run, head, installer
-        self._lost = min(LOST_SECONDS * factor, MOST_SECONDS)
-        self._late = min(LATE_SECONDS * factor, self._lost)
-        self._heard = time.monotonic()
+    def __init__(self, run: Run, head: HeadNode, installer: Installer, speed: HostSpeed) -> None:
+        self._run, self._head, self._installer, self._speed = run, head, installer, speed
+        self._heard = self._echoed = time.monotonic()
         self._asked = 0
-        self._answered = 0
         self._missing = 0
         self._stood_still = float("-inf")
 
+    @property
+    def _lost(self) -> float:
+        return min(LOST_SECONDS * self._speed.factor, MOST_SECONDS)
+
+    @property
+    def _late(self) -> float:
+        return self._lost * LATE_SECONDS / LOST_SECONDS
+
     async def watch(self) -> None:
         """Raises HeadNodeCutOff where the farm's files are gone; the alarm of a lost link is raised by itself."""
-        watching = [asyncio.create_task(work) for work in (self._echo(), self._clock(), self._installer.ended.wait())]
+        works = (self._echo(), self._knock(), self._clock(), self._installer.ended.wait())
+        watching = [asyncio.create_task(work) for work in works]
         try:
             done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -99,10 +133,24 @@ class HeadLink:
         splitter = LineSplitter()
         async for chunk in stream:
             for line in splitter.feed(chunk):
-                self._heard = time.monotonic()
+                self._heard = self._echoed = time.monotonic()
                 self._missing = self._missing + 1 if line.endswith(" gone") else 0
                 if self._missing >= MISSING_TIMES:
                     raise gone_files(self._run)
+
+    async def _knock(self) -> None:
+        """Where the echo is late: does the SSH server answer a new connection? Then it is not cut off, only slow."""
+        while True:
+            await asyncio.sleep(min(1.0, self._late))
+            if time.monotonic() - self._heard < self._late:
+                continue
+            if not await greets(self._head.host, self._head.port, KNOCK_SECONDS * self._speed.factor):
+                continue
+            self._heard = time.monotonic()
+            if self._heard - self._echoed > UNUSED_SECONDS * self._speed.factor:
+                self._run.diary.say("the head node answers new connections only; connecting again")
+                self._echoed = self._heard
+                self._head.broke()
 
     async def _clock(self) -> None:
         """Tell how long the link has been silent. A moment in which the driver itself did not run does not count."""
@@ -111,13 +159,12 @@ class HeadLink:
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
-            if now - before > 1.0 + GAP_SECONDS:
-                self._stood_still = self._heard = now
-                self._run.diary.say(f"the driver itself stood still for {now - before:.0f} s")
+            self._not_counted(now - before - 1.0, now)
             before = now
             silent = now - self._heard
             if silent >= self._lost:
-                error = await cut_off(self._run, host_stood_still=now - self._stood_still <= self._lost + GAP_SECONDS)
+                still = now - self._stood_still <= self._lost + GAP_SECONDS
+                error = await cut_off(self._run, host_stood_still=still)
                 self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say
                 self._head.gone(error.sentence)
                 return
@@ -127,14 +174,22 @@ class HeadLink:
                 self._run.diary.say("the head node answers again")
             told = silent >= self._late
 
+    def _not_counted(self, lag: float, now: float) -> None:
+        """The driver was not let run for `lag` seconds: the head node, on the same host, was not either."""
+        if lag > GAP_SECONDS:
+            self._stood_still = self._heard = now
+            self._run.diary.say(f"the driver itself stood still for {lag:.0f} s")
+        elif lag > 0:
+            self._heard = min(self._heard + lag, now)
 
-async def cut_off(run: Run, *, host_stood_still: bool = False) -> FarmError:
-    """The error for a head node that cannot be reached, by what the other witnesses say."""
+
+async def cut_off(run: Run, what: str = CUT_OFF, *, host_stood_still: bool = False) -> FarmError:
+    """The error for a head node that cannot be reached, by what the other witnesses say; `what`: where they say that
+    the machine is well."""
     if host_stood_still:
         return HostError(f"{STANDS_STILL}: the virtualization host itself did, for seconds", hint="run it again")
     if why := await _stands_still(run):
         return HostError(f"{STANDS_STILL}: {why}", hint="this says nothing about OSCAR; run it again")
-    what = "the head node runs but does not answer on eth0 any more"
     installer = run.installer
     evidence = _console(run)
     if installer is None or installer.ended.is_set():
@@ -142,7 +197,7 @@ async def cut_off(run: Run, *, host_stood_still: bool = False) -> FarmError:
     stage, doing = _step(installer)
     return HeadNodeCutOff(
         f"{what}, since OSCAR began {doing}",
-        hint="its interface, its firewall or its SSH server is gone: what did OSCAR change there?",
+        hint=HINTS[what],
         oscar_stage=stage,
         evidence=evidence or installer.overdue(0.0).evidence,
     )
@@ -197,9 +252,22 @@ async def explained(run: Run, error: FarmError) -> FarmError:
     installer = run.installer
     if not isinstance(error, HeadNodeLost) or installer is None or installer.ended.is_set() or run.ending:
         return error
-    if run.head is not None and not run.head.is_gone:
-        with suppress(HeadNodeLost, TimeoutError):
-            async with asyncio.timeout(LOST_SECONDS):
-                await run.head.reconnect(LOST_SECONDS)
-            return error  # it broke once, and the head node can be reached: nobody has cut it off
-    return await cut_off(run)
+    what = CUT_OFF if run.head is None or run.head.is_gone else await _refusal(run.head)
+    return await cut_off(run, what) if what else error
+
+
+async def _refusal(head: HeadNode) -> str:
+    """What the head node does not do any more for a new connection; '' where it does it, or is only slow."""
+    try:
+        async with asyncio.timeout(LOST_SECONDS + KNOCK_SECONDS):
+            await head.reconnect(LOST_SECONDS)
+    except (HeadNodeLost, TimeoutError) as lost:
+        if isinstance(lost.__cause__, (paramiko.AuthenticationException, paramiko.BadHostKeyException)):
+            return LOCKED_OUT
+        return "" if await greets(head.host, head.port, KNOCK_SECONDS) else CUT_OFF
+    with suppress(StageTimeout):
+        try:
+            await head.run(":", seconds=LOST_SECONDS)
+        except HeadNodeLost:
+            return NO_COMMANDS if head.connected else ""
+    return ""

@@ -90,6 +90,7 @@ class HeadNode:
         try:
             await asyncio.to_thread(self._connect)
         except (paramiko.SSHException, OSError, EOFError) as error:
+            self._client.close()  # one that lets nobody in keeps its connection
             raise HeadNodeLost(
                 f"the head node's SSH at {self.host}:{self.port} let nobody in: {error or type(error).__name__}",
                 hint="its console is in the run directory: console/",
@@ -219,6 +220,20 @@ class HeadNode:
 
         Raises HeadNodeLost when it cannot be started.
         """
+        try:
+            channel = await self._started(command)
+        except HeadNodeLost:
+            if self.connected:  # the connection is good, it is the head node that would not
+                raise
+            await self.reconnect()  # an SSH server that is started anew may hang up twice
+            channel = await self._started(command)
+        stream = Stream(channel, command)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    async def _started(self, command: str) -> paramiko.Channel:
         channel = await asyncio.to_thread(self._session)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -227,16 +242,12 @@ class HeadNode:
             channel.close()
             what = f"the head node would not start `{command[:80]}`: {error or type(error).__name__}"
             raise HeadNodeLost(what) from error
-        stream = Stream(channel, command)
-        try:
-            yield stream
-        finally:
-            stream.close()
+        return channel
 
     @property
     def connected(self) -> bool:
         transport = self._client.get_transport()
-        return transport is not None and transport.is_active()
+        return transport is not None and transport.is_active() and transport.is_authenticated()
 
     def close(self) -> None:
         self._client.close()

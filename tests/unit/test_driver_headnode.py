@@ -23,6 +23,7 @@ import pytest
 from oscar_steps.errors import FarmError, HostError, InstallerHung, MachineLost, StageTimeout
 from oscar_steps.oscar import dhcplog, rsyncdlog
 from oscar_steps.testdriver import headlink, lookout
+from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.headlink import HeadLink, HeadNodeCutOff, echo_command
 from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
@@ -364,8 +365,9 @@ def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lin
     monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
+        server.deaf = True
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
-        await HeadLink(run, head, run.installer).watch()
+        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
         (error,) = run.alarms
         assert isinstance(error, HeadNodeCutOff)
         assert error.sentence == (
@@ -386,11 +388,12 @@ def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
     monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
+        server.deaf = True
         machine = await asyncio.create_subprocess_exec("sleep", "60")
         try:
             machine.send_signal(signal.SIGSTOP)
             run: Any = LinkedRun(head, hurried.parent, pid=machine.pid)
-            await HeadLink(run, head, run.installer).watch()
+            await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
         finally:
             machine.kill()
             await machine.wait()
@@ -413,9 +416,10 @@ def test_a_host_that_stood_still_is_not_oscars_fault(
     monkeypatch.setattr(headlink, "GAP_SECONDS", 0.5)
 
     async def work(head: HeadNode) -> None:
+        server.deaf = True
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(1.2, time.sleep, 2.0)
-        await HeadLink(run, head, run.installer).watch()
+        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
         assert [type(error) for error in run.alarms] == [HostError]
         assert "the virtualization host itself did" in run.alarms[0].sentence
 
@@ -430,7 +434,7 @@ def test_a_link_that_comes_back_in_time_is_followed_on(
 
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
-        watch = asyncio.create_task(HeadLink(run, head, run.installer).watch())
+        watch = asyncio.create_task(HeadLink(run, head, run.installer, HostSpeed(2.0)).watch())
         async with asyncio.timeout(20):
             while "the head node answers again" not in run.said:  # noqa: ASYNC110 - words have no event
                 await asyncio.sleep(0.05)
@@ -445,12 +449,86 @@ def test_a_link_that_comes_back_in_time_is_followed_on(
     with_head(server, work)
 
 
+def test_a_link_whose_echo_is_missing_is_not_lost_while_the_ssh_server_answers_new_connections(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a short break TCP may wait for long before it goes on; the head node is good."""
+    monkeypatch.setattr(headlink, "UNUSED_SECONDS", 6.0)
+    commands = iter(["exec cat >/dev/null"])
+    monkeypatch.setattr(headlink, "echo_command", lambda file: next(commands, echo_command(file)))
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        watch = asyncio.create_task(HeadLink(run, head, run.installer, HostSpeed(2.0)).watch())
+        async with asyncio.timeout(40):
+            while not any("new connections only" in words for words in run.said):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            while not head.connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        run.installer.ended.set()
+        await watch
+        assert run.alarms == []
+
+    with_head(server, work)
+
+
+def test_the_drivers_own_lag_does_not_count_as_the_head_nodes_silence(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+
+    async def work(head: HeadNode) -> None:
+        server.deaf = True
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        loop = asyncio.get_running_loop()
+        for at in (0.5, 3.5):
+            loop.call_later(at, time.sleep, 2.5)
+        begun = time.monotonic()
+        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        assert time.monotonic() - begun > 4.0 + 1.5 + 1.5
+        assert [type(error) for error in run.alarms] == [HeadNodeCutOff]
+
+    with_head(server, work)
+
+
+def test_an_ssh_server_that_hangs_up_twice_is_followed_on(server: Server) -> None:
+    async def work(head: HeadNode) -> None:
+        server.hang_up()
+        while head.connected:  # noqa: ASYNC110 - another thread's state
+            await asyncio.sleep(0.05)
+        async with head.stream("echo again") as stream:
+            assert [chunk async for chunk in stream] == [b"again\n"]
+
+    with_head(server, work)
+
+
+def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(server: Server, hurried: Path) -> None:
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        lost = HeadNodeLost("the connection broke")
+        server.connections[0].most = 0
+        error = await headlink.explained(run, lost)
+        assert isinstance(error, HeadNodeCutOff)
+        assert error.sentence.startswith(
+            "the head node runs and answers on eth0, but starts no command any more, since"
+        )
+        head.password = "another"
+        server.hang_up()
+        while head.connected:  # noqa: ASYNC110 - another thread's state
+            await asyncio.sleep(0.05)
+        error = await headlink.explained(run, lost)
+        assert isinstance(error, HeadNodeCutOff)
+        assert "does not let root in any more" in error.sentence
+
+    with_head(server, work)
+
+
 def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(server: Server, hurried: Path) -> None:
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(0.5, hurried.unlink)
         with pytest.raises(HeadNodeCutOff, match=r"files in root's home were removed, .*terminal.log among them"):
-            await HeadLink(run, head, run.installer).watch()
+            await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
 
     with_head(server, work)
 

@@ -87,7 +87,7 @@ async def run_stage(run: Run) -> None:
     run.installer = installer = Installer(head, log, run.directory, run.diary, limits)
     command = installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator)
     await installer.start(command)
-    link = HeadLink(run, head, installer, factor=speed.factor)
+    link = HeadLink(run, head, installer, speed)
     for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm), link.watch()):
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)
