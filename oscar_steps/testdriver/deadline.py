@@ -17,17 +17,21 @@ class HostSpeed:
 
     Measured by the accelerator probe: seconds that a kernel needs to boot to its panic; the reference host (2 emulated
     cores, unloaded) needs 2 s. A faster host gets no shorter deadlines: they are limits, not expectations. Beyond four
-    times slower the probe met a moment of load rather than the host.
+    times slower the probe met a moment of load rather than the host. `doubtful`: the host was busy at the probe, so
+    what is seen first (the head node's boot) counts instead.
     """
 
     REFERENCE_SECONDS = 2.0
 
-    def __init__(self, probe_seconds: float) -> None:
+    def __init__(self, probe_seconds: float, *, doubtful: bool = False) -> None:
         self.factor = min(max(probe_seconds / self.REFERENCE_SECONDS, 1.0), MAX_FACTOR)
+        self._doubtful = doubtful
 
     def seen(self, seconds: float, reference: float) -> None:
         """Something took `seconds` that takes `reference` on the reference host: the host may be slower by now."""
-        self.factor = max(self.factor, min(seconds / reference, MAX_FACTOR))
+        least = 1.0 if self._doubtful else self.factor
+        self.factor = max(least, min(seconds / reference, MAX_FACTOR))
+        self._doubtful = False
 
     def deadline(self, seconds: float) -> Deadline:
         """A deadline of `seconds` on the reference host, stretched to this one, from now on."""

@@ -7,14 +7,16 @@ a kernel tells: without an initrd it panics, `panic=-1` reboots at once and `-no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ToolMissing
@@ -26,6 +28,10 @@ REFERENCE_SECONDS = 2.0
 """What the probe takes emulated on the reference host (2 cores, unloaded)."""
 KVM_LIMIT = 10.0
 TCG_LIMIT = 60.0
+BUSY = 0.75
+"""Processes per processor (the kernel's load average) above which a host has other work: a trial says too much."""
+_CALMER = 0.5
+"""A busy host is tried again, too, where its load has fallen to this part of what it was."""
 
 AcceleratorName = Literal["kvm", "tcg"]
 
@@ -34,13 +40,20 @@ AcceleratorName = Literal["kvm", "tcg"]
 class Accelerator:
     """The accelerator to use. `reason`: how it was found, for people; `seconds`: how long it took to boot a kernel.
 
-    `tried`: a kernel was seen to boot with it; otherwise it is emulation, taken untried.
+    `tried`: a kernel was seen to boot with it; otherwise it is emulation, taken untried. `load`: what else the host
+    did then, in processes per processor.
     """
 
     name: AcceleratorName
     reason: str
     seconds: float
     tried: bool = True
+    load: float = 0.0
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether the host had other work when this was found: then it is found anew when the host is calmer."""
+        return self.load > BUSY
 
     @property
     def slowness(self) -> float:
@@ -73,6 +86,7 @@ def emulator() -> str:
 async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accelerator:
     """KVM where it was seen to boot a kernel, else emulation; kept in `cache_dir` until the host boots again.
 
+    What was found on a busy host is tried again when that is calmer, and the best is kept.
     `kernel` None: one of the host's own. Without any, emulation is taken untried. Raises ToolMissing, and HostError
     when a kernel boots with neither.
     """
@@ -82,12 +96,43 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
     key = await _host_key()
     cache = cache_dir / "accelerator.json"
     kept = _read_cache(cache, key)
-    if kept is not None:
+    if kept is None:
+        best = await _try_with_load(kernel)
+    elif _is_calmer(kept):
+        best = await _try_again(kept, kernel)
+    else:
         return kept
+    with contextlib.suppress(OSError):  # it is tried again then
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, json.dumps({"key": key, **asdict(best)}) + "\n")
+    return best
+
+
+def _load() -> float:
+    """What the host does, in processes per processor, over the last minute."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def _is_calmer(kept: Accelerator) -> bool:
+    """Whether another trial may say more than the one that was kept."""
+    load = _load()
+    return kept.was_busy and (load <= BUSY or load <= kept.load * _CALMER)
+
+
+async def _try_again(kept: Accelerator, kernel: Path) -> Accelerator:
+    """The better of what was kept and what is found now, as of now: a calm host is not tried a third time."""
+    try:
+        found = await _try_with_load(kernel)
+    except HostError:  # what was seen to work is not forgotten
+        return kept
+    best = min(kept, found, key=lambda each: (each.name != "kvm", each.seconds))
+    return replace(best, load=found.load)
+
+
+async def _try_with_load(kernel: Path) -> Accelerator:
+    before = _load()
     found = await _try(kernel)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(cache, json.dumps({"key": key, **asdict(found)}) + "\n")
-    return found
+    return replace(found, load=round(max(before, _load()), 2))
 
 
 async def _try(kernel: Path) -> Accelerator:
@@ -177,11 +222,15 @@ async def _host_key() -> str:
 
 
 def _read_cache(path: Path, key: str) -> Accelerator | None:
-    """What was found before; None when nothing was, or on another boot, or when the file is not ours to understand."""
+    """What was found before; None when nothing was, or on another boot, or when the file is not ours to understand.
+
+    A file without the load is of a version that did not ask for it: what it says is worth nothing.
+    """
     try:
         value = json.loads(path.read_bytes())
-        if value["key"] != key:
+        name, seconds, load = value["name"], float(value["seconds"]), float(value["load"])
+        if value["key"] != key or name not in get_args(AcceleratorName) or not (0 < seconds < inf and 0 <= load < inf):
             return None
-        return Accelerator(cast(AcceleratorName, str(value["name"])), str(value["reason"]), float(value["seconds"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return Accelerator(cast(AcceleratorName, name), str(value["reason"]), seconds, load=load)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -271,9 +271,9 @@ class Keeper:
                 _log(f"{self.system.directory}/machines.json cannot be written: {error}")
 
     async def find_accelerator(self) -> Accelerator:
-        """What QEMU runs with here; tried when it is asked for first."""
+        """What QEMU runs with here; tried when it is asked for first, and again after a trial on a busy host."""
         async with self._trying:
-            if self._accelerator is None:
+            if self._accelerator is None or self._accelerator.was_busy:
                 self._accelerator = await find_accelerator(cache_directory())
         return self._accelerator
 

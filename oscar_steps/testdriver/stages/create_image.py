@@ -53,10 +53,11 @@ async def run_stage(run: Run) -> None:
     run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
     with run.diary.step("the accelerator, tried by booting a kernel"):
         run.accelerator = await find_accelerator(run.options.image_store, run.image.kernel)
-    run.speed = HostSpeed(run.accelerator.seconds)
+    run.speed = HostSpeed(run.accelerator.seconds, doubtful=run.accelerator.was_busy)
+    doubt = " until the head node has booted, as the host was busy at the trial" if run.accelerator.was_busy else ""
     run.diary.write(
         "accelerator",
-        f"{run.accelerator.name}: {run.accelerator.reason}; time limits x {run.speed.factor:.1f}",
+        f"{run.accelerator.name}: {run.accelerator.reason}; time limits x {run.speed.factor:.1f}{doubt}",
         accelerator=run.accelerator.name,
         seconds=run.accelerator.seconds,
     )
