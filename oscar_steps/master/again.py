@@ -10,8 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet import defer
 from twisted.python import log
 
+from oscar_steps.master.once import AGAIN_OF, asked_already, is_open
 from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
@@ -42,7 +44,8 @@ async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[flo
     if tries >= len(pauses):
         return _with_hint(verdict, f"the commit was tried {tries + 1} times and is not tried again by itself")
     try:
-        await _add_request(step, tries + 1, time.time() + pauses[tries])
+        if not await asked_already(step):
+            await _add_request(step, tries + 1, time.time() + pauses[tries])
     except Exception:  # broad on purpose: the verdict stands, and its mail goes to the operator
         log.err(None, "the build could not be asked for again")
         return verdict
@@ -63,7 +66,7 @@ async def _add_request(step: Any, tries: int, due: float) -> None:
     properties = dict(await data.get(("buildsets", buildset["bsid"], "properties")))
     worker = str(step.getProperty("workername") or "")
     bad = sorted({*(properties.get(NOT_ON, ((), ""))[0]), worker})
-    more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad}
+    more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad, AGAIN_OF: step.build.requests[0].id}
     await data.updates.addBuildset(
         waited_for=False,
         scheduler=step.getProperty("scheduler"),
@@ -71,11 +74,28 @@ async def _add_request(step: Any, tries: int, due: float) -> None:
         reason=f"try {tries + 1}: the farm was at fault",
         properties={**properties, **{name: (value, "Build") for name, value in more.items()}},
         builderids=[await step.build.getBuilderId()],
+        parent_buildid=step.build.buildid,
+        parent_relationship="tried again",
     )
 
 
 def next_build(builder: Any, requests: list[Any]) -> Any:
     """Which request begins next (Buildbot's `nextBuild`): the oldest; those that are tried again come after others."""
+    return defer.ensureDeferred(_next_open(builder, list(requests)))
+
+
+async def _next_open(builder: Any, requests: list[Any]) -> Any:
+    while (request := _next_ready(builder, requests)) is not None:
+        is_now = await is_open(builder.master, request)
+        if is_now:
+            return request
+        if is_now is None:
+            _wake(builder, request.id, 0.0, _LOOK_AGAIN)
+        requests.remove(request)
+    return None
+
+
+def _next_ready(builder: Any, requests: list[Any]) -> Any:
     now = time.time()
     ready = []
     for request in requests:

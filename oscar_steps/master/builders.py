@@ -115,6 +115,7 @@ def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
         name=LINT,
         workernames=[host.name for host in site.worker],
         factory=BuildFactory(steps),
+        nextBuild=next_build,
         tags=["every-commit"],
         description="Every script of a commit, in seconds, without a cluster",
     )

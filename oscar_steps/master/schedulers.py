@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -9,13 +10,18 @@ from datetime import time as daytime
 from fnmatch import fnmatch
 from typing import Any
 
+import sqlalchemy as sa
+from buildbot.changes.changes import Change
 from buildbot.changes.filter import ChangeFilter
+from buildbot.data import resultspec
 from buildbot.plugins import schedulers, steps, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
 from buildbot.schedulers.forcesched import ValidationError
 from twisted.internet import defer
+from twisted.python import log
 
+from oscar_steps.master.once import asked_already
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.sources import PROJECT
 from oscar_steps.site import Schedule, Site
@@ -26,21 +32,66 @@ NIGHTLY = "nightly"
 FORCE = "force"
 CHANGES = "changes"
 """Build property: ids of the changes that this build was made for, and no others. Only their authors are told."""
+_LOOK_BACK = 1000
 MAX_NODES = 128
 AS_PROFILE = "as the profile says"
 
 
 class PerCommit(schedulers.AnyBranchScheduler):
-    """Tests each branch once it has been quiet, and notes whose changes a build is for.
+    """Tests each branch once it has been quiet, notes whose changes a build is for, and misses none.
 
     Buildbot keeps only the last of several changes with a build, and finds the others, when asked, by walking back to
-    the last green build: everybody since then would be blamed.
+    the last green build: everybody since then would be blamed. And a change that is stored when the master ends,
+    before its build is asked for, is forgotten by it.
     """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._heard: set[int] = set()
 
     def addBuildsetForChanges(self, **arguments: Any) -> Any:
         properties = arguments.pop("properties", None) or Properties()
         properties.setProperty(CHANGES, list(arguments.get("changeids") or ()), "Scheduler")
         return super().addBuildsetForChanges(properties=properties, **arguments)
+
+    async def activate(self) -> None:
+        self._heard.clear()  # what waits to be quiet is heard again
+        await super().activate()
+        if self.active and self.enabled:
+            catching_up = defer.ensureDeferred(self._catch_up())
+            catching_up.addErrback(log.err, "commits that were stored when the master ended")
+
+    def gotChange(self, change: Any, important: bool) -> Any:
+        """Each change once: it may come by itself while the forgotten ones are looked for."""
+        if change.number in self._heard:
+            return defer.succeed(None)
+        self._heard.add(change.number)
+        return super().gotChange(change, important)
+
+    async def _catch_up(self) -> None:
+        """Hear the changes that came after the last one for which a build was asked, or is going to be."""
+        waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
+        last = max([*waiting, *await self.master.db.pool.do(_changes_with_builds, self.master.db.model)], default=0)
+        later = [resultspec.Filter("changeid", "gt", [last])]
+        for stored in await self.master.data.get(("changes",), filters=later, order=["changeid"]):
+            found = await self.master.db.changes.getChange(stored["changeid"])
+            change = await Change.fromChdict(self.master, found)
+            if change.number not in self._heard and self.change_filter.filter_change(change):
+                log.msg(f"the change {change.number} (r{change.revision}) was stored when the master ended")
+                await self._change_consumption_lock.run(self.gotChange, change, True)
+
+
+def _changes_with_builds(connection: Any, model: Any) -> list[int]:
+    """Ids of the last changes that builds were asked for."""
+    table = model.buildset_properties.c
+    query = (
+        sa.select(table.property_value)
+        .where(table.property_name == CHANGES)
+        .order_by(table.buildsetid.desc())
+        .limit(_LOOK_BACK)
+    )
+    rows = connection.execute(query).fetchall()
+    return [int(number) for (value,) in rows for number in json.loads(value)[0] or ()]
 
 
 class WatchedBranch:
@@ -82,7 +133,7 @@ def start_cells() -> Any:
         updateSourceStamp=False,
         set_properties={CHANGES: util.Property(CHANGES)},
         alwaysRun=True,
-        doStepIf=is_good_commit,
+        doStepIf=_goes_on,
         hideStepIf=lambda results, _step: results != SUCCESS,
         updateBuildSummaryPolicy=False,
     )
@@ -91,6 +142,15 @@ def start_cells() -> Any:
 def is_good_commit(step: Any) -> bool:
     """A person who has a revision looked at wants no more than that."""
     return step.getProperty("scheduler") == LINT and step.build.results in (SUCCESS, WARNINGS, EXCEPTION)
+
+
+def _goes_on(step: Any) -> Any:
+    """A commit whose cells were started before this build had to begin anew has them already."""
+
+    async def answer() -> bool:
+        return is_good_commit(step) and not await asked_already(step)
+
+    return defer.ensureDeferred(answer())
 
 
 class OncePerNight(schedulers.Nightly):

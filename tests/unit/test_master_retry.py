@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS
+from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SKIPPED, SUCCESS
 from buildbot.schedulers.forcesched import ValidationError
 from twisted.internet.task import Clock
 
 from oscar_steps.errors import HostError
-from oscar_steps.master import again
+from oscar_steps.master import again, once
 from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.restarts import MASTER_SHUTDOWN, RESTARTED, cut_short
-from oscar_steps.master.schedulers import CHANGES, build_schedulers
+from oscar_steps.master.schedulers import CHANGES, build_schedulers, start_cells
 from oscar_steps.master.steps import ASKERS_MISTAKE, MAX_TRIES, JobStep
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
@@ -32,13 +32,17 @@ class FakeData:
     def __init__(self, answers: dict[tuple[Any, ...], Any]) -> None:
         self.answers = answers
         self.added: list[dict[str, Any]] = []
-        self.updates = SimpleNamespace(addBuildset=self._add)
+        self.closed: list[tuple[list[int], int]] = []
+        self.updates = SimpleNamespace(addBuildset=self._add, completeBuildRequests=self._close)
 
-    async def get(self, path: tuple[Any, ...]) -> Any:
+    async def get(self, path: tuple[Any, ...], **_how: Any) -> Any:
         return self.answers[path]
 
     async def _add(self, **what: Any) -> None:
         self.added.append(what)
+
+    async def _close(self, requests: list[int], result: int) -> None:
+        self.closed.append((requests, result))
 
 
 async def _builder_id() -> int:
@@ -49,13 +53,18 @@ def fake_step(**properties: Any) -> Any:
     values = {CHANGES: [11], "scheduler": "commit", "workername": "w1", **properties}
     of_request = {name: (value, "Scheduler") for name, value in values.items() if name != "workername"}
     data = FakeData(
-        {("buildsets", 7): {"bsid": 7, "sourcestamps": [{"ssid": 3}]}, ("buildsets", 7, "properties"): of_request}
+        {
+            ("buildsets", 7): {"bsid": 7, "sourcestamps": [{"ssid": 3}]},
+            ("buildsets", 7, "properties"): of_request,
+            ("buildrequests", 9, "builds"): [{"buildid": 5, "complete": False, "results": None}],
+        }
     )
     return SimpleNamespace(
         getProperty=lambda name, default=None: values.get(name, default),
         setProperty=lambda name, value, _source: values.__setitem__(name, value),
         master=SimpleNamespace(data=data, botmaster=SimpleNamespace(shuttingDown=False)),
         build=SimpleNamespace(
+            buildid=5,
             requests=[SimpleNamespace(id=9, bsid=7)],
             getBuilderId=_builder_id,
             stopped_reason=None,
@@ -86,6 +95,7 @@ def test_a_commit_that_the_farm_failed_is_asked_for_again_with_all_that_it_had(c
     properties = {name: value for name, (value, _) in added["properties"].items()}
     assert (properties[CHANGES], properties["nodes"], properties[again.TRIES_BEFORE]) == ([11], 4, 1)
     assert properties[again.NOT_ON] == ["w1"]
+    assert (properties[once.AGAIN_OF], added["parent_buildid"]) == (9, 5)
     assert step.values[again.TRIED_AGAIN] is True
     assert "tried again in 60 s, 2 times at most" in said.hint
 
@@ -122,8 +132,24 @@ def test_what_another_try_would_not_change_is_not_tried_again(
     assert step.master.data.added == []
 
 
-def request(number: int, **properties: Any) -> Any:
-    return SimpleNamespace(id=number, properties=SimpleNamespace(getProperty=properties.get))
+def test_a_build_that_began_anew_after_it_had_asked_for_another_try_asks_no_second_time() -> None:
+    step = fake_step()
+    step.master.data.answers["buildrequests", 9, "builds"].insert(0, {"buildid": 4, "complete": True, "results": RETRY})
+    step.master.data.answers["buildsets",] = [{"bsid": 8, "parent_buildid": 4}]
+    assert "tried again" in ask(step, verdict()).hint
+    assert step.master.data.added == []
+    assert step.values[again.TRIED_AGAIN] is True
+    step.master.data.answers["buildsets",] = []
+    ask(step, verdict())
+    assert len(step.master.data.added) == 1, "cut short before it had asked"
+
+
+def request(number: int, *, submitted: float = 2.0**40, **properties: Any) -> Any:
+    return SimpleNamespace(id=number, submittedAt=submitted, properties=SimpleNamespace(getProperty=properties.get))
+
+
+def next_of(builder: Any, requests: list[Any]) -> Any:
+    return again.next_build(builder, requests).result
 
 
 def builder_of(*workers: tuple[str, bool]) -> Any:
@@ -132,7 +158,7 @@ def builder_of(*workers: tuple[str, bool]) -> Any:
         name="c",
         looks=looks,
         botmaster=SimpleNamespace(maybeStartBuildsForBuilder=looks.append),
-        master=SimpleNamespace(reactor=Clock()),
+        master=SimpleNamespace(reactor=Clock(), data=FakeData({})),
         workers=[
             SimpleNamespace(
                 worker=SimpleNamespace(workername=name, conn=object() if there else None, isPaused=lambda: False)
@@ -146,14 +172,77 @@ def test_a_pause_holds_up_nobody_else_and_its_end_starts_the_try(monkeypatch: py
     builder = builder_of(("w1", True))
     monkeypatch.setattr(again.time, "time", lambda: 1000.0)
     waits, plain = request(1, not_before=1030.0, tries_before=1), request(2)
-    assert again.next_build(builder, [waits, plain]) is plain
-    assert again.next_build(builder, [waits]) is None
+    assert next_of(builder, [waits, plain]) is plain
+    assert next_of(builder, [waits]) is None
     assert len(builder.master.reactor.getDelayedCalls()) == 1, "it is woken once"
     builder.master.reactor.advance(31)
     assert builder.looks == ["c"]
     monkeypatch.setattr(again.time, "time", lambda: 1031.0)
-    assert again.next_build(builder, [waits]) is waits
-    assert again.next_build(builder, [waits, plain]) is plain
+    assert next_of(builder, [waits]) is waits
+    assert next_of(builder, [waits, plain]) is plain
+
+
+@pytest.fixture
+def nothing_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "_looked_at", set())
+
+
+@pytest.mark.usefixtures("nothing_looked_at")
+@pytest.mark.parametrize("result", [SUCCESS, FAILURE, EXCEPTION, CANCELLED])
+def test_a_request_whose_build_had_ended_when_the_master_was_killed_is_closed_and_not_built_again(result: int) -> None:
+    builder = builder_of(("w1", True))
+    ended = [{"complete": True, "results": RETRY}, {"complete": True, "results": result}]
+    builder.master.data.answers["buildrequests", 31, "builds"] = ended
+    other = request(32)
+    assert next_of(builder, [request(31, submitted=0.0), other]) is other
+    assert builder.master.data.closed == [([31], result)]
+
+
+@pytest.mark.usefixtures("nothing_looked_at")
+def test_a_request_whose_build_was_cut_short_is_built_again_and_looked_at_once() -> None:
+    builder = builder_of(("w1", True))
+    builder.master.data.answers["buildrequests", 33, "builds"] = [{"complete": True, "results": RETRY}]
+    cut = request(33, submitted=0.0)
+    assert next_of(builder, [cut]) is cut
+    del builder.master.data.answers["buildrequests", 33, "builds"]
+    assert next_of(builder, [cut]) is cut
+    assert builder.master.data.closed == []
+
+
+def test_a_second_try_waits_for_the_first_that_began_anew_and_is_dropped_where_that_has_its_verdict() -> None:
+    builder = builder_of(("w1", True))
+    first = builder.master.data.answers["buildrequests", 41] = {"complete": False, "results": None}
+    second, other = request(42, again_of=41), request(43)
+    assert next_of(builder, [second]) is None
+    assert next_of(builder, [second, other]) is other
+    first.update(complete=True, results=EXCEPTION)
+    assert next_of(builder, [second]) is second
+    assert builder.master.data.closed == []
+    first.update(results=SUCCESS)
+    assert next_of(builder, [second, other]) is other
+    assert builder.master.data.closed == [([42], SKIPPED)]
+
+
+def cells_step(*, results: int = SUCCESS, scheduler: str = LINT) -> Any:
+    step = fake_step(scheduler=scheduler)
+    step.build.results = results
+    return step
+
+
+def starts_cells(step: Any) -> bool:
+    return bool(start_cells().doStepIf(step).result)
+
+
+def test_the_first_tier_that_began_anew_starts_no_cells_a_second_time() -> None:
+    assert starts_cells(cells_step())
+    assert not starts_cells(cells_step(results=FAILURE))
+    assert not starts_cells(cells_step(scheduler="force"))
+    step = cells_step()
+    step.master.data.answers["buildrequests", 9, "builds"].insert(0, {"buildid": 4, "complete": True, "results": RETRY})
+    step.master.data.answers["buildsets",] = [{"bsid": 8, "parent_buildid": 4}]
+    assert not starts_cells(step)
+    step.master.data.answers["buildsets",] = []
+    assert starts_cells(step), "cut short before it had started them"
 
 
 def test_it_is_tried_elsewhere_first_if_there_is_another_worker() -> None:

@@ -1,0 +1,122 @@
+"""A commit that was stored when the master ended, before its build was asked for, is not forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from buildbot.changes.filter import ChangeFilter
+from buildbot.db.model import Model
+from twisted.internet import defer
+
+from oscar_steps.master import schedulers
+from oscar_steps.master.schedulers import CHANGES, PerCommit, WatchedBranch
+from oscar_steps.master.sources import PROJECT
+from oscar_steps.site import Schedule
+from oscar_steps.verdict import LINT
+
+
+class Data:
+    """A master's database: changes by number and branch, and for which of them builds were asked."""
+
+    def __init__(self, stored: dict[int, str], asked: Sequence[Sequence[int]], waiting: Sequence[int]) -> None:
+        self.stored, self.waiting = stored, waiting
+        self.model = Model
+        self.pool = self.schedulers = self.changes = self
+        table = Model.buildset_properties
+        self.engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
+        with self.engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE buildset_properties (buildsetid, property_name, property_value)"))
+            for number, changes in enumerate(asked):
+                for name, value in ((CHANGES, changes), ("scheduler", LINT)):
+                    told = json.dumps([value, "Scheduler"])
+                    connection.execute(
+                        table.insert().values(buildsetid=number, property_name=name, property_value=told)
+                    )
+
+    async def do(self, query: Any, *arguments: Any) -> Any:
+        with self.engine.connect() as connection:
+            return query(connection, *arguments)
+
+    async def getChangeClassifications(self, _scheduler: int) -> dict[int, bool]:
+        return dict.fromkeys(self.waiting, True)
+
+    async def get(self, _path: tuple[str], filters: Any, order: Any) -> list[dict[str, Any]]:
+        (later,), _ = filters, order
+        return [{"changeid": number} for number in sorted(self.stored) if number > later.values[0]]
+
+    async def getChange(self, number: int) -> Any:
+        return SimpleNamespace(
+            number=number, revision=str(number), branch=self.stored[number], project=PROJECT, repository="r"
+        )
+
+
+class Alone(PerCommit):
+    """The scheduler without a master's service tree; it notes what it would ask for."""
+
+    master: Any = None
+    serviceid, reason, priority, treeStableTimer = 1, "", 0, None
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(name=LINT, builderNames=[LINT], change_filter=ChangeFilter(project=PROJECT))
+        self.change_filter = ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(Schedule()))
+        self.master = SimpleNamespace(db=data, data=data)
+        self.asked: list[int] = []
+
+    def addBuildsetForChanges(self, **arguments: Any) -> Any:
+        self.asked += arguments["changeids"]
+        return defer.succeed(None)
+
+
+async def _as_it_is(_master: Any, found: Any) -> Any:
+    return found
+
+
+@pytest.fixture(autouse=True)
+def changes_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "Change", SimpleNamespace(fromChdict=_as_it_is))
+
+
+def caught_up(stored: dict[int, str], asked: Sequence[Sequence[int]], waiting: Sequence[int] = ()) -> Alone:
+    scheduler = Alone(Data(stored, asked, waiting))
+    done = defer.ensureDeferred(scheduler._catch_up())
+    assert done.called
+    done.addErrback(lambda failure: failure.raiseException())
+    assert done.result is None
+    return scheduler
+
+
+TRUNK = dict.fromkeys(range(1, 7), "trunk")
+
+
+@pytest.mark.parametrize(
+    ("asked", "waiting", "heard"),
+    [
+        ([[1], [2], [3], [4]], [], [5, 6]),
+        ([[1], [2, 3, 4, 5, 6]], [], []),
+        ([[1], [2]], [3, 4], [5, 6]),
+        ([], [], [1, 2, 3, 4, 5, 6]),
+    ],
+    ids=["after the last one with a build", "none", "those that wait to be quiet are known", "killed at the first"],
+)
+def test_changes_that_no_build_was_asked_for_are_heard_at_the_start(
+    asked: list[list[int]], waiting: list[int], heard: list[int]
+) -> None:
+    assert caught_up(TRUNK, asked, waiting).asked == heard
+
+
+def test_a_branch_that_is_not_watched_stays_so() -> None:
+    assert caught_up({1: "trunk", 2: "elsewhere", 3: "trunk"}, [[1]]).asked == [3]
+
+
+def test_a_change_that_comes_by_itself_as_well_is_built_once() -> None:
+    scheduler = caught_up(TRUNK, [[1], [2], [3], [4]])
+    scheduler.gotChange(SimpleNamespace(number=5), True)
+    scheduler.gotChange(SimpleNamespace(number=7), True)
+    assert scheduler.asked == [5, 6, 7]
+    assert defer.ensureDeferred(scheduler._catch_up()).called
+    assert scheduler.asked == [5, 6, 7]
