@@ -10,6 +10,7 @@ from buildbot.process.results import EXCEPTION
 from twisted.python import log
 
 from oscar_steps.master.again import may_begin_here, next_build
+from oscar_steps.master.begun import FarmFactory
 from oscar_steps.master.lint_step import LintStep
 from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.report_step import ReportStep
@@ -76,9 +77,7 @@ def build_workers(site: Site) -> list[Any]:
 
 def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:
     """The steps of a build of this cell."""
-    return BuildFactory(
-        [JobStep(plan, site), *(StageStep(stage, site) for stage in Stage), ReportStep(plan.name, site)]
-    )
+    return FarmFactory([JobStep(plan, site), *(StageStep(stage, site) for stage in Stage), ReportStep(plan.name, site)])
 
 
 def _clusters(site: Site) -> Any:
@@ -114,7 +113,7 @@ def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
     return util.BuilderConfig(
         name=LINT,
         workernames=[host.name for host in site.worker],
-        factory=BuildFactory(steps),
+        factory=FarmFactory(steps),
         nextBuild=next_build,
         tags=["every-commit"],
         description="Every script of a commit, in seconds, without a cluster",

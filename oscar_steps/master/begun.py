@@ -1,0 +1,48 @@
+"""A build whose worker goes away in the wrong moment ends all the same, and its request is taken up again.
+
+Buildbot's own stumbles where the worker is lost while the build is being prepared, or while its end is being written
+down: it is left as running for ever, its request with it, and a planned restart waits for it until it is killed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildbot.process.build import Build
+from buildbot.process.factory import BuildFactory
+from buildbot.process.results import RETRY
+from twisted.internet import defer
+from twisted.python import log
+
+
+class FarmBuild(Build):
+    """A build that always comes to an end."""
+
+    def startBuild(self, workerforbuilder: Any) -> Any:
+        return defer.ensureDeferred(self._start(workerforbuilder))
+
+    def buildFinished(self, text: Any, results: int) -> Any:
+        return defer.ensureDeferred(self._finish(text, results))
+
+    async def _start(self, workerforbuilder: Any) -> None:
+        try:
+            await super().startBuild(workerforbuilder)
+        except Exception as error:  # broad on purpose: whatever it is, nobody else would end this build
+            log.err(error, f"{self} could not begin; its request is taken up again")
+            if self in self.builder.building and not self.finished:
+                self.results = RETRY
+                await self.buildFinished(["worker", "lost"], RETRY)
+
+    async def _finish(self, text: Any, results: int) -> None:
+        await super().buildFinished(text, results)
+        if self in self.builder.building:
+            log.msg(f"{self}: its worker went away while its end was written down")
+            self.workerforbuilder.buildFinished()
+            self.builder.buildFinished(self, self.workerforbuilder)
+            self._tryScheduleBuildsAfterLockUnlock(build_finished=True)
+
+
+class FarmFactory(BuildFactory):
+    """Makes such builds."""
+
+    buildClass = FarmBuild
