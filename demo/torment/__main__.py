@@ -24,8 +24,8 @@ from demo.torment.plan import Commit, Event, Plan, make_plan
 from oscar_steps.errors import FarmError
 
 _DRIVER = CHECKOUT / "tests" / "farm" / "fake_driver.py"
-_QUIET_SECONDS = 900.0
-"""What was tried again may wait for minutes until its worker is given something again."""
+_STUCK_SECONDS = 420.0
+"""A farm with open requests that gets nowhere for so long is stuck: a worker waits five minutes after its faults."""
 _READY_SECONDS = 120
 _STOP_SECONDS = 60.0
 """A planned restart that takes longer has to be ended by force: that is a loss."""
@@ -125,16 +125,19 @@ class Torment:
 
     def _wait_until_quiet(self) -> None:
         """Until nothing is under way, and some time more: a double comes late, and something lost may yet be found."""
-        deadline = monotonic() + min(_QUIET_SECONDS, 60 + self.minutes * 60)
-        quiet_since, known = monotonic(), None
-        while monotonic() < deadline:
-            idle = records.is_idle(self._database) and not records.spooled(self.farm.directory / "master" / "spool")
+        since = monotonic()
+        known: object = None
+        while True:
+            waiting = records.open_requests(self._database), records.spooled(self.farm.directory / "master" / "spool")
             lost = self._losses()
-            if not idle or lost != known:
-                quiet_since, known = monotonic(), lost
-            elif monotonic() - quiet_since > (_HOPELESS_SECONDS if lost else _LATE_SECONDS):
-                return
+            if known != (known := (waiting, lost)):
+                since = monotonic()
+            patience = _STUCK_SECONDS if any(waiting) else _HOPELESS_SECONDS if lost else _LATE_SECONDS
+            if monotonic() - since > patience:
+                break
             sleep(1)
+        if any(waiting):
+            self.trouble.append(f"{waiting[0]} requests and {waiting[1]} mails got nowhere for {_STUCK_SECONDS:.0f} s")
 
     def _losses(self) -> list[str]:
         cell = self.farm.cell

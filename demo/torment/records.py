@@ -41,16 +41,16 @@ def tested(database: Path, cell: str) -> list[Attempt]:
     ]
 
 
-def is_idle(database: Path) -> bool:
-    """Whether no build is asked for or running."""
+def open_requests(database: Path) -> int:
+    """How many builds are asked for or running."""
     with opened(database) as connection:
-        (open_requests,) = connection.execute("SELECT count(*) FROM buildrequests WHERE complete = 0").fetchone()
-    return not open_requests
+        (count,) = connection.execute("SELECT count(*) FROM buildrequests WHERE complete = 0").fetchone()
+    return int(count)
 
 
-def spooled(spool: Path) -> bool:
-    """Whether a mail waits to go out."""
-    return any(spool.glob("*.mail"))
+def spooled(spool: Path) -> int:
+    """How many mails wait to go out."""
+    return len(list(spool.glob("*.mail")))
 
 
 def posted(mails: Path, cell: str) -> list[Posted]:

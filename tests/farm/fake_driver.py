@@ -13,32 +13,22 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from oscar_steps.job import JOB_FILE, Job
-from oscar_steps.verdict import (
-    LINT,
-    Category,
-    Evidence,
-    ExitStatus,
-    NodeReport,
-    Outcome,
-    Stage,
-    StageReport,
-    StageResult,
-    Verdict,
-)
+if TYPE_CHECKING:
+    from oscar_steps.job import Job
+    from oscar_steps.verdict import Outcome, Stage, Verdict
 
 PROBLEM = "src/cli/main_cli:15: perl: syntax error"
 SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <script>alert(1)</script>"
-NODES = (
-    NodeReport(name="oscarnode1", state="up", since=201.4),
-    NodeReport(name="oscarnode2", state="pulling image", since=96.0, note="\x1b[31mrsync error\x1b[0m"),
-)
+PASSED = 0
 
 
 def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
     """What the run says in the end."""
+    # The models take half a second, and most stages need none: imported where they are.
+    from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult, Verdict
+
     failed = outcome is not Outcome.PASSED
     result = StageResult(outcome.value)
     return Verdict(
@@ -53,7 +43,10 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
         evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
         if failed
         else (),
-        nodes=NODES,
+        nodes=(
+            NodeReport(name="oscarnode1", state="up", since=201.4),
+            NodeReport(name="oscarnode2", state="pulling image", since=96.0, note="\x1b[31mrsync error\x1b[0m"),
+        ),
         stages=tuple(StageReport(stage=each, result=result, seconds=12.3) for each in Stage),
         seconds=110.7,
         replay=f"oscar-testdriver run --cell {job.cell} --revision {job.source.revision}",
@@ -72,8 +65,10 @@ def leave_files(run: Path) -> None:
     (run / "events.jsonl").write_text("{}\n")
 
 
-def lint(revision: str, url: str, directory: str) -> ExitStatus:
+def lint(revision: str, url: str, directory: str) -> int:
     """The first tier: it fails, or breaks down, only where the scenario says so."""
+    from oscar_steps.verdict import LINT, Category, Evidence, ExitStatus, Outcome, Verdict
+
     run = Path(directory)
     play = json.loads((run.parent.parent / "scenario").read_text())["play"]
     if play == "lint-breaks":
@@ -95,16 +90,16 @@ def lint(revision: str, url: str, directory: str) -> ExitStatus:
     return ExitStatus.FAILED if bad else ExitStatus.PASSED
 
 
-def played(scenario: dict[str, Any], job: Job, beside: Path) -> str:
+def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:
     """The play of this run; all stages of one run have the same."""
     if scenario["play"] != "by-revision":
         return str(scenario["play"])
-    revision = int(job.source.revision)
+    revision = int(job["source"]["revision"])
     if revision in scenario["infrastructure"]:
         first = beside / f"first-run-of-{revision}"
         with suppress(FileExistsError), first.open("x") as file:
-            file.write(job.run_id)
-        if first.read_text() == job.run_id:
+            file.write(job["run_id"])
+        if first.read_text() == job["run_id"]:
             return "infrastructure"
     return "fail" if revision in scenario["fail"] else "pass"
 
@@ -112,36 +107,53 @@ def played(scenario: dict[str, Any], job: Job, beside: Path) -> str:
 def main() -> int:
     words = sys.argv[1:]
     if words[0] != "stage":
-        return lint(*words[1::2]) if words[0] == LINT else 0
-    stage, run = Stage(words[1]), Path(words[3])
-    job = Job.load(run / JOB_FILE)
+        return lint(*words[1::2]) if words[0] == "lint" else PASSED
+    stage, run = words[1], Path(words[3])
+    job = json.loads((run / "job.json").read_text())
     scenario = json.loads((run.parent.parent / "scenario").read_text())
-    play, at = played(scenario, job, run.parent.parent), Stage(scenario["stage"])
-    print(f"{stage}: {job.source}")
-    print("@@oscar " + json.dumps({"summary": "1 of 2 nodes up" if stage is Stage.WAIT_NODES else f"{stage} goes on"}))
+    play, here = played(scenario, job, run.parent.parent), scenario["stage"] == stage
+    print(f"{stage}: {job['source']}")
+    print("@@oscar " + json.dumps({"summary": "1 of 2 nodes up" if stage == "wait-nodes" else f"{stage} goes on"}))
     print("@@oscar not json", flush=True)
-    if stage is Stage.EXTRACT_LOGS:
+    if stage == "extract-logs":
         leave_files(run)
-        return ExitStatus.PASSED
-    if stage is Stage.TEARDOWN:
-        outcome = {"fail": Outcome.FAILED, "infrastructure": Outcome.INFRASTRUCTURE}.get(play, Outcome.PASSED)
-        if play == "hang":
-            outcome = Outcome.CANCELLED
-        if play != "no-verdict":
-            verdict(job, outcome, at if outcome is not Outcome.PASSED else None).save(run)
-        return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
-    if stage is at and play == "fail":
-        return ExitStatus.FAILED
-    if stage is at and play == "infrastructure":
-        return ExitStatus.INFRASTRUCTURE
-    if stage is at and play == "traceback":
-        raise RuntimeError("a bug of the driver's")
-    if stage is at and play == "hang":
+    elif stage == "teardown":
+        return tear_down(run, play, scenario)
+    elif here and play == "hang":
         (run / "hanging.new").write_text(str(os.getpid()))
         (run / "hanging.new").rename(run / "hanging")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.CANCELLED))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_status("cancelled")))
         time.sleep(600)
-    return ExitStatus.PASSED
+    elif here and play != "pass":
+        return exit_status(play)
+    return PASSED
+
+
+def exit_status(play: str) -> int:
+    """How a stage ends in which such a play goes wrong."""
+    from oscar_steps.verdict import ExitStatus
+
+    if play == "traceback":
+        raise RuntimeError("a bug of the driver's")
+    known = {
+        "fail": ExitStatus.FAILED,
+        "infrastructure": ExitStatus.INFRASTRUCTURE,
+        "cancelled": ExitStatus.CANCELLED,
+    }
+    return known.get(play, ExitStatus.PASSED)
+
+
+def tear_down(run: Path, play: str, scenario: dict[str, Any]) -> int:
+    """The last stage, which writes the verdict."""
+    from oscar_steps.job import JOB_FILE, Job
+    from oscar_steps.verdict import ExitStatus, Outcome, Stage
+
+    outcomes = {"fail": Outcome.FAILED, "infrastructure": Outcome.INFRASTRUCTURE, "hang": Outcome.CANCELLED}
+    outcome = outcomes.get(play, Outcome.PASSED)
+    if play != "no-verdict":
+        stage = Stage(scenario["stage"]) if outcome is not Outcome.PASSED else None
+        verdict(Job.load(run / JOB_FILE), outcome, stage).save(run)
+    return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
 
 
 if __name__ == "__main__":
