@@ -16,7 +16,7 @@ from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.machine import DirectKernel, InstallFrom
 from oscar_steps.v3m.network import MachineNetwork
-from oscar_steps.v3m.profile import BootDevice, Nic, VMProfile
+from oscar_steps.v3m.profile import QEMU_MAX_CPUS, BootDevice, Nic, VMProfile
 
 _FIRST_NIC_SLOT = 0x03
 _SCSI_SLOT = 0x12
@@ -28,7 +28,6 @@ _FIRST_DISK_SLOT = 0x17
 CD_DRIVE = "cd"
 """The drive's name in QMP."""
 
-_MAX_CPUS = 255
 _MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
 _MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
 _BOARDS = ("pc", "q35")
@@ -145,8 +144,8 @@ def check(profile: VMProfile) -> None:
         raise ProfileError(f"{name} has the architecture {profile.architecture}; here there are: x86_64, i386")
     if profile.machine not in (None, *_BOARDS):
         raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(_BOARDS)}")
-    if profile.cpu > _MAX_CPUS:
-        raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {_MAX_CPUS}")
+    if profile.cpu > QEMU_MAX_CPUS:
+        raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {QEMU_MAX_CPUS}")
     if "network" in profile.boot and not profile.vlan_nics:
         raise ProfileError(_no_network_boot(profile))
     _check_nics(profile)

@@ -280,7 +280,7 @@ class Keeper:
     # --- what can be asked for ---------------------------------------------------------------------------------------
 
     async def _boot(self, request: Request) -> Answer:
-        profile = parse_profile(request["profile"], request["file"])
+        profile = parse_profile(request["profile"], request["file"], literal=True)
         async with self.hold(profile.name):
             machine = await self._power_on(request, profile)
         return await self._look(machine)
@@ -303,7 +303,7 @@ class Keeper:
             raise
 
     async def _install(self, request: Request) -> Answer:
-        profile = parse_profile(request["profile"], request["file"])
+        profile = parse_profile(request["profile"], request["file"], literal=True)
         async with self.hold(profile.name):
             blank = await self.new_machine(profile)
             try:
@@ -390,7 +390,7 @@ class Keeper:
         return _off(machine.name)
 
     async def _restore(self, request: Request) -> Answer:
-        profile = parse_profile(request["profile"], request["file"])
+        profile = parse_profile(request["profile"], request["file"], literal=True)
         async with self.hold(profile.name):
             machine = await self.new_machine(profile)
             record = self.system.records().get(profile.name)

@@ -186,7 +186,7 @@ class Moves:
         A machine whose VLAN is on the other host is waited for to its end.
         """
         keeper = self._keeper
-        profile = parse_profile(request["profile"], request["file"])
+        profile = parse_profile(request["profile"], request["file"], literal=True)
         if profile.name in self._leaving:  # that move holds the name, and waits for us
             raise HostError("it runs on that very host", hint="name another one")
         async with keeper.hold(profile.name):

@@ -15,6 +15,7 @@ from typing import Literal, cast, get_args
 from lxml import etree
 
 from oscar_steps.v3m import xmlfile
+from oscar_steps.v3m.filename import local_path
 from oscar_steps.v3m.xmlfile import Document, shown
 
 PROFILE_DTD = "v3m_profile.dtd"
@@ -34,6 +35,9 @@ _NAME_BYTES = 200
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _MAC = re.compile(r"[0-9a-f]{1,2}(?:[:-][0-9a-f]{1,2}){5}")
 _NOTHING = ("", "N/A")
+_NO_MAC = "00:00:00:00:00:00"
+QEMU_MAX_CPUS = 255
+"""What its boards for a PC take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +118,13 @@ def load_profile(path: Path) -> VMProfile:
     return parse_profile(xmlfile.read(path), str(path))
 
 
-def parse_profile(text: str | bytes, source: str) -> VMProfile:
-    """`text` as a VM profile; errors call it `source`. Raises ProfileError."""
+def parse_profile(text: str | bytes, source: str, *, literal: bool = False) -> VMProfile:
+    """`text` as a VM profile; errors call it `source`. Raises ProfileError.
+
+    `literal`: a program of ours wrote it, with the files as they are: neither `~` nor a URL is meant in them.
+    """
     document = xmlfile.parse(text, source, PROFILE_DTD, ("profile",))
-    return profile_from_element(document, document.root)
+    return _ProfileReader(document, document.root, literal=literal).profile()
 
 
 def parse_profiles(text: str | bytes, source: str) -> tuple[VMProfile, ...]:
@@ -149,8 +156,9 @@ def mac_address(text: str) -> str | None:
 class _ProfileReader:
     """Reads one `<profile>`; the first value that cannot be is told with its place."""
 
-    def __init__(self, document: Document, element: etree._Element) -> None:
+    def __init__(self, document: Document, element: etree._Element, *, literal: bool = False) -> None:
         self._document = document
+        self._literal = literal
         self._values = {str(child.tag): child for child in element}
 
     def profile(self) -> VMProfile:
@@ -161,7 +169,7 @@ class _ProfileReader:
             name=self._name(values["name"]),
             type=cast(Hypervisor | None, self._choice("type", Hypervisor)),
             option=self._option(values.get("type")),
-            cpu=self._number("cpu", 1),
+            cpu=self._cpu(),
             memory_mib=self._number("memory", DEFAULT_MEMORY_MIB),
             image=DiskImage(self._path(image), None if size is None else self._positive(size, image, "size")),
             virtual_disks=tuple(self._virtual_disk(disk) for disk in values.get("virtual_disks", ())),
@@ -247,17 +255,23 @@ class _ProfileReader:
         if mac is None:
             what = f"'{shown(text)}' is not a MAC address; right would be, e.g., 52:54:00:00:00:11"
             self._document.fail(element, what)
-        if mac[:2] in ("01", "ff"):
-            what = f"the MAC {mac} begins with 01 or FF, which no NIC may; use, e.g., 52:54:00:…"
+        if int(mac[:2], 16) & 1:
+            what = f"the MAC {mac} is a group's: its first pair is odd, which no NIC's may be; use, e.g., 52:54:00:…"
+            self._document.fail(element, what)
+        if mac == _NO_MAC:
+            what = f"the MAC {mac} is no NIC's: a hypervisor puts another one in its place; use, e.g., 52:54:00:…"
             self._document.fail(element, what)
         return mac
 
     def _path(self, element: etree._Element) -> str:
         # libv3m took line breaks out of a path; one beside white space cannot be meant as a part of it.
         path = re.sub(r"(?<![ \t])\n(?![ \t])", "", xmlfile.text_of(element))
-        while path.startswith("file://"):
-            path = path.removeprefix("file://").strip()
         tag = xmlfile.tag_of(element)
+        if not self._literal:
+            try:
+                path = local_path(path)
+            except ValueError as error:
+                self._document.fail(element, f"<{tag}> '{shown(path)}' {error}")
         if path in _NOTHING:
             self._document.fail(element, f"<{tag}> is empty; it has to name a file")
         if any(ord(character) < 32 or ord(character) == 127 for character in path):
@@ -265,6 +279,12 @@ class _ProfileReader:
         if not Path(path).name:
             self._document.fail(element, f"<{tag}> is '{shown(path)}', a directory; it has to name a file")
         return path
+
+    def _cpu(self) -> int:
+        count, kind = self._number("cpu", 1), self._values.get("type")
+        if count > QEMU_MAX_CPUS and (kind is None or xmlfile.text_of(kind) in ("Qemu", "Kvm")):
+            self._document.fail(self._values["cpu"], f"cpu is {count}; QEMU's machines take 1 to {QEMU_MAX_CPUS}")
+        return count
 
     def _number(self, tag: str, default: int) -> int:
         element = self._values.get(tag)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oscar_steps.errors import ProfileError
+from oscar_steps.v3m.cluster import parse_any
 from oscar_steps.v3m.profile import (
     Architecture,
     BootDevice,
@@ -118,8 +119,16 @@ def test_a_set_of_profiles_is_read_in_its_order() -> None:
             11,
             "the NIC type 'VLan' is not known; there are: TUN/TAP, TUN/TAP+NAT, BRIDGED_TAP, VLAN",
         ),
-        ("00:02:03:04:05:0B", "01:02:03:04:05:0B", 11, "begins with 01 or FF"),
-        ("00:02:03:04:05:0B", "Ff:02:03:04:05:0B", 11, "begins with 01 or FF"),
+        ("00:02:03:04:05:0B", "01:02:03:04:05:0B", 11, "the MAC 01:02:03:04:05:0b is a group's: its first pair is odd"),
+        ("00:02:03:04:05:0B", "Ff:02:03:04:05:0B", 11, "is a group's"),
+        ("00:02:03:04:05:0B", "33:33:00:00:00:01", 11, "is a group's"),
+        ("00:02:03:04:05:0B", "3:0:0:0:0:1", 11, "the MAC 03:00:00:00:00:01 is a group's"),
+        ("00:02:03:04:05:0B", "53-54-00-00-00-01", 11, "is a group's"),
+        ("00:02:03:04:05:0B", "00:00:00:00:00:00", 11, "is no NIC's: a hypervisor puts another one in its place"),
+        ("00:02:03:04:05:0B", "0-0-0-0-0-0", 11, "the MAC 00:00:00:00:00:00 is no NIC's"),
+        ("<memory>256", "<cpu>256</cpu><memory>256", 6, "cpu is 256; QEMU's machines take 1 to 255"),
+        ("<memory>256", "<cpu>0</cpu><memory>256", 6, "cpu is '0'; it has to be a whole number above 0"),
+        ("<memory>256", "<cpu>99999999999</cpu><memory>256", 6, "cpu is '99999999999'"),
         ("00:02:03:04:05:0B", "00:02:03", 11, "'00:02:03' is not a MAC address; right would be"),
         ("<mac>00:02:03:04:05:0B</mac>", "", 11, "<nic2> lacks <mac>"),
         ('id="hdb"', "", 8, "<virtual_disk> lacks the attribute 'id'"),
@@ -226,3 +235,118 @@ def test_every_profile_survives_being_written_and_read(profile: VMProfile, optio
 @given(st.lists(profiles, max_size=3).map(tuple))
 def test_every_set_of_profiles_survives_being_written_and_read(machines: tuple[VMProfile, ...]) -> None:
     assert parse_profiles(profiles_to_xml(machines), "again.xml") == machines
+
+
+PLACES = ("image", "virtual_disk", "cdrom")
+
+
+def with_file(place: str, text: str) -> str:
+    old = {"image": "file:///vm/head.img", "virtual_disk": "/vm/data.img", "cdrom": "/dev/cdrom"}[place]
+    assert old in HEADNODE
+    return HEADNODE.replace(old, text)
+
+
+def file_of(place: str, profile: VMProfile) -> str | None:
+    return {
+        "image": profile.image.path,
+        "virtual_disk": profile.virtual_disks[0].path,
+        "cdrom": profile.cdrom,
+    }[place]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("file:///vm/a.img", "/vm/a.img"),
+        ("FILE:///vm/a.img", "/vm/a.img"),
+        ("File:/vm/a.img", "/vm/a.img"),
+        ("file://localhost/vm/a.img", "/vm/a.img"),
+        ("fIlE://LOCALHOST/vm/a.img", "/vm/a.img"),
+        ("file://file:///vm/a.img", "/vm/a.img"),
+        ("file:// /vm/a.img", "/vm/a.img"),
+        ("file://a.img", "a.img"),
+        ("file://./disks/a.img", "./disks/a.img"),
+        ("file://../a.img", "../a.img"),
+        ("~/vm/a.img", "/home/ann/vm/a.img"),
+        ("file://~/a.img", "/home/ann/a.img"),
+        ("~a.img", "~a.img"),
+        ("vm/~/a.img", "vm/~/a.img"),
+        ("./~ann/a.img", "./~ann/a.img"),
+        ("price$5.img", "price$5.img"),
+        ("a.img$", "a.img$"),
+    ],
+)
+def test_a_file_is_a_path_or_one_below_the_home_or_a_url_of_this_host(
+    monkeypatch: pytest.MonkeyPatch, place: str, written: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert file_of(place, parse_profile(with_file(place, written), "head.xml")) == meant
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("file://storage/vm/a.img", "names a file of another host, storage; on this one it would be file:///vm/a.img"),
+        ("FILE://Storage.example.org/a", "names a file of another host, Storage.example.org"),
+        ("file://127.0.0.1/a", "names a file of another host, 127.0.0.1"),
+        ("file:a.img", "is no URL of a file; right would be, e.g., file:///vm/vm1.qcow2"),
+        ("file://localhost", "is empty; it has to name a file"),
+        ("file://localhost/", "a directory; it has to name a file"),
+        ("http://example.org/a.iso", "is a URL; it has to name a file of this host"),
+        ("nfs://storage/a.img", "is a URL"),
+        ("~ann/a.img", "begins with ~ann, and only ~/ is replaced here; write the whole path"),
+        ("~", "is the home directory; it has to name a file"),
+        ("~//", "is the home directory"),
+        ("$HOME/a.img", "has $HOME in it, and no variable is replaced here; write the whole path"),
+        ("${HOME}/a.img", "has ${HOME} in it"),
+        ("${HOME", "has ${HOME in it"),
+        ("/srv/$USER/a.img", "has $USER in it"),
+        ("$(pwd)/a.img", "has $( in it"),
+        ("file://$HOME/a.img", "has $HOME in it"),
+        ("file:///srv/$X/a.img", "has $X in it"),
+    ],
+)
+def test_what_would_become_a_folder_of_that_name_is_refused_with_its_line(
+    place: str, written: str, sentence: str
+) -> None:
+    line = {"image": 7, "virtual_disk": 8, "cdrom": 9}[place]
+    with pytest.raises(InvalidProfile) as error:
+        parse_profile(with_file(place, written), "head.xml")
+    assert error.value.line == line
+    assert sentence in str(error.value)
+    assert f"<{place}>" in str(error.value)
+
+
+def test_a_file_below_the_home_of_a_user_without_one_is_refused_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(InvalidProfile, match=r"head\.xml:7:.* begins with ~/, and there is no home directory"):
+        parse_profile(with_file("image", "~/a.img"), "head.xml")
+
+
+@pytest.mark.parametrize("path", ["/vm/$HOME/a.img", "~ann/a.img", "file://x/y", "/vm/${X"])
+def test_what_a_program_of_ours_wrote_is_taken_as_it_is(path: str) -> None:
+    profile = parse_profile(WITHOUT_TYPE, "test.xml")
+    profile = replace(profile, image=DiskImage(path))
+    assert parse_profile(profile_to_xml(profile), "again.xml", literal=True) == profile
+
+
+def test_more_processors_than_qemu_takes_are_another_hypervisors_matter() -> None:
+    text = HEADNODE.replace('<type option="eth0">Qemu</type>', "<type>Xen</type><cpu>300</cpu>")
+    assert parse_profile(text, "head.xml").cpu == 300
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("52:54:00:00:00:12", "00:00:00:00:00:00"), ("52:54:00:00:00:12", "33:54:00:00:00:12")]
+)
+def test_a_cluster_has_the_same_rules(old: str, new: str) -> None:
+    path = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
+    text = path.read_text(encoding="utf-8")
+    line = text[: text.index(old)].count("\n") + 1
+    with pytest.raises(InvalidProfile, match=f"the MAC {new} is ") as error:
+        parse_any(text.replace(old, new), "cluster.xml")
+    assert error.value.line == line
+    with pytest.raises(InvalidProfile, match=r"has \$HOME in it"):
+        parse_any(re.sub(r"(<image[^>]*>)", r"\1$HOME/", text), "cluster.xml")
