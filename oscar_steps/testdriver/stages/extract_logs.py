@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,20 @@ from oscar_steps.errors import FarmError
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.testdriver.archive import unpack_logs
+from oscar_steps.testdriver.diskread import logs_from_disk
 from oscar_steps.testdriver.headcheck import HeadNodeRebooted
 from oscar_steps.testdriver.headlink import HeadNodeCutOff
-from oscar_steps.testdriver.headnode import LOCALE
+from oscar_steps.testdriver.headnode import LOCALE, HeadNodeLost
 from oscar_steps.testdriver.nodes import Node, NodeState
 from oscar_steps.testdriver.run import Run, need
+from oscar_steps.v3m.machine import MachineState
 
 if TYPE_CHECKING:
     from oscar_steps.testdriver.headnode import HeadNode
+    from oscar_steps.v3m.machine import Machine
+
+SHUTDOWN_SECONDS = 30.0
+"""How long a head node that nobody reaches may take to shut down in order."""
 
 
 async def run_stage(run: Run) -> None:
@@ -29,10 +36,13 @@ async def run_stage(run: Run) -> None:
     if run.head is None:
         run.diary.say("no head node to extract logs from; the consoles are in the run directory")
         return
-    if run.head.is_gone:
-        run.diary.say(f"no logs from the head node: {run.head.is_gone}; the consoles are in the run directory")
+    try:
+        await run.head.reconnect()
+    except HeadNodeLost as lost:
+        await _from_disk(run, logs / "head", lost)
+        if run.failure is None:  # nobody has said yet what is wrong, so a run without the logs of its end is not good
+            raise
         return
-    await run.head.reconnect()
     await _shut_barrier(run)
     deadline = need(run.speed, "the speed").deadline(run.job.timeouts.extract_logs)
     with run.diary.step("logs to come from the head node"):
@@ -68,6 +78,39 @@ def node_command(address: str) -> str:
 async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> None:
     archive = await head.read(command, seconds=max(seconds, 5.0))
     await asyncio.to_thread(unpack_logs, archive, into)
+
+
+async def _from_disk(run: Run, into: Path, lost: HeadNodeLost) -> None:
+    """The head node answers no more: its machine is ended, and its disk read from outside. Welcome, not needed."""
+    cluster = need(run.cluster, "the cluster")
+    head = cluster.head
+    if run.options.keep and head.state is not MachineState.OFF:
+        run.diary.say(f"no logs from the head node, which is kept: {lost}; the consoles are in the run directory")
+        return
+    try:
+        with run.diary.step("the head node to end, so that its disk can be read"):
+            in_order = await _ended_in_order(run, head)
+        with run.diary.step("logs to come from the head node's disk"):
+            count = await asyncio.to_thread(logs_from_disk, head.disk, into, run.job.answers.oscar_home)
+    except (FarmError, OSError) as error:
+        run.diary.say(f"no logs from the head node's disk: {error}; the consoles are in the run directory")
+        return
+    words = "" if in_order else " (it did not shut down in order: the last seconds may be missing)"
+    run.diary.write("logs", f"{count} log files read from the head node's disk{words}: {lost}", files=count)
+
+
+async def _ended_in_order(run: Run, head: Machine) -> bool:
+    """Press the power button, so that the guest writes what it still has in memory; pull the plug where it does not."""
+    if head.state is MachineState.OFF:
+        return False
+    in_order = False
+    with suppress(FarmError, TimeoutError):
+        if await head.status() is MachineState.RUNNING:
+            await head.shut_down()
+            async with asyncio.timeout(SHUTDOWN_SECONDS * need(run.speed, "the speed").factor):
+                in_order = (await head.wait_ended()).by_guest
+    await head.power_off()
+    return in_order
 
 
 async def _from_node(run: Run, node: Node, into: Path, seconds: float) -> None:
