@@ -36,15 +36,21 @@ _REGULAR = 0o100000
 
 
 def places(oscar_home: str) -> tuple[tuple[str, str], ...]:
-    """Folders of the head node, and which of their files are logs; what says most comes first."""
+    """Folders of the head node, and which of their files are logs; what says most comes first.
+
+    Not everything in root's home: the seed is there, with what it knows of the run.
+    """
     home = oscar_home.rstrip("/")
     return (
         (home, "oscarinstall.log*"),
         ("/var/log/oscar", "*"),
-        ("/root/farm", "*"),
+        ("/root/farm", "*.log"),
+        ("/root/farm", "*.txt"),
         (f"{home}/tmp", "*.clilog"),
         ("/var/log/systemimager", "*"),
-        ("/var/log", "*"),
+        ("/var/log", "*.log"),
+        ("/var/log", "messages*"),
+        ("/var/log", "syslog*"),
     )
 
 

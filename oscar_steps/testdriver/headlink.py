@@ -155,14 +155,14 @@ class HeadLink:
     async def _clock(self) -> None:
         """Tell how long the link has been silent. A moment in which the driver itself did not run does not count."""
         told = False
-        before = time.monotonic()
         while True:
+            before = time.monotonic()
             await asyncio.sleep(1.0)
             now = time.monotonic()
             self._not_counted(now - before - 1.0, now)
-            before = now
             silent = now - self._heard
-            if silent >= self._lost:
+            # No host is so slow that its machines stand still: that is known without more patience.
+            if silent >= self._lost or (silent >= LOST_SECONDS and await _stands_still(self._run)):
                 still = now - self._stood_still <= self._lost + GAP_SECONDS
                 error = await cut_off(self._run, host_stood_still=still)
                 self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say

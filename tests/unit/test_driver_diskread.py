@@ -34,6 +34,7 @@ def test_logs_are_read_from_a_stopped_disk_whatever_their_names_and_links(tmp_pa
     (tree / "var/log/oscar").mkdir(parents=True)
     (tree / "root/farm").mkdir(parents=True)
     (tree / "var/log/oscar/oscarinstall.log").write_text("what OSCAR said\n")
+    (tree / "root/farm/seed.sh").write_text("PASSWORD=secret\n")
     (tree / "root/farm/terminal.log").write_text("the terminal\n")
     (tree / "var/log/secret").symlink_to(tmp_path / "outside")
     Path(os.fsdecode(bytes(tree / "var/log") + b"/caf\xe9.log")).write_text("odd name\n")
@@ -49,6 +50,7 @@ def test_logs_are_read_from_a_stopped_disk_whatever_their_names_and_links(tmp_pa
     assert [path.read_text() for path in into.glob("var/log/caf*")] == ["odd name\n"]
     assert (into / "opt/oscar/oscarinstall.log").read_text() == "the old place\n"
     assert not (into / "opt/oscar/Makefile").exists()
+    assert not (into / "root/farm/seed.sh").exists()
     assert (into / "var/log/oscar/-p").read_bytes() == b"-p"
     assert not (into / "var/log/secret").exists()
     assert not list(tmp_path.glob("disk-*"))
@@ -84,8 +86,8 @@ def test_a_disk_is_not_copied_where_it_is_too_large_or_the_host_too_full(
 def test_one_file_that_cannot_be_read_does_not_end_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = tmp_path / "tree/var/log"
     logs.mkdir(parents=True)
-    (logs / "big").write_bytes(bytes(2000))
-    (logs / "small").write_bytes(b"words")
+    (logs / "big.log").write_bytes(bytes(2000))
+    (logs / "small.log").write_bytes(b"words")
     disk, tool = disk_of(tmp_path / "tree", tmp_path), diskread._tool
 
     def fails_once(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
@@ -96,7 +98,7 @@ def test_one_file_that_cannot_be_read_does_not_end_the_rest(tmp_path: Path, monk
 
     monkeypatch.setattr(diskread, "_tool", fails_once)
     assert logs_from_disk(disk, tmp_path / "logs", "/opt/oscar") == 1
-    assert (tmp_path / "logs/var/log/small").read_bytes() == b"words"
+    assert (tmp_path / "logs/var/log/small.log").read_bytes() == b"words"
 
 
 def test_a_tool_is_held_to_its_time_and_to_its_bytes() -> None:

@@ -22,8 +22,10 @@ class LostHead:
 
     disk = Path("disk")
 
-    def __init__(self, *, obeys: bool, state: MachineState = MachineState.RUNNING) -> None:
-        self.obeys, self.state = obeys, state
+    console = Path("no console")
+
+    def __init__(self, *, obeys: bool, state: MachineState = MachineState.RUNNING, seconds: float = 0.0) -> None:
+        self.obeys, self.state, self.seconds = obeys, state, seconds
         self.done: list[str] = []
 
     async def screenshot(self, _path: Path) -> None:
@@ -34,10 +36,14 @@ class LostHead:
 
     async def shut_down(self) -> None:
         self.done.append("button")
+        if self.seconds:
+            with self.console.open("a") as file:
+                file.write("Stopping everything\n")
 
     async def wait_ended(self) -> Ended:
         if not self.obeys:
             await asyncio.Event().wait()
+        await asyncio.sleep(self.seconds)
         return Ended(EndReason.GUEST_SHUTDOWN, 0)
 
     async def power_off(self) -> None:
@@ -81,7 +87,7 @@ def read_from_disk(
         return 7
 
     monkeypatch.setattr(extract_logs, "logs_from_disk", logs)
-    monkeypatch.setattr(extract_logs, "SHUTDOWN_SECONDS", 0.2)
+    monkeypatch.setattr(extract_logs, "BUTTON_SECONDS", 0.2)
     run: Any = LostRun(tmp_path, head, **settings)
     asyncio.run(extract_logs.run_stage(run))
     return run, read
@@ -98,6 +104,13 @@ def test_logs_of_a_lost_head_node_come_from_its_disk(
     assert "7 log files read from the head node's disk" in run.said[-1]
     assert ("the last seconds may be missing" in run.said[-1]) is not obeys
     assert not run.ending  # the other machines are still looked after
+
+
+def test_a_machine_that_says_that_it_shuts_down_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    head = LostHead(obeys=True, seconds=1.0)
+    head.console = tmp_path / "console"
+    run, _ = read_from_disk(monkeypatch, tmp_path, head, failure=HostError("cut off"))
+    assert "may be missing" not in run.said[-1]
 
 
 def test_a_machine_that_stands_still_is_not_asked_to_shut_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from oscar_steps.testdriver.headnode import HeadNode
     from oscar_steps.v3m.machine import Machine
 
-SHUTDOWN_SECONDS = 30.0
-"""How long a head node that nobody reaches may take to shut down in order."""
+BUTTON_SECONDS = 10.0
+"""How long a head node may take to say on its console, or by its end, that its power button means something to it."""
+SHUTDOWN_SECONDS = 60.0
+"""And how long, then, to shut down in order."""
 
 
 async def run_stage(run: Run) -> None:
@@ -89,7 +91,7 @@ async def _from_disk(run: Run, into: Path, lost: HeadNodeLost) -> None:
         return
     try:
         with run.diary.step("the head node to end, so that its disk can be read"):
-            in_order = await _ended_in_order(run, head)
+            in_order = await _ended_in_order(head)
         with run.diary.step("logs to come from the head node's disk"):
             count = await asyncio.to_thread(logs_from_disk, head.disk, into, run.job.answers.oscar_home)
     except (FarmError, OSError) as error:
@@ -99,18 +101,31 @@ async def _from_disk(run: Run, into: Path, lost: HeadNodeLost) -> None:
     run.diary.write("logs", f"{count} log files read from the head node's disk{words}: {lost}", files=count)
 
 
-async def _ended_in_order(run: Run, head: Machine) -> bool:
+async def _ended_in_order(head: Machine) -> bool:
     """Press the power button, so that the guest writes what it still has in memory; pull the plug where it does not."""
     if head.state is MachineState.OFF:
         return False
     in_order = False
-    with suppress(FarmError, TimeoutError):
+    with suppress(FarmError):
         if await head.status() is MachineState.RUNNING:
+            said = _size(head.console)
             await head.shut_down()
-            async with asyncio.timeout(SHUTDOWN_SECONDS * need(run.speed, "the speed").factor):
-                in_order = (await head.wait_ended()).by_guest
+            in_order = await _ends(head, BUTTON_SECONDS)
+            if not in_order and _size(head.console) > said:
+                in_order = await _ends(head, SHUTDOWN_SECONDS)
     await head.power_off()
     return in_order
+
+
+async def _ends(head: Machine, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return (await head.wait_ended()).by_guest
+    return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 async def _from_node(run: Run, node: Node, into: Path, seconds: float) -> None:
