@@ -119,6 +119,13 @@ def test_a_machine_that_stands_still_is_not_asked_to_shut_down(monkeypatch: pyte
     assert head.done == ["plug"]
 
 
+def test_a_hypervisor_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    head = LostHead(obeys=False)
+    monkeypatch.setattr(head, "status", asyncio.Event().wait)
+    _, read = read_from_disk(monkeypatch, tmp_path, head, failure=HostError("stands still"))
+    assert (head.done, len(read)) == (["plug"], 1)
+
+
 def test_a_head_node_that_is_kept_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     head = LostHead(obeys=True)
     run, read = read_from_disk(monkeypatch, tmp_path, head, failure=HostError("cut off"), keep=True)

@@ -106,8 +106,10 @@ async def _ended_in_order(head: Machine) -> bool:
     if head.state is MachineState.OFF:
         return False
     in_order = False
-    with suppress(FarmError):
-        if await head.status() is MachineState.RUNNING:
+    with suppress(FarmError, TimeoutError):
+        async with asyncio.timeout(BUTTON_SECONDS):  # a hypervisor that stands still says nothing for a minute
+            state = await head.status()
+        if state is MachineState.RUNNING:
             said = _size(head.console)
             await head.shut_down()
             in_order = await _ends(head, BUTTON_SECONDS)
