@@ -17,7 +17,7 @@ import demo.farm
 from demo.children import Child
 from demo.farm import CHECKOUT, DOMAIN, Farm
 from demo.ports import accepts
-from demo.torment import records
+from demo.torment import disk, records
 from demo.torment.commits import load_commit
 from demo.torment.judge import Due, losses, once_each
 from demo.torment.plan import Commit, Event, Plan, make_plan
@@ -105,6 +105,12 @@ class Torment:
                 farm.subversion.kill()
                 sleep(event.seconds)
                 self._again(farm.subversion, lambda: accepts(farm.repository.port))
+            case "disk-full":
+                if not disk.is_small(self.farm.directory / "master"):
+                    click.echo("torment: the disk cannot be filled: that takes root's rights")
+                    return
+                with disk.full(self.farm.directory / "master"):
+                    sleep(event.seconds)
             case _:
                 with records.opened(self._database) as connection:
                     connection.execute("BEGIN IMMEDIATE")
@@ -166,7 +172,7 @@ def main(seed: int, minutes: float, commits: int) -> NoReturn:
     """Torment a farm on this machine, and say what it has lost."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
-    farm = Farm(CHECKOUT / ".farm" / "torment", driver=[sys.executable, str(_DRIVER)])
+    farm = disk.FarmOnSmallDisk(CHECKOUT / ".farm" / "torment", driver=[sys.executable, str(_DRIVER)])
     farm.again = _AGAIN
     torment = Torment(farm, make_plan(seed, minutes, commits), minutes)
     summary = "the farm did not start"

@@ -21,8 +21,16 @@ AUTHORS = (
 MESSAGES = ("Say more", "", "a \uffff b", "bell \x07 and escape \x1b[31m red", "x" * 2**20, "<b>&amp;</b> %s {} \\")
 # No line breaks in names: Subversion refuses control characters in a path.
 NAMES = ("plain", "Übersicht", "two words", "100%20%", "$(id)", "日本", "-r", "quote'\"")
-EVENTS = ("restart-master", "kill-master", "kill-worker", "mail-away", "subversion-away", "database-locked")
-_EVERY_SECONDS = 20  # so that two minutes have every kind
+EVENTS = (
+    "restart-master",
+    "kill-master",
+    "kill-worker",
+    "mail-away",
+    "subversion-away",
+    "database-locked",
+    "disk-full",
+)
+_EVERY_SECONDS = 17  # so that two minutes have every kind
 _GOOD, _BAD, _TRIED_AGAIN = "good", "bad", "tried-again"
 
 

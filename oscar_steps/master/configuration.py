@@ -12,6 +12,7 @@ from sqlalchemy.pool import QueuePool
 from oscar_steps.master.builders import build_builders, build_workers
 from oscar_steps.master.health import HEALTH, DiskWatch
 from oscar_steps.master.mail import oscar_mail
+from oscar_steps.master.patience import wait_for_the_disk
 from oscar_steps.master.plans import plans as all_plans
 from oscar_steps.master.run_files import RUNS
 from oscar_steps.master.schedulers import build_schedulers
@@ -28,6 +29,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
 
     Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
     """
+    wait_for_the_disk()
     plans = all_plans(site, matrix)
     if site.mail and site.mail.user:
         site.secrets.read("mail-password", f"password of {site.mail.user} at the mail relay {site.mail.relay}")

@@ -1,0 +1,62 @@
+"""The master's folder on a file system of its own, in memory, which can be full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from demo.children import run
+from demo.farm import Farm
+
+_SIZE = "size=2g"
+"""Memory is taken only for what is written."""
+
+
+class FarmOnSmallDisk(Farm):
+    """Its master has a file system of its own where this process may mount one. Its state is kept at the end."""
+
+    def _take_directory(self) -> None:
+        folder = self.directory / "master"
+        _unmount(folder)  # what a torment that was killed has left
+        super()._take_directory()
+        folder.mkdir()
+        if os.geteuid() == 0:
+            mount = ["mount", "-t", "tmpfs", "-o", f"{_SIZE},mode=0755", "torment", str(folder)]
+            if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+                self._stack.callback(_keep, folder)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether it is a file system of its own, which can be filled."""
+    return os.path.ismount(folder)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Nothing more can be written into the folder meanwhile."""
+    room = os.statvfs(folder)
+    used = (room.f_blocks - room.f_bfree) * room.f_frsize
+    # What the master writes meanwhile is no longer within it: a little more, then.
+    run("mount", "-o", f"remount,size={used + 16 * room.f_frsize}", folder)
+    try:
+        yield
+    finally:
+        run("mount", "-o", f"remount,{_SIZE}", folder)
+
+
+def _keep(folder: Path) -> None:
+    """The state as an ordinary folder, so that a loss can be looked at."""
+    kept = folder.with_name("master.kept")
+    shutil.copytree(folder, kept, symlinks=True)
+    _unmount(folder)
+    folder.rmdir()
+    kept.rename(folder)
+
+
+def _unmount(folder: Path) -> None:
+    if os.path.ismount(folder):
+        run("umount", "--lazy", folder)
