@@ -47,7 +47,7 @@ class Torment:
         self.restarts = self.kills = 0
         self.due: dict[int, Due] = {}
         self.trouble: list[str] = []
-        self._database = farm.directory / "master" / "state.sqlite"
+        self._database = farm.directory / "master" / records.DATABASE
 
     def run(self) -> list[str]:
         """Play the plan, wait until the farm is quiet; what was lost."""
@@ -110,7 +110,7 @@ class Torment:
                     click.echo("torment: the disk cannot be filled: that takes root's rights")
                     return
                 with disk.full(self.farm.directory / "master"):
-                    sleep(event.seconds)
+                    sleep(3 * event.seconds)
             case _:
                 with records.opened(self._database) as connection:
                     connection.execute("BEGIN IMMEDIATE")

@@ -14,6 +14,7 @@ from buildbot.process.results import RETRY
 from demo.mailsink import read_mail
 from demo.torment.judge import Attempt, Posted
 
+DATABASE = "state.sqlite"
 _BUILDS = """
 SELECT builds.number, builds.results,
     (SELECT value FROM build_properties WHERE buildid = builds.id AND name = 'verdict'),
