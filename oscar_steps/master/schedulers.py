@@ -68,6 +68,24 @@ class PerCommit(schedulers.AnyBranchScheduler):
         self._heard.add(change.number)
         return super().gotChange(change, important)
 
+    def stableTimerFired(self, timer_name: Any) -> Any:
+        """Ask for the build of a branch that is quiet now, and forget what waited for it: these changes alone.
+
+        Buildbot's own forgets everything up to the last of them, on other branches too: their authors hear nothing.
+        """
+        return self._stable_timers_lock.run(lambda: defer.ensureDeferred(self._branch_is_quiet(timer_name)))
+
+    async def _branch_is_quiet(self, timer_name: Any) -> None:
+        if not self._stable_timers.pop(timer_name, None):
+            return
+        waiting = await self.getChangeClassificationsForTimer(self.serviceid, timer_name)
+        database = self.master.db
+        # The master may have been killed after it asked, before it forgot.
+        asked = await database.pool.do(_changes_with_builds, database.model)
+        if due := sorted({*waiting} - {*asked}):
+            await self.addBuildsetForChanges(reason=self.reason, changeids=due, priority=self.priority)
+        await database.pool.do(_forget, database.model, self.serviceid, list(waiting))
+
     async def _catch_up(self) -> None:
         """Hear the changes that came after the last one for which a build was asked, or is going to be."""
         waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
@@ -92,6 +110,13 @@ def _changes_with_builds(connection: Any, model: Any) -> list[int]:
     )
     rows = connection.execute(query).fetchall()
     return [int(number) for (value,) in rows for number in json.loads(value)[0] or ()]
+
+
+def _forget(connection: Any, model: Any, scheduler: int, changes: list[int]) -> None:
+    """These changes wait for no build any more."""
+    table = model.scheduler_changes
+    with connection.begin():
+        connection.execute(table.delete().where(table.c.schedulerid == scheduler, table.c.changeid.in_(changes)))
 
 
 class WatchedBranch:

@@ -24,12 +24,15 @@ class Data:
     """A master's database: changes by number and branch, and for which of them builds were asked."""
 
     def __init__(self, stored: dict[int, str], asked: Sequence[Sequence[int]], waiting: Sequence[int]) -> None:
-        self.stored, self.waiting = stored, waiting
+        self.stored = stored
         self.model = Model
         self.pool = self.schedulers = self.changes = self
         table = Model.buildset_properties
         self.engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
         with self.engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE scheduler_changes (schedulerid, changeid, important)"))
+            for number in waiting:
+                connection.execute(Model.scheduler_changes.insert().values(schedulerid=1, changeid=number, important=1))
             connection.execute(sa.text("CREATE TABLE buildset_properties (buildsetid, property_name, property_value)"))
             for number, changes in enumerate(asked):
                 for name, value in ((CHANGES, changes), ("scheduler", LINT)):
@@ -42,8 +45,19 @@ class Data:
         with self.engine.connect() as connection:
             return query(connection, *arguments)
 
-    async def getChangeClassifications(self, _scheduler: int) -> dict[int, bool]:
-        return dict.fromkeys(self.waiting, True)
+    @property
+    def waiting(self) -> list[int]:
+        with self.engine.connect() as connection:
+            return sorted(row.changeid for row in connection.execute(sa.select(Model.scheduler_changes)))
+
+    async def getChangeClassifications(self, _scheduler: int, branch: str = "", **_more: str) -> dict[int, bool]:
+        return {number: True for number in self.waiting if not branch or self.stored[number] == branch}
+
+    async def flushChangeClassifications(self, scheduler: int, less_than: int) -> None:
+        """As Buildbot's own does it."""
+        table = Model.scheduler_changes
+        with self.engine.begin() as connection:
+            connection.execute(table.delete().where(table.c.schedulerid == scheduler, table.c.changeid < less_than))
 
     async def get(self, _path: tuple[str], filters: Any, order: Any) -> list[dict[str, Any]]:
         (later,), _ = filters, order
@@ -59,10 +73,11 @@ class Alone(PerCommit):
     """The scheduler without a master's service tree; it notes what it would ask for."""
 
     master: Any = None
-    serviceid, reason, priority, treeStableTimer = 1, "", 0, None
+    reason, priority, treeStableTimer = "", 0, None
 
     def __init__(self, data: Data) -> None:
         super().__init__(name=LINT, builderNames=[LINT], change_filter=ChangeFilter(project=PROJECT))
+        self.serviceid = 1
         self.change_filter = ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(Schedule()))
         self.master = SimpleNamespace(db=data, data=data)
         self.asked: list[int] = []
@@ -120,3 +135,27 @@ def test_a_change_that_comes_by_itself_as_well_is_built_once() -> None:
     assert scheduler.asked == [5, 6, 7]
     assert defer.ensureDeferred(scheduler._catch_up()).called
     assert scheduler.asked == [5, 6, 7]
+
+
+def quiet(stored: dict[int, str], asked: Sequence[Sequence[int]], waiting: Sequence[int], branch: str) -> Alone:
+    """The scheduler after a branch has been quiet for long enough."""
+    scheduler = Alone(Data(stored, asked, waiting))
+    name = ("", PROJECT, "r", branch)
+    scheduler._stable_timers[name] = object()
+    done = scheduler.stableTimerFired(name)
+    done.addErrback(lambda failure: failure.raiseException())
+    assert done.called
+    return scheduler
+
+
+def test_a_branch_that_is_quiet_takes_no_earlier_commit_of_another_branch_with_it() -> None:
+    scheduler = quiet({5: "branches/a", 6: "trunk", 7: "branches/a"}, [], [5, 6, 7], "trunk")
+    assert scheduler.asked == [6]
+    assert scheduler.master.db.waiting == [5, 7]
+
+
+def test_commits_whose_build_was_asked_for_when_the_master_was_killed_are_forgotten_and_not_asked_again() -> None:
+    scheduler = quiet(TRUNK, [[5, 6]], [5, 6], "trunk")
+    assert (scheduler.asked, scheduler.master.db.waiting) == ([], [])
+    scheduler = quiet(TRUNK, [[4, 5]], [4, 5, 6], "trunk")
+    assert (scheduler.asked, scheduler.master.db.waiting) == ([6], [])
