@@ -69,6 +69,9 @@ def logs_from_disk(disk: Path, into: Path, oscar_home: str) -> int:
                         continue
                     with suppress(HostError, OSError):
                         content = _tool(["debugfs", "-R", f"cat <{inode}>", device], READ_SECONDS, MAX_FILE_BYTES)
+                        content = content.rstrip(
+                            b"\0"
+                        )  # a block that was not written to its end when the plug came out
                         _write(into / printable_name(directory.lstrip("/")), name, content)
                         count, room = count + 1, room - len(content)
     return count

@@ -87,7 +87,7 @@ def test_one_file_that_cannot_be_read_does_not_end_the_rest(tmp_path: Path, monk
     logs = tmp_path / "tree/var/log"
     logs.mkdir(parents=True)
     (logs / "big.log").write_bytes(bytes(2000))
-    (logs / "small.log").write_bytes(b"words")
+    (logs / "small.log").write_bytes(b"words\n" + bytes(100))  # as the end of a file that was being written
     disk, tool = disk_of(tmp_path / "tree", tmp_path), diskread._tool
 
     def fails_once(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
@@ -98,7 +98,7 @@ def test_one_file_that_cannot_be_read_does_not_end_the_rest(tmp_path: Path, monk
 
     monkeypatch.setattr(diskread, "_tool", fails_once)
     assert logs_from_disk(disk, tmp_path / "logs", "/opt/oscar") == 1
-    assert (tmp_path / "logs/var/log/small.log").read_bytes() == b"words"
+    assert (tmp_path / "logs/var/log/small.log").read_bytes() == b"words\n"
 
 
 def test_a_tool_is_held_to_its_time_and_to_its_bytes() -> None:
