@@ -51,6 +51,10 @@ class HostWorker(worker.Worker):
         except Exception as error:
             log.err(error, f"the worker {self.name} cannot be attached; its connection is cut, so that it comes again")
             conn.loseConnection()
+        if conn.mind is not None and conn.mind.broker.disconnected:
+            # Twisted tells nobody of a connection that ended before its login was complete: the worker would be
+            # 'connected' until it comes again.
+            conn.detached(conn.mind)
 
 
 def build_workers(site: Site) -> list[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from buildbot.plugins import secrets, util
+from buildbot.plugins import util
 from buildbot.plugins.db import get_plugins
 from sqlalchemy.pool import QueuePool
 
 from oscar_steps.master.builders import build_builders, build_workers
 from oscar_steps.master.health import HEALTH, DiskWatch
-from oscar_steps.master.mail import oscar_mail
+from oscar_steps.master.mail import OscarMail, oscar_mail
 from oscar_steps.master.patience import wait_for_the_disk
 from oscar_steps.master.plans import plans as all_plans
 from oscar_steps.master.run_files import RUNS
@@ -31,11 +31,8 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
     """
     wait_for_the_disk()
     plans = all_plans(site, matrix)
-    if site.mail and site.mail.user:
-        site.secrets.read("mail-password", f"password of {site.mail.user} at the mail relay {site.mail.relay}")
     workers = build_workers(site)
     names = (*(plan.name for plan in plans), LINT)
-    mail = [oscar_mail(site.mail, names)] if site.mail else []
     return {
         "title": site.master.title,
         "titleURL": site.web.base,
@@ -43,18 +40,25 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "buildbotNetUsageData": None,
         "db": _database(site),
         "protocols": {"pb": {"port": site.master.port}},
-        "secretsProviders": [secrets.SecretInAFile(dirname=str(site.secrets.directory))],
         "workers": workers,
         "change_source": [svn_poller(site, state)],
         "schedulers": build_schedulers(site, plans),
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
         "collapseRequests": False,
-        "services": [*mail, DiskWatch(disk_mib=site.master.disk_mib)],
+        "services": [*_mail(site, names), DiskWatch(disk_mib=site.master.disk_mib)],
         "www": _web(site),
         "logMaxSize": 20 * 2**20,
         "logMaxTailSize": 2**20,
     }
+
+
+def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
+    if site.mail is None:
+        return []
+    purpose = f"password of {site.mail.user} at the mail relay {site.mail.relay}"
+    password = site.secrets.read("mail-password", purpose) if site.mail.user else None
+    return [oscar_mail(site.mail, builders, password)]
 
 
 def _database(site: Site) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, ClassVar
 from buildbot import interfaces, util
 from buildbot.data import resultspec
 from buildbot.plugins import reporters
-from buildbot.plugins import util as bb
 from buildbot.process.results import RETRY
 from buildbot.reporters import utils
 from twisted.internet import defer, reactor
@@ -27,6 +27,16 @@ from oscar_steps.site import Mail
 
 _LONGEST_LINE = 900
 _LONGEST_SUBJECT = 300
+
+
+@dataclass(frozen=True)
+class Password:
+    """Of our account at the relay. Buildbot prints a service's settings into its log when one goes wrong: not this.
+
+    Not util.Secret: Buildbot reads such files only once, and sees no difference where a password has changed.
+    """
+
+    text: str = field(repr=False)
 
 
 @implementer(interfaces.IReportGenerator)
@@ -81,13 +91,14 @@ class OscarMail(reporters.MailNotifier):
 
     spool: Spool | None = None
     operator = ""
+    password: Password | None = None
     _told: set[str]
 
-    def checkConfig(self, *, operator: str, **settings: Any) -> None:  # noqa: ARG002
+    def checkConfig(self, *, operator: str, password: Password | None, **settings: Any) -> None:  # noqa: ARG002
         super().checkConfig(**settings)
 
-    async def reconfigService(self, *, operator: str, **settings: Any) -> None:
-        self.operator = operator
+    async def reconfigService(self, *, operator: str, password: Password | None, **settings: Any) -> None:
+        self.operator, self.password = operator, password
         await super().reconfigService(**settings)
         if self.spool is None:
             self._told = set()
@@ -103,7 +114,8 @@ class OscarMail(reporters.MailNotifier):
             await spool.stop()
 
     async def _send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Reply]:
-        relay = Relay(self.relayhost, self.smtpPort, self.useTls, self.smtpUser or "", self.smtpPassword or "")
+        password = self.password.text if self.password else ""
+        relay = Relay(self.relayhost, self.smtpPort, self.useTls, self.smtpUser or "", password)
         return await relay.send(sender, recipients, content)
 
     def tell_operator(self, subject: str, text: str) -> bool:
@@ -189,8 +201,8 @@ class OscarMail(reporters.MailNotifier):
         return mail
 
 
-def oscar_mail(mail: Mail, builders: tuple[str, ...]) -> OscarMail:
-    """The farm's mail reporter."""
+def oscar_mail(mail: Mail, builders: tuple[str, ...], password: str | None = None) -> OscarMail:
+    """The farm's mail reporter; `password` is that of the site's account at the relay, where it has one."""
     return OscarMail(
         name=MAIL_SERVICE,
         operator=mail.operator,
@@ -199,6 +211,6 @@ def oscar_mail(mail: Mail, builders: tuple[str, ...]) -> OscarMail:
         smtpPort=mail.port,
         useTls=mail.tls,
         smtpUser=mail.user or None,
-        smtpPassword=bb.Secret("mail-password") if mail.user else None,
+        password=None if password is None else Password(password),
         generators=[VerdictReport(mail, builders), reporters.WorkerMissingGenerator(workers="all")],
     )

@@ -14,6 +14,7 @@ import pytest
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import FileLoader
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
+from buildbot.worker.base import AbstractWorker
 from twisted.internet import defer
 from twisted.python import log
 
@@ -258,7 +259,14 @@ class Connection:
     """As much of a worker's connection as an attachment wants."""
 
     lost = 0
+    ended = 0
     info: dict[str, str] = {}  # noqa: RUF012 (Buildbot's own attribute)
+
+    def __init__(self, *, gone: bool = False) -> None:
+        self.mind = SimpleNamespace(broker=SimpleNamespace(disconnected=int(gone)))
+
+    def detached(self, _mind: object) -> None:
+        self.ended += 1
 
     def notifyOnDisconnect(self, _callback: object) -> None:
         """Nobody is told."""
@@ -284,3 +292,21 @@ def test_a_worker_that_cannot_be_attached_is_cut_off_so_that_it_comes_again(
     connection = Connection()
     defer.maybeDeferred(worker.attached, connection)
     assert connection.lost == 1
+    assert connection.ended == 0, "the connection's end tells Buildbot of it"
+
+
+@pytest.mark.parametrize("error", [None, OSError(28, "database or disk is full")])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_whose_connection_ended_while_it_was_attached_does_not_stay_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None, gone: bool
+) -> None:
+    async def attached(_worker: object, _connection: object) -> None:
+        if error:
+            raise error
+
+    (worker,) = load(base(tmp_path)).workers
+    monkeypatch.setattr(AbstractWorker, "attached", attached)
+    monkeypatch.setattr(log, "err", lambda *_arguments: None)
+    connection = Connection(gone=gone)
+    defer.maybeDeferred(worker.attached, connection)
+    assert connection.ended == gone
