@@ -13,7 +13,16 @@ from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m.accelerator import QEMU, Accelerator, find_accelerator
 from oscar_steps.v3m.ledger import LedgerEntry, end_leftovers, find_leftovers
 
-__all__ = ["Check", "LedgerEntry", "check_accelerator", "check_host", "end_leftovers", "find_leftovers", "require"]
+__all__ = [
+    "Check",
+    "LedgerEntry",
+    "check_accelerator",
+    "check_host",
+    "check_space",
+    "end_leftovers",
+    "find_leftovers",
+    "require",
+]
 
 OVERHEAD_MIB = 256
 """What the host itself, and QEMU beside the guests' memory, need."""
@@ -47,7 +56,7 @@ def check_host(directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MI
     return [
         *(_tool(name, package) for name, package in _TOOLS.items()),
         _memory(memory_mib),
-        _disk(directory, disk_mib),
+        check_space(directory, "a run", disk_mib),
     ]
 
 
@@ -101,10 +110,14 @@ def _cgroup_available_mib(host_mib: int) -> int:
     return host_mib if limit == "max" else min(host_mib, max(0, int(limit) - used) >> 20)
 
 
-def _disk(directory: Path, wanted_mib: int) -> Check:
+def check_space(directory: Path, what: str, wanted_mib: int = DEFAULT_DISK_MIB) -> Check:
+    """Whether the file system of `directory` (or of the nearest one that exists) has room for `what`."""
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free >> 20
-    sentence = f"{free} MiB are free in {existing}, a run needs {wanted_mib} MiB"
+    try:
+        free = shutil.disk_usage(existing).free >> 20
+    except OSError as error:
+        return Check("disk", False, f"the free space of {existing} cannot be read: {error.strerror}")
+    sentence = f"{free} MiB are free in {existing}, {what} needs {wanted_mib} MiB"
     if not os.access(existing, os.W_OK):
         return Check("disk", False, f"{existing} may not be written to by this user", "choose another directory")
     if free >= wanted_mib:

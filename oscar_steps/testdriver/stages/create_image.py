@@ -10,7 +10,7 @@ from oscar_steps.testdriver.images import ImageStore
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.accelerator import find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
-from oscar_steps.v3m.host import check_host, require
+from oscar_steps.v3m.host import check_host, check_space, require
 
 if TYPE_CHECKING:
     from oscar_steps.job import Job
@@ -43,13 +43,16 @@ def check_job(job: Job, source: str = "the cluster profile", answers: str = "the
 
 
 async def run_stage(run: Run) -> None:
-    """Raises ToolMissing, ProfileError, ConfigError, ImageBuildFailed."""
+    """Raises ToolMissing, HostError, ProfileError, ConfigError, ImageBuildFailed."""
     run.profile = check_job(run.job)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
+    store = ImageStore(run.options.image_store)
     require(check_host(run.directory, run.profile.memory_mib))
+    if store.find(run.job.image) is None:  # one that is there needs no more room
+        require([check_space(store.directory, f"the base image {run.job.image.name}")])
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
-            run.image = await ImageStore(run.options.image_store).ensure(run.job.image, run.diary.say)
+            run.image = await store.ensure(run.job.image, run.diary.say)
     run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
     with run.diary.step("the accelerator, tried by booting a kernel"):
         run.accelerator = await find_accelerator(run.options.image_store, run.image.kernel)
