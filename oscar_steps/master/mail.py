@@ -21,7 +21,7 @@ from zope.interface import implementer
 from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
 from oscar_steps.master.relay import Relay, Reply
 from oscar_steps.master.reports import bad_logins, note_of, recipients
-from oscar_steps.master.spool import Letter, Spool, new_name
+from oscar_steps.master.spool import Letter, Spool, new_name, report_name
 from oscar_steps.master.steps import clean
 from oscar_steps.site import Mail
 
@@ -154,7 +154,7 @@ class OscarMail(reporters.MailNotifier):
         if build is None:
             self.spool.add(self._letter(new_name(), mail, recipients))
             return
-        number, name = build["buildid"], f"build-{build['buildid']:09}"
+        number, name = build["buildid"], report_name(build["buildid"])
         if number not in self.spool.reported:
             if not self.spool.has(name):
                 self.spool.add(self._letter(name, mail, recipients, report=True))

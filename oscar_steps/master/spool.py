@@ -8,6 +8,7 @@ sends it again, with the same Message-ID. `reported.json` remembers of which bui
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -46,6 +47,12 @@ class Letter:
     spooled: float = 0.0
     report: bool = False
     """A build's report: it may be made again after a restart, so it waits until the disk knows that it was made."""
+
+    @property
+    def build(self) -> int | None:
+        """The build that a report is about."""
+        number = re.fullmatch(r"build-([0-9]{1,18})", self.name) if self.report else None
+        return int(number[1]) if number else None
 
     def to_bytes(self) -> bytes:
         envelope = {
@@ -177,6 +184,7 @@ class Spool:
             log.msg(f"{folder} cannot be made ({error}); mails are kept in memory until it can")
         self.reported = Reported.load(folder / "reported.json")
         self._read()
+        self._note_reports()
 
     def waiting(self) -> int:
         """How many mails have not gone out yet."""
@@ -231,6 +239,13 @@ class Spool:
                 self._set_aside(path, error)
             else:
                 self._waiting[letter.name] = _Waiting(letter, on_disk=True)
+
+    def _note_reports(self) -> None:
+        """A report that is here was made, also where the master was killed before it could note that."""
+        for item in self._waiting.values():
+            build = item.letter.build
+            if self.reported.known and build is not None and build not in self.reported:
+                self.reported.add(build)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         broken = self.folder / _BROKEN
@@ -301,6 +316,10 @@ class Spool:
         except RelayAway as error:
             self._relay_is_away(str(error))
             replies = {}
+        except Exception as error:  # broad on purpose: this mail waits, and no other one waits for it
+            log.err(error, f"the mail '{letter.subject}' could not be handed to the relay")
+            self._away, self._away_until, replies = 0, 0.0, {}
+            self.trouble = f"a mail could not be handed to the relay: {type(error).__name__}: {error}"
         else:
             self._away, self._away_until, self.trouble = 0, 0.0, ""
         late = time.time() - letter.spooled > self.seconds
@@ -345,3 +364,8 @@ class Spool:
 def new_name() -> str:
     """A name for a mail that is no build's report; names sort as mails were made."""
     return f"{time.time():017.6f}-{uuid.uuid4().hex[:8]}"
+
+
+def report_name(build: int) -> str:
+    """The name of a build's report."""
+    return f"build-{build:09}"

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from twisted.internet import defer, reactor, threads
+from twisted.internet import defer, reactor, task, threads
 from twisted.python import log
 
 from demo.mailsink import _BoundController
 from oscar_steps.addresses import address_fault
 from oscar_steps.master.mail import OscarMail, oscar_mail
 from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
-from oscar_steps.master.relay import Relay
+from oscar_steps.master.relay import Relay, Reply
 from oscar_steps.master.schedulers import _nightly
 from oscar_steps.master.spool import Letter, Reported, Spool
 from oscar_steps.site import Mail, Site
@@ -327,6 +327,45 @@ def test_a_build_that_ended_when_the_master_was_killed_is_reported_once(
     until(lambda: spool.waiting() == 0)
     assert [b"Subject: build 3" in content for _to, content in relay.mails] == [True]
     assert Reported.load(tmp_path / "spool/reported.json").upto == 4
+
+
+def test_a_mail_with_an_error_that_nobody_thought_of_waits_and_holds_up_no_other(tmp_path: Path) -> None:
+    clock, attempts = task.Clock(), list[str]()
+
+    async def send(_sender: str, recipients: Any, _content: bytes) -> dict[str, Reply]:
+        attempts.append(recipients[0])
+        if attempts.count("a@x.org") in range(1, 5) and recipients[0] == "a@x.org":
+            raise UnicodeError("label too long")
+        return {recipients[0]: Reply(250, "accepted")}
+
+    spool = Spool(tmp_path / "spool", send, clock, lambda *_of: None, delays=(30.0,))
+    spool.add(letter("a@x.org"))
+    spool.add(letter("b@x.org", name="two"))
+    clock.advance(0)
+    assert (attempts, spool.waiting()) == (["a@x.org", "b@x.org"], 1)
+    clock.advance(30)
+    assert (len(attempts), spool.waiting()) == (3, 1)
+    assert "label too long" in spool.trouble
+    clock.pump([30.0] * 3)
+    assert (len(attempts), spool.waiting(), spool.trouble) == (6, 0, "")
+
+
+def test_a_report_that_was_spooled_when_the_master_was_killed_is_not_made_again_once_it_has_gone_out(
+    tmp_path: Path, relay: FakeRelay, spools: Any
+) -> None:
+    builds = [
+        {"buildid": 3, "number": 3, "complete": True, "results": 2, "builder": {"name": "cell"}, "buildrequestid": 3}
+    ]
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    Reported(folder / "reported.json").begin(2)
+    (folder / "build-000000003.mail").write_bytes(letter("a@x.org", report=True).to_bytes())
+    spool = spools(folder)
+    until(lambda: spool.waiting() == 0)  # the relay is faster than the database
+    in_reactor(mail_service(spool, builds)._catch_up, spool)
+    until(lambda: spool.waiting() == 0)
+    assert len(relay.mails) == 1
+    assert Reported.load(folder / "reported.json").upto == 3
 
 
 def test_the_operator_hears_once_of_a_refused_address_and_never_of_the_own(
