@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from buildbot.process.results import CANCELLED, RETRY
+from twisted.internet import defer
 
 RESTARTED = "restarted"
 """Build property: the build ended because the master did; its request is taken up again, and nobody is told."""
@@ -40,6 +41,10 @@ class CutShort:
 
     def interrupt(self: Any, reason: Any) -> Any:
         """Stop what the step does; see `BuildStep.interrupt`."""
+        if master_ends(self) and not self._running:
+            # Buildbot cancels a step that has not begun, and with it the build: it begins, and answers RETRY at once.
+            self.master.reactor.callLater(SECONDS_TO_END, self.let_go)
+            return defer.succeed(None)
         done = super().interrupt(reason)  # type: ignore[misc]
         if master_ends(self):
             for process in tuple(getattr(self, "svn", ())):

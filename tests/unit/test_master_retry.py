@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from oscar_steps.errors import HostError
 from oscar_steps.master import again, once
 from oscar_steps.master.builders import HostWorker
-from oscar_steps.master.restarts import MASTER_SHUTDOWN, RESTARTED, cut_short
+from oscar_steps.master.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
 from oscar_steps.master.schedulers import CHANGES, build_schedulers, start_cells
 from oscar_steps.master.steps import ASKERS_MISTAKE, MAX_TRIES, JobStep
 from oscar_steps.site import Site
@@ -269,6 +269,21 @@ def test_a_step_that_the_masters_end_interrupts_is_done_again_and_one_that_a_per
     lost.build.conn = None
     assert cut_short(lost) == RETRY
     assert RESTARTED not in lost.values
+
+
+@pytest.mark.parametrize(("ends", "running", "stopped"), [(True, False, []), (True, True, [1]), (False, False, [1])])
+def test_a_step_that_has_not_begun_when_the_master_ends_begins_and_is_not_cancelled(
+    ends: bool, running: bool, stopped: list[int]
+) -> None:
+    interrupted: list[int] = []
+    base = type("Base", (), {"interrupt": lambda _self, _reason: interrupted.append(1)})
+    step = type("Step", (CutShort, base), {})()
+    vars(step).update(vars(fake_step()), _running=running)
+    step.master.reactor = Clock()
+    step.master.botmaster.shuttingDown = ends
+    step.build.stopped_reason = MASTER_SHUTDOWN if ends else "a person"
+    step.interrupt("why")
+    assert interrupted == stopped
 
 
 def tries(builds: list[tuple[str, dict[str, Any]]]) -> Any:
