@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +48,7 @@ class Torment:
         self.restarts = self.kills = 0
         self.due: dict[int, Due] = {}
         self.trouble: list[str] = []
+        self._ended_early = threading.Event()
         self._database = farm.directory / "master" / records.DATABASE
 
     def run(self) -> list[str]:
@@ -62,16 +64,21 @@ class Torment:
         begun = monotonic()
         with ThreadPoolExecutor(1) as committers:  # commits go on while an event lasts
             committing = committers.submit(self._commit_all, begun)
-            for event in self.plan.events:
-                _sleep_until(begun + event.at)
-                self._event(event)
-            committing.result()
+            try:
+                for event in self.plan.events:
+                    _sleep_until(begun + event.at)
+                    self._event(event)
+                committing.result()
+            except BaseException:  # an end by a signal, too, does not wait for the commits that were still to come
+                self._ended_early.set()
+                raise
         self._wait_until_quiet()
         return self.trouble + self._losses()
 
     def _commit_all(self, begun: float) -> None:
         for commit in self.plan.commits:
-            _sleep_until(begun + commit.at)
+            if self._ended_early.wait(max(0.0, begun + commit.at - monotonic())):
+                return
             self._commit(commit)
 
     def _commit(self, commit: Commit) -> None:

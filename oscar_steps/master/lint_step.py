@@ -46,6 +46,8 @@ class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
         self._told = ""
 
     async def run(self) -> int:
+        if self.build.stopped and (cut := cut_short(self)) is not None:
+            return cut
         url = self.site.repository.source_url(self.getProperty("branch") or self.site.repository.trunk)
         self.setProperty(SOURCE_URL, url, self.name)
         try:

@@ -14,15 +14,17 @@ import sqlalchemy as sa
 from buildbot.changes.changes import Change
 from buildbot.changes.filter import ChangeFilter
 from buildbot.data import resultspec
-from buildbot.plugins import schedulers, steps, util
+from buildbot.plugins import schedulers, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
 from buildbot.schedulers.forcesched import ValidationError
+from buildbot.steps.trigger import Trigger
 from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.master.once import asked_already
 from oscar_steps.master.plans import CellPlan
+from oscar_steps.master.restarts import cut_short, master_ends
 from oscar_steps.master.sources import PROJECT
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
@@ -146,12 +148,26 @@ def _lint(site: Site) -> Any:
     )
 
 
+class StartCells(Trigger):
+    """Starts the cells. Buildbot would cancel, at the master's end, what it has just asked for: a lost commit."""
+
+    def interrupt(self, reason: Any) -> Any:
+        """Stop asking; see `BuildStep.interrupt`. What was asked for before the master's end stands."""
+        return defer.succeed(None) if master_ends(self) else super().interrupt(reason)
+
+    async def run(self) -> int:
+        """Ask for the cells, unless the master ends: the build begins anew then."""
+        if self.build.stopped and (cut := cut_short(self)) is not None:
+            return cut
+        return await super().run()
+
+
 def start_cells() -> Any:
     """The last step of the first tier: a commit in which it found nothing goes on to the cells of every commit.
 
     So it does where the first tier itself has failed: a fault of the farm there must not keep a commit from its test.
     """
-    return steps.Trigger(
+    return StartCells(
         name="cells",
         schedulerNames=[PER_COMMIT],
         waitForFinish=False,

@@ -80,6 +80,8 @@ class JobStep(CutShort, buildstep.BuildStep):
         self._told = ""
 
     async def run(self) -> int:
+        if self.build.stopped and (result := cut_short(self)) is not None:
+            return result
         url = self.site.repository.source_url(self.getProperty("branch") or self.site.repository.trunk)
         self.setProperty(SOURCE_URL, url, self.name)
         try:

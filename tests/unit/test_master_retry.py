@@ -15,7 +15,7 @@ from oscar_steps.errors import HostError
 from oscar_steps.master import again, once
 from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
-from oscar_steps.master.schedulers import CHANGES, build_schedulers, start_cells
+from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
 from oscar_steps.master.steps import ASKERS_MISTAKE, MAX_TRIES, JobStep
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
@@ -243,6 +243,18 @@ def test_the_first_tier_that_began_anew_starts_no_cells_a_second_time() -> None:
     assert not starts_cells(step)
     step.master.data.answers["buildsets",] = []
     assert starts_cells(step), "cut short before it had started them"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_cells_that_were_asked_for_stand_when_the_master_ends_and_fall_when_a_person_stops(ends: bool) -> None:
+    cancelled: list[Any] = []
+    step: Any = object.__new__(StartCells)
+    vars(step).update(vars(fake_step()), brids=[5], running=False, ended=False)
+    step.master.data.control = lambda action, _arguments, path: cancelled.append((action, path))
+    step.master.botmaster.shuttingDown = ends
+    step.build.stopped_reason = MASTER_SHUTDOWN if ends else "a person"
+    step.interrupt("why")
+    assert cancelled == ([] if ends else [("cancel", ("buildrequests", 5))])
 
 
 def test_it_is_tried_elsewhere_first_if_there_is_another_worker() -> None:
