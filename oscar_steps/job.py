@@ -7,7 +7,7 @@ worker needs no copy of `profiles/` and a run can be repeated from its run direc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,33 +34,36 @@ class Source(_Frozen):
         return f"{self.url}@{self.revision}"
 
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Timeouts(_Frozen):
     """Seconds on the reference host (2 cores, emulated, unloaded); a slower one stretches them by its speed."""
 
-    create_image: float = 3600
-    boot_headnode: float = 300
-    checkout: float = 300
-    install: float = 3600
-    silence: float = 300
+    create_image: Seconds = 3600
+    boot_headnode: Seconds = 300
+    checkout: Seconds = 300
+    install: Seconds = 3600
+    silence: Seconds = 300
     """The installer may be silent for this long; then it hangs."""
-    node_boot: float = 180
+    node_boot: Seconds = 180
     """Power-on to the node's address by DHCP (where nobody sees DHCP: to its installer's first request)."""
-    node_request: float = 180
+    node_request: Seconds = 180
     """From its address to the first request of its installer; as long again to the request for its image."""
-    node_transfer: float = 600
+    node_transfer: Seconds = 600
     """The request for the image to 'imaging complete'."""
-    node_stall: float = 45
+    node_stall: Seconds = 45
     """A node that is pulling its image may send no byte for this long."""
-    node_finish: float = 180
+    node_finish: Seconds = 180
     """All of the image copied (as the monitor tells) to 'imaging complete'."""
-    node_reboot: float = 60
+    node_reboot: Seconds = 60
     """'Imaging complete' to the end of the install boot."""
-    node_up: float = 180
+    node_up: Seconds = 180
     """Start from disk to the first SSH banner."""
-    node_login: float = 90
+    node_login: Seconds = 90
     """The first SSH banner to root's login from the head node."""
-    extract_logs: float = 180
-    lease: float = 120
+    extract_logs: Seconds = 180
+    lease: Seconds = 120
     """A run that nobody watches for this long ends its cluster and itself (not stretched)."""
 
 

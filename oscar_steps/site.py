@@ -19,7 +19,8 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix import Matrix
-from oscar_steps.tomlfile import line_of, load_toml, validate
+from oscar_steps.textio import read_regular
+from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 
 SITE_FILE = "farm.toml"
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
@@ -160,9 +161,16 @@ class Secrets(_Frozen):
         path = self.directory / name
         create = f"umask 077; mkdir -p {self.directory}; head -c 24 /dev/urandom | base64 > {path}"
         try:
-            secret = path.read_text(encoding="utf-8").strip()
+            secret = read_regular(path).decode("utf-8").strip()
         except FileNotFoundError:
             raise ConfigError(f"the secret file {path} ({purpose}) is missing; create it: {create}") from None
+        except OSError as error:
+            said = error.strerror
+            raise ConfigError(f"the secret file {path} ({purpose}) cannot be read by the farm's user: {said}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"the secret file {path} ({purpose}) is no UTF-8 text; fill it: {create}") from None
+        if any(character < " " for character in secret):
+            raise ConfigError(f"the secret file {path} ({purpose}) has to be one line of text; fill it: {create}")
         if not secret:
             raise ConfigError(f"the secret file {path} ({purpose}) is empty; fill it: {create}")
         if path.stat().st_mode & 0o007:
@@ -173,8 +181,8 @@ class Secrets(_Frozen):
 class Worker(_Frozen):
     """A virtualization host. Its password is the secret `worker-NAME`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    builds: int = Field(default=1, ge=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
+    builds: int = Field(default=1, ge=1, le=1000)
     """How many clusters it may run at a time."""
     cells: tuple[str, ...] = ()
     """The cells that it can run; none: all."""
@@ -252,6 +260,7 @@ def _absolute(site: Site, base: Path) -> Site:
 def load_site(path: Path) -> Site:
     """Read a site file. Raises ConfigError with file, line, what is there and what would be right."""
     text, value = load_toml(path)
+    check_values(path, text, value)
     site = validate(Site, path, text, value)
     first: dict[str, int] = {}
     for index, worker in enumerate(site.worker):

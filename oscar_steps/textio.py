@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +79,19 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
             os.unlink(temporary)  # noqa: PTH108
         raise
     sync_folder(path.parent)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, also for a pipe or a device, whose reader may wait for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 def sync_folder(folder: Path) -> None:

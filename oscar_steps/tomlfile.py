@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from oscar_steps.errors import ConfigError
+from oscar_steps.textio import read_regular
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -33,10 +35,10 @@ def line_of(text: str, location: tuple[int | str, ...]) -> int:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises ConfigError where it cannot be read or is no text."""
+    """The text of a file, without the mark of UTF-8 that some editors begin with. Raises ConfigError: no text."""
     data = b""
     try:
-        data = path.read_bytes()
+        data = read_regular(path).removeprefix(codecs.BOM_UTF8)
         return data.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
@@ -54,8 +56,36 @@ def load_toml(path: Path) -> tuple[str, dict[str, Any]]:
         return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: lists or tables are nested too deeply; no setting needs more than three") from None
+    except ValueError:  # a whole number of thousands of digits
+        raise ConfigError(f"{path}: it has a number that is too large; {_NUMBER}") from None
 
 
+_LARGEST = 10**12
+_NUMBER = "a number has to be between -1e12 and 1e12"
+
+
+def check_values(path: Path, text: str, value: Any, location: tuple[int | str, ...] = ()) -> None:
+    """Raise ConfigError for what no setting can be, whatever its model allows: control characters, endless numbers."""
+    said = ""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_values(path, text, key, (*location, key))
+            check_values(path, text, item, (*location, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_values(path, text, item, (*location, index))
+    elif isinstance(value, str) and (found := _CONTROL.search(value)):
+        said = f"the character {found[0]!a} cannot be in a setting; leave it out"
+    elif isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
+        said = f"this is no number that can be used; {_NUMBER}"
+    if said:
+        key = ".".join(str(part) for part in location)
+        raise ConfigError(f"{path}:{line_of(text, location)}: {ascii(key)[1:-1]}: {said}")
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PLAIN = {
     "tuple_type": 'give a list, such as ["one", "two"]',
     "list_type": 'give a list, such as ["one", "two"]',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,58 @@ def test_a_committers_address(login: str, address: str) -> None:
 
 def test_an_unknown_login_without_a_domain_has_no_address() -> None:
     assert Mail.model_validate({"from": "f@x.org", "operator": "o@x.org"}).address("eric") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[timeouts]\nsilence = nan\n", "farm.toml:7: timeouts.silence: this is no number that can be used"),
+        ("[timeouts]\nsilence = inf\n", "farm.toml:7: timeouts.silence: this is no number that can be used"),
+        ("[timeouts]\nsilence = -5\n", "farm.toml:7: timeouts.silence: Input should be greater than 0"),
+        ("[timeouts]\nlease = 0\n", "farm.toml:7: timeouts.lease: Input should be greater than 0"),
+        ("[driver]\nhours = inf\n", "farm.toml:7: driver.hours: this is no number that can be used"),
+        ("[schedule]\ntree_stable = 1e300\n", "farm.toml:7: schedule.tree_stable: this is no number"),
+        ("[schedule]\nagain = [-1]\n", "farm.toml:7: schedule.again.0: Input should be greater than or equal to 0"),
+        ("[schedule]\nagain = [60, 1e99]\n", "farm.toml:7: schedule.again.1: this is no number that can be used"),
+        (f"[master]\nkeep = {'9' * 30}\n", "farm.toml:7: master.keep: this is no number that can be used"),
+        (f"[master]\nkeep = {'9' * 5000}\n", "farm.toml: it has a number that is too large"),
+        ('[driver]\nruns = "/a\\u0000b"\n', "farm.toml:7: driver.runs: the character '\\x00' cannot be in a setting"),
+        ('[driver]\ncommand = ["a", "b\\n"]\n', "farm.toml:7: driver.command.1: the character '\\n' cannot be"),
+        ('[master]\ntitle = "\\u202egpj"\n', "farm.toml:7: master.title: the character '\\u202e' cannot be in"),
+        ('[master]\n"ti\\ntle" = 1\n', "farm.toml:6: master.ti\\ntle: the character '\\n' cannot be in a setting"),
+        ("a = " + "[" * 5000, "farm.toml: lists or tables are nested too deeply"),
+    ],
+)
+def test_what_no_setting_can_be_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    assert complaint(tmp_path, MINIMAL + text).startswith(said)
+
+
+def test_a_file_with_the_mark_and_the_line_ends_of_windows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "farm.toml").write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_site(tmp_path / "farm.toml").worker[0].name == "worker1"
+
+
+def test_a_pipe_or_a_folder_instead_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"pipe: the file cannot be read: it is not a regular file"):
+        load_site(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="the file cannot be read: Is a directory"):
+        load_site(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\xff\xfe", "is no UTF-8 text"), (b"a\nb", "one line of text"), (b"a\0", "one line of text"), (b"", "is empty")],
+)
+def test_a_secret_that_is_no_line_of_text_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "worker-w").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"worker-w .*{said}"):
+        Secrets(directory=tmp_path).read("worker-w", "password")
+
+
+def test_a_secret_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe", "x" * 300):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            Secrets(directory=tmp_path).read(name, "password")
