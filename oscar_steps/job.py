@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import Answers, ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import read_regular, write_atomically
 
 JOB_FILE = "job.json"
 
@@ -90,7 +90,7 @@ class Job(_Frozen):
     def load(cls, path: Path) -> Job:
         """Read a job. Raises ConfigError with file and field."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_regular(path))
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such job file") from None
         except ValidationError as error:

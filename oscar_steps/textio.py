@@ -81,16 +81,29 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
     sync_folder(path.parent)
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises OSError, also for a pipe or a device, whose reader may wait for ever."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file. Raises OSError, also for a pipe or a device, at which one may wait for ever."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with os.fdopen(descriptor, "rb") as file:
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError as `open_regular` does."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
+
+
+def read_own(path: Path) -> bytes:
+    """The same of a file that tells us what to do: it has to be our own. Raises PermissionError where it is not."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        if (owner := os.fstat(file.fileno()).st_uid) != os.geteuid():
+            raise PermissionError(errno.EPERM, f"it belongs to the user with the number {owner}", str(path))
         return file.read()
 
 

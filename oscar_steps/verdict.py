@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import read_regular, write_atomically
 
 VERDICT_FILE = "verdict.json"
 MAX_EVIDENCE_LINES = 40
@@ -158,7 +158,7 @@ class Verdict(_Frozen):
         """Read the verdict of a run. Raises FileNotFoundError where it has none (yet), ConfigError for a broken one."""
         path = run_directory / VERDICT_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_regular(path))
         except ValidationError as error:
             raise ConfigError(f"{path}: this is no verdict: {error.errors()[0]['msg']}") from None
 

@@ -218,7 +218,7 @@ def console(directory: Path, machine: str, follow: bool) -> None:
     """Show the serial console of MACHINE."""
     require_run(directory)
     path = directory / "console" / f"{machine}.log"
-    if not path.exists():
+    if not path.is_file():
         there_are = (
             ", ".join(sorted(p.stem for p in path.parent.glob("*.log") if not p.stem.endswith(".qemu"))) or "none"
         )

@@ -42,10 +42,10 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
             click.echo(f"oscar-testdriver: {error.explain()}", err=True)
             leave(ExitStatus.INFRASTRUCTURE)
         except OSError as error:
-            if error.errno not in _DISK_FAULTS:
+            if error.errno not in _DISK_FAULTS and not isinstance(error.filename, str | Path):
                 raise  # a bug of ours
-            where = f"{error.filename}: " if error.filename else "writing to the run directory: "
-            click.echo(f"oscar-testdriver: {where}{error.strerror}", err=True)
+            where = f"{error.filename} cannot be used" if error.filename else "writing to the run directory"
+            click.echo(f"oscar-testdriver: {where}: {error.strerror}", err=True)
             leave(ExitStatus.INFRASTRUCTURE)
 
     return wrapper

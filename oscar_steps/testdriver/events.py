@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from oscar_steps.textio import read_regular
+
 EVENTS_FILE = "events.jsonl"
 
 
@@ -120,8 +122,8 @@ def read_events(run_directory: Path) -> list[Event]:
     """The events of a run, dead or alive. A line that was cut off by a crash, or is none of ours, is left out."""
     path = run_directory / EVENTS_FILE
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
+    for line in read_regular(path).decode(errors="replace").split("\n") if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             events.append(Event.from_json(line))
     return events
 

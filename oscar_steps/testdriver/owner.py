@@ -19,6 +19,7 @@ from oscar_steps.testdriver.events import Listener
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.server import RunServer
 from oscar_steps.testdriver.stages import HANDLERS
+from oscar_steps.textio import open_regular
 from oscar_steps.verdict import Verdict
 
 LOCK_FILE = "owner.lock"
@@ -37,7 +38,8 @@ def make_directory(run_directory: Path) -> None:
 
 def lock_directory(run_directory: Path) -> TextIO | None:
     """The lock of the run's process, or None while another process has it. A kill -9 frees it, too."""
-    lock = (run_directory / LOCK_FILE).open("a", encoding="utf-8")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    lock = os.fdopen(open_regular(run_directory / LOCK_FILE, flags), "a", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

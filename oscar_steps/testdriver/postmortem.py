@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 from oscar_steps.errors import UserError
@@ -12,6 +13,7 @@ from oscar_steps.testdriver.owner import LOCK_FILE
 from oscar_steps.testdriver.perishables import remove_perishables
 from oscar_steps.testdriver.story import read_story
 from oscar_steps.testdriver.verdicts import verdict_of
+from oscar_steps.textio import open_regular
 from oscar_steps.v3m.ledger import end_leftovers
 from oscar_steps.verdict import Verdict
 
@@ -19,7 +21,7 @@ from oscar_steps.verdict import Verdict
 def is_running(run_directory: Path) -> bool:
     """Whether the run's process is there (it holds the directory's lock)."""
     try:
-        with (run_directory / LOCK_FILE).open(encoding="utf-8") as lock:
+        with os.fdopen(open_regular(run_directory / LOCK_FILE)) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
     except BlockingIOError:
         return True

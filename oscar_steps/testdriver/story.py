@@ -117,7 +117,7 @@ def read_story(run_directory: Path) -> Story | None:
     end = next((number for number, event in enumerate(events) if event.kind == "verdict"), len(events))
     story = Story(events[:end] or events)
     for event in story.events:
-        with suppress(KeyError, ValueError, TypeError, IndexError):
+        with suppress(KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError):
             if event.kind in _TELL:
                 _TELL[event.kind](story, event)
     return story

@@ -21,7 +21,7 @@ from typing import Any
 
 from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import HostError, ToolMissing
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import read_own, write_atomically
 
 LEDGER_FILE = "vms.json"
 UNDO_SECONDS = 60.0
@@ -156,9 +156,12 @@ def _read(run_directory: Path) -> list[LedgerEntry]:
     """Raises HostError for a ledger that a power cut, a full disk or somebody has spoiled."""
     path = run_directory / LEDGER_FILE
     try:
-        return [_entry(each) for each in json.loads(path.read_bytes())]
+        return [_entry(each) for each in json.loads(read_own(path))]
     except FileNotFoundError:
         return []
+    except PermissionError as error:  # root would carry out what another user has written there
+        hint = "end the run as the user whose it is: sudo -u USER oscar-testdriver destroy RUN"
+        raise HostError(f"{path} cannot be used: {error.strerror}", hint=hint) from None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         hint = "QEMU's machines die with the run's process; end what else is left of the run, then delete it"
         raise HostError(f"{path} cannot be read, so nobody knows which processes are the run's", hint=hint) from None
