@@ -177,6 +177,7 @@ class Torment:
 @click.option("--commits", default=300, show_default=True, type=click.IntRange(1, 5000))
 def main(seed: int, minutes: float, commits: int) -> NoReturn:
     """Torment a farm on this machine, and say what it has lost."""
+    disk.begin_in_own_namespace([sys.executable, "-u", "-m", "demo.torment", *sys.argv[1:]])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     farm = disk.FarmOnSmallDisk(CHECKOUT / ".farm" / "torment", driver=[sys.executable, str(_DRIVER)])

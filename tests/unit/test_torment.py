@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from demo.torment import records
 from demo.torment.commits import load_commit
@@ -117,3 +121,26 @@ def test_every_hostile_commit_gets_into_a_real_repository_as_it_is(tmp_path: Pat
                 command, check=True, capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin"}
             )
             assert said.stdout == value.encode()
+
+
+_MOUNTS = """
+import sys, time
+from demo.torment import disk
+disk.begin_in_own_namespace([sys.executable, "-c", *[sys.argv[1]] * 2, sys.argv[2]])
+disk.run("mount", "-t", "tmpfs", "torment", sys.argv[2])
+open(f"{sys.argv[2]}/inside", "w").close()
+print("mounted", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_torment_that_is_killed_leaves_no_mount(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _MOUNTS, _MOUNTS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "mounted\n"
+        assert Path(f"/proc/{process.pid}/root{tmp_path}/inside").exists()
+        process.kill()
+    assert not (tmp_path / "inside").exists()
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
