@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -238,6 +239,73 @@ def test_a_head_node_that_will_not_come_back_is_not_waited_for(server: Server) -
         with pytest.raises(HeadNodeLost, match="the head node has ended"):
             await head.reconnect()
         assert time.monotonic() - before < 5
+
+    with_head(server, work)
+
+
+def packet(payload: bytes) -> bytes:
+    """An SSH packet before any keys are agreed on."""
+    padding = 8 - (len(payload) + 5) % 8 + 8
+    return struct.pack(">IB", len(payload) + padding + 1, padding) + payload + bytes(padding)
+
+
+KEX_INIT = b"\x14" + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        packet(KEX_INIT + b"\0\0\0\1\xff" * 10 + bytes(5)),
+        packet(KEX_INIT + b"\0\0\xff\xff"),
+        packet(b""),
+        b"\0\0\0\x0c\xc8" + bytes(11),
+        b"\xff" * 48,
+    ],
+    ids=["names that are no UTF-8", "cut short", "empty", "more padding than packet", "no packet"],
+)
+def test_an_ssh_server_that_speaks_nonsense_is_a_connection_that_cannot_be_had(answer: bytes) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n" + answer)
+                while connection.recv(4096):
+                    pass
+
+    async def connect() -> None:
+        head = HeadNode("127.0.0.1", listener.getsockname()[1], PASSWORD, paramiko.ECDSAKey.generate())
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(HeadNodeLost, match=r"let nobody in: ."):
+                    await head.connect()
+        finally:
+            head.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listener:
+        asyncio.run(connect())
+    thread.join(20)
+
+
+@pytest.mark.parametrize("how", ["run", "stream"])
+def test_an_ssh_server_that_speaks_nonsense_in_mid_session_is_a_connection_that_broke(server: Server, how: str) -> None:
+    def speak_nonsense(_kind: str, _number: int) -> int:
+        message = paramiko.Message()
+        message.add_byte(b"\x01")  # it hangs up
+        message.add_int(2)
+        message.add_string(b"\xff")  # for a reason that is no UTF-8
+        server.transports[-1]._send_message(message)  # type: ignore[attr-defined]
+        return paramiko.OPEN_SUCCEEDED
+
+    async def work(head: HeadNode) -> None:
+        server.connections[-1].check_channel_request = speak_nonsense  # type: ignore[method-assign]
+        with pytest.raises(HeadNodeLost):
+            if how == "run":
+                await head.run("true")
+            await head._started("true")
 
     with_head(server, work)
 
