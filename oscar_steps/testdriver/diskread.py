@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,6 +31,8 @@ SPARE_BYTES = 1 << 30
 """What must be free on the host beside the copy of the disk."""
 COPY_SECONDS = 120.0
 READ_SECONDS = 20.0
+ALL_SECONDS = 300.0
+"""After so long no further file is begun: a file system that a guest has prepared may cost `READ_SECONDS` for each."""
 _SECTOR = 512
 _LINUX = 0x83
 _REGULAR = 0o100000
@@ -59,13 +62,13 @@ def logs_from_disk(disk: Path, into: Path, oscar_home: str) -> int:
 
     A file that cannot be read is left out. Raises HostError where the disk cannot be read at all.
     """
-    count, room = 0, MAX_TOTAL_BYTES
+    count, room, end = 0, MAX_TOTAL_BYTES, time.monotonic() + ALL_SECONDS
     with tempfile.TemporaryDirectory(prefix="disk-", dir=disk.parent) as folder:
         device = _file_system(disk, Path(folder) / "raw")
         for directory, wanted in places(oscar_home):
             with suppress(HostError):  # a folder that cannot be listed; the others may be well
                 for name, inode, size in _listing(device, directory, wanted):
-                    if count >= MAX_FILES or size > room:
+                    if count >= MAX_FILES or size > room or time.monotonic() > end:
                         continue
                     with suppress(HostError, OSError):
                         content = _tool(["debugfs", "-R", f"cat <{inode}>", device], READ_SECONDS, MAX_FILE_BYTES)
@@ -149,7 +152,9 @@ def _tool(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
     """Standard output, of at most `most` bytes: what comes of a guest's disk may have any length and no end."""
     if shutil.which(command[0], path=tool_environment()["PATH"]) is None:
         raise ToolMissing(f"`{command[0]}` is not on this host, so the head node's disk cannot be read")
-    late = threading.Event()
+    name, late = command[0], threading.Event()
+    # It dies with this thread, however the driver ends; `ledger.owned` does that for the main thread alone.
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
@@ -169,11 +174,11 @@ def _tool(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
         errors.seek(0)
         said = errors.read(1 << 16).decode("utf-8", "backslashreplace").strip()[-200:]
     if late.is_set():
-        raise HostError(f"timed out after {seconds:.0f} s waiting for `{command[0]}` on the head node's disk")
+        raise HostError(f"timed out after {seconds:.0f} s waiting for `{name}` on the head node's disk")
     if len(output) > most:
-        raise HostError(f"`{command[0]}` gave more than {most >> 10} KiB of the head node's disk")
+        raise HostError(f"`{name}` gave more than {most >> 10} KiB of the head node's disk")
     if process.returncode != 0:
-        raise HostError(f"`{command[0]}` could not read the head node's disk: {said}")
+        raise HostError(f"`{name}` could not read the head node's disk: {said}")
     return output
 
 

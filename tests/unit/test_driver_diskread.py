@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from oscar_steps.errors import HostError
@@ -26,6 +32,14 @@ def disk_of(tree: Path, folder: Path, *, start: int = 0) -> Path:
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(overlay)]
     subprocess.run(create, check=True)
     return overlay
+
+
+def eventually(what: Callable[[], psutil.Process | None]) -> psutil.Process:
+    end = time.monotonic() + 20
+    while (found := what()) is None:
+        assert time.monotonic() < end, "not within 20 s"
+        time.sleep(0.02)
+    return found
 
 
 @pytest.mark.parametrize("start", [0, 2048])
@@ -106,6 +120,40 @@ def test_a_tool_is_held_to_its_time_and_to_its_bytes() -> None:
         diskread._tool(["yes"], 20.0, 4096)
     with pytest.raises(HostError, match="timed out after 0 s"):
         diskread._tool(["sleep", "60"], 0.2)
+
+
+def test_a_tool_dies_with_the_driver() -> None:
+    script = "from oscar_steps.testdriver import diskread; diskread._tool(['sleep', '300'], 200.0)"
+    with subprocess.Popen([sys.executable, "-c", script]) as driver:
+        try:
+            started = psutil.Process(driver.pid)
+            tool = eventually(lambda: next((one for one in started.children() if one.name() == "sleep"), None))
+        finally:
+            driver.kill()
+    try:
+        assert psutil.wait_procs([tool], timeout=10) == ([tool], [])
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tool.kill()
+
+
+def test_a_disk_that_is_slow_to_read_gives_what_was_read_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree/var/log/oscar").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (tmp_path / "tree/var/log/oscar" / name).write_text(name)
+    disk, real, times = disk_of(tmp_path / "tree", tmp_path), diskread._tool, iter([100.0, 200.0, 300.0])
+
+    def timed(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
+        clock.append(next(times) if "cat" in command[2] else clock[-1])
+        return real(command, seconds, most)
+
+    clock = [0.0]
+    monkeypatch.setattr(diskread, "_tool", timed)
+    monkeypatch.setattr(diskread, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    monkeypatch.setattr(diskread, "ALL_SECONDS", 150.0)
+    assert logs_from_disk(disk, tmp_path / "logs", "/opt/oscar") == 2
 
 
 def test_names_that_become_equal_get_a_number(tmp_path: Path) -> None:
