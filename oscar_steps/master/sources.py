@@ -17,7 +17,7 @@ from oscar_steps.errors import FarmError, HostError, SourceError
 from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.site import Repository, Site
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import read_regular, write_atomically
 
 PROJECT = "oscar"
 _SVN_SECONDS = 120
@@ -151,7 +151,16 @@ class FarmPoller(SVNPoller):
             raise
         finally:
             if self.state is not None and self.last_change != _number_in(self.state):
-                write_atomically(self.state, f"{self.last_change}\n")
+                self._note_last_change(self.state)
+
+    def _note_last_change(self, state: Path) -> None:
+        """That it cannot be noted is no reason to be deaf: after a start the database knows the last change, too."""
+        try:
+            write_atomically(state, f"{self.last_change}\n")
+        except OSError as error:
+            log.msg(
+                f"{state} cannot be written ({error}); the last revision is in the database, too"
+            )
 
     async def _entries(self, where: Address, first: int) -> list[Any]:
         """All of the log from revision `first` on. Where svn cannot print it as a whole, revision by revision."""
@@ -222,7 +231,7 @@ def _revision_of(entry: Any) -> int:
 def _number_in(path: Path) -> int | None:
     """The revision that is noted in a file; None where there is none, or none that can be read."""
     try:
-        return int(path.read_bytes()[:40].decode("ascii").strip())
+        return int(read_regular(path)[:40].decode("ascii").strip())
     except (OSError, ValueError):
         return None
 

@@ -8,6 +8,7 @@ sends it again, with the same Message-ID. `reported.json` remembers of which bui
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import uuid
@@ -22,7 +23,7 @@ from twisted.python import log
 
 from oscar_steps.addresses import address_fault
 from oscar_steps.master.relay import RelayAway, Reply
-from oscar_steps.textio import sync_folder, write_atomically
+from oscar_steps.textio import read_regular, sync_folder, write_atomically
 
 DAYS = 5
 """A mail that the relay has not taken by then is given up."""
@@ -32,6 +33,8 @@ _LAST_ANSWER = 20
 """Seconds that the end of the master waits for the relay's answer."""
 _SUFFIX = ".mail"
 _BROKEN = "broken"
+_SPOILED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+"""What JSON that nobody of us has written may lead to."""
 Send = Callable[[str, Sequence[str], bytes], Awaitable[dict[str, Reply]]]
 
 
@@ -67,7 +70,7 @@ class Letter:
     @classmethod
     def from_file(cls, path: Path) -> Letter:
         """Raises OSError, ValueError."""
-        head, separator, content = path.read_bytes().partition(b"\n")
+        head, separator, content = read_regular(path).partition(b"\n")
         value = json.loads(head)
         if not separator or not content or not isinstance(value, dict):
             raise ValueError("it is cut short")
@@ -77,13 +80,16 @@ class Letter:
         for address in (sender, *recipients):
             if not isinstance(address, str) or address_fault(address):
                 raise ValueError("it has an address that cannot be used")
+        spooled = float(value.get("spooled", 0))
+        if not math.isfinite(spooled):
+            raise ValueError("the time at which it was spooled is none")
         return cls(
             path.stem,
             str(sender),
             tuple(recipients),
             content,
             str(value.get("subject", "")),
-            float(value.get("spooled", 0)),
+            spooled,
             bool(value.get("report", False)),
         )
 
@@ -110,12 +116,14 @@ class Reported:
     @classmethod
     def load(cls, path: Path) -> Reported:
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read_regular(path))
             return cls(path, int(value["upto"]), {int(number) for number in value["beyond"]}, known=True)
         except FileNotFoundError:
             return cls(path)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, *_SPOILED) as error:
             log.msg(f"{path} cannot be read ({error}); reports of builds that ended while the master was down are lost")
+            if path.is_dir():  # which no file can replace: reports would wait for ever
+                set_aside(path)
             return cls(path)
 
     def __contains__(self, build: int) -> bool:
@@ -235,8 +243,9 @@ class Spool:
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             try:
                 letter = Letter.from_file(path)
-            except (OSError, ValueError, TypeError) as error:
-                self._set_aside(path, error)
+            except (OSError, *_SPOILED) as error:
+                log.msg(f"the mail {path} cannot be read ({error})")
+                set_aside(path)
             else:
                 self._waiting[letter.name] = _Waiting(letter, on_disk=True)
 
@@ -246,15 +255,6 @@ class Spool:
             build = item.letter.build
             if self.reported.known and build is not None and build not in self.reported:
                 self.reported.add(build)
-
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        broken = self.folder / _BROKEN
-        log.msg(f"the mail {path} cannot be read ({error}); it is set aside in {broken}")
-        try:
-            broken.mkdir(mode=0o700, exist_ok=True)
-            path.rename(broken / path.name)
-        except OSError as fault:
-            log.msg(f"{path} cannot be set aside: {fault}")
 
     def _path(self, letter: Letter) -> Path:
         return self.folder / f"{letter.name}{_SUFFIX}"
@@ -359,6 +359,17 @@ class Spool:
             sync_folder(self.folder)
         except OSError as error:
             log.msg(f"{path} cannot be removed ({error}): its mail has gone out; remove it, or it is sent again")
+
+
+def set_aside(path: Path) -> None:
+    """Move what cannot be used into a folder beside it, where a person can look at it."""
+    broken = path.parent / _BROKEN
+    try:
+        broken.mkdir(mode=0o700, exist_ok=True)
+        path.rename(broken / path.name)
+        log.msg(f"{path} is set aside in {broken}")
+    except OSError as fault:
+        log.msg(f"{path} cannot be set aside: {fault}")
 
 
 def new_name() -> str:

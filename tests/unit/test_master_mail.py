@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -217,7 +218,15 @@ def test_a_mail_that_is_refused_for_good_is_given_up_and_told(
     assert not list((tmp_path / "spool").glob("*.mail"))
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 40, b'{"sender": "a@b"}\nx', b"[]\nx", b"\xff\nx"])
+NO_TIME = b'{"sender": "a@b", "recipients": ["c@d"], "spooled": %b}\nx'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 40, b'{"sender": "a@b"}\nx', b"[]\nx", b"\xff\nx", b"[" * 100_000 + b"\nx", b"x" * 10_000_000]
+    + [NO_TIME % time for time in (b"1e999", b"NaN", b"9" * 400, b"[]")],
+    ids=range(11),
+)
 def test_a_spooled_mail_that_cannot_be_read_holds_up_no_other(
     tmp_path: Path, relay: FakeRelay, spools: Any, content: bytes
 ) -> None:
@@ -229,6 +238,40 @@ def test_a_spooled_mail_that_cannot_be_read_holds_up_no_other(
     until(lambda: spool.waiting() == 0)
     assert len(relay.mails) == 1
     assert (folder / "broken" / "a.mail").read_bytes() == content
+
+
+def test_a_spooled_mail_that_is_no_file_holds_up_neither_the_start_nor_another(
+    tmp_path: Path, relay: FakeRelay, spools: Any
+) -> None:
+    folder = tmp_path / "spool"
+    (folder / "a.mail").mkdir(parents=True)
+    os.mkfifo(folder / "b.mail")
+    (folder / "c.mail").symlink_to("c.mail")
+    (folder / "d.mail").symlink_to("/dev/zero")
+    (folder / "e.mail").write_bytes(letter("a@x.org").to_bytes())
+    spool = spools(folder)
+    until(lambda: spool.waiting() == 0)
+    assert len(relay.mails) == 1
+    assert sorted(path.name for path in (folder / "broken").iterdir()) == ["a.mail", "b.mail", "c.mail", "d.mail"]
+
+
+SPOILED = [b"", b"\0", b"[]", b"5", b"{}", b"[" * 100_000, b'{"upto": 1e999, "beyond": []}', b"x" * 10_000_000]
+
+
+@pytest.mark.parametrize("content", [*SPOILED, "folder", "pipe"], ids=range(10))
+def test_a_memory_of_reports_that_is_spoiled_begins_anew(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "reported.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        (path / "in it").mkdir(parents=True)
+    else:
+        os.mkfifo(path)
+    reported = Reported.load(path)
+    assert not reported.known
+    reported.begin(5)
+    assert reported.saved
+    assert 5 in Reported.load(path)
 
 
 def test_a_full_disk_loses_no_mail(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,7 +17,7 @@ from twisted.trial import unittest
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master import sources
 from oscar_steps.master.schedulers import WatchedBranch
-from oscar_steps.master.sources import BranchSplitter, FarmPoller, exact_revision
+from oscar_steps.master.sources import DEAF_AFTER, BranchSplitter, FarmPoller, exact_revision
 from oscar_steps.master.svn_xml import UNREADABLE, log_entries
 from oscar_steps.site import Repository, Schedule
 
@@ -119,6 +121,20 @@ class WithRepository(unittest.TestCase):
             url or self.url, name="svn", split_file=splitter, project="oscar", cachepath=cachepath
         )
         return poller
+
+    async def test_a_note_of_the_last_revision_that_is_no_file_makes_nobody_deaf(self) -> None:
+        for make in (lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            state = self.path.parent / "state"
+            make(state)
+            updates = FakeUpdates("")
+            poller = await self.looking(updates, state=state)
+            for number in range(DEAF_AFTER + 1):
+                await poller.poll()
+                self.commit(f"trunk/{make}-{number}".replace(" ", ""))
+            assert len(updates.stored) == DEAF_AFTER
+            assert poller.trouble == ""
+            shutil.rmtree(state, ignore_errors=True)
+            state.unlink(missing_ok=True)
 
     async def test_more_revisions_than_the_history_holds_are_all_seen(self) -> None:
         updates = FakeUpdates("")
