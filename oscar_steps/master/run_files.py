@@ -35,10 +35,10 @@ class RunFiles(static.File):
         self.indexNames = []
 
     def getChild(self, path: bytes, request: server.Request) -> resource.Resource:
-        if path.startswith(b"."):
+        if path.startswith(b".") or b"\0" in path:
             return self.childNotFound
         child = super().getChild(path, request)
-        if isinstance(child, static.File) and Path(child.path).is_symlink():
+        if isinstance(child, static.File) and not _may_be_shown(Path(child.path)):
             return self.childNotFound
         return child
 
@@ -49,6 +49,11 @@ class RunFiles(static.File):
 
     def listNames(self) -> list[str]:
         return [name for name in super().listNames() if not name.startswith(".")]
+
+
+def _may_be_shown(path: Path) -> bool:
+    """Files and folders. A link leads anywhere, and the master would stand still at a pipe."""
+    return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
 class Application:

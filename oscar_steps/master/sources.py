@@ -158,9 +158,7 @@ class FarmPoller(SVNPoller):
         try:
             write_atomically(state, f"{self.last_change}\n")
         except OSError as error:
-            log.msg(
-                f"{state} cannot be written ({error}); the last revision is in the database, too"
-            )
+            log.msg(f"{state} cannot be written ({error}); the last revision is in the database, too")
 
     async def _entries(self, where: Address, first: int) -> list[Any]:
         """All of the log from revision `first` on. Where svn cannot print it as a whole, revision by revision."""

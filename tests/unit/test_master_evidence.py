@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from buildbot.process.buildstep import create_step_from_step_or_factory
 from buildbot.process.results import FAILURE
+from twisted.web.test.requesthelper import DummyRequest
 
 from oscar_steps.master import evidence
 from oscar_steps.master.report_step import ReportStep
+from oscar_steps.master.run_files import RunFiles
 from oscar_steps.master.steps import clean, superseded
 from oscar_steps.master.verdicts import RunIdentity
 from oscar_steps.site import Schedule, Site
@@ -162,3 +164,20 @@ def test_the_workers_newest_runs_are_told_by_build_number_not_by_name() -> None:
 )
 def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
     assert clean(text) == line
+
+
+@pytest.mark.parametrize("name", [b"pipe", b"link", b".hidden", b"a\0b", b"%00\0", b"x" * 5000, b"..", b"\xff"])
+def test_what_is_no_file_of_the_run_is_not_found_and_nobody_waits_for_it(tmp_path: Path, name: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / ".hidden").write_text("x")
+    page = RunFiles(str(tmp_path))
+    assert page.getChild(name, DummyRequest([name])) is page.childNotFound
+
+
+def test_a_file_and_a_folder_of_the_run_are_found(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "x.log").write_text("x")
+    page = RunFiles(str(tmp_path))
+    found = [page.getChild(name, DummyRequest([name])) for name in (b"folder", b"x.log")]
+    assert [str(getattr(child, "path", "")) for child in found] == [str(tmp_path / "folder"), str(tmp_path / "x.log")]
