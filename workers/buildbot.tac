@@ -35,7 +35,7 @@ worker = Worker(
     umask=0o022,  # the default, 077, makes logs that nobody else can read
     allow_shutdown=None,
 )
-# A master that was away is tried again after 1.5 s, then 2.25, 3.4 ... and at last about every 60 s (Twisted's own pauses:
-# this worker knows no setting for them; its `maxdelay` has no effect).
+# A master that was away is tried again after 1.5 s, then 2.25, 3.4 ... and at last about every minute: Twisted's
+# own pauses. This worker has no setting for them (its `maxdelay` is without effect).
 worker.bot.buffer_timeout = 1  # seconds that lines may wait on their way to the web page; the default is 5
 worker.setServiceParent(application)

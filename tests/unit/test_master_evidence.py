@@ -181,3 +181,14 @@ def test_a_file_and_a_folder_of_the_run_are_found(tmp_path: Path) -> None:
     page = RunFiles(str(tmp_path))
     found = [page.getChild(name, DummyRequest([name])) for name in (b"folder", b"x.log")]
     assert [str(getattr(child, "path", "")) for child in found] == [str(tmp_path / "folder"), str(tmp_path / "x.log")]
+
+
+@pytest.mark.parametrize(("ranges", "code", "body"), [("1-2", 206, b"bc"), (",".join(["0-0"] * 999), 200, b"abcd")])
+def test_one_part_of_a_file_can_be_had_and_who_asks_for_several_gets_the_file(
+    tmp_path: Path, ranges: str, code: int, body: bytes
+) -> None:
+    (tmp_path / "x.log").write_bytes(b"abcd")
+    request = DummyRequest([b"x.log"])
+    request.requestHeaders.addRawHeader(b"range", f"bytes={ranges}".encode())
+    RunFiles(str(tmp_path)).getChild(b"x.log", request).render(request)
+    assert (request.responseCode or 200, b"".join(request.written)) == (code, body)
