@@ -35,6 +35,8 @@ FORCE = "force"
 CHANGES = "changes"
 """Build property: ids of the changes that this build was made for, and no others. Only their authors are told."""
 _LOOK_BACK = 1000
+AGAIN_SECONDS = 60.0
+"""After so long the scheduler tries again what the database did not take."""
 MAX_NODES = 128
 AS_PROFILE = "as the profile says"
 
@@ -68,7 +70,22 @@ class PerCommit(schedulers.AnyBranchScheduler):
         if change.number in self._heard:
             return defer.succeed(None)
         self._heard.add(change.number)
-        return super().gotChange(change, important)
+        return defer.ensureDeferred(self._take(change, important))
+
+    async def _take(self, change: Any, important: bool, *, again: bool = False) -> None:
+        """Where the database does not take it (its server is restarted) it is tried again: nobody else would."""
+        try:
+            database = self.master.db
+            if again and change.number in await database.pool.do(_changes_with_builds, database.model):
+                return
+            await super().gotChange(change, important)
+        except Exception as error:
+            log.err(error, f"the change {change.number} (r{change.revision}) could not be noted; it is tried again")
+            self.master.reactor.callLater(AGAIN_SECONDS, self._take_again, change, important)
+
+    def _take_again(self, change: Any, important: bool) -> None:
+        if self.active:  # otherwise the next start finds it
+            defer.ensureDeferred(self._take(change, important, again=True))
 
     def stableTimerFired(self, timer_name: Any) -> Any:
         """Ask for the build of a branch that is quiet now, and forget what waited for it: these changes alone.
@@ -80,6 +97,15 @@ class PerCommit(schedulers.AnyBranchScheduler):
     async def _branch_is_quiet(self, timer_name: Any) -> None:
         if not self._stable_timers.pop(timer_name, None):
             return
+        try:
+            await self._ask_for_quiet(timer_name)
+        except Exception as error:
+            log.err(error, f"the build of the quiet branch {timer_name[-1]} could not be asked for; it is tried again")
+            self._stable_timers[timer_name] = self.master.reactor.callLater(
+                AGAIN_SECONDS, self.stableTimerFired, timer_name
+            )
+
+    async def _ask_for_quiet(self, timer_name: Any) -> None:
         waiting = await self.getChangeClassificationsForTimer(self.serviceid, timer_name)
         database = self.master.db
         # The master may have been killed after it asked, before it forgot.

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from buildbot.changes.filter import ChangeFilter
 from buildbot.db.model import Model
-from twisted.internet import defer
+from twisted.internet import defer, task
 
 from oscar_steps.master import schedulers
 from oscar_steps.master.schedulers import CHANGES, PerCommit, WatchedBranch
@@ -27,19 +27,24 @@ class Data:
         self.stored = stored
         self.model = Model
         self.pool = self.schedulers = self.changes = self
-        table = Model.buildset_properties
         self.engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
         with self.engine.begin() as connection:
             connection.execute(sa.text("CREATE TABLE scheduler_changes (schedulerid, changeid, important)"))
             for number in waiting:
                 connection.execute(Model.scheduler_changes.insert().values(schedulerid=1, changeid=number, important=1))
             connection.execute(sa.text("CREATE TABLE buildset_properties (buildsetid, property_name, property_value)"))
-            for number, changes in enumerate(asked):
-                for name, value in ((CHANGES, changes), ("scheduler", LINT)):
-                    told = json.dumps([value, "Scheduler"])
-                    connection.execute(
-                        table.insert().values(buildsetid=number, property_name=name, property_value=told)
-                    )
+        self.buildsets = 0
+        for changes in asked:
+            self.ask(changes)
+
+    def ask(self, changes: Sequence[int]) -> None:
+        """Store that a build was asked for."""
+        self.buildsets += 1
+        with self.engine.begin() as connection:
+            for name, value in ((CHANGES, changes), ("scheduler", LINT)):
+                told = json.dumps([value, "Scheduler"])
+                row = {"buildsetid": self.buildsets, "property_name": name, "property_value": told}
+                connection.execute(Model.buildset_properties.insert().values(row))
 
     async def do(self, query: Any, *arguments: Any) -> Any:
         with self.engine.connect() as connection:
@@ -81,8 +86,14 @@ class Alone(PerCommit):
         self.change_filter = ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(Schedule()))
         self.master = SimpleNamespace(db=data, data=data)
         self.asked: list[int] = []
+        self.refusals, self.stored_all_the_same = 0, False
 
     def addBuildsetForChanges(self, **arguments: Any) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            if self.stored_all_the_same:
+                self.master.db.ask(arguments["changeids"])
+            return defer.fail(OSError("the server closed the connection"))
         self.asked += arguments["changeids"]
         return defer.succeed(None)
 
@@ -94,6 +105,14 @@ async def _as_it_is(_master: Any, found: Any) -> Any:
 @pytest.fixture(autouse=True)
 def changes_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedulers, "Change", SimpleNamespace(fromChdict=_as_it_is))
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the scheduler writes into the log as an error."""
+    errors: list[str] = []
+    monkeypatch.setattr(schedulers.log, "err", lambda _error, why: errors.append(why))
+    return errors
 
 
 def caught_up(stored: dict[int, str], asked: Sequence[Sequence[int]], waiting: Sequence[int] = ()) -> Alone:
@@ -159,3 +178,48 @@ def test_commits_whose_build_was_asked_for_when_the_master_was_killed_are_forgot
     assert (scheduler.asked, scheduler.master.db.waiting) == ([], [])
     scheduler = quiet(TRUNK, [[4, 5]], [4, 5, 6], "trunk")
     assert (scheduler.asked, scheduler.master.db.waiting) == ([6], [])
+
+
+def with_clock(stored: dict[int, str], waiting: Sequence[int]) -> tuple[Alone, task.Clock]:
+    """A scheduler whose database fails twice."""
+    scheduler, clock = Alone(Data(stored, [], waiting)), task.Clock()
+    scheduler.master.reactor, scheduler.refusals, scheduler.active = clock, 2, True
+    return scheduler, clock
+
+
+def test_a_change_that_the_database_did_not_take_is_tried_again(noted: list[str]) -> None:
+    scheduler, clock = with_clock(TRUNK, [])
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    assert scheduler.asked == []
+    clock.pump([schedulers.AGAIN_SECONDS] * 4)
+    assert scheduler.asked == [5]
+    assert len(noted) == 2
+
+
+def test_a_change_that_the_database_took_and_denied_is_not_built_twice(noted: list[str]) -> None:
+    scheduler, clock = with_clock(TRUNK, [])
+    scheduler.stored_all_the_same = True
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    clock.pump([schedulers.AGAIN_SECONDS] * 4)
+    assert scheduler.asked == []
+    assert len(noted) == 1
+
+
+def test_a_quiet_branch_whose_build_the_database_did_not_take_is_asked_for_again(noted: list[str]) -> None:
+    scheduler, clock = with_clock(TRUNK, [5, 6])
+    name = ("", PROJECT, "r", "trunk")
+    scheduler._stable_timers[name] = object()
+    scheduler.stableTimerFired(name)
+    assert (scheduler.asked, scheduler.master.db.waiting) == ([], [5, 6])
+    clock.pump([schedulers.AGAIN_SECONDS] * 4)
+    assert (scheduler.asked, scheduler.master.db.waiting) == ([5, 6], [])
+    assert len(noted) == 2
+
+
+def test_a_scheduler_that_ends_tries_nothing_again(noted: list[str]) -> None:
+    scheduler, clock = with_clock(TRUNK, [])
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    scheduler.active = False
+    clock.pump([schedulers.AGAIN_SECONDS] * 4)
+    assert scheduler.asked == []
+    assert len(noted) == 1
