@@ -17,6 +17,7 @@ from oscar_steps.errors import FarmError, HostError, SourceError
 from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.site import Repository, Site
+from oscar_steps.svn import svn_words
 from oscar_steps.textio import read_regular, write_atomically
 
 PROJECT = "oscar"
@@ -197,7 +198,7 @@ class FarmPoller(SVNPoller):
             self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
         )
         if rc != 0:
-            said = _last_line(complaint) or f"nothing within {_SVN_SECONDS} s"
+            said = _reason(complaint)
             raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
         return output
 
@@ -274,14 +275,13 @@ async def exact_revision(reactor: Any, url: str, wanted: str | None, running: se
     rc, output, complaint = await run_svn(reactor, [*words, f"{url}@{wanted or 'HEAD'}"], running)
     if rc == 0:
         return wanted or output.decode().strip()
-    said = _last_line(complaint)
+    said = _reason(complaint)
     log.msg(f"svn info {url}@{wanted or 'HEAD'} ended with {rc}: {complaint!r}")
     if _DOES_NOT_EXIST.search(complaint.decode(errors="replace")):
         raise SourceError(f"there is no {f'revision {wanted} of ' if wanted else ''}{url} (svn says: {said})")
-    raise HostError(f"the repository {url} does not answer (svn says: {said or f'nothing within {_SVN_SECONDS} s'})")
+    raise HostError(f"the repository {url} does not answer (svn says: {said})")
 
 
-def _last_line(complaint: bytes) -> str:
-    """What svn complains of; E200009 only adds that one of several targets was meant."""
-    lines = [line for line in complaint.decode(errors="replace").splitlines() if line.strip() and "E200009" not in line]
-    return lines[-1].removeprefix("svn: ").removeprefix("warning: ") if lines else ""
+def _reason(complaint: bytes) -> str:
+    """What svn complains of; where it was ended before it said anything, that."""
+    return svn_words(complaint.decode(errors="replace")) if complaint.strip() else f"nothing within {_SVN_SECONDS} s"

@@ -9,15 +9,13 @@ from pathlib import Path
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
+from oscar_steps.svn import svn_words
 from oscar_steps.v3m.ledger import owned
 
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXPORT_SECONDS = 300
 # Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
 _NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
-
-# E170013: unable to connect; E200009: some target was not there; E155009: the working copy. Others tell why.
-_WRAPPERS = ("E170013", "E200009", "E155009")
 
 
 def source_as_asked(url: str, revision: str) -> Source:
@@ -66,17 +64,3 @@ def export(source: Source, place: Path) -> None:
     if answer.returncode != 0:
         kind = SourceError if _NOT_THERE.search(answer.stderr) else HostError
         raise kind(f"{source} cannot be exported: {svn_words(answer.stderr)}", hint="check --url and --revision")
-
-
-def svn_words(errors: str) -> str:
-    """Subversion's reason, among the lines that it wrote to standard error."""
-    # A warning says more than the error after it, which is that there was one; an error that says only that something
-    # did not work is followed by the reason, whose second line may name what it is about.
-    said = re.findall(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", errors, re.MULTILINE)
-    causes = [line for line in said if not line.startswith(_WRAPPERS)] or said
-    if not causes:
-        lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        return lines[-1] if lines else "(it said nothing)"
-    first = next((line for line in causes if line.startswith("W")), causes[0])
-    after = causes[causes.index(first) + 1 :]
-    return f"{first} {after[0].partition(': ')[2]}" if first.endswith(":") and after else first

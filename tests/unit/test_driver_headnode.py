@@ -23,13 +23,13 @@ import pytest
 
 from oscar_steps.errors import FarmError, HostError, InstallerHung, MachineLost, StageTimeout
 from oscar_steps.oscar import dhcplog, rsyncdlog
+from oscar_steps.svn import svn_words
 from oscar_steps.testdriver import headlink, lookout
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.headlink import HeadLink, HeadNodeCutOff, echo_command
 from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
 from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
-from oscar_steps.testdriver.source import svn_words
 from oscar_steps.v3m.machine import MachineState
 
 PASSWORD = "secret-of-this-test"

@@ -14,9 +14,9 @@ from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers import AnswersRefused
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
+from oscar_steps.svn import svn_words
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.source import svn_words
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
