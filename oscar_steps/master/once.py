@@ -47,12 +47,14 @@ async def is_open(master: Any, request: Any) -> bool | None:
 
 
 async def _result_before_the_start(master: Any, request: Any) -> int | None:
-    """The result of a build that this request had under an earlier master; asked once for each request."""
+    """The result of a build that this request had under an earlier master."""
     if request.id in _looked_at or request.submittedAt > _STARTED + 1:
         return None
     builds = await master.data.get(("buildrequests", request.id, "builds"))
-    _looked_at.add(request.id)
-    return next((b["results"] for b in builds if b["complete"] and b["results"] not in (None, RETRY)), None)
+    result = next((b["results"] for b in builds if b["complete"] and b["results"] not in (None, RETRY)), None)
+    if result is None:  # one that has a result is asked about again until it is closed
+        _looked_at.add(request.id)
+    return result
 
 
 async def _close(master: Any, request: Any, result: int) -> bool:
