@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
@@ -19,13 +17,12 @@ from demo.farm import USERS, Farm
 from demo.judge import Finished
 from demo.mailsink import body_of, read_mail
 from oscar_steps.verdict import LINT, Outcome
+from tests.farm.support import FAKE_DRIVER, eventually
 
-FAKE_DRIVER = Path(__file__).with_name("fake_driver.py")
 DEVELOPER = USERS[1]
 MASTER_SECONDS = 60.0
 """It writes to its database before it answers."""
 CANCELLED, RETRY, SKIPPED = 6, 5, 3
-_Found = TypeVar("_Found")
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +44,6 @@ def play(farm: Farm, name: str, stage: str = "wait-nodes", **more: Any) -> None:
 
 def commit(farm: Farm) -> Finished:
     return farm.follow(farm.commit_harmless(DEVELOPER), DEVELOPER, lambda _line: None, seconds=60)
-
-
-def eventually(what: Callable[[], _Found | None], seconds: float = 30) -> _Found:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {seconds} s")
 
 
 def mails_to(farm: Farm, address: str) -> list[str]:

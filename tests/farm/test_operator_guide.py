@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.farm.test_master_with_fake_driver import eventually
+from tests.farm.support import eventually
 
 HERE = Path(__file__).resolve().parents[2]
 SECONDS = 180

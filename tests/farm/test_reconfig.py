@@ -7,8 +7,7 @@ import re
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import kill
 from pathlib import Path
@@ -22,8 +21,7 @@ import demo.farm
 from demo.children import Child
 from demo.farm import CHECKOUT, Farm
 from demo.ports import LOOPBACK, free_port
-
-FAKE_DRIVER = Path(__file__).with_name("fake_driver.py")
+from tests.farm.support import FAKE_DRIVER, eventually
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +35,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         patch.setattr(demo.farm, "STANDIN", standin)
         with Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
             yield farm
-
-
-def eventually(what: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
 
 
 def secret(farm: Farm, name: str, text: str) -> None:

@@ -16,7 +16,8 @@ import demo.farm
 from demo import children
 from demo.farm import USERS, WORKER, Farm
 from demo.mailsink import read_mail
-from tests.farm.test_master_with_fake_driver import FAKE_DRIVER, commit, eventually, hanging, mails_to, play
+from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.test_master_with_fake_driver import commit, hanging, mails_to, play
 
 CHANCES = 5
 _BUILDBOT = str(Path(sys.executable).parent / "buildbot")
