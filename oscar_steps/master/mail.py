@@ -1,4 +1,4 @@
-"""Mail: `reports` says who is told what, `spool` keeps it until the relay has taken it."""
+"""Mail: `reports` decides who gets which mail, `spool` keeps each until the relay has taken it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A master that ends without a word leaves its builds and requests open; the next one takes them up again. Between two
 steps that belong together it may have ended, too: a build has its result and its request is open, or what a build asks
-for is asked for already and the build itself begins anew. Here such halves are told from what was never done.
+for is asked for already and the build itself begins anew. This module finds out what was done already.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
 
 
 def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
-    """Authors who ought to be told of this build and cannot be written to, each with the reason."""
+    """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
     if note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE) or not recipients(note, mail):
         return ()
     faults = {change.author: mail.fault(change.author) for change in note.changes}

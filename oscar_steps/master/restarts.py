@@ -13,7 +13,7 @@ from buildbot.process.results import CANCELLED, RETRY
 from twisted.internet import defer
 
 RESTARTED = "restarted"
-"""Build property: the build ended because the master did; its request is taken up again, and nobody is told."""
+"""Build property: the build ended because the master did; its request is taken up again, and no mail is sent."""
 SECONDS_TO_END = 2.0
 """So long an interrupted command may take before its connection is cut: `buildbot restart` waits for 10 s in all."""
 MASTER_SHUTDOWN = "Master Shutdown"

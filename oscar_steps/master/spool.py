@@ -138,7 +138,7 @@ class Reported:
         self.save()
 
     def begin(self, upto: int) -> None:
-        """Nothing up to this build has to be told."""
+        """No build up to this one needs a report."""
         self.upto = max(upto, self.upto)
         self.beyond = {build for build in self.beyond if build > self.upto}
         self.known, self.saved = True, False

@@ -81,7 +81,7 @@ def logs_from_disk(disk: Path, into: Path, oscar_home: str) -> int:
 
 
 def _file_system(disk: Path, raw: Path) -> str:
-    """Copy `disk` to `raw`; how e2fsprogs is to be told of the Linux file system there."""
+    """Copy `disk` to `raw`; the name by which e2fsprogs finds the Linux file system there."""
     info = _tool(["qemu-img", "info", "-f", "qcow2", "--backing-chain", "--output=json", str(disk)], READ_SECONDS)
     chain = json.loads(info)
     size = int(chain[0]["virtual-size"])

@@ -69,7 +69,7 @@ def status(file: Path | None, names: tuple[str, ...], system: str | None, as_jso
 
 
 def _rows_of_all() -> tuple[list[dict[str, Any]], bool]:
-    """What is known of all machines, and whether a system is broken: that is told, and does not hide the others."""
+    """What is known of all machines, and whether a system is broken: an error names it, and the others are shown."""
     rows, broken = [], False
     for system in all_systems():
         try:

@@ -1,8 +1,12 @@
-"""What tests with drawn examples share."""
+"""What tests with drawn examples share, and the fixtures that more than one file has."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
+
+from tests.unit.sshd import server
+
+__all__ = ["server"]
 
 # How long an example takes is no behaviour: machines stand still now and then.
 settings.register_profile("farm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
