@@ -187,6 +187,7 @@ def main(seed: int, minutes: float, commits: int) -> NoReturn:
     try:
         demo.farm.STANDIN = _small_tree(CHECKOUT / ".farm" / "torment-tree")
         with farm:
+            summary = "it was broken off"
             found = torment.run()
             summary = torment.summary()
     except FarmError as error:

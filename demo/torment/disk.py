@@ -12,10 +12,12 @@ from pathlib import Path
 from demo.children import run
 from demo.farm import Farm
 from demo.torment import records
+from oscar_steps.errors import FarmError
 
 _OWN = "OSCAR_FARM_TORMENT_NAMESPACE"
 _SIZE = "size=2g"
 """Memory is taken only for what is written."""
+_ATTEMPTS = 10
 
 
 def begin_in_own_namespace(program: Sequence[str]) -> None:
@@ -48,14 +50,22 @@ def full(folder: Path) -> Iterator[None]:
     """Nothing more can be written into the folder meanwhile."""
     with records.opened(folder / records.DATABASE) as connection:  # its log is used again and again, without more room
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    room = os.statvfs(folder)
-    used = (room.f_blocks - room.f_bfree) * room.f_frsize
-    # A size below what is used is refused, and the master goes on writing: a little more, then.
-    run("mount", "-o", f"remount,size={used + 8 * room.f_frsize}", folder)
+    _shrink(folder)
     try:
         yield
     finally:
         run("mount", "-o", f"remount,{_SIZE}", folder)
+
+
+def _shrink(folder: Path) -> None:
+    """Leave no room. A size below what is used is refused, and the master goes on writing meanwhile."""
+    for more in range(3, 3 + _ATTEMPTS):
+        room = os.statvfs(folder)
+        size = (room.f_blocks - room.f_bfree + 2**more) * room.f_frsize
+        smaller = ["mount", "-o", f"remount,size={size}", str(folder)]
+        if subprocess.run(smaller, capture_output=True, check=False).returncode == 0:
+            return
+    raise FarmError(f"the file system of {folder} cannot be made smaller")
 
 
 def _keep(folder: Path) -> None:

@@ -144,3 +144,32 @@ def test_a_torment_that_is_killed_leaves_no_mount(tmp_path: Path) -> None:
         process.kill()
     assert not (tmp_path / "inside").exists()
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
+
+
+_FILLS = """
+import pathlib, sys, threading
+from demo.torment import disk, records
+folder = pathlib.Path(sys.argv[2])
+disk.begin_in_own_namespace([sys.executable, "-c", *[sys.argv[1]] * 2, sys.argv[2]])
+disk.run("mount", "-t", "tmpfs", "-o", disk._SIZE, "torment", folder)
+records.opened(folder / records.DATABASE).__enter__()
+full = threading.Event()
+def write():
+    with open(folder / "log", "wb", buffering=0) as log:
+        try:
+            while True:
+                log.write(bytes(4096))
+        except OSError:
+            full.set()
+threading.Thread(target=write, daemon=True).start()
+with disk.full(folder):
+    print(full.wait(20), flush=True)
+(folder / "after").write_text("there is room again")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_disk_fills_although_the_master_writes_all_the_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FILLS, _FILLS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
