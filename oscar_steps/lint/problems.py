@@ -15,6 +15,8 @@ class Problem:
     right: str
     of_answers: bool = False
     """The commit may be right: it is the farm's answers that do not fit it any more."""
+    gates: bool = False
+    """It certainly keeps the installer from starting, or from going on, on the way that the cells take."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
@@ -39,8 +41,8 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     left_alone: list[LeftAlone] = field(default_factory=list)
 
-    def add(self, file: str, line: int, what: str, right: str) -> None:
-        self.problems.append(Problem(file, line, what, right))
+    def add(self, file: str, line: int, what: str, right: str, *, gates: bool = False) -> None:
+        self.problems.append(Problem(file, line, what, right, gates=gates))
 
     def leave(self, file: str, why: str) -> None:
         self.left_alone.append(LeftAlone(file, why))
