@@ -50,9 +50,7 @@ def essence(problem: Problem) -> str:
     return _LINE_NUMBER.sub("N", _NEAR.sub("", _without_keywords(problem.what)))
 
 
-def compare(
-    before: Tree, was: Report, after: Tree, now: Report, copied: Mapping[str, str] | None = None
-) -> Comparison:
+def compare(before: Tree, was: Report, after: Tree, now: Report, copied: Mapping[str, str] | None = None) -> Comparison:
     """Sort the problems of `now` by whether `was` had them. `copied`: new path -> the old one it was copied from."""
     return _Matching(before, was, after, copied or {}).sort(now)
 

@@ -21,13 +21,13 @@ SECONDS = 120
 _ROUNDS = 4
 
 
-def check_tree(top: Path, seconds: float = SECONDS) -> Report:
-    """Everything that can be said of the OSCAR tree at `top` without installing it.
+def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
+    """Everything that can be said of the OSCAR tree at `top` (or one that was read already) without installing it.
 
     Raises SourceError for what is no tree, HostError where this host cannot compile or does not get through in time.
     """
     began = time.monotonic()
-    tree = Tree(top)
+    tree = top if isinstance(top, Tree) else Tree(top)
     found = check_texts(tree)
     found.take(check_chain(tree))
     found.take(_check_menus(tree))
