@@ -42,7 +42,7 @@ class Cause:
     detail: int
 
 
-FAILED = {
+_FAILED = {
     InstallStage.PREFLIGHT: "OSCAR's check of the head node failed",
     InstallStage.PLATFORM: "OSCAR did not accept the head node",
     InstallStage.WIZARD_PREP: "OSCAR could not prepare the head node (wizard_prep)",
@@ -57,4 +57,12 @@ FAILED = {
     InstallStage.TEST: "the cluster's test failed",
     InstallStage.DONE: "OSCAR's installer did not come to a good end",
 }
-"""The first half of a failure's sentence; a colon and the cause follow."""
+
+
+def headline(stage: InstallStage, group: str = "", image: str = "", *, started: bool = True) -> str:
+    """The first half of a failure's sentence; a colon and the cause follow. `group`: the cause's."""
+    if stage is InstallStage.PREFLIGHT and not started:
+        return "OSCAR's installer did not start"
+    if stage is InstallStage.PREFLIGHT and group == "source":
+        return "OSCAR's installer crashed while checking the head node"
+    return _FAILED[stage].format(image=image)

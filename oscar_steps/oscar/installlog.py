@@ -15,7 +15,8 @@ from typing import Literal
 
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.evidence import Evidence, StageRule, stage_rules
-from oscar_steps.oscar.failure import FAILED, MAX_LINES, Cause, Failure
+from oscar_steps.oscar.failure import MAX_LINES, Cause, Failure, headline
+from oscar_steps.oscar.sanity import REFUSED, HeadNodeChecks, verdict_of
 from oscar_steps.oscar.signatures import Weight, match, match_loop
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.oscar.terminal import (
@@ -35,7 +36,6 @@ _REMEMBERED = 1000
 _NOVEL = 100_000
 _REPEATS = 100
 _CONTEXT = 3
-_PROGRAMS = ("install_cluster", "main_cli")
 
 
 class EventKind(StrEnum):
@@ -104,6 +104,9 @@ class InstallLog:
         self._passed: set[InstallStage] = set()
         self._seen: dict[Evidence, set[str]] = {}
         self._causes: list[Cause] = []
+        self._step = 0
+        """Those of `_causes` that were there when the installer went on with the step that it is at now."""
+        self._checks = HeadNodeChecks()
         self._spoiled: Failure | None = None
         self._bad_checks: list[tuple[int, CheckResult]] = []
         self._noted: set[str] = set()
@@ -160,7 +163,9 @@ class InstallLog:
             else:
                 self._after_rule = True
             return tuple(self._events)
-        if title:  # It looked like a section's title, but no rule came after it.
+        if title and not text:  # OSCAR of 2006 prints the end of the date's line as well.
+            self._title = title
+        elif title:  # It looked like a section's title, but no rule came after it.
             self._observe(title[0], LineKind.PLAIN, title[1], title[1])
         if after_rule and text.startswith("== "):
             self._title = (self.lines, text)
@@ -182,7 +187,8 @@ class InstallLog:
             why = f"it ended{_with_status(exit_status)} while {culprit.doing}; {self._missing(culprit)}"
             failure = self._fail(culprit, self.lines, why)
             unmarked = self.format is LogFormat.TYPED and not self._any_section
-            return _blind(failure) if unmarked and exit_status == 0 and not self._causes else failure
+            silent = not self._causes and not self._checks.failed
+            return _blind(failure) if unmarked and exit_status == 0 and silent else failure
         if self._spoiled is not None:
             return self._spoiled
         if exit_status != 0:
@@ -238,7 +244,7 @@ class InstallLog:
         if self.stage is InstallStage.TEST and (result := check_result(line)) is not None:
             self._take_check(number, result)
             return
-        if rule is None:
+        if rule is None and not (self._checking and self._checks.take(number, line, self._causes)):
             self._take_signature(number, kind, text, line)
 
     def _observe_line(self, text: str) -> None:
@@ -287,7 +293,7 @@ class InstallLog:
                 break
             if stage in self._passed or (stage.optional and stage not in self._started):
                 continue
-            if stage in self._started and not self._rules[stage].evidence:
+            if stage in self._started and self._proven_by_going_on(stage):
                 self._pass(stage, number, text)
                 continue
             missing = self._missing(stage)
@@ -302,8 +308,11 @@ class InstallLog:
     def _pass(self, stage: InstallStage, number: int, text: str) -> None:
         self._passed.add(stage)
         self._causes.clear()
+        self._step = 0
         self._forget()
         self._events.append(LogEvent(EventKind.STAGE_PASSED, stage, number, text))
+        if stage is InstallStage.PREFLIGHT and (context := self._survived()):
+            self._emit(EventKind.NOTE, number, context)
 
     def _forget(self) -> None:
         """What was dull or known is news again in another stage."""
@@ -324,13 +333,15 @@ class InstallLog:
             line = f"--> {text}"  # the catalogue quotes the format of 2007
             signature = match(line, stage)
         if signature is None:
-            self._take_die_line(number, text, stage)
+            self._take_die_line(number, text)
             if kind is LineKind.COMPLAINT and die_line(text) is None:
                 self._remember(Cause(number, text, "", "oscar", "", 1))
+            if kind in (LineKind.SECTION, LineKind.SUBSECTION):
+                self._step = len(self._causes)
             return
         clause, hint = signature.explain(line)
         cause = Cause(number, clause, hint, signature.blame, signature.group.value, signature.detail)
-        if signature.weight is Weight.CERTAIN:
+        if signature.weight is Weight.CERTAIN and (not self._checking or line.startswith(REFUSED)):
             self._certain(stage, number, clause, cause=cause)
             return
         self._remember(cause)
@@ -340,18 +351,12 @@ class InstallLog:
             self._noted.add(signature.id)
             self._emit(EventKind.NOTE, number, clause or line.strip())
 
-    def _take_die_line(self, number: int, line: str, stage: InstallStage) -> None:
-        died = die_line(line)
-        if died is None:
-            return
-        where = f"{died.file} line {died.line}"
-        clause = f"{died.text} ({where})" if died.text else f"an error without a text ({where})"
-        cause = Cause(number, clause, "", "oscar", "", 0 if died.text else -1)
-        # A warning looks like a death. The two programs that hold the run do not warn, the others may have done.
-        if died.text and died.file.rpartition("/")[2] in _PROGRAMS:
-            self._certain(stage, number, clause, cause=cause)
-        else:
-            self._remember(cause)
+    def _take_die_line(self, number: int, line: str) -> None:
+        """A warning looks like a death: it explains one at most. A program that died says so by its end."""
+        if (died := die_line(line)) is not None:
+            where = f"{died.file} line {died.line}"
+            clause = f"{died.text} ({where})" if died.text else f"an error without a text ({where})"
+            self._remember(Cause(number, clause, "", "oscar", "", 0 if died.text else -1))
 
     def _remember(self, cause: Cause) -> None:
         # A flood repeats itself: what was said before explains no more the second time.
@@ -362,6 +367,25 @@ class InstallLog:
 
     def _emit(self, kind: EventKind, number: int, text: str) -> None:
         self._events.append(LogEvent(kind, self.stage, number, text))
+
+    @property
+    def _checking(self) -> bool:
+        """Whether OSCAR's checks of the head node run: what is said then is theirs, and OSCAR may go on after it."""
+        stage = InstallStage.PREFLIGHT
+        return self.stage is stage and stage in self._started and stage not in self._passed
+
+    def _survived(self) -> str:
+        """The checks of the head node that failed, and did not stop OSCAR."""
+        names = ", ".join(check.name for check in self._checks.failed)
+        return f"checks of the head node that failed, and OSCAR went on: {names}" if names else ""
+
+    def _proven_by_going_on(self, stage: InstallStage) -> bool:
+        rule = self._rules[stage]
+        if not rule.evidence:
+            return True
+        if not rule.going_on_proves or (stage is InstallStage.TEST and (self._bad_checks or self._causes)):
+            return False
+        return all(self._has(item) for item in rule.evidence if not item.closing)
 
     def _has(self, item: Evidence) -> bool:
         return len(self._seen.get(item, ())) >= item.count
@@ -398,25 +422,42 @@ class InstallLog:
         cause: Cause | None = None,
         went_on: InstallStage | None = None,
     ) -> Failure:
-        """The failure that line `number` shows: told by the cause that explains most, else by `why`."""
-        causes = [*self._causes, *([cause] if cause is not None else [])]
-        best = max((c for c in causes if c.clause), key=lambda c: (c.detail, -c.number), default=None)
+        """The failure that line `number` shows: told by what led to it, else by `why`."""
+        best, before = self._explaining(stage, cause)
         explained = best is not None and (best.detail > 0 or not why or best.clause == why)
         told = best.clause if best is not None and explained else why or "it gave no reason"
-        if best is not None and not explained:
-            told += f"; before that it said: {best.clause}"
+        context = before if explained else best
+        if context is not None:
+            told += f"; before that it said: {context.clause}"
         if explained and went_on is not None:
             told += f", {_going_on(went_on)}"
         first, lines = self._evidence(best.number if best is not None else number, number)
+        hints = [next((c.hint for c in (best, cause) if c is not None and c.hint), "")]
+        if stage is not InstallStage.PREFLIGHT and self._checks.misread is None:
+            hints.append(self._survived())
+        group = best.group if best is not None and explained else ""
         return Failure(
             stage=stage,
-            sentence=f"{FAILED[stage].format(image=self._image)}: {told}",
+            sentence=f"{headline(stage, group, self._image, started=stage in self._started)}: {told}",
             category=best.category if best is not None and explained else "oscar",
-            group=best.group if best is not None and explained else "",
-            hint=next((c.hint for c in (best, cause) if c is not None and c.hint), ""),
+            group=group,
+            hint="; ".join(filter(None, hints)),
             lines=lines,
             first_line=first,
         )
+
+    def _explaining(self, stage: InstallStage, cause: Cause | None) -> tuple[Cause | None, Cause | None]:
+        """What led to the end, and what had been said before that explains more, without having ended anything.
+
+        OSCAR went on after what it said in an earlier step, so that counts only where the last step says nothing.
+        """
+        if stage is InstallStage.PREFLIGHT and (checks := verdict_of(self._checks)):
+            return checks, None
+        last = _most(*self._causes[self._step :], *([cause] if cause is not None else []))
+        before = _most(*self._causes[: self._step])
+        if last is None or (before is not None and last.detail < 0):
+            return before, None
+        return last, before if before is not None and before.detail > max(last.detail, 0) else None
 
     def _evidence(self, cause: int, end: int) -> tuple[int, tuple[str, ...]]:
         """The lines from just before `cause` to `end`, or around `cause` when `end` is too far away."""
@@ -432,7 +473,7 @@ class InstallLog:
         told = [str(result) for _, result in self._bad_checks]
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         first, lines = self._evidence(self._bad_checks[0][0], self._bad_checks[-1][0])
-        sentence = f"{FAILED[InstallStage.TEST]}: {', '.join(told[:3])}{more}"
+        sentence = f"{headline(InstallStage.TEST)}: {', '.join(told[:3])}{more}"
         return replace(failure, sentence=sentence, first_line=first, lines=lines)
 
     def _stuck(self, words: str, *, repeated: bool = False) -> Failure:
@@ -457,6 +498,11 @@ class InstallLog:
             first_line=first,
             hung=True,
         )
+
+
+def _most(*causes: Cause) -> Cause | None:
+    """The one that explains most; of equal ones the first."""
+    return max((cause for cause in causes if cause.clause), key=lambda c: (c.detail, -c.number), default=None)
 
 
 def _blind(failure: Failure) -> Failure:

@@ -99,7 +99,6 @@ GOOD: tuple[str, ...] = (
 
 REQUIRED = (
     "Checking your system...",
-    "System checked",
     RULE,
     '--> Running: "cd /opt/oscar/scripts && ./wizard_prep"',
     "--> Successfully ran wizard_prep",
@@ -124,7 +123,6 @@ REQUIRED = (
     "--> Successfully completed the cluster install",
     "== Test Cluster Setup",
     result("SSH ping test", "", "PASSED"),
-    "--> Step 8 - Successfully tested the cluster setup",
     "--> Successfully ran OSCAR install_cluster script",
 )
 
