@@ -41,6 +41,8 @@ GAP_SECONDS = 5.0
 MISSING_TIMES = 2
 KNOCK_SECONDS = 7.0
 """How long a new connection may take to the first word of the SSH server; stretched on slow hosts."""
+UNANSWERED_SECONDS = 3.0
+"""A kernel that has not answered a new connection for so long does not answer at all: no host is slow in that."""
 UNUSED_SECONDS = 60.0
 """The SSH server answers new connections, but for so long nothing has come through the old one: it is given up."""
 
@@ -84,6 +86,7 @@ class HeadLink:
     def __init__(self, run: Run, head: HeadNode, installer: Installer, speed: HostSpeed) -> None:
         self._run, self._head, self._installer, self._speed = run, head, installer, speed
         self._heard = self._echoed = time.monotonic()
+        self._knocked = float("inf")
         self._asked = 0
         self._missing = 0
         self._stood_still = float("-inf")
@@ -141,9 +144,11 @@ class HeadLink:
     async def _knock(self) -> None:
         """Where the echo is late: does the SSH server answer a new connection? Then it is not cut off, only slow."""
         while True:
-            await asyncio.sleep(min(1.0, self._late))
-            if time.monotonic() - self._heard < self._late:
+            self._knocked = float("inf")
+            await asyncio.sleep(min(1.0, LATE_SECONDS))
+            if time.monotonic() - self._heard < LATE_SECONDS:
                 continue
+            self._knocked = time.monotonic()
             if not await greets(self._head.host, self._head.port, KNOCK_SECONDS * self._speed.factor):
                 continue
             self._heard = time.monotonic()
@@ -161,8 +166,7 @@ class HeadLink:
             now = time.monotonic()
             self._not_counted(now - before - 1.0, now)
             silent = now - self._heard
-            # No host is so slow that its machines stand still: that is known without more patience.
-            if silent >= self._lost or (silent >= LOST_SECONDS and await _stands_still(self._run)):
+            if silent >= self._lost or (silent >= LOST_SECONDS and await self._is_certain(now)):
                 still = now - self._stood_still <= self._lost + GAP_SECONDS
                 error = await cut_off(self._run, host_stood_still=still)
                 self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say
@@ -173,6 +177,17 @@ class HeadLink:
             elif told and silent < self._late:
                 self._run.diary.say("the head node answers again")
             told = silent >= self._late
+
+    async def _is_certain(self, now: float) -> bool:
+        """Whether more patience changes nothing: no host is so slow that its machines stand still, or that a kernel
+        does not answer a new connection."""
+        if await _stands_still(self._run):
+            return True
+        if now - self._knocked < UNANSWERED_SECONDS or self._run.cluster is None:
+            return False
+        with suppress(FarmError):
+            return await self._run.cluster.head.has_unanswered_ssh()
+        return False
 
     def _not_counted(self, lag: float, now: float) -> None:
         """The driver was not let run for `lag` seconds: the head node, on the same host, was not either."""

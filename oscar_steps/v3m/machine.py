@@ -309,6 +309,13 @@ class Machine(ABC):
         ProfileError when no NIC reaches the host.
         """
 
+    async def has_unanswered_ssh(self) -> bool:
+        """Whether a connection to `ssh_endpoint` waits for the guest's kernel; False where the hypervisor cannot know.
+
+        A kernel answers within milliseconds, also where the server behind it is slow.
+        """
+        return False
+
     @abstractmethod
     def cpu_seconds(self) -> float:
         """CPU seconds of the hypervisor's process, of all boots together."""

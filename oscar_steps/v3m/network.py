@@ -38,6 +38,7 @@ SINK = "sink"
 """The hub port that nobody is on. QEMU warns of it; that is no news."""
 NO_TAPS: Taps = {}
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\b")
+_UNANSWERED = re.compile(r"TCP\[SYN_SENT\]\s+\d+\s+\S+\s+\d+\s+\S+\s+22\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +184,8 @@ def ssh_port(usernet: str) -> int | None:
     """The host's port that leads to the guest's port 22, out of what `info usernet` answers."""
     match = _FORWARD.search(usernet)
     return int(match[2]) if match else None
+
+
+def has_unanswered_ssh(usernet: str) -> bool:
+    """Whether `info usernet` lists a connection to the guest's port 22 that the guest's kernel has not answered."""
+    return bool(_UNANSWERED.search(usernet))

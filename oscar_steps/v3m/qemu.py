@@ -40,7 +40,7 @@ from oscar_steps.v3m.machine import (
     MachineState,
 )
 from oscar_steps.v3m.moving import Mover
-from oscar_steps.v3m.network import SINK, VLAN_DIRECTORY, MachineNetwork, ssh_port
+from oscar_steps.v3m.network import SINK, VLAN_DIRECTORY, MachineNetwork, has_unanswered_ssh, ssh_port
 from oscar_steps.v3m.profile import VMProfile
 
 QMP_LIMIT = START_LIMIT = 60.0
@@ -214,8 +214,10 @@ class QemuMachine(Machine):
         self._emit(EventKind.STARTED, f"pid {self._process.pid}, {self._accelerator.name}")
         self._life = asyncio.create_task(self._live(self._qmp, self._process), name=f"life of {self.name}")
         if self.profile.host_nics:
-            answer = await self.execute("human-monitor-command", {"command-line": "info usernet"})
-            self._ssh_port = ssh_port(str(answer))
+            self._ssh_port = ssh_port(await self._usernet())
+
+    async def _usernet(self) -> str:
+        return str(await self.execute("human-monitor-command", {"command-line": "info usernet"}))
 
     def pass_descriptor(self, descriptor: int) -> None:
         """Hand QEMU a descriptor, for the next command."""
@@ -418,6 +420,9 @@ class QemuMachine(Machine):
         if self._process is None or self._ssh_port is None:
             raise ImpossibleTransition(f"{self.name} cannot be reached by SSH: it is {self._state}")
         return "127.0.0.1", self._ssh_port
+
+    async def has_unanswered_ssh(self) -> bool:
+        return has_unanswered_ssh(await self._usernet())
 
     def cpu_seconds(self) -> float:
         self._sample_cpu()

@@ -39,10 +39,17 @@ class LinkedRun:
         self.state = MachineState.RUNNING
         console = tmp_path / "oscar-headnode.log"
         console.write_text("login:\nkernel: eth0: link down\n", encoding="utf-8")
-        self.cluster = SimpleNamespace(head=SimpleNamespace(pid=pid, status=self._status, console=console))
+        self.unanswered = False
+        head_machine = SimpleNamespace(
+            pid=pid, status=self._status, console=console, has_unanswered_ssh=self._has_unanswered_ssh
+        )
+        self.cluster = SimpleNamespace(head=head_machine)
 
     async def _status(self) -> MachineState:
         return self.state
+
+    async def _has_unanswered_ssh(self) -> bool:
+        return self.unanswered
 
 
 @pytest.fixture
@@ -74,6 +81,28 @@ def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lin
         assert error.evidence == (("console/oscar-headnode.log", 1, ("login:", "kernel: eth0: link down")),)
         assert head.is_gone == error.sentence  # nobody waits for it any more
         assert "has not answered" in run.said[0]
+
+    with_head(server, work)
+
+
+def test_a_kernel_that_answers_no_new_connection_is_found_without_the_patience_of_a_slow_host(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_answers(_host: str, _port: int, seconds: float) -> bool:
+        await asyncio.sleep(seconds)
+        return False
+
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(headlink, "greets", nobody_answers)
+
+    async def work(head: HeadNode) -> None:
+        server.deaf = True
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run.unanswered = True
+        begun = time.monotonic()
+        await HeadLink(run, head, run.installer, HostSpeed(8.0)).watch()
+        assert time.monotonic() - begun < 12  # the patience for its SSH server is 16 s
+        assert [type(error) for error in run.alarms] == [HeadNodeCutOff]
 
     with_head(server, work)
 

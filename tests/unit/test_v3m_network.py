@@ -20,7 +20,15 @@ from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.bridge import Tap
 from oscar_steps.v3m.cluster import load_cluster
-from oscar_steps.v3m.network import VLAN_DIRECTORY, bridge_of, check, plan, plan_single
+from oscar_steps.v3m.network import (
+    VLAN_DIRECTORY,
+    bridge_of,
+    check,
+    has_unanswered_ssh,
+    plan,
+    plan_single,
+    ssh_port,
+)
 from oscar_steps.v3m.profile import Nic, VMProfile
 from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.settings import HostSettings, NetworkSettings, ToHost
@@ -70,6 +78,19 @@ def answers(qmp: socket.socket) -> bool:
     return True
 
 
+def usernet(qmp: socket.socket) -> str:
+    """What the monitor says of the user network."""
+    qmp.settimeout(10)
+    with qmp.makefile("rw") as stream:
+        stream.write(json.dumps({"execute": "qmp_capabilities"}) + "\n")
+        asked = {"execute": "human-monitor-command", "arguments": {"command-line": "info usernet"}}
+        stream.write(json.dumps(asked) + "\n")
+        stream.flush()
+        while not isinstance(answer := json.loads(stream.readline()).get("return"), str):
+            pass
+    return answer
+
+
 @pytest.mark.timeout(90)
 def test_a_node_whose_network_card_has_no_driver_does_not_freeze_the_head_node(tmp_path: Path) -> None:
     cluster = load_cluster(ROOT / "profiles/clusters/head-and-two-nodes.xml")
@@ -90,6 +111,25 @@ def test_a_node_whose_network_card_has_no_driver_does_not_freeze_the_head_node(t
         for _ in range(FRAMES):
             frames.sendall(struct.pack(">I", len(ARP)) + ARP)
         assert answers(qmp)
+
+
+@pytest.mark.timeout(90)
+def test_a_connection_that_the_guests_kernel_does_not_answer_is_seen_from_outside(tmp_path: Path) -> None:
+    cluster = load_cluster(ROOT / "profiles/clusters/head-and-two-nodes.xml")
+    (tmp_path / VLAN_DIRECTORY).mkdir()
+    with ExitStack() as stack:
+        head = [*plan(cluster)[cluster.head.name].arguments, "-qmp", "unix:qmp,server=on,wait=off"]
+        stack.enter_context(qemu(tmp_path, "-machine", "none", *head))  # a machine without a guest
+        qmp = stack.enter_context(connected(tmp_path / "qmp"))
+        before = usernet(qmp)
+        assert not has_unanswered_ssh(before)
+        port = ssh_port(before)
+        assert port is not None
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        until = time.monotonic() + 30
+        while not has_unanswered_ssh(usernet(qmp)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 # --- what a network becomes ------------------------------------------------------------------------------------------
