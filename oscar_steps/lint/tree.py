@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,7 @@ _SCRIPT_FOLDERS = re.compile(
     re.VERBOSE,
 )
 """Where the command line's scripts are. The graphical wizard and the sources of packages are not judged."""
+_BUILD = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.\w+)?|[\w-]+\.mk|autogen(\.sh)?|configure(\.ac|\.in)?)$")
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,14 @@ class File:
 
 
 class Tree:
-    """The files of an OSCAR tree, by path relative to its top. Symbolic links are left out, so are huge files."""
+    """The files of an OSCAR tree, by path relative to its top. Symbolic links are left out, so are huge files.
 
-    def __init__(self, top: Path) -> None:
+    `externals`: folders and files that a checkout of the cells gets from elsewhere (svn:externals), by their paths.
+    """
+
+    def __init__(self, top: Path, externals: Iterable[str] = ()) -> None:
         self.top = top
+        self.externals = frozenset(posixpath.normpath(path) for path in externals)
         self.files: dict[str, File] = {}
         self.folders: set[str] = {""}
         self.others: set[str] = set()
@@ -99,6 +106,32 @@ class Tree:
 
     def __contains__(self, path: str) -> bool:
         return path in self.files or path in self.folders or path in self.others
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of all files, without their folders."""
+        return frozenset(posixpath.basename(path) for path in (*self.files, *self.others))
+
+    def may_have(self, path: str) -> bool:
+        """Whether nobody can say that a cell's tree has not got it: it may come from elsewhere, or be built."""
+        return self.is_external(path) or self.is_built(path)
+
+    def is_external(self, path: str) -> bool:
+        """Whether a path is, or lies below, what a checkout gets from elsewhere."""
+        parts = path.split("/")
+        return any("/".join(parts[:count]) in self.externals for count in range(1, len(parts) + 1))
+
+    def is_built(self, path: str) -> bool:
+        """Whether the tree's own build makes this file: it has a template, or a build's rule names it."""
+        if f"{path}.in" in self:
+            return True
+        name = re.escape(posixpath.basename(path))
+        makes = re.compile(rf"^(?:[^\s#:=]*/)?{name}\s*:(?!=)|>\s*(?:\S*/)?{name}\b", re.MULTILINE)
+        return any(makes.search(file.text) for file in self._builds)
+
+    @cached_property
+    def _builds(self) -> tuple[File, ...]:
+        return tuple(f for f in self.files.values() if _BUILD.search(f.path) and not f.binary)
 
     def write_scripts(self, directory: Path) -> None:
         """Write all files that a script may load into `directory`, readable for everybody."""

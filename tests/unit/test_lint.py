@@ -179,7 +179,6 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
     ),
     ("missing script, by a variable", removed("scripts/post_install"), "src/cli/main_cli", 0, "post_install"),
     ("missing tool in backticks", removed("dist/get-oscar-version.sh"), "install_cluster", 0, "get-oscar-version.sh"),
-    ("missing module", removed("lib/OSCAR/Guard.pm"), "lib/OSCAR/CLI_MAC.pm", 8, "uses OSCAR::Guard"),
     ("missing VERSION", removed("VERSION"), "VERSION", 0, "is missing"),
     ("CRLF", written("scripts/x", "#!/bin/sh\r\ntrue\r\n", 0o755), "scripts/x", 1, "CRLF"),
     ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
