@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from oscar_steps.errors import HostError
-from oscar_steps.lint.chain import check_chain
+from oscar_steps.lint.chain import check_chain, way_of_cells
 from oscar_steps.lint.confine import Answer, Sandbox, Task
 from oscar_steps.lint.perl import judge_perl, lacked_names
 from oscar_steps.lint.problems import Findings, Problem, Report
@@ -33,7 +34,8 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
     found.take(_check_menus(tree))
     tasks = list(_tasks(tree))
     found.take(_compile(tree, tasks, began + seconds))
-    problems = tuple(sorted(set(found.problems)))
+    ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
+    problems = tuple(sorted(replace(p, rank=ranks[p.file]) if p.file in ranks else p for p in set(found.problems)))
     looked_at = sum(not file.binary for file in tree.files.values())
     return Report(problems, tuple(sorted(set(found.left_alone))), looked_at, time.monotonic() - began)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+_FAR = 2**31
 
-@dataclass(frozen=True, order=True)
+
+@dataclass(frozen=True)
 class Problem:
-    """Something that will fail. `file` is relative to the tree; `line` counts from 1 (0: the file as a whole)."""
+    """Something that will fail. `file` is relative to the tree; `line` counts from 1 (0: the file as a whole).
+
+    Problems are sorted in the order in which they are worth reading: what gates first, then as the installer meets it.
+    """
 
     file: str
     line: int
@@ -17,6 +22,15 @@ class Problem:
     """The commit may be right: it is the farm's answers that do not fit it any more."""
     gates: bool = False
     """It certainly keeps the installer from starting, or from going on, on the way that the cells take."""
+    rank: int = field(default=_FAR, compare=False)
+    """How early the installer meets the file."""
+
+    def __lt__(self, other: Problem) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[bool, int, str, int, str, str]:
+        return (not self.gates, self.rank, self.file, self.line, self.what, self.right)
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file

@@ -6,8 +6,11 @@ import ast
 import re
 from xml.parsers import expat
 
+from oscar_steps.lint.chain import path_of_cells
 from oscar_steps.lint.confine import Answer
+from oscar_steps.lint.perltext import PerlText
 from oscar_steps.lint.problems import Findings
+from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.tree import File, Tree
 
 _OURS = re.compile(r"^<<<<<<< \S.*$", re.MULTILINE)
@@ -26,12 +29,12 @@ SHELLS = ("sh", "bash", "dash")
 
 def check_texts(tree: Tree) -> Findings:
     """Everything of this module but the shell scripts."""
-    found = Findings()
+    found, way = Findings(), path_of_cells(tree)
     _check_top(tree, found)
     for file in tree.files.values():
         if file.binary:
             continue
-        _check_conflict(file, found)
+        _check_conflict(file, found, on_the_way=file.path in way)
         if file.in_command_line:
             _check_first_line(file, found)
         if _XML.match(file.path):
@@ -69,12 +72,13 @@ def is_for_two(file: File) -> bool:
     return file.interpreter in SHELLS and bool(_HANDS_OVER.search(file.text[:4096]))
 
 
-def _check_conflict(file: File, found: Findings) -> None:
+def _check_conflict(file: File, found: Findings, *, on_the_way: bool) -> None:
     if has_conflict(file) and (marker := _OURS.search(file.text)):
         line = file.text.count("\n", 0, marker.start()) + 1
-        found.add(
-            file.path, line, f"conflict marker '{marker[0][:60].strip()}'", "resolve the merge and remove the markers"
-        )
+        what = f"conflict marker '{marker[0][:60].strip()}'"
+        # In a text that is only printed, or in documentation, the markers do no harm.
+        gates = on_the_way and is_perl(file) and PerlText(file.text).code[marker.start()] == "<"
+        found.add(file.path, line, what, "resolve the merge and remove the markers", gates=gates)
 
 
 def _check_first_line(file: File, found: Findings) -> None:

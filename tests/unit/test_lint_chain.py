@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.lint.chain import check_chain, path_of_cells, way_of_cells
+from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.problems import Problem
 from oscar_steps.lint.starts import starts_of
 from oscar_steps.lint.tree import File, Tree
@@ -254,3 +255,13 @@ def test_quotes_in_patterns_and_odd_places_do_not_hide_what_comes_after_them(cod
 def test_a_file_that_ends_within_a_string_says_nothing_certain() -> None:
     file = File("install_cluster", b'#!/usr/bin/perl\n!system("./scripts/x") or die;\nmy $x = "abc;\n', executable=True)
     assert [start.certain for start in starts_of(file)] == [False]
+
+
+def test_problems_are_told_as_the_installer_meets_them_and_what_gates_first(tmp_path: Path) -> None:
+    merge = "<<<<<<< a\n>>>>>>> b\n"
+    changes = {"README": merge, "src/cli/main_cli": MAIN + merge, "lib/OSCAR/Say.pm": merge}
+    tree_of(tmp_path, {**FILES, **changes}, plain=("scripts/first",))
+    report = check_tree(tmp_path)
+    assert [p.file for p in report.blamed] == [
+        *("lib/OSCAR/Say.pm", "src/cli/main_cli", "scripts/first", "README"),
+    ]
