@@ -26,6 +26,7 @@ from oscar_steps.testdriver.headlink import explained
 from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
 
 if TYPE_CHECKING:
+    from oscar_steps.oscar.flavour import Flavour
     from oscar_steps.oscar.menus import Menus
     from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.headnode import HeadNode
@@ -102,6 +103,7 @@ class Run:
     profile: ClusterProfile | None = field(default=None, init=False)
     cluster: VirtualCluster | None = field(default=None, init=False)
     head: HeadNode | None = field(default=None, init=False)
+    flavour: Flavour | None = field(default=None, init=False)
     menus: Menus | None = field(default=None, init=False)
     installer: Installer | None = field(default=None, init=False)
     board: NodeBoard | None = field(default=None, init=False)

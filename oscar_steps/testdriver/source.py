@@ -15,7 +15,7 @@ from oscar_steps.v3m.ledger import owned
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXPORT_SECONDS = 300
 # Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
-_NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
+NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
 
 
 def source_as_asked(url: str, revision: str) -> Source:
@@ -41,7 +41,7 @@ def resolve_revision(url: str, revision: str) -> str:
     if answer.returncode == 0:
         return answer.stdout.strip()
     words = svn_words(answer.stderr)
-    if _NOT_THERE.search(answer.stderr):
+    if NOT_THERE.search(answer.stderr):
         raise SourceError(f"{url} at revision {revision}: {words}", hint="check --url and --revision")
     raise HostError(f"{url} cannot be asked for its revision: {words}", hint="is the server up, and --url right?")
 
@@ -62,5 +62,5 @@ def export(source: Source, place: Path) -> None:
     except subprocess.TimeoutExpired:
         raise HostError(f"the repository did not deliver {source} in {EXPORT_SECONDS} s") from None
     if answer.returncode != 0:
-        kind = SourceError if _NOT_THERE.search(answer.stderr) else HostError
+        kind = SourceError if NOT_THERE.search(answer.stderr) else HostError
         raise kind(f"{source} cannot be exported: {svn_words(answer.stderr)}", hint="check --url and --revision")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers import AnswersRefused
+from oscar_steps.oscar.flavour import INSTALLER, flavour_of
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.svn import svn_words
@@ -28,10 +29,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # repository.
 _NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012|E210005")
 
-# Where a menu may be (see menus.is_menu_file), in the words of any `find`; what is larger is no script.
+# The installer, and where a menu may be (see menus.is_menu_file), in the words of any `find`; no script is larger.
 FIND_MENU_FILES = (
-    "find . -type f -size -262144c ! -path '*/.svn/*' "
-    "\\( -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
+    "find . \\( -type f -o -type l \\) -size -262144c ! -path '*/.svn/*' \\( -path ./install_cluster "
+    "-o -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
 
 # Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
@@ -70,7 +71,11 @@ async def run_stage(run: Run) -> None:
         revision=source.revision,
     )
     with run.diary.step("the menus of this OSCAR"):
-        run.menus = await read_or_show(await fetch_sources(head, home), run.directory)
+        sources = await fetch_sources(head, home)
+        if run.flavour is None:
+            run.flavour = flavour_of(sources)
+            run.flavour.check()
+        run.menus = await read_or_show({path: text for path, text in sources.items() if is_menu_file(path)}, run.directory)
     run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
     try:
         answer_files(run.job, need(run.profile, "the profile"), run.menus)
@@ -110,10 +115,13 @@ def texts_of(archive: bytes) -> dict[str, str]:
     texts: dict[str, str] = {}
     with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as files:
         for member in files:
-            if (file := files.extractfile(member)) is not None:
-                data, path = file.read(), printable_name(member.name.removeprefix("./"))
+            path = printable_name(member.name.removeprefix("./"))
+            if member.issym():
+                texts[path] = ""  # it is there; what it means is not looked for
+            elif (file := files.extractfile(member)) is not None:
+                data = file.read()
                 try:
                     texts[path] = data.decode("utf-8")
                 except UnicodeDecodeError:
                     texts[path] = data.decode("latin-1")
-    return {path: text for path, text in texts.items() if is_menu_file(path)}
+    return {path: text for path, text in texts.items() if is_menu_file(path) or path == INSTALLER}

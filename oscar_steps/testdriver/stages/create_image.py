@@ -1,4 +1,4 @@
-"""Step 1: the host is fit, the base image exists, the cluster's disks are laid over it."""
+"""Step 1: the host is fit, this OSCAR can be installed at all, the base image exists, the cluster's disks lie over it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from oscar_steps.errors import ConfigError, UserError
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.images import ImageStore
+from oscar_steps.testdriver.lookahead import look_ahead
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.accelerator import find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
@@ -43,13 +44,14 @@ def check_job(job: Job, source: str = "the cluster profile", answers: str = "the
 
 
 async def run_stage(run: Run) -> None:
-    """Raises ToolMissing, HostError, ProfileError, ConfigError, ImageBuildFailed."""
+    """Raises ToolMissing, HostError, ProfileError, ConfigError, ImageBuildFailed; AnswersRefused by the sources."""
     run.profile = check_job(run.job)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
     require(check_host(run.directory, run.profile.memory_mib))
     if store.find(run.job.image) is None:  # one that is there needs no more room
         require([check_space(store.directory, f"the base image {run.job.image.name}")])
+    await look_ahead(run)
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
             run.image = await store.ensure(run.job.image, run.diary.say)

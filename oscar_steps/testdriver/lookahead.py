@@ -1,0 +1,102 @@
+"""What the sources of a revision say before anything boots: whether this OSCAR can be installed without a person.
+
+Only the part of the tree that says it is fetched: a whole one of OSCAR's is a hundred megabytes of packages. Where the
+repository cannot be asked from here, the head node's checkout decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oscar_steps.environment import tool_environment
+from oscar_steps.errors import HostError, SourceError, UserError
+from oscar_steps.oscar.flavour import FOLDERS, flavour_of
+from oscar_steps.svn import svn_words
+from oscar_steps.testdriver.source import NOT_THERE
+from oscar_steps.v3m.ledger import owned
+
+if TYPE_CHECKING:
+    from oscar_steps.job import Source
+    from oscar_steps.testdriver.run import Run
+
+EXPORT_SECONDS = 60
+LONGEST_SOURCE = 1 << 18
+
+
+async def look_ahead(run: Run) -> None:
+    """Note the flavour of the OSCAR to be tested. Raises AnswersRefused where it has none."""
+    try:
+        with run.diary.step(f"the installer's sources of {run.job.source}"):
+            files = await fetch(run.job.source, run.directory)
+    except (HostError, UserError, OSError) as error:
+        run.diary.say(f"what kind of OSCAR this is will be seen on the head node: {error}")
+        return
+    run.flavour = flavour_of(files)
+    run.flavour.check()
+    run.diary.say(f"this OSCAR is installed by {run.flavour.name}")
+
+
+async def fetch(source: Source, scratch: Path) -> dict[str, str]:
+    """Path to text of the files of the top folder and of FOLDERS. Raises HostError, SourceError or ToolMissing."""
+    with tempfile.TemporaryDirectory(prefix="sources-", dir=scratch) as temporary:
+        tree = Path(temporary) / "tree"
+        await _export(source.url, source.revision, tree, "--depth=files")
+        for folder in FOLDERS:
+            try:
+                await _export(f"{source.url.rstrip('/')}/{folder}", source.revision, tree / folder)
+            except SourceError:
+                continue  # a tree without this folder
+        return await asyncio.to_thread(texts_below, tree)
+
+
+async def _export(url: str, revision: str, place: Path, *options: str) -> None:
+    command = ["svn", "export", "--quiet", "--non-interactive", "--ignore-externals", "-r", revision, *options]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *owned([*command, f"{url}@{revision}", str(place)]),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=tool_environment(),
+        )
+    except FileNotFoundError:
+        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
+    try:
+        async with asyncio.timeout(EXPORT_SECONDS):
+            _, complaint = await process.communicate()
+    except TimeoutError:
+        raise HostError(f"timed out after {EXPORT_SECONDS} s waiting for the repository to deliver {url}") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        words = complaint.decode("utf-8", "replace")
+        kind = SourceError if NOT_THERE.search(words) else HostError
+        raise kind(f"{url} at revision {revision} cannot be exported: {svn_words(words)}")
+
+
+def texts_below(tree: Path) -> dict[str, str]:
+    """Relative path to text of every file; '' for links and for what is too long to be a script."""
+    return {path.relative_to(tree).as_posix(): _text(path) for path in _files(tree)}
+
+
+def _files(tree: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(tree):
+        yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink() or path.is_file())
+
+
+def _text(path: Path) -> str:
+    """Its text; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
+    if path.is_symlink() or path.stat().st_size > LONGEST_SOURCE:
+        return ""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
