@@ -1,7 +1,7 @@
 """How the OSCAR of a tree can be installed without a person, found by reading the tree: its *flavour*.
 
-A tree has the flavour `install_cluster` where `install_cluster --cli` takes all answers from files and what it starts is
-there. What is missing is seen before a machine boots, and the reason says where: file and line.
+A tree has the flavour `install_cluster` where `install_cluster --cli` takes all answers from files and what it starts
+is there. What is missing is seen before a machine boots, and the reason says where: file and line.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from oscar_steps.oscar.menus import is_menu_file
 
 INSTALLER = "install_cluster"
 FOLDERS = ("lib", "scripts", "src")
-"""Beside the files of its top folder, these folders of a tree are read; what lies elsewhere is not judged. The head node's
-checkout is read for menus only (`is_menu_file`), so no more of them is judged than that."""
+"""Beside the files of its top folder, these folders of a tree are read; what lies elsewhere is not judged.
+
+The head node's checkout is read for menus only (`is_menu_file`), so no more of them is judged than that."""
 
 _NEEDED = ("cli", *OPTIONS.values(), "bootscript")
 

@@ -75,7 +75,8 @@ async def run_stage(run: Run) -> None:
         if run.flavour is None:
             run.flavour = flavour_of(sources)
             run.flavour.check()
-        run.menus = await read_or_show({path: text for path, text in sources.items() if is_menu_file(path)}, run.directory)
+        sources.pop(INSTALLER, None)  # it has no menu
+        run.menus = await read_or_show(sources, run.directory)
     run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
     try:
         answer_files(run.job, need(run.profile, "the profile"), run.menus)
