@@ -39,9 +39,13 @@ class Stage(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a run ended. Only `failed` is OSCAR's doing."""
+    """How a run ended. Only `failed` is OSCAR's doing.
+
+    `warning` is the first tier's alone: something new is wrong, and nothing that keeps the cells from running.
+    """
 
     PASSED = "passed"
+    WARNING = "warning"
     FAILED = "failed"
     INFRASTRUCTURE = "infrastructure"
     CANCELLED = "cancelled"
@@ -80,6 +84,7 @@ class ExitStatus(IntEnum):
 
     PASSED = 0
     FAILED = 10
+    WARNING = 11
     INFRASTRUCTURE = 20
     CANCELLED = 30
     NOT_REACHED = 40
@@ -150,6 +155,8 @@ class Verdict(_Frozen):
     nodes: tuple[NodeReport, ...] = ()
     stages: tuple[StageReport, ...] = ()
     installer: tuple[InstallReport, ...] = ()
+    mended: tuple[str, ...] = ()
+    """What the first tier does not see any more."""
     seconds: float = 0.0
     replay: str = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -48,6 +48,17 @@ class Comparison:
 def essence(problem: Problem) -> str:
     """What a problem says, without what a moved line, a neighbour of it or a keyword changes."""
     return _LINE_NUMBER.sub("N", _NEAR.sub("", _without_keywords(problem.what)))
+
+
+def keys_of(problems: Iterable[Problem]) -> dict[Problem, str]:
+    """A name for each problem of a tree; the same tree gives the same names."""
+    count = Counter[str]()
+    named = dict[Problem, str]()
+    for problem in problems:
+        words = f"{problem.file}: {essence(problem)}"
+        count[words] += 1
+        named[problem] = f"{words} ({count[words]})" if count[words] > 1 else words
+    return named
 
 
 def compare(before: Tree, was: Report, after: Tree, now: Report, copied: Mapping[str, str] | None = None) -> Comparison:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
 SECONDS = 120
 """All scripts together may take this long; what has had no turn then is a fault of the host."""
 _ROUNDS = 4
+_DOES_NOT_COMPILE = re.compile(r"^(perl|bash): |is not exported by the ")
 
 
 def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
@@ -34,10 +36,19 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
     found.take(_check_menus(tree))
     tasks = list(_tasks(tree))
     found.take(_compile(tree, tasks, began + seconds))
-    ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
-    problems = tuple(sorted(replace(p, rank=ranks[p.file]) if p.file in ranks else p for p in set(found.problems)))
+    problems = tuple(sorted(_on_the_way(set(found.problems), tree)))
     looked_at = sum(not file.binary for file in tree.files.values())
     return Report(problems, tuple(sorted(set(found.left_alone))), looked_at, time.monotonic() - began)
+
+
+def _on_the_way(problems: Iterable[Problem], tree: Tree) -> Iterator[Problem]:
+    """The problems, with how early the installer meets each. On its way a file has to compile."""
+    ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
+    for problem in problems:
+        if problem.file in ranks:
+            gates = problem.gates or bool(_DOES_NOT_COMPILE.search(problem.what))
+            problem = replace(problem, rank=ranks[problem.file], gates=gates)
+        yield problem
 
 
 def _tasks(tree: Tree) -> Iterator[Task]:

@@ -6,7 +6,7 @@ import ast
 import re
 from xml.parsers import expat
 
-from oscar_steps.lint.chain import path_of_cells
+from oscar_steps.lint.chain import START, path_of_cells
 from oscar_steps.lint.confine import Answer
 from oscar_steps.lint.perltext import PerlText
 from oscar_steps.lint.problems import Findings
@@ -53,11 +53,10 @@ def _check_top(tree: Tree, found: Findings) -> None:
     installer = tree.files.get("install_cluster")
     if installer is None:
         if "install_cluster" not in tree:
-            found.add("install_cluster", 0, "the installer is missing", "the top of the tree has to have it")
+            found.add(START, 0, "the installer is missing", "the top of the tree has to have it", gates=True)
     elif not installer.executable:
-        found.add(
-            "install_cluster", 0, "the installer is not executable", "svn propset svn:executable on install_cluster"
-        )
+        right = f"svn propset svn:executable on {START}"
+        found.add(START, 0, "the installer is not executable", right, gates=True)
     if installer is not None and re.search(r"\bVERSION file\b", installer.text) and "VERSION" not in tree:
         found.add("VERSION", 0, "the file is missing", "install_cluster ends without it")
 

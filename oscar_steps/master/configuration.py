@@ -17,6 +17,7 @@ from oscar_steps.master.plans import plans as all_plans
 from oscar_steps.master.run_files import RUNS
 from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.sources import svn_poller
+from oscar_steps.master.standing_page import STANDING
 from oscar_steps.matrix import Matrix
 from oscar_steps.site import Site, Web
 from oscar_steps.verdict import LINT
@@ -74,8 +75,8 @@ def _web(site: Site) -> dict[str, Any]:
         "plugins": {"waterfall_view": {}, "console_view": {}, "grid_view": {}, RUNS: {}},
     }
     # An installation older than the entry point starts all the same, without this page.
-    if HEALTH in get_plugins("www", None, load_now=False).names:
-        pages["plugins"][HEALTH] = {}
+    known = get_plugins("www", None, load_now=False).names
+    pages["plugins"] |= {name: {} for name in (HEALTH, STANDING) if name in known}
     return pages if site.web.open else {**pages, **_access(site, site.web)}
 
 

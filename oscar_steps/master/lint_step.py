@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from buildbot.process import buildstep
+from buildbot.process import buildstep, remotetransfer
 from buildbot.process.results import EXCEPTION, statusToString
+from twisted.internet import threads
+from twisted.python import log
 
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.judgement import LINT_FILE, Judgement
+from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.plans import run_directory
 from oscar_steps.master.restarts import CutShort, cut_short
+from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.master.sources import exact_revision
+from oscar_steps.master.standing import GATED_BEFORE, note_judgement
+from oscar_steps.master.standing_page import STANDING
 from oscar_steps.master.steps import (
     ASKERS_MISTAKE,
     EXACT_REVISION,
@@ -20,13 +28,15 @@ from oscar_steps.master.steps import (
     SummaryObserver,
     clean,
     identity_of,
+    on_worker,
     remove_old_runs,
 )
-from oscar_steps.master.verdicts import RESULT_OF_STATUS, VERDICT
+from oscar_steps.master.verdicts import LINT_RESULT_OF_STATUS, VERDICT
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome
 
 _MAX_SECONDS = 900
+_MAX_BYTES = 16 * 2**20
 
 
 class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
@@ -65,11 +75,43 @@ class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
         await remove_old_runs(self, LINT, self.site, also=str(directory))
         self.addLogObserver("stdio", SummaryObserver(self._show))
         words = [*self.site.driver.command, LINT, revision, "--url", url, "--run", str(directory)]
+        words += await self._first_of_several(revision)
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
         if (cut := cut_short(self)) is not None:
             return cut
-        return EXCEPTION if self.timed_out else RESULT_OF_STATUS.get(command.rc, EXCEPTION)
+        result = EXCEPTION if self.timed_out else LINT_RESULT_OF_STATUS.get(command.rc, EXCEPTION)
+        await self._note_what_stands(str(directory), url)
+        return result
+
+    async def _first_of_several(self, last: str) -> list[str]:
+        """A build may be for several commits that came one after the other: all that they brought is new."""
+        changes = [await self.master.data.get(("changes", number)) for number in self.getProperty(CHANGES) or []]
+        revisions = [int(change["revision"]) for change in changes if change and str(change["revision"]).isdigit()]
+        first = min(revisions, default=int(last))
+        return ["--first", str(first)] if 0 < first < int(last) else []
+
+    async def _note_what_stands(self, directory: str, url: str) -> None:
+        """Whatever goes wrong here is noted, and never changes the result."""
+        try:
+            writer = remotetransfer.StringFileWriter()
+            command = await on_worker(
+                self, "uploadFile", workdir=directory, workersrc=LINT_FILE, writer=writer, maxsize=_MAX_BYTES,
+                blocksize=256 * 1024, keepstamp=False,
+            )  # fmt: skip
+            if command.rc != 0:
+                return  # nothing was judged: the verdict says why
+            said = Judgement.model_validate_json(writer.buffer)
+            branch = self.getProperty("branch") or self.site.repository.trunk
+            folder = Path(self.master.basedir)
+            if said.url == url:
+                gated, trouble = await threads.deferToThread(note_judgement, folder, branch, said)
+                self.setProperty(GATED_BEFORE, list(gated), self.name)
+                if trouble:
+                    tell_operator(self.master, "the list of standing problems begins anew", trouble)
+                await self.addURL("standing problems", f"{self.master.config.buildbotURL}plugins/{STANDING}/")
+        except Exception as error:  # broad on purpose: see above
+            log.err(error, "what stands could not be noted")
 
     def _nothing_to_look_at(self, error: SourceError | HostError) -> int:
         self._told = clean(error.sentence)

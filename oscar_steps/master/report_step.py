@@ -21,6 +21,8 @@ from oscar_steps.verdict import LINT, VERDICT_FILE, Outcome, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
 _NOTE_LENGTH = 1000
+_WARNING_LENGTH = 130
+GO_ON = "the cells run all the same"
 
 
 class ReportStep(CutShort, buildstep.BuildStep):
@@ -28,6 +30,7 @@ class ReportStep(CutShort, buildstep.BuildStep):
 
     name = "report"
     alwaysRun = True
+    warnOnWarnings = True
 
     def __init__(self, cell: str, site: Site, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -143,6 +146,8 @@ class ReportStep(CutShort, buildstep.BuildStep):
 def headline(verdict: Verdict) -> str:
     """The verdict in one line, as a mail's subject and the build's page have it; its first word is the outcome."""
     if verdict.outcome is Outcome.PASSED:
-        return "passed"
+        return clean(f"passed; {verdict.mended[0]}") if verdict.mended else "passed"
+    if verdict.outcome is Outcome.WARNING:
+        return f"{clean(f'warning: {verdict.sentence}', _WARNING_LENGTH)}; {GO_ON}"
     place = f" at {verdict.stage.value}" if verdict.stage else "" if verdict.cell == LINT else " before the run began"
     return clean(f"{verdict.outcome.value}{place}: {verdict.sentence}")

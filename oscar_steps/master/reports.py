@@ -2,8 +2,10 @@
 
 - `failed`: OSCAR's doing. To the authors of the changes that this build was made for, never to everybody since the last
   green build. A forced build's goes to whoever forced it, a nightly's to the developers' list.
+- `warning`: the first tier's; to the authors as well. It says that the cells run all the same.
 - `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
-  of the first tier only 'fixed', since its commit goes on to the cells.
+  of the first tier only 'fixed', since its commit goes on to the cells: a problem that kept an earlier commit from
+  its cells is mended. Whose commit that was hears of it, too.
 - `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
   hears of it. A commit's cell is tried again then (`again.py`): the operator hears of the first such end, and of the
   last one when it is given up.
@@ -17,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, Results
+from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNINGS, Results
 from buildbot.reporters import utils
 from pydantic import ValidationError
 
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
-from oscar_steps.master.report_step import headline
+from oscar_steps.master.report_step import GO_ON, headline
 from oscar_steps.master.restarts import RESTARTED
 from oscar_steps.master.run_files import run_url
 from oscar_steps.master.schedulers import CHANGES, NIGHTLY
+from oscar_steps.master.standing import GATED_BEFORE
 from oscar_steps.master.steps import EXACT_REVISION, RUN_DIRECTORY, RUN_ID, SOURCE_URL, clean
 from oscar_steps.master.verdicts import VERDICT, RunIdentity, lost_worker
 from oscar_steps.site import Mail
@@ -82,18 +85,26 @@ class BuildNote:
     build_url: str
     base: str
     has_files: bool
+    gated_before: tuple[str, ...] = ()
+    """Of the first tier: the logins of those whose commit a problem had kept from its cells that is mended now."""
     known_already: bool = False
     """The operator has heard of the first try's end, and another try follows."""
 
     @property
     def fixed(self) -> bool:
-        return self.verdict.outcome is Outcome.PASSED and self.before is not None and not self.before.passed
+        if self.verdict.outcome is not Outcome.PASSED:
+            return False
+        if self.verdict.cell == LINT:  # of each commit it says what that has changed: no news says nothing of the tree
+            return bool(self.gated_before)
+        return self.before is not None and not self.before.passed
 
     @property
     def result(self) -> str:
         """The first line: how it ended, and where."""
         verdict = self.verdict
         word = "fixed: it passes again" if self.fixed else verdict.outcome.value
+        if verdict.outcome is Outcome.WARNING:
+            word = f"warning: {GO_ON}"
         if verdict.outcome is Outcome.INFRASTRUCTURE:
             word = f"infrastructure: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}, nothing is said about OSCAR"
         return (
@@ -133,7 +144,8 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
         return ()
     if outcome is Outcome.INFRASTRUCTURE:
         return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
-    authors = [mail.address(change.author) for change in note.changes]
+    logins = [*(change.author for change in note.changes), *note.gated_before]
+    authors = [mail.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
     told = sorted({address for address in (*authors, asked) if address})
     if told:
@@ -161,6 +173,7 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),
         base=master.config.buildbotURL,
         known_already=bool(properties.get(TRIES_BEFORE) and properties.get(TRIED_AGAIN)),
+        gated_before=tuple(map(str, properties.get(GATED_BEFORE) or ())),
         has_files=RUN_DIRECTORY in properties and VERDICT in properties,
     )
 
@@ -207,10 +220,10 @@ async def _before(master: Any, build: dict[str, Any], branch: str | None) -> Bef
     number = build["number"]
     for earlier in range(number - 1, max(0, number - 1 - _LOOK_BACK), -1):
         found = await master.data.get(("builders", build["builder"]["builderid"], "builds", earlier))
-        if not found or found["results"] not in (SUCCESS, FAILURE):
+        if not found or found["results"] not in (SUCCESS, WARNINGS, FAILURE):
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
         if said.get("branch", (None,))[0] == branch:
             revision = str(said.get(EXACT_REVISION, ("?",))[0])
-            return Before(number=earlier, revision=revision, passed=found["results"] == SUCCESS)
+            return Before(number=earlier, revision=revision, passed=found["results"] != FAILURE)
     return None

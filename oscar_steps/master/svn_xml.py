@@ -14,10 +14,9 @@ from urllib.parse import unquote
 from xml.parsers.expat import ExpatError
 
 from oscar_steps.errors import HostError
+from oscar_steps.svn import characters
 
 UNREADABLE = "(cannot be read)"
-_NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 _ENTRY = re.compile(r"<logentry\b(.*?)</logentry>", re.DOTALL)
 _REVISION = re.compile(r"""\brevision=["'](\d+)["']""")
 _PATH = re.compile(r"<path\b.*?</path>", re.DOTALL)
@@ -31,17 +30,6 @@ class Address:
     prefix: str
     """Path of `url` below the repository's root, as logs spell paths; '' for the root itself."""
     head: int
-
-
-def characters(output: bytes) -> str:
-    """The text of `output`; what is no character of XML is U+FFFD."""
-    text = _NO_CHARACTER.sub("\ufffd", output.decode("utf-8", "replace"))
-    return _REFERENCE.sub(lambda found: found[0] if _is_character(found) else "\ufffd", text)
-
-
-def _is_character(found: re.Match[str]) -> bool:
-    number = int(found[1], 16) if found[1] else int(found[2])
-    return number <= 0x10FFFF and not _NO_CHARACTER.match(chr(number))
 
 
 def address(output: bytes) -> Address:

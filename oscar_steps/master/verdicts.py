@@ -1,6 +1,7 @@
 """From exit statuses and verdicts to Buildbot's results: each mapped on purpose, everything unknown is an exception.
 
-Green means that the run's own verdict says `passed` and no stage said otherwise. Red (FAILURE) means OSCAR. Purple
+Green means that the run's own verdict says `passed` and no stage said otherwise. Red (FAILURE) means OSCAR. Orange
+(WARNINGS) is the first tier's: something new is wrong, and the cells run all the same. Purple
 (EXCEPTION) means the farm, or its host. RETRY is Buildbot's own, for a worker that was lost.
 """
 
@@ -20,7 +21,7 @@ from buildbot.process.results import (
 )
 from pydantic import ValidationError
 
-from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, Verdict
+from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Stage, Verdict
 
 VERDICT = "verdict"
 """Build property: the run's verdict, as JSON."""
@@ -32,8 +33,11 @@ RESULT_OF_STATUS: dict[int, int] = {
     ExitStatus.CANCELLED: CANCELLED,
     ExitStatus.NOT_REACHED: SKIPPED,
 }
+LINT_RESULT_OF_STATUS = RESULT_OF_STATUS | {ExitStatus.WARNING: WARNINGS}
+"""The first tier alone may warn: a cell has passed, or it has not."""
 RESULT_OF_OUTCOME: dict[Outcome, int] = {
     Outcome.PASSED: SUCCESS,
+    Outcome.WARNING: WARNINGS,
     Outcome.FAILED: FAILURE,
     Outcome.INFRASTRUCTURE: EXCEPTION,
     Outcome.CANCELLED: CANCELLED,
@@ -92,6 +96,8 @@ def read_verdict(identity: RunIdentity, text: str | None) -> Verdict:
         return identity.verdict(
             Outcome.INFRASTRUCTURE, f"the run directory holds the verdict of another run, {verdict.run_id}"
         )
+    if verdict.outcome is Outcome.WARNING and identity.cell != LINT:
+        return identity.verdict(Outcome.INFRASTRUCTURE, "the run's verdict is a warning, which no cell may end with")
     return verdict
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
+from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
+from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.check import check_tree
-from oscar_steps.lint.problems import Report
 from oscar_steps.testdriver.commandline import directory, explained, leave
 from oscar_steps.testdriver.console import printable
-from oscar_steps.testdriver.source import DEFAULT_URL, export, resolve_revision, source_as_asked
-from oscar_steps.verdict import LINT, MAX_EVIDENCE_LINES, Category, Evidence, ExitStatus, Outcome, Verdict
+from oscar_steps.testdriver.history import Change, change_of
+from oscar_steps.testdriver.lint_trees import Trees, trees_of, trees_of_folder
+from oscar_steps.testdriver.lint_words import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
+from oscar_steps.testdriver.source import DEFAULT_URL, source_as_asked
+from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
 
-LOG = "logs/lint.txt"
 WORKING_COPY = "working-copy"
 """The revision of a tree that is checked out."""
 
@@ -27,15 +28,36 @@ WORKING_COPY = "working-copy"
 @click.command()
 @click.argument("revision", required=False)
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
-@click.option("--tree", type=directory(), help="A tree that is checked out already.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--first", type=click.IntRange(1), help="REVISION is the last of several commits, and this the first.")
+@click.option("--tree", type=directory(), help="A tree that is checked out already, instead of REVISION.")
+@click.option("--all", "show_all", is_flag=True, help="Show also what was wrong before, and what cannot be judged.")
+@click.option("--json", "json_wanted", is_flag=True, help="The report as JSON.")
+@click.option("--cache", type=directory(), help="Folder for what the next lint can use again.")
 @click.option("--run", type=directory(), help="Leave verdict.json and the report here: what a Buildbot step reads.")
 @explained
-def lint(revision: str | None, url: str, tree: Path | None, as_json: bool, run: Path | None) -> None:
-    """Look for what is wrong with REVISION in seconds, without any virtual machine.
+def lint(
+    revision: str | None,
+    url: str,
+    first: int | None,
+    tree: Path | None,
+    show_all: bool,
+    json_wanted: bool,
+    cache: Path | None,
+    run: Path | None,
+) -> None:
+    """Look for what REVISION has made wrong, in seconds, without any virtual machine.
 
-    Every script of the command line is compiled, with the modules that are missing here replaced by empty ones; menus
-    can be read; files that are started are there and executable. What cannot be judged is left alone.
+    REVISION is compared with the revision before it on its branch. Problems that were there before stand: they are
+    counted, and --all shows them. With --tree, a working copy of Subversion's or git's is compared with what was
+    committed last; of any other folder all problems are new.
+
+    \b
+    Exit status:
+      0   nothing new is wrong
+      10  something new keeps the installer from starting: no cluster is installed for it
+      11  something new is wrong that does not keep it from that: the cells run all the same
+      20  menus that the farm's answers do not fit any more, or a fault of the farm or of this host
+      64  a mistake in what was asked for
 
     \b
       oscar-testdriver lint 5916 --url svn://host/oscar/trunk
@@ -43,63 +65,51 @@ def lint(revision: str | None, url: str, tree: Path | None, as_json: bool, run: 
     """
     if (revision is None) == (tree is None):
         raise UserError("what is to be looked at? Say a REVISION, or --tree DIR")
-    began = time.monotonic()
+    cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER") / LINT
     try:
-        if tree is not None:
-            source, report = Source(url=str(tree.resolve()), revision=WORKING_COPY), check_tree(tree)
-        else:
-            source, report = _check_revision(url, revision or "")
+        looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache)
     except FarmError as error:
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
             _no_report(error, Source(url=url, revision=revision or WORKING_COPY), run.name).save(run)
         raise
-    report = replace(report, seconds=time.monotonic() - began)
-    _tell(report, as_json)
+    verdict = verdict_of(looked, run.name if run else LINT)
+    if json_wanted:
+        click.echo(json.dumps(as_json(looked), indent=2))
+    else:
+        click.echo("".join(f"{printable(line)}\n" for line in lines_of(looked, everything=show_all)), nl=False)
     if run is not None:
-        _leave_files(run, verdict_of(report, source, run.name), report)
-        click.echo(f"@@oscar {json.dumps({'summary': report.summary})}")
-    leave(ExitStatus.of(_whose(report)[0]))
+        _leave_files(run, verdict, looked)
+        click.echo(f"@@oscar {json.dumps({'summary': summary_of(looked)})}")
+    leave(ExitStatus.of(verdict.outcome))
 
 
-def _check_revision(url: str, revision: str) -> tuple[Source, Report]:
+def look_at_revision(url: str, revision: str, first: int | None, cache: Path) -> Looked:
+    """Judge a revision (or all from `first` to it) by the revision before. Raises SourceError or HostError."""
+    began = time.monotonic()
     asked = source_as_asked(url, revision)
-    source = Source(url=url, revision=resolve_revision(asked.url, asked.revision))
-    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as temporary:
-        place = Path(temporary) / "tree"
-        export(source, place)
-        return source, check_tree(place)
+    change = change_of(asked.url, asked.revision, first)
+    source = Source(url=url, revision=str(change.asked))
+    return _compared(trees_of(change, cache / "trees"), source, change, began)
 
 
-def verdict_of(report: Report, source: Source, run_id: str) -> Verdict:
-    """The report as a verdict: what mail and web pages are drawn from."""
-    count = len(report.problems)
-    sentence = "every script compiles, menus can be read, nothing that is started is missing"
-    if count:
-        more = f" (and {count - 1} more problem{'s' if count > 2 else ''})" if count > 1 else ""
-        sentence = f"{(report.blamed or report.problems)[0]}{more}"
-    outcome, category = _whose(report)
-    lines = tuple(str(problem) for problem in report.problems[:MAX_EVIDENCE_LINES])
-    return Verdict(
-        run_id=run_id,
-        cell=LINT,
-        source=source.url,
-        revision=source.revision,
-        outcome=outcome,
-        sentence=printable(sentence),
-        category=category,
-        evidence=(Evidence(file=LOG, first_line=1, lines=tuple(map(printable, lines))),) if count else (),
-        seconds=report.seconds,
-        replay=f"oscar-testdriver lint --tree {source.url}"
-        if source.revision == WORKING_COPY
-        else f"oscar-testdriver lint {source.revision} --url {source.url}",
-    )
+def _look_at_folder(folder: Path, cache: Path) -> Looked:  # noqa: ARG001
+    began = time.monotonic()
+    source = Source(url=str(folder.resolve()), revision=WORKING_COPY)
+    return _compared(trees_of_folder(folder), source, None, began)
 
 
-def _whose(report: Report) -> tuple[Outcome, Category]:
-    if report.blamed:
-        return Outcome.FAILED, Category.OSCAR
-    return (Outcome.PASSED, Category.NONE) if report.good else (Outcome.INFRASTRUCTURE, Category.ANSWERS)
+def _compared(trees: Trees, source: Source, change: Change | None, began: float) -> Looked:
+    """Where there is nothing to compare with, a revision has brought nothing, and a folder everything."""
+    report = check_tree(trees.after)
+    before = check_tree(trees.before) if trees.before is not None else None
+    if trees.before is not None and before is not None:
+        comparison = compare(trees.before, before, trees.after, report, trees.copied)
+    elif change is None:
+        comparison = Comparison(new=report.problems)
+    else:
+        comparison = compare(trees.after, report, trees.after, report)
+    return Looked(source, change, report, comparison, before, time.monotonic() - began)
 
 
 def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:
@@ -116,20 +126,9 @@ def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:
     )
 
 
-def _leave_files(run: Path, verdict: Verdict, report: Report) -> None:
+def _leave_files(run: Path, verdict: Verdict, looked: Looked) -> None:
     log = run / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(f"{line}\n" for line in _lines(report)), encoding="utf-8")
+    log.write_text("".join(f"{printable(line)}\n" for line in lines_of(looked, everything=True)), encoding="utf-8")
+    judgement_of(looked).save(run)
     verdict.save(run)
-
-
-def _lines(report: Report) -> list[str]:
-    return [printable(str(line)) for line in (*report.problems, *report.left_alone)] + [report.summary]
-
-
-def _tell(report: Report, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**asdict(report), "summary": report.summary}, indent=2))
-        return
-    for line in _lines(report):
-        click.echo(line)

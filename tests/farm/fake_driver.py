@@ -65,29 +65,45 @@ def leave_files(run: Path) -> None:
     (run / "events.jsonl").write_text("{}\n")
 
 
-def lint(revision: str, url: str, directory: str) -> int:
-    """The first tier: it fails, or breaks down, only where the scenario says so."""
+def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
+    """The first tier: it finds, mends or lets stand one problem, or breaks down, only where the scenario says so."""
+    from oscar_steps.judgement import Judgement, ToldProblem
     from oscar_steps.verdict import LINT, Category, Evidence, ExitStatus, Outcome, Verdict
 
     run = Path(directory)
-    play = json.loads((run.parent.parent / "scenario").read_text())["play"]
+    scenario = json.loads((run.parent.parent / "scenario").read_text())
+    play = scenario["play"]
     if play == "lint-breaks":
         raise RuntimeError("a bug of the driver's")
-    bad = play == "lint-fails"
+    outcome = {"lint-fails": Outcome.FAILED, "lint-warns": Outcome.WARNING}.get(play, Outcome.PASSED)
+    bad, gates = outcome is not Outcome.PASSED, play in ("lint-fails", "lint-stands")
+    mended = (f"mended: {PROBLEM}",) if play == "lint-mends" else ()
+    lines = (PROBLEM,) if bad else mended
     (run / "logs").mkdir(parents=True)
     (run / "logs/lint.txt").write_text(f"{PROBLEM}\n")
+    told = ToldProblem(key="a", file="src/cli/main_cli", line=15, what="perl: syntax error", right="x", gates=gates)
+    brought = told.model_copy(update={"revision": int(revision), "author": scenario.get("author", "")})
+    Judgement(
+        url=url,
+        revision=int(revision),
+        base=int(revision) - 1,
+        new=(brought,) if bad else (),
+        mended=(told,) if mended else (),
+        standing=(told.model_copy(update={"was": "a"}),) if play == "lint-stands" else (),
+    ).save(run)
     Verdict(
         run_id=run.name,
         cell=LINT,
         source=url,
         revision=revision,
-        outcome=Outcome.FAILED if bad else Outcome.PASSED,
-        sentence=PROBLEM if bad else "every script compiles",
+        outcome=outcome,
+        sentence=PROBLEM if bad else "nothing new is wrong",
         category=Category.OSCAR if bad else Category.NONE,
-        evidence=(Evidence(file="logs/lint.txt", first_line=1, lines=(PROBLEM,)),) if bad else (),
+        evidence=(Evidence(file="logs/lint.txt", first_line=1, lines=lines),) if lines else (),
+        mended=mended,
     ).save(run)
     print("@@oscar " + json.dumps({"summary": "lint: 1 problem in 143 files, 3.1 s" if bad else "lint: no problem"}))
-    return ExitStatus.FAILED if bad else ExitStatus.PASSED
+    return ExitStatus.of(outcome)
 
 
 def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:

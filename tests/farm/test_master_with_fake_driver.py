@@ -51,6 +51,18 @@ def mails_to(farm: Farm, address: str) -> list[str]:
     return [str(mail["Subject"]) for mail in map(read_mail, paths) if address in str(mail["To"])]
 
 
+def lint_mails(farm: Farm, revision: int) -> list[Any]:
+    """The first tier's mails about a revision."""
+    mails = map(read_mail, sorted((farm.directory / "mails").glob("*.eml")))
+    return [mail for mail in mails if mail["X-Oscar-Farm-Builder"] == LINT and f"r{revision}:" in mail["Subject"]]
+
+
+def standing(farm: Farm) -> dict[str, Any]:
+    url = f"{farm.master.base}plugins/standing/?format=json"
+    found: dict[str, Any] = httpx.get(url, trust_env=False, timeout=MASTER_SECONDS).json()
+    return found
+
+
 def cell_id(farm: Farm) -> str:
     return str(farm.master._get("builders", "builders", name=farm.cell)[0]["builderid"])
 
@@ -103,7 +115,7 @@ def test_a_commit_is_looked_at_before_its_cluster_is_installed_and_only_the_clus
 
 
 def test_a_commit_that_does_not_compile_is_told_in_seconds_and_no_cluster_is_installed(farm: Farm) -> None:
-    play(farm, "lint-fails")
+    play(farm, "lint-fails", author=DEVELOPER)
     number = last_build(farm)["number"]
     done = commit(farm)
     assert done.build.result_name == "failure"
@@ -118,9 +130,55 @@ def test_a_commit_that_does_not_compile_is_told_in_seconds_and_no_cluster_is_ins
     assert steps["cells"] == SKIPPED
     assert farm.master.build_of(done.revision, farm.cell) is None
     assert last_build(farm)["number"] == number
-    play(farm, "pass")
-    commit(farm)
-    eventually(lambda: [subject for subject in mails_to(farm, DEVELOPER) if "lint" in subject and "fixed" in subject])
+
+
+def test_a_problem_that_stands_is_on_its_page_with_who_brought_it_and_in_no_mail_and_holds_nothing_up(
+    farm: Farm,
+) -> None:
+    play(farm, "lint-stands")
+    done = commit(farm)
+    assert done.build.result_name == "success"
+    assert lint_mails(farm, done.revision) == []
+    branch = standing(farm)["branches"]["trunk"]
+    assert branch["revision"] == done.revision
+    (entry,) = branch["problems"].values()
+    assert (entry["author"], entry["file"], entry["gates"]) == (DEVELOPER, "src/cli/main_cli", True)
+    page = httpx.get(f"{farm.master.base}plugins/standing/", trust_env=False, timeout=MASTER_SECONDS)
+    assert page.headers["content-type"].startswith("text/html")
+    assert f"r{entry['revision']}, {DEVELOPER}" in page.text
+
+
+def test_who_broke_the_installer_hears_when_another_commit_mends_it(farm: Farm) -> None:
+    play(farm, "lint-mends")
+    revision = farm.commit_harmless(USERS[0])
+    (mail,) = eventually(lambda: lint_mails(farm, revision))
+    assert "fixed" in mail["Subject"]
+    assert DEVELOPER in str(mail["To"]) and USERS[0] in str(mail["To"])
+    assert "mended: src/cli/main_cli:15: perl: syntax error" in " ".join(body_of(mail).split())
+    assert standing(farm)["branches"]["trunk"]["problems"] == {}
+    farm.master.wait_for_build(revision, farm.cell, 120)
+
+    def cell_ends() -> bool:
+        build = farm.master.build_of(revision, farm.cell)
+        return build is not None and build.complete
+
+    assert eventually(cell_ends, 90)
+
+
+def test_a_commit_with_a_warning_runs_its_cell_and_its_author_gets_one_mail_that_says_so(farm: Farm) -> None:
+    play(farm, "lint-warns", author=DEVELOPER)
+    done = commit(farm)
+    assert done.build.result_name == "success", "the cell ran"
+    first = farm.master.build_of(done.revision, LINT)
+    assert first and first.result_name == "warnings"
+    (mail,) = eventually(lambda: lint_mails(farm, done.revision))
+    assert "warning: src/cli/main_cli:15: perl: syntax error" in " ".join(mail["Subject"].split())
+    assert " ".join(mail["Subject"].split()).endswith("; the cells run all the same")
+    assert body_of(mail).splitlines()[0] == "warning: the cells run all the same"
+    assert DEVELOPER in str(mail["To"])
+    play(farm, "lint-stands")
+    again = commit(farm)
+    assert lint_mails(farm, again.revision) == []
 
 
 # After a fault of the farm its worker is given nothing for 10 seconds, then 20, 40, until a build ends well: such tests

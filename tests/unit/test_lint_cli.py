@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from demo.children import run
 from demo.faults import Fault
 from demo.judge import Finished, complaints
-from demo.repository import Repository, apply_patch
+from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Build
+from oscar_steps.judgement import Judgement
 from oscar_steps.testdriver.cli import cli
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, Verdict
 
 STANDIN = Path(__file__).parents[1] / "oscar_standin"
+
+FAULT = STANDIN / "faults/main-cli-does-not-compile.patch"
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
 
 def lint(*words: str | Path) -> Result:
     return CliRunner().invoke(cli, ["lint", *map(str, words)])
+
+
+def commit(url: str, copy: Path, change: Callable[[Path], None]) -> None:
+    """Without a server: by the repository's files."""
+    run("svn", "checkout", "--quiet", url, copy)
+    change(copy)
+    run("svn", "add", "--quiet", "--force", copy)
+    run("svn", "commit", "--quiet", "--username", "somebody", "-m", "a change", copy)
+
+
+def take_back(copy: Path) -> None:
+    run("patch", "-R", "-p1", "-i", FAULT, "-d", copy)
 
 
 @pytest.fixture
@@ -33,27 +50,51 @@ def broken(tmp_path: Path) -> Path:
     return tree
 
 
-def test_a_good_tree_ends_with_0_and_one_line() -> None:
-    done = lint("--tree", STANDIN / "tree")
+def test_a_good_tree_ends_with_0_and_one_line(tmp_path: Path) -> None:
+    done = lint("--tree", shutil.copytree(STANDIN / "tree", tmp_path / "tree", symlinks=True))
     assert done.exit_code == ExitStatus.PASSED
-    assert done.output.startswith("lint: no problem in ")
+    assert done.output.startswith("lint: no problem in 79 files")
     assert done.output.count("\n") == 1
 
 
-def test_a_revision_is_exported_with_its_execute_bits_and_its_problems_become_a_verdict(
-    broken: Path, tmp_path: Path
+def test_a_commit_that_breaks_the_installer_fails_and_the_next_ones_hear_nothing_until_it_is_mended(
+    tmp_path: Path,
 ) -> None:
-    Repository(tmp_path / "svn", broken, users=("somebody",))
-    url, run = (tmp_path / "svn/oscar").as_uri() + "/trunk", tmp_path / "runs" / "lint-r1-b7"
-    done = lint("HEAD", "--url", url, "--run", run)
+    tree = shutil.copytree(STANDIN / "tree", tmp_path / "tree", symlinks=True)
+    Repository(tmp_path / "svn", tree, users=("somebody",))
+    url = (tmp_path / "svn/oscar").as_uri() + "/trunk"
+
+    def judged(run: str) -> tuple[Result, Verdict, Judgement]:
+        where = tmp_path / "runs" / run
+        done = lint("HEAD", "--url", url, "--run", where, "--cache", tmp_path / "cache")
+        return done, Verdict.load(where), Judgement.model_validate_json((where / "lint.json").read_bytes())
+
+    done, verdict, said = judged("lint-r1-b1")
+    assert (done.exit_code, verdict.outcome, said.base) == (ExitStatus.PASSED, Outcome.PASSED, 0)
+    commit(url, tmp_path / "wc", apply_patch(FAULT))
+    done, verdict, said = judged("lint-r2-b2")
     assert done.exit_code == ExitStatus.FAILED
     first, *_ = done.output.splitlines()
     assert first.startswith("src/cli/main_cli:15: perl: syntax error")
-    verdict = Verdict.load(run)
     assert (verdict.outcome, verdict.category, verdict.cell) == (Outcome.FAILED, Category.OSCAR, "lint")
-    assert (verdict.run_id, verdict.revision, verdict.sentence) == ("lint-r1-b7", "1", first)
+    assert (verdict.run_id, verdict.revision, verdict.sentence) == ("lint-r2-b2", "2", first)
     (evidence,) = verdict.evidence
-    assert (run / evidence.file).read_text().splitlines()[evidence.first_line - 1] == evidence.lines[0]
+    log = tmp_path / "runs/lint-r2-b2" / evidence.file
+    assert log.read_text().splitlines()[evidence.first_line - 1] == evidence.lines[0]
+    assert [(new.revision, new.author, new.gates) for new in said.new] == [(2, "somebody", True)]
+    broken = said.new[0].key
+
+    commit(url, tmp_path / "wc", edit_readme)
+    done, verdict, said = judged("lint-r3-b3")
+    assert (done.exit_code, verdict.outcome, said.new) == (ExitStatus.PASSED, Outcome.PASSED, ())
+    assert [stands.was for stands in said.standing] == [broken]
+    assert "standing: 1" in done.output
+
+    commit(url, tmp_path / "wc", take_back)
+    done, verdict, said = judged("lint-r4-b4")
+    assert (done.exit_code, verdict.outcome) == (ExitStatus.PASSED, Outcome.PASSED)
+    assert verdict.mended[0].startswith("mended: src/cli/main_cli:15: perl: syntax error")
+    assert done.output.startswith(verdict.mended[0])
 
 
 def test_the_demo_calls_it_good_when_the_first_tier_names_the_file_of_a_fault(tmp_path: Path) -> None:

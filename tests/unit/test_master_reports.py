@@ -8,7 +8,7 @@ import pytest
 
 from oscar_steps.master.reports import Before, BuildNote, ChangeNote, bad_logins, recipients
 from oscar_steps.site import Mail
-from oscar_steps.verdict import Category, Evidence, Outcome, Stage, Verdict
+from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
 
 MAIL = Mail.model_validate(
     {"from": "farm@x.org", "operator": "op@x.org", "domain": "x.org", "developers": "list@x.org"}
@@ -83,6 +83,46 @@ def test_a_good_build_is_told_when_it_was_red_before_or_when_the_site_says_alway
     assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org")
     assert fixed.subject == "[oscar-farm] debian-12-x86_64 r7: fixed"
     assert recipients(good, MAIL.model_copy(update={"always": True})) == ("eric@x.org", "geoffroy@x.org")
+
+
+def of_first_tier(outcome: Outcome, **more: object) -> BuildNote:
+    told = note(outcome, stage=None, sentence="scripts/a:3: starts './gone'")
+    verdict = told.verdict.model_copy(update={"cell": LINT, **more})
+    return dataclasses.replace(told, verdict=verdict, scheduler=LINT)
+
+
+def test_a_warning_goes_to_the_authors_and_says_that_the_cells_run_all_the_same() -> None:
+    warning = of_first_tier(Outcome.WARNING)
+    assert recipients(warning, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert warning.subject == (
+        "[oscar-farm] lint r7: warning: scripts/a:3: starts './gone'; the cells run all the same"
+    )
+    assert warning.text.splitlines()[:2] == [
+        "warning: the cells run all the same",
+        "scripts/a:3: starts './gone'",
+    ]
+
+
+def test_the_longest_warning_still_says_in_its_subject_that_the_cells_run() -> None:
+    warning = of_first_tier(Outcome.WARNING, sentence="scripts/a:3: " + "x" * 900)
+    assert warning.subject.endswith("...; the cells run all the same")
+    assert len(warning.subject) < 200
+
+
+def test_who_was_kept_from_the_cells_hears_when_another_commit_mends_that() -> None:
+    mended = of_first_tier(Outcome.PASSED, mended=("mended: scripts/a:3: starts './gone'",))
+    assert recipients(mended, MAIL) == (), "a problem that held nobody up is mended in silence"
+    fixed = dataclasses.replace(mended, gated_before=("jane",))
+    assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org", "jane@x.org")
+    assert fixed.subject == "[oscar-farm] lint r7: fixed"
+    warning = dataclasses.replace(of_first_tier(Outcome.WARNING), gated_before=("jane",))
+    assert "jane@x.org" in recipients(warning, MAIL)
+
+
+def test_the_first_tier_does_not_call_a_commit_fixed_because_it_brought_nothing_new() -> None:
+    quiet = dataclasses.replace(of_first_tier(Outcome.PASSED), before=Before(3, "6", passed=False))
+    assert not quiet.fixed
+    assert recipients(quiet, MAIL) == ()
 
 
 def test_nobody_is_told_of_a_stopped_build() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, SKIPPED, SUCCESS, WARNINGS
 
@@ -13,7 +15,7 @@ from oscar_steps.master.verdicts import (
     read_verdict,
     stage_result,
 )
-from oscar_steps.verdict import ExitStatus, Outcome, Stage
+from oscar_steps.verdict import LINT, ExitStatus, Outcome, Stage
 
 IDENTITY = RunIdentity(run_id="c-r7-b1", cell="c", source="svn://h/oscar/trunk", revision="7")
 
@@ -42,9 +44,21 @@ def test_an_exit_status_is_mapped_on_purpose(status: int | None, result: int) ->
     assert stage_result(Stage.WAIT_NODES, status, SUCCESS) == result
 
 
-def test_every_outcome_has_a_result_and_no_status_is_a_warning() -> None:
+def test_every_outcome_has_a_result_and_no_status_of_a_stage_is_a_warning() -> None:
     assert set(RESULT_OF_OUTCOME) == set(Outcome)
     assert WARNINGS not in RESULT_OF_STATUS.values()
+    assert stage_result(Stage.WAIT_NODES, ExitStatus.WARNING, SUCCESS) == EXCEPTION
+
+
+def test_only_the_first_tier_may_warn() -> None:
+    warning = IDENTITY.verdict(Outcome.WARNING, "scripts/a:3: odd")
+    assert read_verdict(IDENTITY, warning.model_dump_json()).outcome is Outcome.INFRASTRUCTURE
+    first_tier = replace(IDENTITY, cell=LINT)
+    warning = first_tier.verdict(Outcome.WARNING, "scripts/a:3: odd")
+    assert read_verdict(first_tier, warning.model_dump_json()).outcome is Outcome.WARNING
+    assert agreed(warning, WARNINGS, "lint") == warning
+    assert agreed(warning, SUCCESS, "lint").outcome is Outcome.WARNING
+    assert agreed(warning, FAILURE, "lint").outcome is Outcome.INFRASTRUCTURE
 
 
 def test_trouble_in_teardown_does_not_hide_a_finding_about_oscar() -> None:

@@ -1,0 +1,50 @@
+"""What the first tier says of a commit, as a worker tells it to the master: `lint.json` in the run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from oscar_steps.textio import write_atomically
+
+LINT_FILE = "lint.json"
+MAX_LISTED = 2000
+"""So many problems of a kind are listed. A tree with more is none that anybody reads a list of."""
+MAX_WORDS = 500
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToldProblem(_Frozen):
+    """A problem of a tree. `key` names it among the problems of its tree, `was` in the tree before."""
+
+    key: str = Field(max_length=3 * MAX_WORDS)
+    was: str = Field(default="", max_length=3 * MAX_WORDS)
+    file: str = Field(max_length=MAX_WORDS)
+    line: int = Field(ge=0)
+    what: str = Field(max_length=MAX_WORDS)
+    right: str = Field(max_length=MAX_WORDS)
+    gates: bool = False
+    of_answers: bool = False
+    revision: int = 0
+    """The commit that brought a new problem, its author and date."""
+    author: str = Field(default="", max_length=MAX_WORDS)
+    date: str = Field(default="", max_length=MAX_WORDS)
+
+
+class Judgement(_Frozen):
+    """A commit (or several in a row) against the revision before it; `base` 0: there is none."""
+
+    url: str
+    revision: int = Field(ge=0)
+    base: int = Field(default=0, ge=0)
+    new: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    mended: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    standing: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+
+    def save(self, run_directory: Path) -> None:
+        """Write `lint.json` in one step."""
+        write_atomically(run_directory / LINT_FILE, self.model_dump_json() + "\n")

@@ -1,0 +1,152 @@
+"""What was wrong before: the standing problems of each branch, kept in a file of the master's own folder.
+
+Each has the commit that brought it, where the farm has seen that commit; nobody is told of them by mail.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from twisted.python import log
+
+from oscar_steps.judgement import Judgement, ToldProblem
+from oscar_steps.textio import read_regular, write_atomically
+
+STANDING_FILE = "standing.json"
+GATED_BEFORE = "gated_before"
+"""Build property: logins of those whose commit was kept from its cells by a problem that this build's commit mends."""
+MAX_BRANCHES = 200
+_lock = threading.Lock()
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Stands(_Model):
+    """A problem, and since when. `revision` 0: an older one than `seen`, at which the farm first saw it."""
+
+    file: str
+    line: int
+    what: str
+    right: str
+    gates: bool = False
+    of_answers: bool = False
+    revision: int = 0
+    author: str = ""
+    date: str = ""
+    seen: int
+
+
+class Branch(_Model):
+    """A branch as it was when it was looked at last. `first`: the first revision that was looked at."""
+
+    revision: int
+    first: int
+    looked_at: float
+    problems: dict[str, Stands] = Field(default_factory=dict)
+    gated_before: tuple[str, ...] = ()
+
+
+class Standing(_Model):
+    """All branches. `begun_anew`: when a file that could not be read was given up (seconds since the epoch)."""
+
+    branches: dict[str, Branch] = Field(default_factory=dict)
+    begun_anew: float = 0.0
+
+
+def load(folder: Path) -> Standing:
+    """What is known. Raises OSError or ValueError where the file cannot be used."""
+    try:
+        return Standing.model_validate_json(read_regular(folder / STANDING_FILE))
+    except FileNotFoundError:
+        return Standing()
+
+
+def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[str, ...]:
+    """Take a judgement of the first tier's in. Gives the logins whose commits are mended that had kept cells back.
+
+    A judgement of an older revision than the last one changes nothing; the same revision may be judged again.
+    """
+    known = standing.branches.get(branch)
+    if known is not None and said.revision < known.revision:
+        return ()
+    old = known.problems if known is not None else _of_others(standing)
+    problems = {told.key: _went_on(told, old.get(told.was) or old.get(told.key), said) for told in said.standing}
+    problems |= {told.key: _stands(told, said.revision, told.revision, told.author, told.date) for told in said.new}
+    mended = (old.get(told.key) for told in said.mended)
+    gated = {entry.author for entry in mended if entry and entry.gates and entry.revision and entry.author}
+    if known is not None and known.revision == said.revision:
+        gated |= {*known.gated_before}
+    standing.branches[branch] = Branch(
+        revision=said.revision,
+        first=known.first if known else said.revision,
+        looked_at=now,
+        problems=problems,
+        gated_before=tuple(sorted(gated)),
+    )
+    for name in sorted(standing.branches, key=lambda name: standing.branches[name].looked_at)[:-MAX_BRANCHES]:
+        del standing.branches[name]
+    return tuple(sorted(gated))
+
+
+def _of_others(standing: Standing) -> Mapping[str, Stands]:
+    """A new branch has the problems of the one that it was copied from."""
+    found = dict[str, Stands]()
+    for branch in standing.branches.values():
+        for key, entry in branch.problems.items():
+            if key not in found or (entry.revision and not found[key].revision):
+                found[key] = entry
+    return found
+
+
+def _went_on(told: ToldProblem, before: Stands | None, said: Judgement) -> Stands:
+    if before is None:
+        return _stands(told, said.revision, 0, "", "")
+    return _stands(told, before.seen, before.revision, before.author, before.date)
+
+
+def _stands(told: ToldProblem, seen: int, revision: int, author: str, date: str) -> Stands:
+    words = told.model_dump(include={"file", "line", "what", "right", "gates", "of_answers"})
+    return Stands(**words, seen=seen, revision=revision, author=author, date=date)
+
+
+def note_judgement(folder: Path, branch: str, said: Judgement) -> tuple[tuple[str, ...], str]:
+    """Take a judgement into the file (call it in any thread). Gives the logins, and what the operator has to hear.
+
+    A file that cannot be read is put aside and begun anew. Raises OSError where it cannot be written.
+    """
+    with _lock:
+        trouble = ""
+        try:
+            standing = load(folder)
+        except (OSError, ValueError) as error:
+            trouble = _put_aside(folder / STANDING_FILE, error)
+            standing = Standing(begun_anew=time.time())
+        gated = take(standing, branch, said, time.time())
+        write_atomically(folder / STANDING_FILE, standing.model_dump_json() + "\n")
+        return gated, trouble
+
+
+def _put_aside(path: Path, error: Exception) -> str:
+    aside = path.with_suffix(".spoiled")
+    path.replace(aside)
+    why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    log.msg(f"{path} cannot be used: {why}")
+    return (
+        f"{path} could not be used ({why[:200]}). It is {aside} now, and the list of what was wrong before begins anew."
+    )
+
+
+def page_data(folder: Path) -> dict[str, Any]:
+    """What the page shows; `trouble` is a sentence where the file cannot be read."""
+    try:
+        return {"trouble": "", **load(folder).model_dump()}
+    except (OSError, ValueError) as error:
+        log.msg(f"{folder / STANDING_FILE} cannot be used: {error}")
+        return {"trouble": "the list cannot be read; the next commit begins it anew", **Standing().model_dump()}

@@ -1,0 +1,160 @@
+"""What Subversion says of a revision on its branch: who made it, what came before it, what was copied."""
+
+from __future__ import annotations
+
+import posixpath
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote
+
+from oscar_steps.environment import tool_environment
+from oscar_steps.errors import HostError, SourceError
+from oscar_steps.svn import characters, svn_words
+from oscar_steps.testdriver.source import NOT_THERE
+from oscar_steps.v3m.ledger import owned
+
+ASK_SECONDS = 60
+MAX_COMMITS = 1000
+NOBODY = "(nobody)"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One revision of a branch."""
+
+    revision: int
+    author: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One commit of a branch, or several in a row, and the revision before the first of them (0: there is none)."""
+
+    url: str
+    root: str
+    uuid: str
+    commits: tuple[Commit, ...]
+    """The oldest first."""
+    base: int
+    asked: int = 0
+    """The revision that was asked for, at which nothing more had changed."""
+    base_url: str = ""
+    """Where the branch was then: its origin's address, if the branch was made by the first commit."""
+    copied: dict[str, str] = field(default_factory=dict)
+    """New path in the tree -> the path in the tree before that it was copied from."""
+    touched: dict[str, Commit] = field(default_factory=dict)
+    """Path in the tree -> the last of the commits that changed it."""
+
+    def brought_by(self, path: str) -> Commit:
+        """The commit that brought what is new in this file."""
+        return self.touched.get(path, self.commits[-1])
+
+    @property
+    def revision(self) -> int:
+        return self.commits[-1].revision
+
+
+def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:
+    """What svn prints. Raises SourceError where `about` does not exist, HostError otherwise, in svn's words."""
+    command = ["svn", words[0], "--non-interactive", *words[1:]]
+    try:
+        answer = subprocess.run(
+            owned(command), capture_output=True, timeout=seconds, check=False, env=tool_environment()
+        )
+    except FileNotFoundError:
+        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
+    except subprocess.TimeoutExpired:
+        raise HostError(f"timed out after {seconds:.0f} s waiting for svn {words[0]} of {about}") from None
+    if answer.returncode == 0:
+        return answer.stdout
+    errors = answer.stderr.decode("utf-8", "replace")
+    kind = SourceError if NOT_THERE.search(errors) else HostError
+    raise kind(f"{about}: svn {words[0]} says {svn_words(errors)}", hint="check --url and the revision")
+
+
+def change_of(url: str, revision: str, first: int | None = None) -> Change:
+    """The commit that made `revision` of `url`, or all from `first` to it. Raises SourceError or HostError."""
+    asked = f"{url}@{revision}"
+    entry = _parsed(svn("info", "--xml", asked, about=asked), asked).find("entry")
+    root, uuid, found = (_text(entry, name) for name in ("repository/root", "repository/uuid", "url"))
+    if entry is None or not (root and uuid and found):
+        raise HostError(f"{asked}: svn's answer cannot be read")
+    if entry.get("kind") != "dir":
+        raise SourceError(f"{asked} is a file", hint="name the folder that has install_cluster")
+    _check_top(asked)
+    number = int(entry.get("revision") or 0)
+    limit = min(max(number - (first or number), 0) + 2, MAX_COMMITS)
+    words = ("--xml", "--verbose", "--quiet", "--limit", str(limit), "-r", f"{number}:1")
+    entries = _parsed(svn("log", *words, asked, about=asked), asked).findall("logentry")
+    commits = [(_commit(item), item) for item in entries]
+    if not commits:
+        return Change(found, root, uuid, (Commit(number, NOBODY, ""),), 0, number)
+    since = min(first or commits[0][0].revision, commits[0][0].revision)
+    new = [pair for pair in commits if pair[0].revision >= since]
+    base = next((commit.revision for commit, _ in commits if commit.revision < since), 0)
+    change = Change(found, root, uuid, tuple(commit for commit, _ in reversed(new)), base, number)
+    if base:
+        then = _parsed(svn("info", "--xml", "-r", str(base), asked, about=asked), asked).find("entry")
+        change = replace(change, base_url=_text(then, "url"))
+    copied, touched = _paths(change, [(commit, item) for commit, item in reversed(new)])
+    return replace(change, copied=copied, touched=touched)
+
+
+def _check_top(asked: str) -> None:
+    """Not every folder of a repository is a tree, and one that holds them all is large."""
+    names = svn("list", asked, about=asked).decode("utf-8", "replace").splitlines()
+    if "install_cluster" in names or any(not name.endswith("/") for name in names if name != "trunk/"):
+        return
+    url, _, revision = asked.rpartition("@")
+    if "trunk/" in names:
+        raise SourceError(f"{asked} is no OSCAR tree but holds one", hint=f"give {url.rstrip('/')}/trunk@{revision}")
+    raise SourceError(f"{asked} has no file at its top, so it is no OSCAR tree", hint="give the address of a trunk")
+
+
+def _parsed(output: bytes, asked: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(characters(output))
+    except ElementTree.ParseError as error:
+        raise HostError(f"{asked}: svn's answer cannot be read: {error}") from None
+
+
+def _text(element: ElementTree.Element | None, path: str) -> str:
+    found = element.find(path) if element is not None else None
+    return (found.text or "").strip() if found is not None else ""
+
+
+def _commit(entry: Any) -> Commit:
+    return Commit(int(entry.get("revision")), _text(entry, "author") or NOBODY, _text(entry, "date"))
+
+
+def _paths(change: Change, commits: Sequence[tuple[Commit, Any]]) -> tuple[dict[str, str], dict[str, Commit]]:
+    """Copies within the branch, and who changed which path. What was copied from elsewhere is new here."""
+    top = unquote(change.url.removeprefix(change.root)).strip("/")
+    copied, touched = dict[str, str](), dict[str, Commit]()
+    for commit, entry in commits:
+        for path in entry.iterfind("paths/path"):
+            new, old = _below(path.text or "", top), _below(path.get("copyfrom-path") or "", top)
+            touched[new] = commit
+            if new and old:
+                copied[new] = _earlier(old, copied)
+    return copied, touched
+
+
+def _below(path: str, top: str) -> str:
+    inside = posixpath.relpath(path, f"/{top}") if path.startswith("/") else ".."
+    return "" if inside.startswith("..") or inside == "." else inside
+
+
+def _earlier(path: str, copied: dict[str, str]) -> str:
+    """The path that `path` had before an earlier one of these commits copied it."""
+    folder, rest = path, ""
+    while folder:
+        if folder in copied:
+            return copied[folder] + rest
+        folder = posixpath.dirname(folder)
+        rest = path[len(folder) :]
+    return path
