@@ -330,6 +330,8 @@ class _NetworkWalk:
         self.imports = 0
         self.enabled, self.dynamic, self.dhcp = False, True, False
         self.boots: set[str] = set()
+        self.of_2006 = "Delete MACs" not in self.menu.numbers
+        """OSCAR before February 2007: 'automatically' means in any order, and only its own item configures DHCP."""
 
     def _next(self, what: str, right: str) -> tuple[int, str] | None:
         """The next line, without blanks at its ends (which are a problem: OSCAR compares all of it)."""
@@ -416,6 +418,10 @@ class _NetworkWalk:
             return False
         if method == "3":
             self.check.say(at, f"'{ASSIGNMENT_METHODS[2]}' leaves the nodes without MAC addresses: 1 assigns them")
+        if method == "1" and self.of_2006 and len(self.facts.nodes) > 1:
+            self.check.say(
+                at, "this OSCAR assigns automatically in no order, so that nodes may swap: 2 assigns by hand"
+            )
         return method != "2" or self._by_hand()
 
     def _is_mac_file(self, line: int, path: str) -> bool:
@@ -463,9 +469,10 @@ class _NetworkWalk:
         if not self.imports:
             number = self.menu.number("Import MACs from file")
             self.check.say(line, f"no MAC address is imported ({number}): no node would get an address")
-        elif not self.dynamic and not self.dhcp:
+        elif not self.dhcp and (self.of_2006 or not self.dynamic):
             number = self.menu.number("Configure DHCP Server")
-            self.check.say(line, f"with 'Dynamic DHCP update' off nothing configures DHCP: add {number} before")
+            why = "in this OSCAR" if self.of_2006 else "with 'Dynamic DHCP update' off"
+            self.check.say(line, f"{why} nothing configures DHCP: add {number} before")
 
 
 _CHECKS = {

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from oscar_steps.errors import Finding, UserError
 from oscar_steps.oscar import hook
+from oscar_steps.oscar.menuitems import BY_HAND
 from oscar_steps.oscar.menus import MENUS_2007, Menu, Menus
 
 SELECTOR_COMMANDS = ("select", "unselect", "list")
@@ -89,15 +90,7 @@ def node_names(*, base_name: str, starting_number: int, padding: int, count: int
         )
     if padding < 0:
         raise UserError(f"padding is {padding}; it is a number of digits: use 0 or more")
-    names = tuple(f"{base_name}{n:0{padding}d}" for n in range(starting_number, starting_number + count))
-    if sorted(names) != list(names):
-        digits = len(str(starting_number + count - 1))
-        raise UserError(
-            f"{count} nodes from {names[0]} on with padding {padding} do not sort in the order of their numbers, and "
-            f"OSCAR gives MAC addresses to nodes in the order of names",
-            hint=f"set padding to {digits}: {base_name}{starting_number:0{digits}d} and so on",
-        )
-    return names
+    return tuple(f"{base_name}{n:0{padding}d}" for n in range(starting_number, starting_number + count))
 
 
 def node_addresses(
@@ -157,8 +150,10 @@ class Definition:
         for what in (*words, *(what for what in ("package_file", "distro", "repositories") if getattr(self, what))):
             _check_word(what, getattr(self, what))
         check_address("gateway", self.gateway or self.head_address)
-        for what in ("ip_assignment", "post_install_action", "install_mode"):
+        for what in ("ip_assignment", "post_install_action"):
             _check_choice(what, getattr(self, what), getattr(menus.choices, what))
+        if not menus.choices.mode(self.install_mode):
+            _check_choice("install_mode", self.install_mode, menus.choices.install_mode)
 
     def addresses(self, count: int) -> dict[str, str]:
         """Name to address of `count` nodes. Raises UserError."""
@@ -223,11 +218,12 @@ def render_answers(
     macs = _checked_macs(nodes, tuple(definition.addresses(len(nodes))))
     build, define = _pairs(menus.build, definition.build()), _pairs(menus.define, definition.define(len(nodes)))
     mac_file, hook_file = AnswerKind.MACS.path(directory), hook.hook_path(directory)
+    mode = menus.choices.mode(definition.install_mode)
     lines = {
         AnswerKind.SELECTOR: _selector_lines(definition.selector),
         AnswerKind.BUILD: [*build, _number(menus.build, "Build Image")],
         AnswerKind.DEFINE: [*define, _number(menus.define, "Add Clients")],
-        AnswerKind.NETWORK: _network_lines(menus.network, definition.install_mode, mac_file, boot, definition.uyok),
+        AnswerKind.NETWORK: _network_lines(menus.network, mode, mac_file, macs, boot, definition.uyok),
         AnswerKind.MACS: [f"{mac}\t# {name}" for name, mac in macs.items()],
     }
     files = {kind.path(directory): written.get(kind, _text(some)) for kind, some in lines.items()}
@@ -237,10 +233,16 @@ def render_answers(
     return AnswerFiles(files=files, arguments=arguments, executables=frozenset({hook_file}))
 
 
-def _network_lines(menu: Menu, install_mode: str, mac_file: str, boot: str, uyok: bool) -> list[str]:
-    """The order counts: the mode before it is enabled, MACs before DHCP knows them, the kernel before what boots it."""
-    lines = [_number(menu, "Installation Mode"), install_mode, _number(menu, "Enable Install Mode")]
-    lines += [_number(menu, "Import MACs from file"), mac_file, "1"]
+def _network_lines(menu: Menu, mode: str, mac_file: str, macs: Mapping[str, str], boot: str, uyok: bool) -> list[str]:
+    """The order counts: the mode before it is enabled, MACs before DHCP knows them, the kernel before what boots it.
+
+    Each node gets its MAC address by name: until 2007 'automatically' means in the order of a Perl hash, which is none.
+    DHCP is configured once more where the assignment has done so, for until February 2007 it has not.
+    """
+    lines = [_number(menu, "Installation Mode"), mode, _number(menu, "Enable Install Mode")]
+    lines += [_number(menu, "Import MACs from file"), mac_file, BY_HAND]
+    lines += [line for name, mac in macs.items() for line in (mac, name)]
+    lines += ["quit", _number(menu, "Configure DHCP Server")]
     lines += [_number(menu, "Enable UYOK")] if uyok else []
     lines += [_number(menu, "Build AutoInstall CD" if boot == "cdrom" else "Setup Network Boot")]
     return [*lines, _number(menu, "Finish")]

@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 
 from oscar_steps.errors import UserError
 from oscar_steps.oscar.answers import SELECTOR_COMMANDS, AnswerKind
-from oscar_steps.oscar.menuitems import NUMBERED, MenuStage, find
-from oscar_steps.oscar.menus import INSTALL_MODES, IP_ASSIGNMENTS, POST_INSTALL_ACTIONS, Menu
+from oscar_steps.oscar.menuitems import NUMBERED, MenuStage, find, mode_of
+from oscar_steps.oscar.menus import IP_ASSIGNMENTS, POST_INSTALL_ACTIONS, Menu
 
 SUFFIX = ".clilog"
 
@@ -275,7 +275,7 @@ def _network(_: MenuStage, groups: list[_Group]) -> Iterable[Answered]:
             continue
         if item.label == "Installation Mode":
             later = [g.defaults["Installation Mode"] for g in groups[index + 1 : index + 2] if g.defaults]
-            mode = next((word for word in (*rest, *later) if word in INSTALL_MODES), None)
+            mode = next((word for word in (*rest, *later) if mode_of(word)), None)
             yield Answered(line, item.label, mode, "" if mode else "the new mode")
         elif item.takes_value:
             path = rest[-1] if rest else None

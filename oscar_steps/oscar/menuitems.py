@@ -74,7 +74,7 @@ ITEMS: dict[MenuStage, tuple[Item, ...]] = {
         _value("Installation Mode", 3, "Install mode", "Set install mode", "Set installation mode", needed=True),
         _action("Enable Install Mode", 4, "Enable installation mode", needed=True),
         _action("Dynamic DHCP update", 5, "Dynamic DHCP updates"),
-        _action("Configure DHCP Server", 6, "Setup DHCP server", "Configure DHCP"),
+        _action("Configure DHCP Server", 6, "Setup DHCP server", "Configure DHCP", needed=True),
         _action("Enable UYOK", 7, "Use your own kernel", "Enable use your own kernel"),
         _action("Build AutoInstall CD", 8, "Build auto install CD", "Build boot CD", needed=True),
         _action("Setup Network Boot", 9, "Setup PXE", "Setup PXE boot", needed=True),
@@ -83,7 +83,22 @@ ITEMS: dict[MenuStage, tuple[Item, ...]] = {
 }
 
 ASSIGNMENT_METHODS = ("Automatically assign MACs", "Manually assign MACs", "Return to previous menu")
-"""The question after an import, answered 1, 2 or 3: the same in every OSCAR that asks it."""
+"""The question after an import, answered 1, 2 or 3; until February 2007 there is no 3, and all but 1 means 2."""
+
+BY_HAND = "2"
+"""'Manually': pairs of lines, a MAC address and a node's name, until a line `quit`."""
+
+INSTALL_MODES = ("systemimager-rsync", "systemimager-multicast", "systemimager-bt")
+"""Installation modes as OSCAR has spelled them until 2024; see `mode_of`."""
+
+_OTHER_NAMES = {"flamethrower": "multicast", "bittorrent": "bt"}
+
+
+def mode_of(word: str) -> str:
+    """What an installation mode means, whichever OSCAR spells it: `Rsync` is systemimager-rsync. '' for no mode."""
+    plain_word = word.lower().removeprefix("systemimager-")
+    mode = f"systemimager-{_OTHER_NAMES.get(plain_word, plain_word)}"
+    return mode if mode in INSTALL_MODES else ""
 
 
 def item(stage: MenuStage, label: str) -> Item:

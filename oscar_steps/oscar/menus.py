@@ -10,16 +10,26 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 
 from oscar_steps.errors import Finding
-from oscar_steps.oscar.menuitems import ITEMS, NUMBERED, Item, MenuStage, find, item, plain
+from oscar_steps.oscar.menuitems import (
+    INSTALL_MODES,
+    ITEMS,
+    NUMBERED,
+    Item,
+    MenuStage,
+    find,
+    item,
+    mode_of,
+    plain,
+)
+from oscar_steps.oscar.wordlists import word_lists
 
 IP_ASSIGNMENTS = ("static", "dhcp", "replicant")
 POST_INSTALL_ACTIONS = ("reboot", "shutdown", "beep", "kexec")
-INSTALL_MODES = ("systemimager-rsync", "systemimager-multicast", "systemimager-bt")
 
 KNOWN_FILES: dict[MenuStage, tuple[str, ...]] = {
     MenuStage.BUILD: ("src/cli/build_oscar_image_cli", "scripts/cli/build_oscar_image_cli"),
@@ -90,6 +100,11 @@ class Choices:
     post_install_action: tuple[str, ...] = POST_INSTALL_ACTIONS
     install_mode: tuple[str, ...] = INSTALL_MODES
 
+    def mode(self, wanted: str) -> str:
+        """The word by which this OSCAR knows the installation mode `wanted`; '' where it has none."""
+        same = (word for word in self.install_mode if mode_of(word) and mode_of(word) == mode_of(wanted))
+        return wanted if wanted in self.install_mode else next(same, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Menus:
@@ -136,14 +151,25 @@ def read_menus(files: Mapping[str, str]) -> Menus:
     cleaned = {path: _without_comments(text[:_LONGEST_SOURCE]) for path, text in files.items()}
     lines = {path: _menu_lines(path, text) for path, text in cleaned.items()}
     build, define, network = (_read_menu(stage, lines) for stage in MenuStage)
-    known = Choices()
     choices = Choices(
-        ip_assignment=_word_list(cleaned, build.file, {"static", "dhcp"}) or known.ip_assignment,
-        post_install_action=_word_list(cleaned, build.file, {"reboot", "beep"}) or known.post_install_action,
-        install_mode=_word_list(cleaned, network.file, {"systemimager-rsync"}) or known.install_mode,
+        ip_assignment=_words(cleaned, build.file, "ways to assign addresses", {"static", "dhcp"}.issubset),
+        post_install_action=_words(cleaned, build.file, "actions after the installation", {"reboot", "beep"}.issubset),
+        install_mode=_words(cleaned, network.file, "installation modes", lambda words: any(map(mode_of, words))),
     )
     asks = any("configurator_cli" in text for path, text in cleaned.items() if path.endswith("main_cli"))
     return Menus(build, define, network, choices, asks)
+
+
+def _words(files: Mapping[str, str], file: str, what: str, fits: Callable[[Iterable[str]], bool]) -> tuple[str, ...]:
+    """The words of the first list that `fits`, of all there are. Raises MenuUnreadable where there is none."""
+    lists = word_lists(files, file)
+    if found := next((one for one in lists if fits(one.words)), None):
+        return found.words
+    sentence = f"{file}: no list of the {what} that this OSCAR accepts is in it, or in {len(files) - 1} other files"
+    if made := next((one for one in lists if not one.whole and what.split()[-1].rstrip("s") in one.variable), None):
+        sentence = f"{made.file}:{made.line}: {what} are made when OSCAR runs, from what is not in its tree"
+    hint = "such a list is looked for as `@words = qw(one two)`; see oscar_steps/oscar/wordlists.py"
+    raise MenuUnreadable(sentence, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,16 +364,3 @@ def _without_comments(text: str) -> str:
         kept.append("" if documentation or line.lstrip().startswith("#") else line)
         documentation = documentation and not line.startswith("=cut")
     return "\n".join(kept)
-
-
-_WORD_LIST = re.compile(r"@\w{1,80}\s*=\s*(?:qw\s*[(\[/{]([^)\]/}]{0,400})[)\]/}]|\(([^()]{0,400})\))")
-
-
-def _word_list(files: Mapping[str, str], first: str, among: set[str]) -> tuple[str, ...]:
-    """The list of words that has all of `among`: in the file `first`, else in any other; () where there is none."""
-    for text in (files[first], *(text for path, text in sorted(files.items()) if path != first)):
-        for match in _WORD_LIST.finditer(text):
-            words = tuple(re.findall(r"[\w-]+", match[1] or match[2] or ""))
-            if among <= set(words):
-                return words
-    return ()

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
-from oscar_steps.oscar.menus import MENUS_2007
+from oscar_steps.oscar.answers import AnswerKind
+from oscar_steps.oscar.menus import LAYOUTS, MENUS_2007
 from oscar_steps.testdriver.cli import cli
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.stages.start_install import answer_files
@@ -130,17 +131,24 @@ def test_a_file_that_would_hang_is_refused_before_the_run(profiles: Path, kind: 
 
 def test_a_file_for_another_layout_is_judged_by_the_oscar_that_is_tested(profiles: Path) -> None:
     """Before there is an OSCAR, a file that any OSCAR takes is good."""
-    hand_write(profiles, "network", "3\n1\n/root/farm/macs.txt\n1\n7\n9\n")  # the numbers of 2006
-    matrix = load_matrix(profiles)
-    cell = matrix.cell(CELL)
-    job = Job(
-        run_id="x",
-        cell=CELL,
-        source=Source(url="svn://x/y", revision="1"),
-        image=matrix.image(cell),
-        cluster_xml=matrix.cluster_xml(cell),
-        answers=matrix.answers(cell),
-    )
+
+    def the_job() -> Job:
+        matrix = load_matrix(profiles)
+        cell = matrix.cell(CELL)
+        return Job(
+            run_id="x",
+            cell=CELL,
+            source=Source(url="svn://x/y", revision="1"),
+            image=matrix.image(cell),
+            cluster_xml=matrix.cluster_xml(cell),
+            answers=matrix.answers(cell),
+        )
+
+    of_2006 = LAYOUTS[1]
+    network = answer_files(the_job(), check_job(the_job()), of_2006).files[AnswerKind.NETWORK.path()]
+    hand_write(profiles, "network", network.removeprefix("2\nsystemimager-rsync\n"))  # the mode is the default
+    job = the_job()
     profile = check_job(Job.model_validate_json(job.model_dump_json()))
+    answer_files(job, profile, of_2006)
     with pytest.raises(ConfigError, match=r"my-network\.txt:2: '1' is no installation mode"):
         answer_files(job, profile, MENUS_2007)

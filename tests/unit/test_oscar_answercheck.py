@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oscar_steps.oscar.answercheck import AnswerFile, Expected, Problem, check_answers
 from oscar_steps.oscar.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.menuitems import ITEMS, MenuStage
-from oscar_steps.oscar.menus import MENUS_2007, Menu, Menus
+from oscar_steps.oscar.menus import LAYOUTS, MENUS_2007, Menu, Menus
 
 GOOD = {
     AnswerKind.SELECTOR: "# keep the Default set\nunselect ganglia\nselect -q torque\n\nlist all\n",
@@ -126,7 +126,6 @@ SHIFTS: dict[str, tuple[AnswerKind, str, str]] = {
     "no mask": (DEFINE, "8\n255.0.255.0\n10\n", "define.txt:2: Subnet Mask '255.0.255.0' is not a network mask"),
     "define ends with Quit": (DEFINE, "4\n2\n11\n", "define.txt:3: 'Quit' ends the step without a client"),
     "lines after Add Clients": (DEFINE, "4\n2\n10\n7\n10.0.0.9\n", "define.txt:4: '7' is never read"),
-    "names do not sort": (DEFINE, "4\n12\n10\n", "define.txt:2: 12 nodes from oscarnode1 on with padding 0"),
     "delete MACs": (NETWORK, "2\n1\n/root/farm/macs.txt\n1\n8\n10\n", "network.txt:1: 'Delete MACs' does nothing"),
     "unknown network number": (NETWORK, "11\n1\n/root/farm/macs.txt\n1\n8\n10\n", "network.txt:1: '11' is no item"),
     "leading zero": (NETWORK, "04\n1\n/root/farm/macs.txt\n1\n8\n10\n", "network.txt:1: '04' is no item"),
@@ -301,3 +300,29 @@ def test_what_is_rendered_for_a_valid_cluster_is_clean(
 def test_no_text_whatever_breaks_the_checker(kind: AnswerKind, text: str) -> None:
     for problem in check({kind: text}):
         assert problem.line >= 1
+
+
+NODES_2006 = "52:54:00:00:00:11\noscarnode1\n52:54:00:00:00:12\noscarnode2\nquit\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (f"1\n/root/farm/macs.txt\n2\n{NODES_2006}2\nsystemimager-rsync\n3\n5\n8\n9\n", []),
+        (
+            "2\nsystemimager-rsync\n3\n1\n/root/farm/macs.txt\n1\n5\n8\n9\n",
+            ["network.txt:6: this OSCAR assigns automatically in no order, so that nodes may swap: 2 assigns by hand"],
+        ),
+        (
+            f"2\nsystemimager-rsync\n3\n1\n/root/farm/macs.txt\n2\n{NODES_2006}7\n9\n",
+            ["network.txt:13: in this OSCAR nothing configures DHCP: add 5 before"],
+        ),
+    ],
+    ids=["right", "automatically", "no DHCP"],
+)
+def test_in_the_oscar_of_2006_nodes_are_assigned_by_hand_and_dhcp_by_its_own_item(
+    text: str, problems: list[str]
+) -> None:
+    files = [AnswerFile(kind, f"{kind}.txt", GOOD[kind]) for kind in (BUILD, DEFINE, MACS)]
+    found = check_answers(*files, AnswerFile(NETWORK, "network.txt", text), menus=LAYOUTS[1])
+    assert [str(problem) for problem in found] == problems

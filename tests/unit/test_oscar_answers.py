@@ -47,7 +47,8 @@ def test_the_files_are_what_the_installer_accepts() -> None:
         *("7", "10.0.0.2", "8", "255.255.255.0", "9", "10.0.0.1", "10", ""),
     ]
     assert values(files["/root/farm/network.txt"]) == [
-        *("3", "systemimager-rsync", "4", "1", "/root/farm/macs.txt", "1", "8", "10", "")
+        *("3", "systemimager-rsync", "4", "1", "/root/farm/macs.txt", "2"),
+        *("52:54:00:00:00:1A", "oscarnode1", "52:54:00:00:00:12", "oscarnode2", "quit", "6", "8", "10", ""),
     ]
     assert values(files["/root/farm/macs.txt"]) == [
         "52:54:00:00:00:1A\t# oscarnode1",
@@ -101,7 +102,11 @@ def test_addresses_count_up_from_the_first() -> None:
     assert found == {"oscarnode1": "10.0.0.2", "oscarnode2": "10.0.0.3"}
 
 
-TEN = tuple(NodeAddress(f"oscarnode{n}", f"52:54:00:00:00:{n:02x}") for n in range(1, 11))
+def test_ten_nodes_need_no_padding_for_each_gets_its_address_by_name() -> None:
+    ten = tuple(NodeAddress(f"oscarnode{n}", f"52:54:00:00:00:{n:02x}") for n in range(1, 11))
+    network = values(render_answers(**ANSWERS | {"nodes": ten}).files["/root/farm/network.txt"])
+    assert network[6:10] == ["52:54:00:00:00:01", "oscarnode1", "52:54:00:00:00:02", "oscarnode2"]
+    assert network[24:27] == ["52:54:00:00:00:0A", "oscarnode10", "quit"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,6 @@ TEN = tuple(NodeAddress(f"oscarnode{n}", f"52:54:00:00:00:{n:02x}") for n in ran
         ({"nodes": (NodeAddress("node1", "52:54:00:00:00:11"),)}, "'node1', but OSCAR will call it 'oscarnode1'"),
         ({"nodes": (NodeAddress("oscarnode1", "52-54-00-00-00-11"),)}, "is not of the form"),
         ({"nodes": (ANSWERS["nodes"][0], NodeAddress("oscarnode2", "52:54:00:00:00:1A"))}, "belongs to another node"),
-        ({"nodes": TEN}, "do not sort in the order of their numbers"),
         ({"image_name": ""}, "image_name is ''"),
         ({"image_name": "my image"}, "one word"),
         ({"image_name": "0"}, "not 0"),
@@ -121,7 +125,7 @@ TEN = tuple(NodeAddress(f"oscarnode{n}", f"52:54:00:00:00:{n:02x}") for n in ran
         ({"padding": -1}, "padding is -1"),
         ({"ip_assignment": "bogus"}, "OSCAR knows static, dhcp, replicant"),
         ({"post_install_action": "sleep"}, "OSCAR knows reboot, shutdown"),
-        ({"install_mode": "rsync"}, "OSCAR knows systemimager-rsync"),
+        ({"install_mode": "carrier-pigeon"}, "OSCAR knows systemimager-rsync"),
         ({"boot": "floppy"}, "OSCAR knows cdrom, network"),
         ({"first_address": "10.0.0.1"}, "the head node's own address"),
         ({"first_address": "10.0.1.2"}, "no host address of the cluster's network 10.0.0.0/24"),

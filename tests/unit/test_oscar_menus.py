@@ -10,11 +10,13 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oscar_steps.errors import UserError
 from oscar_steps.oscar.answercheck import AnswerFile, check_answers
 from oscar_steps.oscar.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.menuitems import ITEMS, MenuStage, find, item, plain
@@ -24,6 +26,15 @@ from oscar_steps.testdriver.stages.checkout import fetch_sources, read_or_show, 
 STANDIN = Path(__file__).parents[1] / "oscar_standin" / "tree"
 
 Labels = list[tuple[int, str]]
+
+SMALL: dict[str, Any] = {
+    "image_name": "oscarimage", "partition_file": "oscarsamples/scsi.disk", "ip_assignment": "static",
+    "post_install_action": "reboot", "install_mode": "systemimager-rsync", "domain": "oscardomain",
+    "base_name": "oscarnode", "starting_number": 1, "padding": 0, "head_address": "10.0.0.1",
+    "first_address": "10.0.0.2", "netmask": "255.255.255.0", "selector": (), "boot": "cdrom",
+    "nodes": (NodeAddress("oscarnode1", "52:54:00:00:01:01"),),
+}  # fmt: skip
+"""A cluster with one node."""
 
 
 def printed(labels: Labels) -> str:
@@ -110,9 +121,16 @@ def labels_of(menus: Menus, stage: MenuStage) -> Labels:
     return sorted((number, label) for label, number in menus.of(stage).numbers.items())
 
 
+WORDS = {
+    MenuStage.BUILD: "my @ways = qw(static dhcp replicant);\nmy @actions = qw(reboot shutdown beep kexec);\n",
+    MenuStage.DEFINE: "",
+    MenuStage.NETWORK: "our @modes = qw(systemimager-rsync\n    systemimager-multicast systemimager-bt);\n",
+}
+
+
 def tree(write: Callable[[Labels], str], paths: str = "2006 and 2007", menus: Menus = MENUS_2007) -> dict[str, str]:
     return {
-        path: "#!/usr/bin/perl\nuse strict;\n" + write(labels_of(menus, stage)) + "1;\n"
+        path: "#!/usr/bin/perl\nuse strict;\n" + write(labels_of(menus, stage)) + WORDS[stage] + "1;\n"
         for stage, path in PATHS[paths].items()
     }
 
@@ -145,7 +163,7 @@ def test_any_numbering_of_the_labels_is_read_back(seed: int, write: Callable[[La
         labels = sorted(
             (number, one.label) for number, one in zip(chance.sample(range(1, 30), 12), ITEMS[stage], strict=False)
         )
-        files[path], wanted[stage] = write(labels), {label: number for number, label in labels}
+        files[path], wanted[stage] = write(labels) + WORDS[stage], {label: number for number, label in labels}
     assert numbers(read_menus(files)) == wanted
 
 
@@ -161,12 +179,77 @@ def test_the_stand_ins_menus_are_read_in_its_own_spelling() -> None:
 
 def test_the_words_that_this_oscar_accepts_are_read_too() -> None:
     files = tree(printed)
-    files["src/cli/build_oscar_image_cli"] += "my @postinstall = qw(beep reboot shutdown);\n"
+    build, network = "src/cli/build_oscar_image_cli", "lib/OSCAR/CLI_MAC.pm"
+    files[build] = files[build].replace("shutdown beep kexec", "beep shutdown")
+    files[network] = files[network].replace(WORDS[MenuStage.NETWORK], "")
     files["lib/OSCAR/MAC.pm"] = "our @install_mode_options = qw(systemimager-rsync\n    systemimager-smoke);\n"
     choices = read_menus(files).choices
-    assert choices.post_install_action == ("beep", "reboot", "shutdown")
+    assert choices.post_install_action == ("reboot", "beep", "shutdown")
     assert choices.install_mode == ("systemimager-rsync", "systemimager-smoke")
     assert choices.ip_assignment == ("static", "dhcp", "replicant")
+
+
+@pytest.mark.parametrize(
+    ("stage", "list_", "words"),
+    [
+        (MenuStage.BUILD, "my @ways = qw(static dhcp replicant);\n", "no list of the ways to assign addresses"),
+        (MenuStage.BUILD, "my @actions = qw(reboot shutdown beep kexec);\n", "no list of the actions after the inst"),
+        (MenuStage.NETWORK, WORDS[MenuStage.NETWORK], "no list of the installation modes that this OSCAR accepts"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_an_error_and_never_that_of_2007(
+    stage: MenuStage, list_: str, words: str
+) -> None:
+    files = tree(printed)
+    path = PATHS["2006 and 2007"][stage]
+    files[path] = files[path].replace(list_, "")
+    with pytest.raises(MenuUnreadable, match=f"^{path}: {words}"):
+        read_menus(files)
+
+
+MADE = [
+    ('our @modes = qw(None);\npush @modes, "Rsync";\n', ("None", "Rsync")),
+    ("our @modes = ('None');\npush(@modes, qw(Rsync Bittorrent)) if -x '/usr/bin/rsync';\n", None),
+    ('our @modes;\npush @modes, "None" ;\npush @modes, "Rsync" if -x "/usr/bin/rsync";\n', ("None", "Rsync")),
+    ("our @modes = qw(None);\npush (@modes, OSCAR::Ways::open());\n", ("None", "Bittorrent", "Rsync")),
+    ('my @modes = qw/red green/;\nmy @modes = qw/rsync/;\npush @other, "bt";\n', ("rsync",)),
+    ('my @modes = ("systemimager-rsync", $another);\n', ("systemimager-rsync",)),
+]
+
+
+@pytest.mark.parametrize(("made", "modes"), MADE)
+def test_modes_that_are_made_when_oscar_runs_are_read(made: str, modes: tuple[str, ...] | None) -> None:
+    files = tree(printed)
+    network = PATHS["2006 and 2007"][MenuStage.NETWORK]
+    files[network] = files[network].replace(WORDS[MenuStage.NETWORK], made)
+    files |= {f"lib/OSCAR/Ways/WAY_{name}.pm": "1;" for name in ("None", "Rsync", "Bittorrent")}
+    choices = read_menus(files).choices
+    assert choices.install_mode == (modes or ("None", "Rsync", "Bittorrent"))
+    assert choices.mode("systemimager-rsync").lower().endswith("rsync")
+    assert choices.mode("Rsync") == choices.mode("systemimager-rsync")
+    assert choices.mode("None") == ("None" if "None" in choices.install_mode else "")
+
+
+@pytest.mark.parametrize(
+    "made", ["push(@modes, OSCAR::Nowhere::open());", "push @modes, @found;", "push @modes, $one;"]
+)
+def test_modes_that_come_from_outside_the_tree_are_told_with_their_place(made: str) -> None:
+    files = tree(printed)
+    network = PATHS["2006 and 2007"][MenuStage.NETWORK]
+    files[network] = files[network].replace(WORDS[MenuStage.NETWORK], f"our @modes = qw(None);\n{made}\n")
+    with pytest.raises(MenuUnreadable, match=rf"^{network}:\d+: installation modes are made when OSCAR runs"):
+        read_menus(files)
+
+
+def test_the_mode_is_answered_in_the_words_of_the_oscar_that_is_tested() -> None:
+    files = tree(printed)
+    network = PATHS["2006 and 2007"][MenuStage.NETWORK]
+    made = 'our @modes = qw(None);\npush @modes, "Rsync";\n'
+    files[network] = files[network].replace(WORDS[MenuStage.NETWORK], made)
+    text = render_answers(**SMALL, menus=read_menus(files)).files["/root/farm/network.txt"]
+    assert text.startswith("3\nRsync\n4\n")
+    with pytest.raises(UserError, match="install_mode is 'systemimager-bt'; OSCAR knows None, Rsync"):
+        render_answers(**SMALL | {"install_mode": "systemimager-bt"}, menus=read_menus(files))
 
 
 @pytest.mark.parametrize(("line", "asks"), [("system('./configurator_cli');", True), ("# ./configurator_cli", False)])
@@ -301,17 +384,14 @@ def test_answers_for_every_size_boot_and_layout(
     menus = read_menus(tree(write, paths, layout))
     digits = len(str(count))
     nodes = [NodeAddress(f"oscarnode{n:0{digits}d}", f"52:54:00:00:01:{n:02X}") for n in range(1, count + 1)]
-    rendered = render_answers(
-        image_name="oscarimage", partition_file="oscarsamples/scsi.disk", ip_assignment="static",
-        post_install_action="reboot", install_mode="systemimager-rsync", domain="oscardomain", base_name="oscarnode",
-        starting_number=1, padding=digits if digits > 1 else 0, head_address="10.0.0.1", first_address="10.0.0.2",
-        netmask="255.255.255.0", selector=(), nodes=nodes, boot="cdrom" if boot == "cdrom" else "network", menus=menus,
-    )  # fmt: skip
+    changed = {"nodes": nodes, "boot": boot, "padding": digits if digits > 1 else 0}
+    rendered = render_answers(**SMALL | changed, menus=menus)
     texts = {kind: rendered.files[kind.path()] for kind in AnswerKind}
     moved = 0 if "Delete MACs" in layout.network.numbers else 1
     lines = texts[AnswerKind.NETWORK].split("\n")
-    start = [str(3 - moved), "systemimager-rsync", str(4 - moved), "1", "/root/farm/macs.txt", "1"]
-    assert lines == [*start, str((8 if boot == "cdrom" else 9) - moved), str(10 - moved), ""]
+    start = [str(3 - moved), "systemimager-rsync", str(4 - moved), "1", "/root/farm/macs.txt", "2"]
+    start += [word for node in nodes for word in (node.mac, node.name)]
+    assert lines == [*start, "quit", str(6 - moved), str((8 if boot == "cdrom" else 9) - moved), str(10 - moved), ""]
     assert texts[AnswerKind.MACS].count("\n") == count
     assert texts[AnswerKind.DEFINE].split("\n")[6:8] == ["4", str(count)]
     assert ("\n6\n3\n" in texts[AnswerKind.DEFINE]) == (count == 128)
