@@ -77,6 +77,8 @@ class Answers(_Frozen):
     netmask: str = "255.255.255.0"
     gateway: str = ""
     """'': the head node."""
+    oscar_repository: str = Field(default="", pattern=r"^$|^[a-z]+:/\S*( [^\s']+)+$")
+    """What has OSCAR's packages beside its own tree, for `oscar_wizard`: 'URL SUITE COMPONENT...', as apt writes it."""
     tests: tuple[str, ...] = ("SSH ping test", "SSH server->node")
     """OSCAR's own tests that must have passed, as its output names them: one whose result is not seen is a failure."""
     files: dict[AnswerKind, WrittenFile] = {}

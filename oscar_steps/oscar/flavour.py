@@ -13,12 +13,16 @@ from enum import StrEnum
 
 from oscar_steps.oscar.answers import OPTIONS, AnswersRefused
 from oscar_steps.oscar.menus import is_menu_file
+from oscar_steps.oscar.wizard import Way, way_of
 
 INSTALLER = "install_cluster"
-FOLDERS = ("lib", "scripts", "src")
+FOLDERS = ("lib", "scripts", "src", "bin", "debian")
 """Beside the files of its top folder, these folders of a tree are read; what lies elsewhere is not judged.
 
 The head node's checkout is read for menus only (`is_menu_file`), so no more of them is judged than that."""
+
+OTHERS = frozenset({INSTALLER, "Makefile", "debian/control", "bin/oscar-config", "bin/oscar_wizard"})
+"""Files that tell the flavour and have no menu."""
 
 _NEEDED = ("cli", *OPTIONS.values(), "bootscript")
 
@@ -27,15 +31,17 @@ class FlavourName(StrEnum):
     """The ways in that the farm knows."""
 
     INSTALL_CLUSTER = "install_cluster"
+    OSCAR_WIZARD = "oscar_wizard"
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """The way in, and for NONE why there is none: half a sentence with file and line."""
+    """The way in, and where it is not `install_cluster`, why not: half a sentence with file and line."""
 
     name: FlavourName
     reason: str = ""
+    way: Way | None = None
 
     def check(self) -> None:
         """Raises AnswersRefused where nothing can install this OSCAR without a person."""
@@ -48,8 +54,10 @@ class Flavour:
 
 def flavour_of(files: Mapping[str, str]) -> Flavour:
     """The flavour of the tree whose top folder and FOLDERS hold `files`: path relative to the tree, to text."""
-    reason = next(_obstacles(files), "")
-    return Flavour(FlavourName.NONE if reason else FlavourName.INSTALL_CLUSTER, reason)
+    if not (reason := next(_obstacles(files), "")):
+        return Flavour(FlavourName.INSTALL_CLUSTER)
+    way = way_of(files)
+    return Flavour(FlavourName.OSCAR_WIZARD if way else FlavourName.NONE, reason, way)
 
 
 def _obstacles(files: Mapping[str, str]) -> Iterator[str]:

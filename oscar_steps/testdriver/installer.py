@@ -16,10 +16,10 @@ from pathlib import Path
 
 from oscar_steps.errors import FarmError, HostError, InstallerFailed, InstallerHung
 from oscar_steps.oscar.failure import Failure
-from oscar_steps.oscar.installlog import EventKind, InstallLog
+from oscar_steps.oscar.installlog import EventKind
 from oscar_steps.testdriver.events import Diary
 from oscar_steps.testdriver.headnode import HeadNode, LineSplitter
-from oscar_steps.testdriver.reread import END_MARK, TERMINAL_FILE, Hang, end_status, hang
+from oscar_steps.testdriver.reread import END_MARK, TERMINAL_FILE, Hang, InstallerLog, end_status, hang
 
 TIMES_FILE = "installer/terminal.times"
 """`SECONDS LINE`, one pair a row: by then, counted from the run's beginning, so many lines had come."""
@@ -55,7 +55,7 @@ class Limits:
 class Installer:
     """A running installer. `reached_barrier` is set when its hook holds it; `ended` when it is over."""
 
-    def __init__(self, head: HeadNode, log: InstallLog, run_directory: Path, diary: Diary, limits: Limits) -> None:
+    def __init__(self, head: HeadNode, log: InstallerLog, run_directory: Path, diary: Diary, limits: Limits) -> None:
         self._head, self._log, self._diary, self._limits = head, log, diary, limits
         self._capture, self._times = run_directory / TERMINAL_FILE, run_directory / TIMES_FILE
         self._capture.parent.mkdir(exist_ok=True)

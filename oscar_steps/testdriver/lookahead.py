@@ -38,7 +38,8 @@ async def look_ahead(run: Run) -> None:
         return
     run.flavour = flavour_of(files)
     run.flavour.check()
-    run.diary.say(f"this OSCAR is installed by {run.flavour.name}")
+    why = f", for its command line cannot do it: {run.flavour.reason}" if run.flavour.reason else ""
+    run.diary.say(f"this OSCAR is installed by {run.flavour.name}{why}")
 
 
 async def fetch(source: Source, scratch: Path) -> dict[str, str]:

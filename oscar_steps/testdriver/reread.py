@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from oscar_steps.oscar.failure import Failure
+from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.installlog import InstallLog
+from oscar_steps.oscar.wizardlog import WizardLog
 from oscar_steps.testdriver.headnode import LineSplitter
 from oscar_steps.testdriver.story import Wanted
 
@@ -26,10 +28,13 @@ END_MARK = "@@farm-installer-ended"
 _END = re.compile(rf"{END_MARK} (\d{{1,3}})")
 _CHUNK = 1 << 16
 
+InstallerLog = InstallLog | WizardLog
+"""Who reads the terminal, by the flavour of the OSCAR that was installed."""
+
 Hang = Literal["silent", "repeating", "flooded", "overdue"]
 
 
-def hang(log: InstallLog, how: Hang, amount: float) -> Failure:
+def hang(log: InstallerLog, how: Hang, amount: float) -> Failure:
     """The failure of an installer that came to no end; `amount`: seconds, or bytes of a flood."""
     if how == "flooded":
         return log.flooded(int(amount))
@@ -47,7 +52,7 @@ class Judgement:
 
     file: str
     failure: Failure | None
-    log: InstallLog
+    log: InstallerLog
 
 
 def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str, float | str]) -> Judgement | None:
@@ -55,7 +60,8 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
 
     `facts`: how it hung, as `Finding.facts` has it; then only the lines count that were there at that time.
     """
-    for name in (TERMINAL_FILE, *(file.format(home=oscar_home.rstrip("/")) for file in LOG_FILES)):
+    own = () if wanted.flavour == FlavourName.OSCAR_WIZARD else LOG_FILES  # the wizard's have no marks of its steps
+    for name in (TERMINAL_FILE, *(file.format(home=oscar_home.rstrip("/")) for file in own)):
         path = run_directory / name
         if path.is_file() and path.stat().st_size:
             return _judge(path, name, wanted, facts)
@@ -63,11 +69,8 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
 
 
 def _judge(path: Path, name: str, wanted: Wanted, facts: dict[str, float | str]) -> Judgement:
-    boot: Literal["cdrom", "network"] = "network" if wanted.boot == "network" else "cdrom"
     capture = name == TERMINAL_FILE
-    log = InstallLog(
-        expected_nodes=wanted.nodes, boot=boot, image_name=wanted.image, tests=wanted.tests, from_banner=not capture
-    )
+    log = _reader(wanted, from_banner=not capture)
     how = next((known for known in get_args(Hang) if known == facts.get("how")), None)
     last = int(facts.get("line", 0)) if how and capture else 0
     # Only the capture has the status; a log file that has all its evidence was written by an installer that ended well.
@@ -81,6 +84,15 @@ def _judge(path: Path, name: str, wanted: Wanted, facts: dict[str, float | str])
         log.feed(line)
     failure = hang(log, how, float(facts.get("amount", 0))) if how else log.conclude(status)
     return Judgement(name, failure, log)
+
+
+def _reader(wanted: Wanted, *, from_banner: bool) -> InstallerLog:
+    if wanted.flavour == FlavourName.OSCAR_WIZARD:
+        return WizardLog()
+    boot: Literal["cdrom", "network"] = "network" if wanted.boot == "network" else "cdrom"
+    return InstallLog(
+        expected_nodes=wanted.nodes, boot=boot, image_name=wanted.image, tests=wanted.tests, from_banner=from_banner
+    )
 
 
 def _lines(path: Path) -> Iterator[str]:

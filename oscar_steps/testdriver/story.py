@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.testdriver.events import Event, read_events
 from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult
@@ -40,6 +41,7 @@ class Wanted:
     boot: str
     image: str
     tests: tuple[str, ...] = ()
+    flavour: str = FlavourName.INSTALL_CLUSTER
 
 
 @dataclass
@@ -149,6 +151,9 @@ def _node(story: Story, event: Event) -> None:
 def _installer_started(story: Story, event: Event) -> None:
     data = event.data
     tests = tuple(str(name) for name in data.get("tests", ()))
+    if (flavour := str(data.get("flavour", FlavourName.INSTALL_CLUSTER))) != FlavourName.INSTALL_CLUSTER:
+        story.wanted = Wanted(nodes=0, boot="", image="", flavour=flavour)
+        return
     story.wanted = Wanted(nodes=int(data["nodes"]), boot=str(data["boot"]), image=str(data["image"]), tests=tests)
 
 

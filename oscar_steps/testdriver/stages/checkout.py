@@ -8,22 +8,18 @@ import re
 import shlex
 import tarfile
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers import AnswersRefused
-from oscar_steps.oscar.flavour import INSTALLER, flavour_of
+from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.svn import svn_words
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.source import url_seen_from_guest
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
-
-# The host's loopback in a guest's user-mode network (QEMU documentation, 'Using the user mode network stack').
-HOST_SEEN_FROM_GUEST = "10.0.2.2"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # Subversion's own numbers: E160006 no such revision, E160005/E200009 path or target not there, E170000 and E210005 no
 # repository.
@@ -31,22 +27,13 @@ _NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012|E21000
 
 # The installer, and where a menu may be (see menus.is_menu_file), in the words of any `find`; no script is larger.
 FIND_MENU_FILES = (
-    "find . \\( -type f -o -type l \\) -size -262144c ! -path '*/.svn/*' \\( -path ./install_cluster "
-    "-o -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
+    "find . \\( -type f -o -type l \\) -size -262144c ! -path '*/.svn/*' \\( "
+    + " ".join(f"-path ./{name} -o" for name in sorted(OTHERS))
+    + " -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
 
 # Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
 LINES_BEFORE, LINES_AFTER = 12, 12
-
-
-def url_seen_from_guest(url: str) -> str:
-    """`url` as the head node has to write it: a server on the host's loopback has another name there."""
-    parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK:
-        return url
-    port = f":{parts.port}" if parts.port else ""
-    user = f"{parts.username}@" if parts.username else ""
-    return urlunsplit(parts._replace(netloc=f"{user}{HOST_SEEN_FROM_GUEST}{port}"))
 
 
 async def run_stage(run: Run) -> None:
@@ -75,8 +62,10 @@ async def run_stage(run: Run) -> None:
         if run.flavour is None:
             run.flavour = flavour_of(sources)
             run.flavour.check()
-        sources.pop(INSTALLER, None)  # it has no menu
-        run.menus = await read_or_show(sources, run.directory)
+        if run.flavour.name is not FlavourName.INSTALL_CLUSTER:
+            return  # it has no menus that a file could answer
+        menus = {path: text for path, text in sources.items() if path not in OTHERS}
+        run.menus = await read_or_show(menus, run.directory)
     run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
     try:
         answer_files(run.job, need(run.profile, "the profile"), run.menus)
@@ -125,4 +114,4 @@ def texts_of(archive: bytes) -> dict[str, str]:
                     texts[path] = data.decode("utf-8")
                 except UnicodeDecodeError:
                     texts[path] = data.decode("latin-1")
-    return {path: text for path, text in texts.items() if is_menu_file(path) or path == INSTALLER}
+    return {path: text for path, text in texts.items() if is_menu_file(path) or path in OTHERS}

@@ -1,8 +1,9 @@
-"""Step 4: start OSCAR's installer in its non-interactive command-line mode, follow it until nodes may boot."""
+"""Step 4: start OSCAR's installer without a person, follow it until nodes may boot (or until it needs a screen)."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job
@@ -17,10 +18,14 @@ from oscar_steps.oscar.answers import (
 )
 from oscar_steps.oscar.installlog import InstallLog
 from oscar_steps.oscar.menus import LAYOUTS, Menus
+from oscar_steps.oscar.wizard import SCRIPT, Way, install_script, script_command
+from oscar_steps.oscar.wizardlog import WizardLog
 from oscar_steps.testdriver.headlink import HeadLink
 from oscar_steps.testdriver.installer import Installer, Limits
 from oscar_steps.testdriver.nodes import NodeBoard
+from oscar_steps.testdriver.reread import InstallerLog
 from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.source import url_seen_from_guest
 from oscar_steps.v3m.cluster import ClusterProfile
 
 
@@ -31,7 +36,7 @@ def answer_files(job: Job, profile: ClusterProfile, menus: Menus | None = None) 
     ConfigError for files written by hand that OSCAR would choke on (before there is an OSCAR: any OSCAR).
     """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
-    fields = job.answers.model_dump(exclude={"files", "tests"})
+    fields = job.answers.model_dump(exclude={"files", "tests", "oscar_repository"})
     written = {kind: file.text for kind, file in job.answers.files.items()}
     layouts = (menus,) if menus else LAYOUTS
     rendered = [
@@ -73,28 +78,72 @@ async def run_stage(run: Run) -> None:
         need(run.profile, "the profile"),
         need(run.speed, "the speed"),
     )
-    answers, timeouts = run.job.answers, run.job.timeouts
-    menus = need(run.menus, "OSCAR's menus")
-    files = answer_files(run.job, profile, menus)
+    timeouts = run.job.timeouts
+    flavour = run.flavour
+    driven = _by_wizard(run.job, flavour.way) if flavour and flavour.way else _by_command_line(run, profile)
     with run.diary.step("the answers to reach the head node"):
-        await head.write_files({path: (text, files.mode(path)) for path, text in files.files.items()})
+        await head.write_files(driven.files)
     run.board = NodeBoard(addresses(run.job, profile), lambda: run.diary.elapsed)
     run.nodes_defined()
-    log = InstallLog(
-        expected_nodes=len(profile.nodes), boot=profile.boot.value, image_name=answers.image_name, tests=answers.tests
-    )
     limits = Limits(silence=timeouts.silence * speed.factor, log_bytes=run.job.log_limit_mib << 20)
-    run.installer = installer = Installer(head, log, run.directory, run.diary, limits)
-    command = installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator)
-    await installer.start(command)
+    run.installer = installer = Installer(head, driven.log, run.directory, run.diary, limits)
+    await installer.start(driven.command)
     link = HeadLink(run, head, installer, speed)
     for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm), link.watch()):
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)
-    with run.diary.step("OSCAR to build its image and to say that nodes may boot"):
+    with run.diary.step(driven.waits_for):
         # An installer that ends before its --bootscript hook raises the alarm, which ends this stage.
         try:
             async with asyncio.timeout(deadline.left):
                 await installer.reached_barrier.wait()
         except TimeoutError:
             raise installer.overdue(deadline.seconds) from None
+
+
+@dataclass(frozen=True)
+class _Driven:
+    """How one flavour of OSCAR is driven: files for the head node (text, mode), a shell line, its terminal's reader."""
+
+    files: dict[str, tuple[str, int]]
+    command: str
+    log: InstallerLog
+    waits_for: str
+
+
+def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
+    answers, menus = run.job.answers, need(run.menus, "OSCAR's menus")
+    files = answer_files(run.job, profile, menus)
+    return _Driven(
+        files={path: (text, files.mode(path)) for path, text in files.files.items()},
+        command=installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator),
+        log=InstallLog(
+            expected_nodes=len(profile.nodes),
+            boot=profile.boot.value,
+            image_name=answers.image_name,
+            tests=answers.tests,
+        ),
+        waits_for="OSCAR to build its image and to say that nodes may boot",
+    )
+
+
+def _by_wizard(job: Job, way: Way) -> _Driven:
+    answers = job.answers
+    script = install_script(
+        way,
+        oscar_home=answers.oscar_home,
+        distro=answers.distro or job.cell,
+        adapter="eth1",
+        repository=_seen_from_guest(answers.oscar_repository),
+    )
+    return _Driven(
+        files={SCRIPT: (script, 0o755)},
+        command=script_command(),
+        log=WizardLog(),
+        waits_for="OSCAR to be installed as far as it goes without a screen",
+    )
+
+
+def _seen_from_guest(repository: str) -> str:
+    url, blank, rest = repository.partition(" ")
+    return f"{url_seen_from_guest(url)}{blank}{rest}" if repository else ""

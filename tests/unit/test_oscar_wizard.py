@@ -1,0 +1,455 @@
+"""The second flavour: what a tree says of its way in, the script that drives it, and what its terminal tells."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.errors import ConfigError
+from oscar_steps.matrix import Answers
+from oscar_steps.oscar.failure import Failure
+from oscar_steps.oscar.flavour import FlavourName, flavour_of
+from oscar_steps.oscar.installlog import EventKind, InstallResult
+from oscar_steps.oscar.stages import InstallStage
+from oscar_steps.oscar.wizard import Way, install_script, way_of
+from oscar_steps.oscar.wizardlog import WizardLog
+from oscar_steps.testdriver.reread import judge
+from oscar_steps.testdriver.story import Wanted
+
+CONTROL = """\
+Source: oscar
+
+Package: oscar
+Depends: zsh | ksh, oscar-core,
+ libours (>= 2)
+
+Package: oscar-core
+Depends: ${perl:Depends}, libours, dbtool (>= 1.2), imager
+
+Package: libours
+Depends: libxml-thing-perl, oscar
+
+Package: oscar-web
+Depends: webserver
+"""
+TREE = {
+    "install_cluster": "die 'not any more';",
+    "Makefile": "source_tarball: tmp\n\ttrue\ninstall: doc\n\ttrue\n",
+    "bin/oscar-config": 'GetOptions("bootstrap|b" => \\$b, "generate-config-file|g" => \\$g, "verbose|v" => \\$v);',
+    "bin/oscar_wizard": "use Tk;",
+    "debian/control": CONTROL,
+}
+WAY = Way(makes_tarball=True, makes_config=True, verbose=True, depends="dbtool (>= 1.2)")
+
+
+def without(*paths: str, **changed: str) -> dict[str, str]:
+    return {path: text for path, text in (TREE | changed).items() if path not in paths}
+
+
+# -- what a tree says --------------------------------------------------------------------------------------------------
+
+
+def test_a_tree_with_the_later_way_in_has_the_second_flavour_and_says_why_not_the_first() -> None:
+    flavour = flavour_of(TREE)
+    assert flavour.name is FlavourName.OSCAR_WIZARD
+    assert flavour.reason.startswith("install_cluster:1 does not take --cli")
+    flavour.check()
+
+
+def test_a_tree_before_2014_has_the_two_programs_among_its_scripts() -> None:
+    tree = {path.replace("bin/", "scripts/"): text for path, text in TREE.items()}
+    assert flavour_of(tree).name is FlavourName.OSCAR_WIZARD
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        without("bin/oscar_wizard"),
+        without("bin/oscar-config"),
+        without("Makefile"),
+        without(Makefile="all:\n\ttrue\n"),
+        without(**{"bin/oscar-config": "print 'nothing yet';"}),
+    ],
+)
+def test_a_tree_that_lacks_a_part_of_that_way_has_no_flavour(tree: dict[str, str]) -> None:
+    assert way_of(tree) is None
+    assert flavour_of(tree).name is FlavourName.NONE
+
+
+def test_what_the_tree_does_not_know_is_not_asked_of_it() -> None:
+    bare = without("debian/control", **{"Makefile": "install:\n", "bin/oscar-config": "GetOptions('bootstrap' => 1)"})
+    way = way_of(bare)
+    assert way == Way(makes_tarball=False, makes_config=False, verbose=False, depends="")
+    script = install_script(way, oscar_home="/opt/oscar", distro="d-1-x86_64", adapter="eth1", repository="")
+    assert "source_tarball" not in script
+    assert "--verbose" not in script
+    assert "generate-config-file" not in script
+    assert "make install" in script
+
+
+def test_packages_from_elsewhere_are_those_of_the_main_package_and_its_siblings_each_once() -> None:
+    way = way_of(TREE)
+    assert way is not None
+    assert way.depends == "zsh | ksh, dbtool (>= 1.2), imager, libxml-thing-perl"
+
+
+@pytest.mark.parametrize("hostile", ["$(reboot)", "`id`", "a; b", "x'y", "a\nb: c"])
+def test_a_hostile_control_file_puts_nothing_into_a_shell(hostile: str) -> None:
+    way = way_of(without(**{"debian/control": f"Package: oscar\nDepends: good, {hostile}\n"}))
+    assert way is not None
+    assert way.depends.split(", ")[0] == "good"
+    assert not set(way.depends) & set("$`;'\n")
+
+
+# -- the script --------------------------------------------------------------------------------------------------------
+
+TOOLS = {
+    "make": 'echo "make $*"',
+    "oscar-config": 'echo "oscar-config $*"; case "$*" in *bootstrap*) exit ${BOOTSTRAP:-0} ;; esac',
+    "oscar_wizard": 'echo "oscar_wizard $*"; exit 1',
+    "apt-get": 'echo "apt-get $*"',
+    "sed": 'echo "sed $*"',
+}
+
+
+def run_script(tmp_path: Path, script: str, *, missing: str = "", bootstrap: int = 0) -> tuple[int, list[str]]:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in TOOLS.items():
+        if name != missing:
+            (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tools / name).chmod(0o755)
+    (tmp_path / "oscar/tmp/oscar-6").mkdir(parents=True)
+    script = script.replace("/etc/apt/sources.list.d", str(tmp_path))
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script], env={"PATH": str(tools), "BOOTSTRAP": str(bootstrap)},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    return ran.returncode, ran.stdout.splitlines()
+
+
+def script_for(tmp_path: Path, way: Way = WAY, repository: str = "") -> str:
+    home = str(tmp_path / "oscar")
+    return install_script(way, oscar_home=home, distro="debian-12-x86_64", adapter="eth1", repository=repository)
+
+
+def test_the_script_does_one_step_after_the_other_and_ends_with_the_status_of_the_last(tmp_path: Path) -> None:
+    status, said = run_script(tmp_path, script_for(tmp_path))
+    assert status == 1
+    assert [line for line in said if line.startswith(("@@farm-step", "make", "oscar", "apt"))] == [
+        "@@farm-step preflight",
+        "make source_tarball",
+        "make -C tmp/oscar-6/ install",
+        "@@farm-step platform",
+        "oscar-config --verbose --generate-config-file",
+        "oscar-config --verbose --setup-distro debian-12-x86_64",
+        "@@farm-step wizard_prep",
+        "oscar-config --verbose --bootstrap",
+        "@@farm-step select",
+        "oscar_wizard install",
+    ]
+    assert "@@farm-needs dbtool (>= 1.2)" in said
+
+
+def test_the_script_stops_at_the_step_that_fails(tmp_path: Path) -> None:
+    status, said = run_script(tmp_path, script_for(tmp_path), bootstrap=7)
+    assert status == 7
+    assert not any("wizard install" in line for line in said)
+
+
+def test_a_program_that_was_not_installed_ends_the_first_step(tmp_path: Path) -> None:
+    status, said = run_script(tmp_path, script_for(tmp_path), missing="oscar_wizard")
+    assert status == 1
+    assert said[-1] == "@@farm-not-there oscar_wizard"
+
+
+def test_a_repository_is_named_to_apt_and_to_oscar(tmp_path: Path) -> None:
+    _, said = run_script(tmp_path, script_for(tmp_path, repository="http://10.0.2.2:8080/oscar bookworm main"))
+    assert "apt-get --quiet --yes --no-install-recommends satisfy dbtool (>= 1.2)" in said
+    assert any(line.endswith("--use-oscar-repo http://10.0.2.2:8080/oscar+bookworm+main") for line in said)
+    assert not any(line.startswith("@@farm-needs") for line in said)
+    assert (tmp_path / "oscar.list").read_text() == ("deb [trusted=yes] http://10.0.2.2:8080/oscar bookworm main\n")
+
+
+@pytest.mark.parametrize("bad", ["oscar", "http://host/x", "http://host/x\nbookworm main", " http://h/x a b"])
+def test_a_repository_that_apt_could_not_read_is_refused(bad: str) -> None:
+    with pytest.raises((ConfigError, ValueError)):
+        Answers(partition_file="scsi.disk", oscar_repository=bad)
+
+
+# -- the terminal ------------------------------------------------------------------------------------------------------
+
+BEFORE = {
+    "preflight": ["@@farm-step preflight", "@@farm-needs dbtool, imager", "make: Entering directory '/opt/oscar'"],
+    "platform": ["@@farm-step platform", "[INFO - oscar-config] debian-12-x86_64 successfully set up."],
+    "wizard_prep": ["@@farm-step wizard_prep", "[INFO - oscar-config] Checking bootstrap-sanity..."],
+    "select": ["[INFO - oscar-config] Successfully bootstrapped OSCAR", "", "@@farm-step select"],
+}
+FRAME = "=" * 80
+
+
+def failed(stage: str, *lines: str, status: int = 1, needs: bool = True) -> tuple[Failure, WizardLog]:
+    log = WizardLog()
+    for name, before in BEFORE.items():
+        for line in before:
+            if needs or not line.startswith("@@farm-needs"):
+                log.feed(line)
+        if name == stage:
+            break
+    for line in lines:
+        log.feed(line)
+    return log.conclude(status), log
+
+
+def check_lines(name: str, said: str) -> list[str]:
+    return ["", FRAME, f"[FAILED TEST] {name}", "=> Unexpected return code: 1", "=> Unexpected stdout:", said]
+
+
+NO_DISPLAY = check_lines(
+    "display_check.apt",
+    "' ------\\n ERROR: Your \"DISPLAY\" environment variable is not set,\\n probably\\n ------\\n'",
+)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        NO_DISPLAY,
+        ['couldn\'t connect to display ":0" at /usr/lib/perl5/Tk/MainWindow.pm line 55.'],
+        ["no display name and no $DISPLAY environment variable at /usr/lib/perl5/Tk/MainWindow.pm line 55."],
+    ],
+)
+def test_a_wizard_that_asks_for_a_screen_is_told_as_that_and_is_nobodys_failure(lines: list[str]) -> None:
+    failure, log = failed("select", *lines, "------ Please fix error(s) before retrying. ------")
+    assert failure.sentence.startswith("from here on this OSCAR needs a screen: `oscar_wizard install` opens a window")
+    assert failure.category == "answers"
+    assert any("display" in line.lower() for line in failure.lines)
+    results = log.results(failure)
+    assert [stage for stage, result in results.items() if result is InstallResult.PASSED] == [
+        InstallStage.PREFLIGHT, InstallStage.PLATFORM, InstallStage.WIZARD_PREP,
+    ]  # fmt: skip
+    assert set(list(results.values())[3:]) == {InstallResult.NOT_REACHED}
+
+
+def test_other_checks_that_fail_beside_the_screen_are_the_reason_and_all_are_named() -> None:
+    failure, log = failed(
+        "select",
+        *check_lines("hostname_check.apt", "' ---\\n ERROR: no IP for the hostname (head) \\n -------\\n'"),
+        *check_lines("ssh_config.apt", "\" ---\\n  Option PermitRootLogin in /etc/sshd should be 'yes'\\n\""),
+        *NO_DISPLAY,
+    )
+    assert failure.sentence == (
+        "OSCAR's wizard did not start (oscar_wizard install): checks of the head node failed: "
+        "hostname_check.apt (no IP for the hostname (head)), "
+        "ssh_config.apt (Option PermitRootLogin in /etc/sshd should be 'yes')"
+    )
+    assert failure.category == "farm"
+    assert log.results(failure)[InstallStage.SELECT] is InstallResult.FAILED
+
+
+def test_a_check_that_crashed_is_oscars_own() -> None:
+    crash = ["", FRAME, "[FAILED TEST] hostname_check.apt", "=> Unexpected stderr:", "'syntax error at t.pl line 3'"]
+    failure, _ = failed("wizard_prep", *crash)
+    assert failure.category == "oscar"
+    assert "hostname_check.apt" in failure.sentence
+
+
+LOCATE = "Can't locate {}.pm in @INC (you may need to install the X module) (@INC contains: /etc/perl) at {} line 35."
+BEGIN = "BEGIN failed--compilation aborted at /usr/share/perl5/OSCAR/Package.pm line 35."
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("OSCAR/Database", "oda"), ("SystemInstaller/Tk/Common", "systeminstaller-oscar"), ("Tk", "perl-tk")],
+)
+def test_a_module_of_another_package_is_named_with_the_package_that_nobody_brought(module: str, package: str) -> None:
+    failure, _ = failed("wizard_prep", LOCATE.format(module, "/usr/share/perl5/OSCAR/Package.pm"), BEGIN, status=2)
+    assert failure.sentence == (
+        f"OSCAR could not prepare the head node (oscar-config --bootstrap): {module}.pm is missing "
+        f"(/usr/share/perl5/OSCAR/Package.pm line 35): the package {package} has it, and no repository was named"
+    )
+    assert failure.category == "answers"
+    assert "dbtool, imager" in failure.hint
+
+
+def test_with_a_repository_a_missing_module_is_a_missing_dependency_of_oscars_packages() -> None:
+    failure, _ = failed("wizard_prep", LOCATE.format("OSCAR/Database", "x.pm"), BEGIN, needs=False)
+    assert failure.category == "oscar"
+    assert failure.sentence.endswith("the package oda has it, and nothing has installed it")
+
+
+def test_a_module_of_the_tree_itself_is_oscars_with_or_without_a_repository() -> None:
+    for needs in (True, False):
+        failure, _ = failed("wizard_prep", LOCATE.format("OSCAR/Gone", "x.pm"), BEGIN, needs=needs)
+        assert failure.category == "oscar"
+        assert "OSCAR/Gone.pm is missing (x.pm line 35)" in failure.sentence
+
+
+def test_a_program_that_says_itself_which_module_it_needs_is_understood() -> None:
+    said = "ERROR: oscar-config needs perl AppConfig module."
+    failure, _ = failed("platform", said, "       Install perl(AppConfig) and retry.")
+    assert "AppConfig.pm is missing: the package libappconfig-perl has it" in failure.sentence
+    assert failure.category == "answers"
+
+
+def test_the_first_death_counts_and_neither_warnings_before_it_nor_those_who_died_of_it() -> None:
+    failure, _ = failed(
+        "wizard_prep",
+        "Missing argument in sprintf at /usr/share/perl5/SIS/Image.pm line 28.",
+        "Subroutine name redefined at /usr/share/perl5/OSCAR/None.pm line 37.",
+        'syntax error at /usr/share/perl5/OSCAR/Opkg.pm line 12, near "}"',
+        'Global symbol "$lisst" requires explicit package name at /usr/share/perl5/OSCAR/Opkg.pm line 14.',
+        "Compilation failed in require at /usr/share/perl5/OSCAR/Bootstrap.pm line 45.",
+        "BEGIN failed--compilation aborted at /usr/share/perl5/OSCAR/Bootstrap.pm line 45.",
+        status=255,
+    )
+    assert "$lisst" in failure.sentence or "syntax error" in failure.sentence
+    assert "sprintf" not in failure.sentence
+    assert "Compilation failed" not in failure.sentence
+    assert failure.category == "oscar"
+
+
+def test_the_first_of_the_last_errors_is_the_reason_and_what_oscar_survived_is_not() -> None:
+    failure, _ = failed(
+        "wizard_prep",
+        "[ERROR - oscar-config] a list could not be written",
+        "[INFO - oscar-config] Installing rapt",
+        "[ERROR - install_prereq] Impossible to install rapt (/usr/bin/install_prereq --dumb rapt).",
+        "[ERROR - oscar-config] Failed to complete stage 1 of the bootstrap.",
+        "[ERROR - oscar-config] Unable to bootstrap OSCAR",
+    )
+    assert failure.sentence == (
+        "OSCAR could not prepare the head node (oscar-config --bootstrap): "
+        "Impossible to install rapt (/usr/bin/install_prereq --dumb rapt)."
+    )
+
+
+def test_what_apt_said_below_an_error_explains_it_and_no_repository_is_no_commits_fault() -> None:
+    lines = [
+        "[INFO - oscar-config] Installing packman",
+        "E: Unable to locate package packman",
+        "[ERROR - oscar-config] packman installation failed.",
+        "[ERROR - oscar-config] Unable to bootstrap OSCAR",
+    ]
+    failure, _ = failed("wizard_prep", *lines)
+    assert "packman" in failure.sentence
+    assert failure.sentence.endswith("OSCAR said: packman installation failed.")
+    assert failure.category == "answers"
+    failure, _ = failed("wizard_prep", *lines, needs=False)
+    assert failure.category == "oscar"
+
+
+def test_an_unsupported_distribution_is_named_with_the_file_that_lists_them() -> None:
+    failure, _ = failed(
+        "platform", "[ERROR - oscar-config] Unsupported distro (debian-12-x86_64)", "Supported distros:"
+    )
+    assert failure.sentence == (
+        "OSCAR could not set up the distribution (oscar-config --setup-distro): "
+        "debian-12-x86_64 is none of the distributions in share/etc/supported_distros.txt"
+    )
+
+
+def test_where_make_stopped_is_told_with_the_line_before_it() -> None:
+    failure, _ = failed(
+        "preflight",
+        "install: cannot stat 'oscar_gone': No such file or directory",
+        "make[1]: *** [Makefile:17: install] Error 1",
+        "make: *** [Makefile:110: install] Error 2",
+        status=2,
+    )
+    assert failure.sentence == (
+        "OSCAR's own files could not be installed (make install): install: cannot stat 'oscar_gone': "
+        "No such file or directory (make[1]: *** [Makefile:17: install] Error 1)"
+    )
+    assert failure.stage is InstallStage.PREFLIGHT
+    assert failure.lines[-1] == "make: *** [Makefile:110: install] Error 2"
+
+
+def test_a_program_that_make_did_not_install_is_named() -> None:
+    failure, _ = failed("preflight", "/usr/bin/oscar-config", "@@farm-not-there oscar_wizard")
+    assert failure.sentence.endswith("it ended well, and yet there is no program oscar_wizard")
+
+
+@pytest.mark.parametrize("status", [0, 1, None])
+def test_no_end_of_this_flavour_is_ever_good(status: int | None) -> None:
+    log = WizardLog()
+    for before in BEFORE.values():
+        for line in before:
+            log.feed(line)
+    failure = log.conclude(status)
+    assert failure.sentence.startswith("OSCAR's wizard did not start (oscar_wizard install): it ended")
+    assert WizardLog().conclude(status).sentence.endswith("without a word")
+
+
+def test_a_wizard_that_ends_well_without_a_window_is_told_with_its_status() -> None:
+    failure, _ = failed("select", "[INFO - oscar_wizard] nothing to do", status=0)
+    assert failure.sentence.endswith("it ended with status 0; it last said '[INFO - oscar_wizard] nothing to do'")
+
+
+def test_one_that_comes_to_no_end_is_told_by_its_step_and_last_line() -> None:
+    log = WizardLog()
+    for line in [*BEFORE["preflight"], *BEFORE["platform"], *BEFORE["wizard_prep"], "Do you want to continue? [Y/n]"]:
+        log.feed(line)
+    failure = log.hung(300)
+    assert failure.hung
+    assert failure.sentence == (
+        "OSCAR's installer has been silent for 300 s while preparing the head node (oscar-config --bootstrap); "
+        "it last said 'Do you want to continue? [Y/n]'"
+    )
+    assert log.results(failure)[InstallStage.WIZARD_PREP] is InstallResult.HUNG
+
+
+def test_a_loop_is_told_by_the_line_that_it_repeats_and_says_nothing_new() -> None:
+    log = WizardLog()
+    log.feed("@@farm-step preflight")
+    log.feed("waiting for the lock")
+    seen = log.news
+    for _ in range(5000):
+        log.feed("waiting for the lock")
+    assert log.news == seen
+    assert log.repeating(300).sentence.endswith("it repeats 'waiting for the lock'")
+    assert len(log.repeating(300).lines) <= 40
+
+
+def test_stages_are_events_once_each_and_subsections_tell_how_it_gets_on() -> None:
+    log = WizardLog()
+    title = " Running bootstrap stage 1 "
+    events = [
+        event
+        for line in ["@@farm-step preflight", "@@farm-step preflight", "@@farm-step nowhere", title.center(80, "-")]
+        for event in log.feed(line)
+    ]
+    assert [(event.kind, event.text) for event in events] == [
+        (EventKind.STAGE_STARTED, "installing its own files (make install)"),
+        (EventKind.NOTE, "Running bootstrap stage 1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "\x1b[31m",
+        "[FAILED TEST] ",
+        "=> Unexpected stdout:",
+        "@@farm-step \udcff",
+        "Can't locate .pm in @INC",
+        "x" * 9000,
+    ],
+)
+def test_hostile_lines_make_no_trouble(junk: str) -> None:
+    failure, _ = failed("wizard_prep", *[junk] * 50)
+    assert failure.sentence.startswith("OSCAR could not prepare the head node")
+    assert len(failure.sentence) < 1000
+
+
+def test_the_terminal_of_an_archived_run_is_judged_by_the_same_reader(tmp_path: Path) -> None:
+    terminal = tmp_path / "installer" / "terminal.log"
+    terminal.parent.mkdir()
+    lines = [line for before in BEFORE.values() for line in before] + NO_DISPLAY + ["", "@@farm-installer-ended 1"]
+    terminal.write_text("\n".join(lines) + "\n")
+    judgement = judge(tmp_path, Wanted(nodes=0, boot="", image="", flavour="oscar_wizard"), "/opt/oscar", {})
+    assert judgement is not None
+    assert judgement.failure is not None
+    assert "needs a screen" in judgement.failure.sentence
