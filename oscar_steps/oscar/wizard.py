@@ -18,6 +18,8 @@ from oscar_steps.oscar.stages import InstallStage
 FOLDERS = ("bin", "scripts")
 """Where the two programs are in a tree: since 2014 in `bin`, before in `scripts`."""
 SCRIPT = f"{hook.DIRECTORY}/install-oscar"
+SOURCE = f"{hook.DIRECTORY}/oscar-source"
+"""The commit's files without what the version control has beside them."""
 
 STEP_MARK = "@@farm-step"
 NEEDS_MARK = "@@farm-needs"
@@ -150,7 +152,8 @@ def _files(way: Way, oscar_home: str, repository: str) -> list[str]:
             commands.append(f"apt-get --quiet --yes --no-install-recommends satisfy {shlex.quote(way.depends)}")
     elif way.depends:
         commands.append(f"echo {shlex.quote(f'{NEEDS_MARK} {way.depends}')}")
-    commands.append(f"cd {shlex.quote(oscar_home)}")
+    # What Subversion keeps beside its files would go into OSCAR's tarball, too: minutes, where a machine is emulated.
+    commands += [f"svn export --quiet --force {shlex.quote(oscar_home)} {SOURCE}", f"cd {SOURCE}"]
     commands += ["make source_tarball", "make -C tmp/oscar-*/ install"] if way.makes_tarball else ["make install"]
     check = f'command -v $program || {{ echo "{MISSING_MARK} $program"; exit 1; }}'
     return [*commands, f"for program in oscar-config oscar_wizard; do {check}; done"]

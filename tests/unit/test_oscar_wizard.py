@@ -13,7 +13,7 @@ from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.flavour import FlavourName, flavour_of
 from oscar_steps.oscar.installlog import EventKind, InstallResult
 from oscar_steps.oscar.stages import InstallStage
-from oscar_steps.oscar.wizard import Way, install_script, way_of
+from oscar_steps.oscar.wizard import SOURCE, Way, install_script, way_of
 from oscar_steps.oscar.wizardlog import WizardLog
 from oscar_steps.testdriver.reread import judge
 from oscar_steps.testdriver.story import Wanted
@@ -110,6 +110,7 @@ TOOLS = {
     "oscar-config": 'echo "oscar-config $*"; case "$*" in *bootstrap*) exit ${BOOTSTRAP:-0} ;; esac',
     "oscar_wizard": 'echo "oscar_wizard $*"; exit 1',
     "apt-get": 'echo "apt-get $*"',
+    "svn": 'echo "svn $*"',
     "sed": 'echo "sed $*"',
 }
 
@@ -121,8 +122,8 @@ def run_script(tmp_path: Path, script: str, *, missing: str = "", bootstrap: int
         if name != missing:
             (tools / name).write_text(f"#!/bin/sh\n{text}\n")
             (tools / name).chmod(0o755)
-    (tmp_path / "oscar/tmp/oscar-6").mkdir(parents=True)
-    script = script.replace("/etc/apt/sources.list.d", str(tmp_path))
+    (tmp_path / "source/tmp/oscar-6").mkdir(parents=True)
+    script = script.replace("/etc/apt/sources.list.d", str(tmp_path)).replace(SOURCE, str(tmp_path / "source"))
     ran = subprocess.run(
         ["/bin/sh", "-c", script], env={"PATH": str(tools), "BOOTSTRAP": str(bootstrap)},
         capture_output=True, text=True, timeout=20, check=False,
@@ -138,8 +139,9 @@ def script_for(tmp_path: Path, way: Way = WAY, repository: str = "") -> str:
 def test_the_script_does_one_step_after_the_other_and_ends_with_the_status_of_the_last(tmp_path: Path) -> None:
     status, said = run_script(tmp_path, script_for(tmp_path))
     assert status == 1
-    assert [line for line in said if line.startswith(("@@farm-step", "make", "oscar", "apt"))] == [
+    assert [line for line in said if line.startswith(("@@farm-step", "make", "oscar", "apt", "svn"))] == [
         "@@farm-step preflight",
+        f"svn export --quiet --force {tmp_path}/oscar {tmp_path}/source",
         "make source_tarball",
         "make -C tmp/oscar-6/ install",
         "@@farm-step platform",
