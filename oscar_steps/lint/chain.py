@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from oscar_steps.lint.problems import Findings
+from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.starts import Load, Start, loads_of, starts_of
 from oscar_steps.lint.tree import File, Tree
 
@@ -98,14 +98,18 @@ def _look_at(start: Start, file: File, tree: Tree, found: Findings, *, on_the_wa
     gates = on_the_way and start.fatal
     if target is None:
         if is_surely_missing(start, tree):
-            what = f"starts '{start.word}', which is not in the tree"
-            found.add(file.path, start.line, what, f"{start.candidates[0]} has to be there", gates=gates)
+            found.problems.append(missing_program(file, start, start.candidates[0], gates=gates))
     elif target in tree.files:
         script = tree.files[target]
         if start.directly and script.shebang and not script.executable and not _MADE_EXECUTABLE.match(target):
             what = f"not executable, but {file.path}:{start.line} starts it"
             found.add(target, 0, what, f"svn propset svn:executable on {target}", gates=gates)
         yield target
+
+
+def missing_program(file: File, start: Start, path: str, *, gates: bool) -> Problem:
+    what = f"starts '{start.word}', which is not in the tree"
+    return Problem(file.path, start.line, what, f"{path} has to be there", gates=gates)
 
 
 def _checks(tree: Tree) -> Iterator[File]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from oscar_steps.errors import HostError
 from oscar_steps.lint.chain import check_chain, way_of_cells
 from oscar_steps.lint.confine import Answer, Sandbox, Task
+from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.perl import judge_perl, lacked_names
 from oscar_steps.lint.problems import Findings, Problem, Report
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
@@ -33,6 +34,7 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
     tree = top if isinstance(top, Tree) else Tree(top)
     found = check_texts(tree)
     found.take(check_chain(tree))
+    found.take(check_lists(tree))
     found.take(_check_menus(tree))
     tasks = list(_tasks(tree))
     found.take(_compile(tree, tasks, began + seconds))

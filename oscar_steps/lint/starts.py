@@ -51,11 +51,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Load:
-    """A module that a file uses. `certain`: it cannot be loaded without that module."""
+    """A module that a file uses. `certain`: it cannot be loaded without that module; `tried`: it can do without."""
 
     line: int
     module: str
     certain: bool
+    tried: bool
 
     @property
     def path(self) -> str:
@@ -99,7 +100,11 @@ class _Reader:
     def loads(self) -> Iterator[Load]:
         for match in _USE.finditer(self.code):
             certain = not self.perl.lost and (match[1] == "use" or self._is_certain(match.start(2)))
-            yield Load(self.perl.line(match.start(2)), match[2], certain)
+            tried = match[1] == "require" and self._is_tried(match.start(2))
+            yield Load(self.perl.line(match.start(2)), match[2], certain, tried)
+
+    def _is_tried(self, position: int) -> bool:
+        return any(re.search(r"\beval\s*$", block.header) for block in self.perl.around(position))
 
     # --- programs
 
@@ -159,7 +164,7 @@ class _Reader:
         return found
 
     def _note_call(self, at: int, found: dict[str, list[int]]) -> None:
-        if named := re.match(r"[\"`]?\$\{?(\w+)\b\}?(?!\s*[\[{])", self.text[at : at + 80]):
+        if named := re.match(r"[\"`]?\$\{?(\w+)\b\}?(?!\s*[\[{]|/)", self.text[at : at + 80]):
             found.setdefault(named[1], []).append(at)
 
     def _programs(self, literal: Literal, call: int, variable: str) -> Iterator[Start]:

@@ -1,0 +1,163 @@
+"""What a change took away while something still uses it, and names in lists of what is not in the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.lint.lists import check_lists
+from oscar_steps.lint.problems import Problem
+from oscar_steps.lint.removed import removed_but_used
+from oscar_steps.lint.tree import Tree
+from tests.unit.test_lint_chain import FILES, one, tree_of
+
+MODULE = 'package OSCAR::Say;\nuse strict;\nsub say { print @_; }\nsub shout { print uc("@_"); }\n1;\n'
+BEFORE = {**FILES, "lib/OSCAR/Say.pm": MODULE}
+
+
+def told(
+    top: Path, before: dict[str, str], lost: str, changes: dict[str, str] | None = None, externals: tuple[str, ...] = ()
+) -> list[Problem]:
+    """What is said of the change that takes `lost` away and writes `changes`."""
+    after = {path: text for path, text in {**before, **(changes or {})}.items() if path != lost}
+    return removed_but_used(
+        tree_of(top / "before", before), tree_of(top / "after", after, externals=externals)
+    ).problems
+
+
+def test_a_module_that_the_installer_itself_loads_gates_when_it_is_taken_away(tmp_path: Path) -> None:
+    found = one(told(tmp_path, BEFORE, "lib/OSCAR/Say.pm"))
+    assert str(found) == (
+        "install_cluster:3: uses OSCAR::Say, which this change took away (so do 2 other files); "
+        "lib/OSCAR/Say.pm has to be there, unless another package brings it now"
+    )
+    assert found.gates
+
+
+def test_a_module_that_is_loaded_once_packages_are_installed_may_be_one_of_theirs(tmp_path: Path) -> None:
+    found = one(told(tmp_path, BEFORE, "lib/OSCAR/Later.pm"))
+    assert (found.file, found.line, found.gates) == ("scripts/first", 2, False)
+
+
+def test_a_module_that_has_another_name_now_gates_and_its_new_name_is_said(tmp_path: Path) -> None:
+    before = {**BEFORE, "src/cli/main_cli": FILES["src/cli/main_cli"].replace("OSCAR::Say", "OSCAR::Loud")}
+    before["lib/OSCAR/Loud.pm"] = MODULE.replace("OSCAR::Say", "OSCAR::Loud")
+    new = {"lib/OSCAR/Noise.pm": MODULE.replace("OSCAR::Say", "OSCAR::Noise")}
+    found = one(told(tmp_path, before, "lib/OSCAR/Loud.pm", new))
+    assert (found.file, found.right, found.gates) == ("src/cli/main_cli", "it is lib/OSCAR/Noise.pm now", True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"src/tools/lib/OSCAR/Later.pm": "package OSCAR::Later; 1;\n"},
+        {"scripts/first": "#!/usr/bin/perl\neval { require OSCAR::Later; };\n"},
+        {"scripts/first": "#!/usr/bin/perl\n# use OSCAR::Later;\n"},
+        {"scripts/first": "#!/usr/bin/perl\n", "scripts/deprecated/first": "#!/usr/bin/perl\nuse OSCAR::Later;\n"},
+        {"scripts/prepare": '#!/usr/bin/perl\nsymlink("x/Later.pm", "$lib/OSCAR/Later.pm");\n'},
+    ],
+    ids=["moved within the tree", "tried", "a comment", "not used any more", "linked at run time"],
+)
+def test_a_module_that_is_not_missed_is_no_problem(tmp_path: Path, changes: dict[str, str]) -> None:
+    assert told(tmp_path, BEFORE, "lib/OSCAR/Later.pm", changes) == []
+
+
+def test_a_module_that_was_never_in_the_tree_is_no_problem(tmp_path: Path) -> None:
+    before = {**BEFORE, "lib/OSCAR/Say.pm": "use OSCAR::PkgMan;\n1;\n", "README": "x\n"}
+    assert told(tmp_path, before, "README", {"lib/OSCAR/Later.pm": "use OSCAR::PkgMan;\nuse OSCAR::Other;\n1;\n"}) == []
+
+
+def test_what_an_external_brings_now_is_not_taken_away(tmp_path: Path) -> None:
+    before = {**BEFORE, "lib/OSCAR/Ext/Foo.pm": "1;\n", "scripts/first": "#!/usr/bin/perl\nuse OSCAR::Ext::Foo;\n"}
+    lost = "lib/OSCAR/Ext/Foo.pm"
+    assert told(tmp_path / "with", before, lost, externals=("lib/OSCAR/Ext",)) == []
+    assert len(told(tmp_path / "without", before, lost)) == 1
+
+
+@pytest.mark.parametrize(("path", "gates"), [("scripts/first", True), ("scripts/window", False)])
+def test_a_program_that_is_taken_away_and_still_started(tmp_path: Path, path: str, gates: bool) -> None:
+    found = one(told(tmp_path, BEFORE, path))
+    assert f"{path} has to be there" in found.right
+    assert found.gates is gates
+
+
+def test_a_program_that_a_module_starts_from_a_folder_nobody_knows(tmp_path: Path) -> None:
+    before = {
+        **BEFORE,
+        "lib/OSCAR/Say.pm": MODULE + 'sub post { system("./post") and die; }\n',
+        "scripts/post": "#!/bin/sh\n",
+    }
+    found = one(told(tmp_path / "gone", before, "scripts/post"))
+    assert (found.file, found.line, found.gates) == ("lib/OSCAR/Say.pm", 6, False)
+    assert told(tmp_path / "moved", before, "scripts/post", {"bin/post": "#!/bin/sh\n"}) == []
+
+
+def test_a_program_that_a_script_of_the_shell_names(tmp_path: Path) -> None:
+    before = {**BEFORE, "scripts/go": "#!/bin/sh\n# see $OSCAR_HOME/scripts/tool\n$OSCAR_HOME/scripts/tool -v\n"}
+    before |= {"scripts/tool": "#!/bin/sh\n"}
+    found = one(told(tmp_path, before, "scripts/tool"))
+    assert (found.file, found.line) == ("scripts/go", 3)
+
+
+def test_a_file_that_a_makefile_installs(tmp_path: Path) -> None:
+    before = {
+        **BEFORE,
+        "share/Makefile": "FILES = a\ninstall:\n\tinstall $(FILES) $(DESTDIR)/usr/share\n",
+        "share/a": "x\n",
+    }
+    found = one(told(tmp_path, before, "share/a"))
+    assert str(found) == "share/Makefile:1: names 'a', which is not in the tree; share/a has to be there"
+
+
+MAKEFILE = """NAMES := one two \\
+\tthree four
+all:
+install: all
+\tinstall -m 0755 $(NAMES) $(DESTDIR)/usr/bin
+"""
+
+
+def lists(top: Path, makefile: str, *names: str, **more: str) -> list[Problem]:
+    files = {"scripts/Makefile": makefile, **{f"scripts/{name}": "x\n" for name in names}, **more}
+    return check_lists(tree_of(top, files)).problems
+
+
+def test_a_makefile_that_names_one_file_too_many(tmp_path: Path) -> None:
+    found = one(lists(tmp_path, MAKEFILE, "one", "two", "three"))
+    assert str(found) == "scripts/Makefile:2: names 'four', which is not in the tree; scripts/four has to be there"
+    assert not found.gates
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("all:", "all:\n\ttest -d four && make -C four"),
+        ("all:", "four: four.src\n\tcp four.src four"),
+        ("all:", "all:\n\tm4 four.m4 > four"),
+        ("three four", "three $(four)"),
+        ("$(NAMES)", "*"),
+        ("three four", "three # four"),
+    ],
+    ids=["looked for", "made by a rule", "written by a rule", "a variable", "not used", "a comment"],
+)
+def test_what_a_makefile_need_not_have_is_no_problem(tmp_path: Path, old: str, new: str) -> None:
+    assert lists(tmp_path, MAKEFILE.replace(old, new), "one", "two", "three") == []
+
+
+def test_a_list_of_what_is_no_file_is_no_problem(tmp_path: Path) -> None:
+    """Targets, packages, programs of the host: hardly one of them is a file beside the Makefile."""
+    assert lists(tmp_path, MAKEFILE, "one") == []
+
+
+def test_a_prerequisite_that_is_not_there(tmp_path: Path) -> None:
+    order = "# share/prereqs/old\nshare/prereqs/base\nshare/prereqs/gone\nshare/prereqs/tk\n"
+    files = {"share/prereqs/prereqs.order": order, "share/prereqs/base/x": "x\n", "share/prereqs/tk/x": "x\n"}
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert (found.file, found.line) == ("share/prereqs/prereqs.order", 3)
+
+
+def test_hostile_lists_are_read_to_their_end(tmp_path: Path) -> None:
+    hostile = "A = " + "a \\\n" * 20_000 + "\t$(A)\n" + "B" * 200_000 + "\n" + "=" * 5_000
+    (tmp_path / "Makefile").write_text(hostile)
+    assert check_lists(Tree(tmp_path)).problems == []
