@@ -8,6 +8,7 @@ menus; their numbers are those of the OSCAR that is tested (see `menus`).
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -248,17 +249,32 @@ def _network_lines(menu: Menu, mode: str, mac_file: str, macs: Mapping[str, str]
     return [*lines, _number(menu, "Finish")]
 
 
-def installer_command(oscar_home: str, arguments: Sequence[str], *, asks_configurator: bool = False) -> str:
+# What a checkout needs that an installed package, or a login, gives; none of it harms where it is not asked for.
+_CHECKOUT = {
+    # Only then does wizard_prep make OSCAR's own package repository out of the tree's packages, as `make test` would.
+    "OSCAR_DEVELOPER_MODE": "1",
+    "OSCAR_VERBOSE": "5",  # later versions mark their stages in the log only from this level on
+    "HOSTNAME": '"$(uname -n)"',  # the kernel of UYOK is made for the server of this name
+    "DISPLAY": "",  # for some weeks of 2007 it had to be there on the command line as well, with whatever in it
+}
+
+
+def installer_command(
+    oscar_home: str, arguments: Sequence[str], *, asks_configurator: bool = False, prefixes_paths: bool = False
+) -> str:
     """The shell line that runs the installer on the head node; its status is the installer's own.
 
     OSCAR must be started as `./install_cluster` in its own directory, checks `USER` literally, and prints no test
     result without a `TERM`. Standard input is empty, so that a question ends the run and is not waited for; but the
     configurator (`asks_configurator`), which no file can answer, is told to quit, and wants a carriage return.
+
+    `prefixes_paths`: it puts its own directory before every file name, so an absolute one would be wrong.
     """
     environment = {"PATH": INSTALLER_PATH, "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/bash"}
     environment["TERM"] = "linux"
-    environment["OSCAR_VERBOSE"] = "5"  # later versions mark their stages in the log only from this level on
-    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    settings = " ".join(f"{name}={value}" for name, value in (environment | _CHECKOUT).items())
+    if prefixes_paths:
+        arguments = [posixpath.relpath(word, oscar_home) if word.startswith("/") else word for word in arguments]
     program = shlex.join(["./install_cluster", *arguments])
     if asks_configurator:
         return f"cd {shlex.quote(oscar_home)} && printf 'quit\\r' | env -i {settings} {program}"

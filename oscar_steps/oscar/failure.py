@@ -63,6 +63,8 @@ def headline(stage: InstallStage, group: str = "", image: str = "", *, started: 
     """The first half of a failure's sentence; a colon and the cause follow. `group`: the cause's."""
     if stage is InstallStage.PREFLIGHT and not started:
         return "OSCAR's installer did not start"
+    if stage is InstallStage.SELECT and not started:
+        return "OSCAR's command line (main_cli) ended before its first step"
     if stage is InstallStage.PREFLIGHT and group == "source":
         return "OSCAR's installer crashed while checking the head node"
     return _FAILED[stage].format(image=image)

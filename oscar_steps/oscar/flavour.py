@@ -37,11 +37,15 @@ class FlavourName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """The way in, and where it is not `install_cluster`, why not: half a sentence with file and line."""
+    """The way in, and where it is not `install_cluster`, why not: half a sentence with file and line.
+
+    `prefixes_paths`: the installer puts its own directory before every file name that does not hold it (2006).
+    """
 
     name: FlavourName
     reason: str = ""
     way: Way | None = None
+    prefixes_paths: bool = False
 
     def check(self) -> None:
         """Raises AnswersRefused where nothing can install this OSCAR without a person."""
@@ -55,7 +59,8 @@ class Flavour:
 def flavour_of(files: Mapping[str, str]) -> Flavour:
     """The flavour of the tree whose top folder and FOLDERS hold `files`: path relative to the tree, to text."""
     if not (reason := next(_obstacles(files), "")):
-        return Flavour(FlavourName.INSTALL_CLUSTER)
+        prefixes = _PREFIXES.search(_code(files[INSTALLER])) is not None
+        return Flavour(FlavourName.INSTALL_CLUSTER, prefixes_paths=prefixes)
     way = way_of(files)
     return Flavour(FlavourName.OSCAR_WIZARD if way else FlavourName.NONE, reason, way)
 
@@ -80,6 +85,7 @@ def _obstacles(files: Mapping[str, str]) -> Iterator[str]:
     yield from _absent(main, _code(files[main]), f"{match[1].strip('/')}/", files)
 
 
+_PREFIXES = re.compile(r"!~\s*/\$cwd\b")
 _INTO_CLI = re.compile(r"""chdir\s*\(?\s*["']([\w./-]{1,80}cli/?)["']""")
 
 

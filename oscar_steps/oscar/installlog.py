@@ -24,6 +24,7 @@ from oscar_steps.oscar.terminal import (
     CheckResult,
     LineKind,
     LogFormat,
+    as_named,
     check_result,
     clean,
     die_line,
@@ -328,6 +329,7 @@ class InstallLog:
 
     def _take_signature(self, number: int, kind: LineKind, text: str, line: str) -> None:
         stage = self.culprit or InstallStage.DONE
+        line = as_named(line)
         signature = match(line, stage)
         if signature is None and line == text and kind in (LineKind.SUBSECTION, LineKind.MESSAGE):
             line = f"--> {text}"  # the catalogue quotes the format of 2007

@@ -19,11 +19,21 @@ MAX_LINE = 4000
 """Characters of a line that are looked at: a flood may come without line ends."""
 
 _PROGRESS = re.compile(r"^\s*\d{1,3} % \[[= ]*\]")
+# Perl's warnings look like deaths ("... at FILE line N."); good runs of old programs are full of these.
+_WARNINGS = (
+    r"Use of uninitialized value\b|(?:Missing|Redundant) argument in |Name \".*\" used only once: |"
+    r"Subroutine \S+ redefined at |\"(?:my|our)\" variable \S+ (?:masks|redeclared)|Odd number of elements in |"
+    r"Useless use of |Possible (?:precedence|attempt|unintended) |Statement unlikely to be reached |"
+    r"Prototype mismatch: |Scalar value \S+ better written as |Use of .{1,60} is deprecated|"
+    r"(?:given|when|Smartmatch) is (?:experimental|deprecated) |print \(\.\.\.\) interpreted as function |"
+    r"(?:readline|print)\(\) on (?:un)?(?:closed|opened) filehandle "
+)
 # Words that OSCAR's checks of the head node compare are news: see `sanity.py`.
 _NOISE = re.compile(
-    r"^(?:Use of uninitialized value\b|Argument \".*\" isn't numeric(?!.* at \S*system-sanity line)|stty: |"
+    rf"^(?:{_WARNINGS}|Argument \".*\" isn't numeric(?!.* at \S*system-sanity line)|stty: |"
     r".*Inappropriate ioctl for device$)"
 )
+_PREFIXED = re.compile(r"(?:/[\w.+-]+)+/\.\./(?:\.\./)*(?=root/farm/)")
 _RULE = re.compile(r"={60,}")
 _ARROW = "--> "
 _CENTRED = re.compile(r"(?:-+ (?P<title>\S.*?) -+)")
@@ -46,6 +56,11 @@ def clean(line: str) -> str:
     """`line` as a person would have seen it: without overwritten text, colours, backspaces and progress bars."""
     text = seen_line(line[:MAX_LINE])
     return _PROGRESS.sub("", text) if " % [" in text else text
+
+
+def as_named(text: str) -> str:
+    """`text` with the farm's files as the farm names them: OSCAR of 2006 puts its own directory before them."""
+    return _PREFIXED.sub("/", text) if "/../" in text else text
 
 
 def is_rule(text: str) -> bool:

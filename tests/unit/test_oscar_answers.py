@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +158,27 @@ def test_the_installer_is_started_in_its_own_directory_as_root_on_a_terminal_typ
     assert line.endswith(" ./install_cluster --cli eth1 </dev/null")
     for setting in (" USER=root ", " HOME=/root ", " TERM=linux "):
         assert setting in line
+
+
+def test_the_installer_gets_what_a_checkout_needs_and_a_package_does_not(tmp_path: Path) -> None:
+    (tmp_path / "install_cluster").write_text("#!/bin/sh\nenv\n")
+    (tmp_path / "install_cluster").chmod(0o755)
+    line = installer_command(str(tmp_path), ("--cli", "eth1"))
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    seen = dict(row.partition("=")[::2] for row in ended.stdout.splitlines())
+    assert "OSCAR_DEVELOPER_MODE" in seen, "wizard_prep makes the package repository of the tree only in this mode"
+    assert seen["HOSTNAME"] == os.uname().nodename
+    assert seen["DISPLAY"] == "" and seen["OSCAR_VERBOSE"] == "5"
+
+
+@pytest.mark.parametrize("home", ["/opt/oscar", "/srv/a/b/c/oscar"])
+def test_an_oscar_that_puts_its_directory_before_every_file_gets_files_that_bear_it(home: str) -> None:
+    words = ("--cli", "--bootscript", "/root/farm/hook", "eth1")
+    line = installer_command(home, words, prefixes_paths=True)
+    program = shlex.split(line.partition("./install_cluster ")[2].partition(" <")[0])
+    assert (program[0], program[1], program[3]) == ("--cli", "--bootscript", "eth1")
+    assert posixpath.normpath(f"{home}/{program[2]}") == "/root/farm/hook"
+    assert " --bootscript /root/farm/hook eth1 " in installer_command(home, words)
 
 
 def test_the_configurator_is_told_to_quit_where_this_oscar_asks(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_a_tree_with_all_that_the_command_line_starts_is_installed_by_it() -> No
     assert flavour_of(texts_below(STANDIN)).name is FlavourName.INSTALL_CLUSTER
 
 
+def test_an_installer_that_puts_its_own_directory_before_each_file_is_known() -> None:
+    prefixing = INSTALLER.replace("my $cmd", '$a = $cwd . "/$a" if($a !~ /$cwd/ && $a ne "");\nmy $cmd', 1)
+    later = INSTALLER.replace("my $cmd", '$a = $cwd . "/$a" if($a !~ /^\\// && $a ne "");\nmy $cmd', 1)
+    told = INSTALLER.replace("my $cmd", "# it was $a !~ /$cwd/\nmy $cmd", 1)
+    for installer, prefixes in ((prefixing, True), (later, False), (told, False), (INSTALLER, False)):
+        assert flavour_of(TREE | {"install_cluster": installer}).prefixes_paths is prefixes
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -160,6 +160,13 @@ def test_a_good_run_passes_every_stage_in_order() -> None:
     assert not [event for event in events if event.kind is EventKind.CERTAIN_FAILURE]
 
 
+def test_a_section_whose_title_brings_its_own_line_end_is_a_section() -> None:
+    at = GOOD.index("== Running OSCAR install_cluster script    Thu Jun 14 05:00:00 UTC 2007")
+    log, events = fed([*GOOD[: at + 1], "", *GOOD[at + 1 :]])
+    assert log.conclude(0) is None
+    assert next(event.line for event in events if event.stage is InstallStage.PLATFORM) == at + 1
+
+
 @pytest.mark.parametrize("noise", ["\x1b(B", "\x1b[m\x1b(B", "\x1b]0;root@head\x07", "\x0f", "\x1b>", "\x1b]0;x\x1b\\"])
 def test_a_good_run_stays_good_whatever_its_terminal_is_told(noise: str) -> None:
     log, _ = fed([f"{noise}{line[:3]}{noise}{line[3:]}{noise}  " for line in GOOD])

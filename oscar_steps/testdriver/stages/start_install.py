@@ -116,7 +116,12 @@ def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
     files = answer_files(run.job, profile, menus)
     return _Driven(
         files={path: (text, files.mode(path)) for path, text in files.files.items()},
-        command=installer_command(answers.oscar_home, files.arguments, asks_configurator=menus.asks_configurator),
+        command=installer_command(
+            answers.oscar_home,
+            files.arguments,
+            asks_configurator=menus.asks_configurator,
+            prefixes_paths=run.flavour is not None and run.flavour.prefixes_paths,
+        ),
         log=InstallLog(
             expected_nodes=len(profile.nodes),
             boot=profile.boot.value,
