@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from oscar_steps.errors import HostError
 from oscar_steps.lint.chain import check_chain, way_of_cells
 from oscar_steps.lint.confine import Answer, Sandbox, Task
+from oscar_steps.lint.kept import Kept
 from oscar_steps.lint.lists import check_lists
-from oscar_steps.lint.perl import judge_perl, lacked_names
+from oscar_steps.lint.perl import judge_perl
 from oscar_steps.lint.problems import Findings, Problem, Report
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
 from oscar_steps.lint.tree import File, Tree
@@ -21,13 +21,12 @@ from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
 
 SECONDS = 120
 """All scripts together may take this long; what has had no turn then is a fault of the host."""
-_ROUNDS = 4
-_DOES_NOT_COMPILE = re.compile(r"^(perl|bash): |is not exported by the ")
 
 
-def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
+def check_tree(top: Path | Tree, seconds: float = SECONDS, cache: Path | None = None) -> Report:
     """Everything that can be said of the OSCAR tree at `top` (or one that was read already) without installing it.
 
+    What the compilers say is kept in the folder `cache`, by content: the next tree that has much in common takes less.
     Raises SourceError for what is no tree, HostError where this host cannot compile or does not get through in time.
     """
     began = time.monotonic()
@@ -37,20 +36,11 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS) -> Report:
     found.take(check_lists(tree))
     found.take(_check_menus(tree))
     tasks = list(_tasks(tree))
-    found.take(_compile(tree, tasks, began + seconds))
-    problems = tuple(sorted(_on_the_way(set(found.problems), tree)))
+    ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
+    found.take(_compile(tree, tasks, began + seconds, Kept(cache, tree), frozenset(ranks)))
+    problems = tuple(sorted(replace(p, rank=ranks[p.file]) if p.file in ranks else p for p in set(found.problems)))
     looked_at = sum(not file.binary for file in tree.files.values())
     return Report(problems, tuple(sorted(set(found.left_alone))), looked_at, time.monotonic() - began)
-
-
-def _on_the_way(problems: Iterable[Problem], tree: Tree) -> Iterator[Problem]:
-    """The problems, with how early the installer meets each. On its way a file has to compile."""
-    ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
-    for problem in problems:
-        if problem.file in ranks:
-            gates = problem.gates or bool(_DOES_NOT_COMPILE.search(problem.what))
-            problem = replace(problem, rank=ranks[problem.file], gates=gates)
-        yield problem
 
 
 def _tasks(tree: Tree) -> Iterator[Task]:
@@ -67,40 +57,38 @@ def _is_perl(file: File) -> bool:
     return file.interpreter.startswith("perl") or (file.path.endswith((".pm", ".pl")) and not file.interpreter)
 
 
-def _compile(tree: Tree, tasks: list[Task], until: float) -> Findings:
+def _compile(tree: Tree, tasks: list[Task], until: float, kept: Kept, way: frozenset[str]) -> Findings:
+    answers, ask = list[Answer](), list[Task]()
+    for task in tasks:
+        if answer := kept.answer(task):
+            answers.append(answer)
+        else:
+            ask.append(task)
+    if ask:
+        new = _ask(tree, ask, until)
+        for answer in new:
+            kept.keep(answer)
+        kept.bound()
+        answers += new
     found = Findings()
-    if not tasks:
-        return found
-    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        for folder in ("tree", "checks"):
-            (place / folder).mkdir()
-        tree.write_scripts(place / "tree")
-        answers = _answers(Sandbox(place / "tree", place / "checks"), tasks, until)
     for answer in answers:
         found.take(judge_perl(answer, tree) if answer.task.kind == "perl" else judge_shell(answer))
+    sure = {problem for problem in found.problems if problem.gates}
+    found.problems = [replace(p, gates=p.file in way and replace(p, gates=True) in sure) for p in found.problems]
     late = sum(answer.end == "late" for answer in answers)
     if late and not found.problems:
         raise HostError(f"{late} of {len(tasks)} scripts had no turn in time: this host is too busy, or too slow")
     return found
 
 
-def _answers(sandbox: Sandbox, tasks: list[Task], until: float) -> list[Answer]:
-    """Scripts that lack names of empty modules are asked again, with these names."""
-    done, ask = list[Answer](), tasks
-    for _ in range(_ROUNDS):
-        again = []
-        for answer in sandbox.check(ask, until):
-            if lacked := lacked_names(answer):
-                names = tuple(sorted({*answer.task.names, *lacked}))
-                again.append(Task(answer.task.kind, answer.task.path, names))
-            else:
-                done.append(answer)
-        if not again:
-            return done
-        ask = again
-    return done + [Answer(task, "gone") for task in ask]
+def _ask(tree: Tree, tasks: list[Task], until: float) -> list[Answer]:
+    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder in ("tree", "checks"):
+            (place / folder).mkdir()
+        tree.write_scripts(place / "tree")
+        return Sandbox(place / "tree", place / "checks").check(tasks, until)
 
 
 def _check_menus(tree: Tree) -> Findings:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from oscar_steps.lint.chain import is_in_cycle
 from oscar_steps.lint.confine import MIB_PER_PROCESS, SECONDS_PER_FILE, Answer
 from oscar_steps.lint.problems import Findings, Problem
-from oscar_steps.lint.tree import Tree
+from oscar_steps.lint.tree import File, Tree
 
 MAX_PER_FILE = 5
-_PLACE = re.compile(r"^(?P<what>.*?) at (?P<file>\S+) line (?P<line>\d+)(?P<near>, near .*|, at EOF|\.|, <.*|$)")
+_PLACE = re.compile(
+    r"^(?P<what>.*?) at (?P<file>\S+) line (?P<line>\d+)(?P<near>, near .*|, at EOF|, within .*|\.|, <.*|$)"
+)
 
 # What perl says of a text that no perl compiles (perldiag). Anything else may come from a module that is missing here.
 _FATAL = re.compile(
@@ -24,49 +27,57 @@ _FATAL = re.compile(
         | Version\ control\ conflict\ marker )""",
     re.VERBOSE,
 )
+# What a name that comes from a missing module would change.
+_OF_NAMES = tuple(f"perl: {word}" for word in ("Global symbol", "Bareword", "Can't modify", "Type of arg"))
 # Exporter says first what, then, in a line of its own, where.
-_NOT_EXPORTED = re.compile(r'^"?([$@%&]?\w+)"? is not exported by the (OSCAR::[\w:]+) module')
+_NOT_EXPORTED = re.compile(r'^"?(.*?)"? is not exported by the ([\w:]+) module')
+_ENDLESS_USE = re.compile(
+    r"^[ \t]*use\s+([\w:]+)[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*[ \t]*(?:my|our|local)\b", re.MULTILINE
+)
 _IMPORT_FAILED = re.compile(r"^Can't continue after import errors at (\S+) line (\d+)")
 # Old code that the perl of its own time takes and today's refuses: the head node's perl decides, not this host's.
 _TOO_NEW = re.compile(
     r"^Can't use 'defined\([@%]|^Unescaped left brace|^\$[*#] is no longer|\$\[ is no longer|^Experimental |"
     r"^Can't use an array as a reference|^Use of .* is forbidden"
 )
-_BARE_QW_LOOP = re.compile(r"\bfor(each)?\s+(my\s+)?\$\w+\s+qw\b")
 # Modules that add words to the language: without them their users cannot be parsed.
 _EXTENDS_SYNTAX = re.compile(
-    r"^\s*use\s+(Qt|Error|Switch|Inline|Filter|TryCatch|Try|Moose|Moo|Mouse|Test::Exception)\b", re.MULTILINE
+    r"^\s*use\s+(Error|Inline|Filter|TryCatch|Try|Moose|Moo|Mouse|Test::Exception)\b", re.MULTILINE
 )
-_LACKED = (
-    re.compile(r'^Bareword "(\w+)" not allowed'),
-    re.compile(r'Global symbol "([$@%]\w+)" requires'),
-    re.compile(r'Do you need to predeclare "?(\w+)"?\?'),
-)
-
-
-def lacked_names(answer: Answer) -> set[str]:
-    """What the script may have expected from an empty module of which nobody knows what the true one exports."""
-    if answer.status == 0 or not any(note.startswith("unknown ") for note in answer.notes):
-        return set()
-    found = (match[1] for line in answer.words for pattern in _LACKED if (match := pattern.search(line)))
-    return set(found) - set(answer.task.names)
+_USES_SWITCH, _SWITCH = re.compile(r"^\s*use\s+Switch\b", re.MULTILINE), re.compile(r"\b(?:switch|case)\b")
 
 
 def judge_perl(answer: Answer, tree: Tree) -> Findings:
-    """What is wrong with one script, and in which file: an error may be in a module that it uses."""
+    """What is wrong with one script, and in which file: an error may be in a module that it uses.
+
+    What no perl compiles gates, wherever it is.
+    """
     found, path = Findings(), answer.task.path
     if bounds := _out_of_bounds(answer):
         found.problems.append(bounds)
     elif answer.end in ("gone", "late"):
         found.leave(path, "its check was not finished")
     elif answer.status != 0:
-        found.problems = list(_errors(answer, tree))
+        found.problems = [replace(problem, gates=_is_certain(problem, answer)) for problem in _errors(answer, tree)]
         if not found.problems:
-            said = next((line for line in answer.words if " at " in line), "perl says nothing")
-            found.leave(path, f"perl of this host: {said}")
+            found.leave(path, _why(answer, tree))
     elif not any(line.endswith("syntax OK") for line in answer.words):
         found.leave(path, "it ends while it is being compiled")
     return found
+
+
+def _is_certain(problem: Problem, answer: Answer) -> bool:
+    """Whether the true modules in the place of those that are missing here, or died here, could change nothing."""
+    granted = any(note.startswith(("unknown ", "died ")) for note in answer.notes)
+    return not (granted and problem.what.startswith(_OF_NAMES))
+
+
+def _why(answer: Answer, tree: Tree) -> str:
+    """The true cause: what today's perl refuses, else what was said first."""
+    if _depends_on_order(answer, tree):
+        return "it and a module that it uses use each other: who is loaded first decides"
+    said = next((line for line in answer.words if _too_new(line)), next(iter(answer.words), "it says nothing"))
+    return f"perl of this host: {said}"
 
 
 def _out_of_bounds(answer: Answer) -> Problem | None:
@@ -88,28 +99,51 @@ def _called_empty_module(answer: Answer) -> bool:
 def _errors(answer: Answer, tree: Tree) -> Iterator[Problem]:
     if _depends_on_order(answer, tree):
         return
-    count, not_exported = 0, ""
+    seen = {(said["file"], said["line"]) for words in answer.words if (said := _PLACE.match(words)) and _too_new(words)}
+    count, not_exported = 0, None
     for words in answer.words:
-        if _NOT_EXPORTED.match(words):
-            not_exported = words.partition(" at ")[0]
-        elif not_exported and (failed := _IMPORT_FAILED.match(words)):
-            file = in_tree(failed[1], answer.task.path, tree)
-            if file is not None:
-                yield Problem(file, int(failed[2]), not_exported, "use a name that is in @EXPORT or @EXPORT_OK")
+        not_exported = not_exported or _NOT_EXPORTED.match(words)
+        if not_exported and (failed := _IMPORT_FAILED.match(words)):
+            yield from _import_failed(not_exported, in_tree(failed[1], answer.task.path, tree), int(failed[2]), tree)
             return
         said = _PLACE.match(words)
-        if not said or not _FATAL.match(said["what"]):
+        if not said or not _FATAL.match(said["what"]) or (said["file"], said["line"]) in seen:
             continue
+        seen.add((said["file"], said["line"]))  # one mistake may be said in several ways
         file = in_tree(said["file"], answer.task.path, tree)
-        line = int(said["line"])
-        if file is None or _not_ours_to_judge(answer, tree, file, line, said["what"]):
+        if file is None or _has_other_words(tree.files[file], int(said["line"])):
             return
         near = said["near"] if said["near"].startswith((", near", ", at EOF")) else ""
-        yield Problem(file, line, f"perl: {said['what']}{near}", _right(said["what"]))
+        yield Problem(file, int(said["line"]), f"perl: {said['what']}{near}", _right(said["what"]))
         count += 1
         # After a syntax error perl has lost its way.
         if count == MAX_PER_FILE or not said["what"].startswith(("Global symbol", "Bareword")):
             return
+
+
+def _has_other_words(file: File, line: int) -> bool:
+    """Whether a module that is missing here may have made what perl does not know. Switch's words are known here."""
+    if _USES_SWITCH.search(file.text):
+        return any(_SWITCH.search(words) for words in file.text.splitlines()[max(line - 2, 0) : line + 1])
+    return bool(_EXTENDS_SYNTAX.search(file.text))
+
+
+def _import_failed(said: re.Match[str], file: str | None, line: int, tree: Tree) -> Iterator[Problem]:
+    """Of Perl's own modules each version exports something else: only what is wrong in the script is said."""
+    name, module = said[1], said[2]
+    if file is None:
+        return
+    text = "".join(tree.files[file].text.splitlines(keepends=True)[:line])
+    if endless := next((use for use in _ENDLESS_USE.finditer(text) if use[1] == module), None):
+        at = text.count("\n", 0, endless.start(1)) + 1
+        yield Problem(file, at, f"perl: 'use {module}' takes the next statement for its list", "its ';' is missing")
+    elif any(f"/{path}".endswith(f"/{module.replace('::', '/')}.pm") for path in tree.files):
+        what = f'"{name}" is not exported by the {module} module'
+        yield Problem(file, line, what, "use a name that is in @EXPORT or @EXPORT_OK")
+
+
+def _too_new(words: str) -> bool:
+    return bool(_TOO_NEW.search(words))
 
 
 def _depends_on_order(answer: Answer, tree: Tree) -> bool:
@@ -119,16 +153,6 @@ def _depends_on_order(answer: Answer, tree: Tree) -> bool:
     return (
         path.endswith(".pm") and any(w in line for line in answer.words for w in doubtful) and is_in_cycle(path, tree)
     )
-
-
-def _not_ours_to_judge(answer: Answer, tree: Tree, file: str, line: int, what: str) -> bool:
-    if any(_TOO_NEW.search(words) for words in answer.words):
-        return True
-    text = tree.files[file].text
-    if _EXTENDS_SYNTAX.search(text):
-        return True
-    lines = text.splitlines()[max(line - 2, 0) : line + 1]
-    return what.startswith("syntax error") and any(_BARE_QW_LOOP.search(words) for words in lines)
 
 
 def _right(what: str) -> str:

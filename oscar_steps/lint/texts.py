@@ -138,7 +138,7 @@ def judge_shell(answer: Answer) -> Findings:
     elif answer.status != 0:
         for words in answer.words:
             if said := _SHELL_LINE.match(words):
-                found.add(path, int(said[1]), f"bash: {said[2]}", "'bash -n' has to be silent")
+                found.add(path, int(said[1]), f"bash: {said[2]}", "'bash -n' has to be silent", gates=True)
                 return found
         found.leave(path, f"bash of this host: {next(iter(answer.words), 'nothing was said')}")
     return found

@@ -90,19 +90,19 @@ def look_at_revision(url: str, revision: str, first: int | None, cache: Path) ->
     asked = source_as_asked(url, revision)
     change = change_of(asked.url, asked.revision, first)
     source = Source(url=url, revision=str(change.asked))
-    return _compared(trees_of(change, cache / "trees"), source, change, began)
+    return _compared(trees_of(change, cache / "trees"), source, change, began, cache / "compiled")
 
 
-def _look_at_folder(folder: Path, cache: Path) -> Looked:  # noqa: ARG001
+def _look_at_folder(folder: Path, cache: Path) -> Looked:
     began = time.monotonic()
     source = Source(url=str(folder.resolve()), revision=WORKING_COPY)
-    return _compared(trees_of_folder(folder), source, None, began)
+    return _compared(trees_of_folder(folder), source, None, began, cache / "compiled")
 
 
-def _compared(trees: Trees, source: Source, change: Change | None, began: float) -> Looked:
+def _compared(trees: Trees, source: Source, change: Change | None, began: float, kept: Path) -> Looked:
     """Where there is nothing to compare with, a revision has brought nothing, and a folder everything."""
-    report = check_tree(trees.after)
-    before = check_tree(trees.before) if trees.before is not None else None
+    report = check_tree(trees.after, cache=kept)
+    before = check_tree(trees.before, cache=kept) if trees.before is not None else None
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
     elif change is None:

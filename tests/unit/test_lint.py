@@ -53,10 +53,12 @@ def replaced(path: str, old: str, new: str) -> Change:
     return change
 
 
-def begun_with(path: str, code: str) -> Change:
-    """`code` behind the first line of a script."""
+def begun_with(path: str, code: str, beside: str = "", text: str = "") -> Change:
+    """`code` behind the first line of a script; `text` in a new file `beside` it."""
 
     def change(tree: Path) -> None:
+        if beside:
+            (tree / beside).write_text(text)
         first, rest = (tree / path).read_text().split("\n", 1)
         (tree / path).write_text(f"{first}\n{code}\n{rest}")
 
@@ -125,6 +127,17 @@ def test_the_fault_book_says_which_faults_the_first_tier_sees_and_it_sees_no_oth
     assert said == {name: fault.lint for name, fault in FaultBook(STANDIN / "faults").faults.items() if fault.lint}
 
 
+SWITCH = """my $v = 'a'; my @l = (1, 2);
+switch ($v) {
+    case "a"    { print "{"; }
+    case [1, 2] { print 1 }
+    case (@l)   { print 2; }
+    else { print 3 } }"""
+DYING = """package OSCAR::Dying;
+use base qw(Exporter); die 'not root' if $ENV{USER} eq 'root';
+our @EXPORT = qw(dying); sub dying { 1 } 1;
+"""
+TWO = "package OSCAR::Two; use base qw(Exporter); our @EXPORT = qw(two); sub two ($$) { return 2 } 1;\n"
 CONFLICT = "<<<<<<< .mine\nour $x = 1;\n=======\nour $x = 2;\n>>>>>>> .r12\n"
 CLI = "src/cli/selector_cli"
 CASES: tuple[tuple[str, Change, str, int, str], ...] = (
@@ -144,6 +157,62 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         '"oscar_log_chapter" is not exported by the OSCAR::Logger module',
     ),
     ("unterminated string", begun_with(CLI, "my $x = q{abc;"), CLI, 0, "Can't find string terminator"),
+    (
+        "undeclared variable beside a module that is missing here",
+        begun_with(CLI, 'use strict; use XML::Simple; my $list = XMLin("x"); print $lisst;'),
+        CLI,
+        2,
+        'Global symbol "$lisst"',
+    ),
+    (
+        "the same, where nobody knows what the module exports",
+        begun_with(CLI, "use strict; use SIS::Image;\nmy $list = list_image(); print $lisst;"),
+        CLI,
+        3,
+        'Global symbol "$lisst"',
+    ),
+    (
+        "syntax error in a script that uses Qt",
+        begun_with(CLI, 'use Qt; sub c { my ($p)=@_; process"unselect $p"); }'),
+        CLI,
+        2,
+        "syntax error",
+    ),
+    (
+        "syntax error in perl of 2007",
+        begun_with(CLI, "my @x; if (defined(@x)) { }\nforeach my $y qw(a b) { print $y; }\nif (1 { }"),
+        CLI,
+        4,
+        "syntax error",
+    ),
+    (
+        "syntax error in a script that uses Switch",
+        begun_with(CLI, "use Switch;\n" + SWITCH + "\nif (1 { }"),
+        CLI,
+        9,
+        "syntax error",
+    ),
+    (
+        "an error behind a module that dies when it is loaded",
+        begun_with(CLI, "use strict; use OSCAR::Dying;\n$nowhere = 1;", "lib/OSCAR/Dying.pm", DYING),
+        CLI,
+        3,
+        'Global symbol "$nowhere"',
+    ),
+    (
+        "wrong number of arguments for a module's function",
+        begun_with(CLI, "use OSCAR::Two;\ntwo(1);", "lib/OSCAR/Two.pm", TWO),
+        CLI,
+        3,
+        "Not enough arguments for OSCAR::Two::two",
+    ),
+    (
+        "a use that has no end",
+        begun_with(CLI, "use Carp\n\nmy $x = join('', 'a', 'b');"),
+        CLI,
+        2,
+        "its ';' is missing",
+    ),
     ("conflict marker", begun_with(CLI, CONFLICT), CLI, 2, "conflict marker '<<<<<<< .mine'"),
     (
         "conflict in a list of packages",
@@ -214,6 +283,10 @@ def test_each_kind_of_problem_is_said_with_file_and_line(
     assert found.right
 
 
+QT = """use strict; use Qt; use Qt::isa qw(Qt::Dialog); use Qt::attributes qw(label count);
+use Qt::slots go => ['int'];
+sub NEW { label = Qt::Label(this, "l"); Qt::Object::connect(label, SIGNAL "clicked()", this, SLOT "go()"); }
+sub few { return 1 if (count <= 0); emit went(); this->{x} = 1; }"""
 DIES = "package OSCAR::Died;\nuse DBI;\ndie 'no database' unless DBI->connect;\n1;\n"
 ONE = """package OSCAR::One;
 use strict; use base qw(Exporter); our @EXPORT = qw(one);
@@ -232,8 +305,15 @@ def one_and_two(tree: Path) -> None:
 
 LOOKS_FIRST = 'system("$ENV{OSCAR_HOME}/scripts/x") if -x "$ENV{OSCAR_HOME}/scripts/x";'
 GOOD: tuple[tuple[str, Change], ...] = (
+    ("Switch", begun_with(CLI, "use Switch;\n" + SWITCH)),
+    (
+        "a function of a module that died first",
+        begun_with(CLI, "use strict; use OSCAR::Dying; dying 1;", "lib/OSCAR/Dying.pm", DYING),
+    ),
+    ("words that Qt makes", begun_with(CLI, QT)),
+    ("constants of a missing module", begun_with(CLI, "use strict; use Qt; my $x=Qt::Left; use A qw(:a); my $y=C;")),
     ("a module that is missing here", begun_with(CLI, "use Qt; use SIS::Client qw(list $x); my @a = list;")),
-    ("what a missing module may export", begun_with(CLI, "use strict; use SIS::Image;\nmy @a = list; $v = 1;")),
+    ("what a missing module may export", begun_with(CLI, "use strict; use SIS::Image;\nmy @a = list;")),
     ("a command of a missing module's", begun_with(CLI, "use PackMan;\nsmart_install 'x', 'y';")),
     ("a missing base class", begun_with(CLI, "package Foo; use base qw(Tk::Frame); package main;")),
     ("use lib of OSCAR_HOME in BEGIN", begun_with(CLI, 'BEGIN { unshift @INC, "$ENV{OSCAR_HOME}/lib" }')),
@@ -280,6 +360,22 @@ def test_a_script_is_read_as_its_interpreter_reads_it_or_left_alone(tree: Path, 
 def test_a_real_error_is_seen_beside_a_module_that_is_missing_here(tree: Path) -> None:
     found = only(lint(tree, begun_with(CLI, "use SIS::Image;\nmy @a = list_image\nmy $b = 1;")))
     assert (found.file, found.line) == (CLI, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "gates"),
+    [
+        (begun_with("src/cli/main_cli", "if (1 { }"), True),
+        (begun_with("lib/OSCAR/MAC.pm", "sub broken { if (1 { } }"), True),
+        (begun_with("src/cli/main_cli", "use strict; $nowhere = 1;"), True),
+        (begun_with("src/cli/main_cli", "use strict; use SIS::Image; $nowhere = 1;"), False),
+        (begun_with("testing/test_cluster", "if (1 { }"), False),
+    ],
+)
+def test_what_does_not_compile_gates_where_the_cells_pass_and_nothing_that_is_missing_here_could_mend_it(
+    tree: Path, change: Change, gates: bool
+) -> None:
+    assert only(lint(tree, change)).gates is gates
 
 
 def test_a_compilation_that_does_not_end_is_ended_and_the_other_files_are_still_judged(tree: Path) -> None:

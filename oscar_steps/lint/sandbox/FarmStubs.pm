@@ -1,28 +1,30 @@
 package FarmStubs;
 
-# Loaded before a script of the tree is compiled. Modules that neither Perl itself nor the tree has are replaced by empty
-# ones, which export whatever they are asked for. What was replaced is noted in the file $ENV{FARM_NOTES}.
+# Stand-ins for modules that neither Perl itself nor the tree has. They are empty, and export whatever they are asked for.
 
 use strict;
-use Config;
 
-# Only Perl's own modules: what else this host has must make no difference.
-my %core = map { $_ => 1 } @Config{qw(privlibexp archlibexp)};
-@INC = grep { !ref && ($core{$_} || m{^/tree/} || m{/perl-base$}) } @INC;
-push @INC, \&stub;
+# What well-known modules export to whoever asks for nothing in particular. Of any other module nobody knows it here.
+my %exports = (
+    'AppConfig'      => '',
+    'DBI'            => '',
+    'LWP::Simple'    => 'get head getprint getstore mirror',
+    'LWP::UserAgent' => '',
+    'Qt'             => 'SIGNAL SLOT CAST emit',
+    'Tk'             => 'MainLoop DoOneEvent tkinit exit Ev',
+    'XML::Parser'    => '',
+    'XML::Simple'    => 'XMLin XMLout',
+    map { ("Qt::$_" => '') } qw(app debug enumerations isa properties signals slots),
+);
+# Those that declare words of the script's own: without parentheses, and to be assigned to.
+my %declares = ('Qt' => ['this'], 'Qt::isa' => ['this'], 'Qt::attributes' => []);
 
-sub note {
-    open(my $out, '>>', $ENV{FARM_NOTES}) or return;
-    print $out "@_\n";
-    close($out);
-}
-
-sub stub {
-    my (undef, $file) = @_;
+sub instead_of {
+    my ($file) = @_;
     my $code = '1;';
     if ($file =~ /^([\w\/]+)\.pm$/) {
         (my $name = $1) =~ s{/}{::}g;
-        note('missing', $name);
+        FarmLoader::note('missing', $name);
         $code = "package $name; our \$VERSION = 1; our \@ISA = ('FarmStubs::Empty');"
           . ' *AUTOLOAD = \&FarmStubs::Empty::AUTOLOAD; 1;';
     }
@@ -32,6 +34,61 @@ sub stub {
     open(my $in, '<', \$code) or return;
     return $in;
 }
+
+# A module of the tree that died half-way may not have said yet what it exports.
+sub grant_to_importers {
+    my ($module, $file) = @_;
+    no strict 'refs';
+    no warnings;
+    open(my $in, '<', $file) or return;
+    my $text = do { local $/; <$in> } // '';
+    my $import = $module->can('import');
+    *{"${module}::import"} = sub {
+        local $Exporter::ExportLevel = ($Exporter::ExportLevel || 0) + 2;
+        eval { local $SIG{__DIE__}; &$import } if $import;
+        FarmLoader::note('unknown', $module, scalar caller);
+        FarmStubs::export(scalar caller, @_[1 .. $#_], grep { $text =~ /\Q$_\E\b/ } @FarmLoader::names);
+    };
+    return;
+}
+
+sub grant {
+    my ($module, $into, @names) = @_;
+    # Without a list, or with a tag in it, nobody knows what would be exported: then it is what the caller lacked.
+    if (!@names || grep { m{^[:!/]} } @names) {
+        if (!@names && exists $exports{$module}) {
+            push @names, split ' ', $exports{$module};
+        }
+        else {
+            FarmLoader::note('unknown', $module, $into);
+            push @names, @FarmLoader::names;
+        }
+    }
+    no strict 'refs';
+    if (my $words = $declares{$module}) {
+        eval qq{package $into; no warnings; sub $_ () :lvalue; 1} foreach grep { /^\w+$/ } @$words, @names;
+        return if $module ne 'Qt';
+    }
+    return FarmStubs::export($into, @names);
+}
+
+sub export {
+    my ($into, @names) = @_;
+    no strict 'refs';
+    foreach my $name (grep { !ref } @names) {
+        if    ($name =~ /^\w+(?:::\w+)+$/) { *$name = sub :lvalue { my $nothing } }
+        elsif ($name =~ /^\$(\w+)$/) { *{"${into}::$1"} = \my $scalar }
+        elsif ($name =~ /^\@(\w+)$/) { *{"${into}::$1"} = [] }
+        elsif ($name =~ /^%(\w+)$/)  { *{"${into}::$1"} = {} }
+        elsif ($name =~ /^&?([A-Za-z_]\w*)$/ && !defined &{"${into}::$1"}) {
+            *{"${into}::$1"} = sub :lvalue { my $nothing };
+        }
+    }
+    return;
+}
+
+# What `case` takes in a script that uses Switch.
+sub case { return }
 
 package FarmStubs::Empty;
 
@@ -43,27 +100,13 @@ sub unimport { }
 
 sub import {
     my ($class, @names) = @_;
-    my $into = caller;
-    # Without a list, or with a tag in it, nobody knows what would be exported: then it is what the caller lacked.
-    if (!@names || grep { m{^[:!/]} } @names) {
-        FarmStubs::note('unknown', $class, $into);
-        push @names, split ' ', $ENV{FARM_PREDECLARE} // '';
-    }
-    no strict 'refs';
-    foreach my $name (grep { !ref } @names) {
-        if    ($name =~ /^\$(\w+)$/) { *{"${into}::$1"} = \my $scalar }
-        elsif ($name =~ /^\@(\w+)$/) { *{"${into}::$1"} = [] }
-        elsif ($name =~ /^%(\w+)$/)  { *{"${into}::$1"} = {} }
-        elsif ($name =~ /^&?([A-Za-z_]\w*)$/ && !defined &{"${into}::$1"}) {
-            *{"${into}::$1"} = sub { return };
-        }
-    }
+    return FarmStubs::grant($class, scalar caller, @names);
 }
 
 sub AUTOLOAD {
     return if $AUTOLOAD =~ /::DESTROY$/;
     # Code of the tree that depends on what an empty module answers: nothing can be said of where that leads to.
-    FarmStubs::note('called', $AUTOLOAD);
+    FarmLoader::note('called', $AUTOLOAD);
     return $AUTOLOAD =~ /::new$/ ? bless({}, ref $_[0] || $_[0]) : ();
 }
 

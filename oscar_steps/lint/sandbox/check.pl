@@ -1,39 +1,82 @@
 #!/usr/bin/perl
 
-# Runs inside the sandbox. usage: check.pl SECONDS < LIST, where each line is "KIND <tab> PATH <tab> NAMES": check the
-# file PATH of /tree as KIND ('perl' or 'shell') and let empty modules export NAMES.
+# Runs inside the sandbox. usage: check.pl SECONDS MODULE... < LIST, where each line is "KIND <tab> PATH": check the
+# file PATH of /tree as KIND ('perl' or 'shell'). MODULEs are loaded once, for all of them.
 # For each a line "=result <tab> PATH <tab> STATUS <tab> BYTES", then so many bytes of what was said. STATUS is the exit
 # status as in $?, 'time' or 'left'. After the last two it ends, with all that the file has started.
 
 use strict;
 use warnings;
+use lib '/checks';
+use Config;
+use FarmLoader;
 use POSIX ();
 
-my $seconds = shift @ARGV;
-my ($said, $notes) = ('/tmp/said', '/tmp/notes');
-my $MAX = 64 * 1024;
+my ($seconds, @modules) = @ARGV;
+my ($said, $notes, $noise) = map { "/tmp/$_" } qw(said notes noise);
+my ($MAX, $ROUNDS) = (64 * 1024, 4);
+# What an empty module may be expected to export. Of variables that is believed of the tree's own modules alone, which
+# died before they said what they export: a name that is declared nowhere is far more often a mistyped one.
+my $lacked_variable = qr/^Global symbol "([\$\@%]\w+)" requires/m;
+my @lacked = (
+    qr/^Bareword "([\w:]+)" not allowed/m,
+    qr/Do you need to predeclare "?(\w+)"?\?/,
+);
 $| = 1;
+hide_from_children();
 my @list = <STDIN>;
 chomp @list;
+eval { require $_ } foreach @modules;
 print "=ready\n";
 
 foreach my $entry (@list) {
-    my ($kind, $path, $names) = split /\t/, $entry, 3;
-    unlink $said, $notes;
-    my $status = run($kind, $path, $names);
-    my $text = head($notes, '+') . head($said, '');
+    my ($kind, $path) = split /\t/, $entry, 2;
+    my ($status, $text) = check($kind, $path);
     print "=result\t$path\t$status\t", length $text, "\n", $text;
     POSIX::_exit(0) if $status =~ /[a-z]/;
 }
+POSIX::_exit(0);
+
+# What a file compiled in a copy of this process could do to this one: its answers on other files must not be forged.
+sub hide_from_children {
+    my %prctl = (x86_64 => 157, aarch64 => 167, i686 => 172, i386 => 172, ppc64 => 171);
+    my ($machine) = $Config{archname} =~ /^([^-]+)/;
+    syscall($prctl{$machine}, 4, 0, 0, 0, 0) if $prctl{$machine};    # PR_SET_DUMPABLE
+    return;
+}
+
+# A file that lacks names of empty modules is asked again, with these names.
+sub check {
+    my ($kind, $path) = @_;
+    my ($status, $text, %names);
+    foreach (1 .. $ROUNDS) {
+        unlink $said, $notes, $noise;
+        $status = run($kind, $path, sort keys %names);
+        my ($words, $noted) = (head($said), head($notes));
+        $words = head($noise) if $words eq '';
+        $text = $noted =~ s/^(?=.)/+/mgr . $words;
+        last if $status !~ /^\d+$/ || $status == 0 || $noted !~ /^(?:unknown|missing) /m;
+        my $before = keys %names;
+        foreach my $lacked (@lacked, $noted =~ /^died /m ? $lacked_variable : ()) {
+            while ($words =~ /$lacked/g) {
+                my $name = $1;
+                my $from = $name =~ /^(\w+)::/ ? qr/^missing $1(?:::|$)/m : qr/^unknown /m;
+                $names{$name} = 1 if $noted =~ $from;
+            }
+        }
+        last if $before == keys %names;
+    }
+    return ($status, $text);
+}
 
 sub run {
-    my ($kind, $path, $names) = @_;
+    my ($kind, $path, @names) = @_;
     my $child = fork;
     if (!defined $child) {
         POSIX::_exit(1);
     }
     if (!$child) {
-        compile($kind, $path, $names);
+        compile($kind, $path, @names);
         POSIX::_exit(126);
     }
     my $done = eval {
@@ -59,23 +102,27 @@ sub strangers {
 }
 
 sub compile {
-    my ($kind, $path, $names) = @_;
+    my ($kind, $path, @names) = @_;
     my ($folder, $name) = $path =~ m{^(?:(.*)/)?([^/]+)$};
     chdir '/tree' . (defined $folder ? "/$folder" : '') or return;
     open(STDIN, '<', '/dev/null') or return;
-    open(STDOUT, '>', $said) or return;
+    open(STDOUT, '>', $noise) or return;
     open(STDERR, '>&', \*STDOUT) or return;
-    @ENV{qw(FARM_NOTES FARM_PREDECLARE)} = ($notes, $names // '');
-    # `bash -n` does not execute the script's own `shopt`, which changes how the lines after it are read.
-    my @options = head("./$name", '') =~ /^[^#\n]*\bshopt\s+-s\s[^#\n]*\bextglob\b/m ? ('-O', 'extglob') : ();
-    exec('bash', @options, '-n', "./$name") if $kind eq 'shell';
-    exec('perl', '-I/tree/lib', '-I/checks', '-MFarmStubs', '-c', "./$name");
+    if ($kind eq 'shell') {
+        # `bash -n` does not execute the script's own `shopt`, which changes how the lines after it are read.
+        my @options = head("./$name") =~ /^[^#\n]*\bshopt\s+-s\s[^#\n]*\bextglob\b/m ? ('-O', 'extglob') : ();
+        exec('bash', @options, '-n', "./$name");
+    }
+    my $words = FarmLoader::compile("./$name", $notes, @names);
+    open(my $out, '>', $said) or return;
+    print $out $words eq '' ? "./$name syntax OK\n" : $words;
+    close($out);
+    POSIX::_exit($words eq '' ? 0 : 255);
 }
 
 sub head {
-    my ($file, $mark) = @_;
+    my ($file) = @_;
     open(my $in, '<', $file) or return '';
     read($in, my $text, $MAX);
-    $text =~ s/^/$mark/mg if $mark;
     return $text;
 }

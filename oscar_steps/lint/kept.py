@@ -1,0 +1,141 @@
+"""What the compilers said is kept by content: a commit that touches five files costs the compilation of these five.
+
+An answer depends on the file, on whatever it loads, and on which modules are not there. Two things have to agree before
+a kept answer is believed: the names and contents that stand behind every `use` and `require` in the texts themselves,
+followed through all files (the key), and what the compiler really loaded or looked for (its notes). The first is read
+here and not by the compiler, so that no file can leave itself out of another one's key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+from oscar_steps.lint.confine import LIMITS, Answer, Task
+from oscar_steps.lint.tree import Tree
+from oscar_steps.textio import read_own
+
+MAX_ENTRIES = 20_000
+"""One is about a kilobyte; the oldest tenth goes when there are more."""
+_FIELDS = ("status", "words", "notes", "loaded")
+_MINE = Path(__file__).parent / "sandbox"
+_LOADS = re.compile(rb"(?:^|[;{(\"'])[ \t]*(?:use|require|no|do)\s[^;#]*", re.MULTILINE)
+_NAME = re.compile(rb"[A-Za-z_]\w*(?:(?:::|/)\w+)*(?:\.(?:p[lmh]))?")
+
+
+class Kept:
+    """The answers of one tree, in a folder that may be shared with other trees. Without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, tree: Tree) -> None:
+        self._folder = folder
+        self._tree = tree
+        self._contents: dict[str, str] = {}
+        self._loaded: dict[str, tuple[str, ...]] = {}
+        self._by_name: dict[str, list[str]] = {}
+        self._version = _version()
+        if folder is not None:
+            with suppress(OSError):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in sorted(tree.files):
+                self._by_name.setdefault(PurePosixPath(path).name, []).append(path)
+
+    def answer(self, task: Task) -> Answer | None:
+        """What was said of the very same file among the very same others; None if it was not kept, or is spoiled."""
+        if self._folder is None:
+            return None
+        entry = self._entry(task)
+        try:
+            checksum, _, content = read_own(entry).partition(b"\n")
+            if hashlib.sha256(content).hexdigest().encode() != checksum:
+                return None
+            data = json.loads(content)
+            answer = Answer(task, "done", int(data["status"]), tuple(data["words"]), tuple(data["notes"]))
+            if data["loaded"] != self._really_loaded(answer):
+                return None
+            os.utime(entry)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return answer
+
+    def keep(self, answer: Answer) -> None:
+        """Keep what depends on contents alone: not what ran out of time or memory. A full disk costs time, no more."""
+        if self._folder is None or answer.end != "done" or any("Out of memory" in words for words in answer.words):
+            return
+        data = asdict(answer) | {"loaded": self._really_loaded(answer)}
+        content = json.dumps({name: data[name] for name in _FIELDS}).encode()
+        # Without waiting for the disk: half an entry after a power cut does not fit its checksum.
+        with suppress(OSError):
+            descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+                os.replace(temporary, self._entry(answer.task))  # noqa: PTH105 (the temporary name is a string)
+            except BaseException:
+                os.unlink(temporary)  # noqa: PTH108
+                raise
+
+    def bound(self) -> None:
+        """Let the oldest entries go where there are too many."""
+        if self._folder is None:
+            return
+        with suppress(OSError):
+            entries = [(entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in os.scandir(self._folder)]
+            if len(entries) > MAX_ENTRIES:
+                for _, path in sorted(entries)[: len(entries) - MAX_ENTRIES + MAX_ENTRIES // 10]:
+                    with suppress(OSError):
+                        os.unlink(path)  # noqa: PTH108
+
+    def _entry(self, task: Task) -> Path:
+        assert self._folder is not None
+        parts = [self._version, task.kind, task.path]
+        todo, seen = [task.path], {task.path}
+        while todo:
+            path = todo.pop()
+            for other in self._may_load(path) if task.kind == "perl" else ():
+                if other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+        parts += [f"{path}\t{self._content(path)}" for path in sorted(seen)]
+        return self._folder / hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _may_load(self, path: str) -> tuple[str, ...]:
+        """Files of the tree that a `use` or `require` in `path` may mean."""
+        if path not in self._loaded:
+            self._loaded[path] = tuple(dict.fromkeys(self._named(self._tree.files[path].content)))
+        return self._loaded[path]
+
+    def _named(self, content: bytes) -> Iterator[str]:
+        for statement in _LOADS.finditer(content):
+            for word in _NAME.finditer(statement[0]):
+                name = word[0].decode().replace("::", "/")
+                name = name if name.endswith((".pl", ".pm", ".ph")) else f"{name}.pm"
+                for path in self._by_name.get(PurePosixPath(name).name, ()):
+                    if f"/{path}".endswith(f"/{name}"):
+                        yield path
+
+    def _content(self, path: str) -> str:
+        if path not in self._contents:
+            file = self._tree.files.get(path)
+            self._contents[path] = "" if file is None else hashlib.sha256(file.content).hexdigest()
+        return self._contents[path]
+
+    def _really_loaded(self, answer: Answer) -> dict[str, str]:
+        """What the compiler noted that it loaded or looked for, each with its content now, '' where it is not there."""
+        notes = (note.split(" ", 1) for note in answer.notes)
+        return {note[1]: self._content(note[1]) for note in notes if len(note) == 2 and note[0] in ("needs", "lacks")}
+
+
+def _version() -> str:
+    """What else an answer depends on: our own programs in the sandbox, its limits, and the compilers."""
+    mine = b"".join(path.read_bytes() for path in sorted(_MINE.iterdir()) if path.suffix in (".pl", ".pm"))
+    programs = [Path(place) for name in ("perl", "bash") if (place := shutil.which(name))]
+    theirs = [(status.st_size, status.st_mtime_ns) for path in programs if path.exists() and (status := path.stat())]
+    return hashlib.sha256(mine).hexdigest() + repr((LIMITS, theirs))

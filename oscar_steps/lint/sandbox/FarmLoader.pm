@@ -1,0 +1,123 @@
+package FarmLoader;
+
+# Compiles one file of the tree in this process, without running it, and every module that it loads.
+#
+# Each file of the tree is read here, not by perl itself: its text is made fit for today's perl (FarmDialect), what was
+# loaded is noted, and a module that compiles but dies when it is run (it looks for a database, for root, for a file of
+# the head node) counts as loaded: what is behind it can be judged all the same.
+# Notes, each a line: "needs FILE" (of the tree), "lacks FILE" (looked for in the tree, and not there), "missing MODULE",
+# "unknown MODULE PACKAGE" (imports nobody knows what), "called NAME" (an empty module's), "died FILE: words".
+
+use strict;
+use Config;
+use PerlIO::scalar;
+use FarmDialect;
+use FarmStubs;
+
+our ($own, $notes, @names, @files, $refused, %compiled, %place, %told);
+$refused = "\n";    # what perl said of the last file that does not compile: whoever loads it does not either
+
+# Only Perl's own modules: what else this host has must make no difference.
+my %core = map { $_ => 1 } @Config{qw(privlibexp archlibexp)};
+@INC = (\&find, grep { !ref && ($core{$_} || m{/perl-base$}) } @INC);
+
+BEGIN {
+    no warnings;
+    *CORE::GLOBAL::require = \&load;
+    *CORE::GLOBAL::exit = sub { die "FARM: exit\n" };
+}
+
+sub note {
+    my $line = join ' ', @_;
+    return if !defined $notes || $told{$line}++;
+    open(my $out, '>>', $notes) or return;
+    print $out $line =~ tr/\n/ /r, "\n";
+    close($out);
+    return;
+}
+
+# Compile $path, which is "./NAME" in the folder where this process is. Returns what perl says of it, '' if nothing.
+sub compile {
+    ($own, $notes, @names) = @_;
+    FarmStubs::export('main', grep { /::/ } @names);
+    splice @INC, 1, 0, '/tree/lib';
+    @ARGV = ();
+    my $hints = '';
+    ($0, $SIG{__WARN__}) = ($own, sub { $hints .= "$_[0]\n" if $_[0] =~ /^\s*\(Do you need to predeclare / });
+    do 'FARM:own';
+    return $compiled{$own} ? '' : ($@ || "it ends while it is being compiled\n") . $hints;
+}
+
+sub compiled {
+    my $file = $files[$_[0]];
+    $compiled{$file} = 1;
+    die "FARM: compiled\n" if $file eq $own;
+    return;
+}
+
+# Instead of perl's own `require`.
+sub load {
+    my ($file) = @_ ? @_ : $_;
+    return CORE::require($file) if $file !~ /^[\w.\/:+-]*[\/a-z][\w.\/:+-]*$/i;
+    return 1 if $INC{$file};
+    @INC = (\&find, grep { !ref || $_ != \&find } @INC);
+    my $key = $file =~ m{^\.{0,2}/} && defined in_tree($file) ? "FARM:$file" : $file;
+    return 1 if $INC{$key};
+    my $result = eval { CORE::require($key) };
+    return $result if $result;
+    my ($died, $at) = ($@, $place{$key});
+    if (!defined $at || !$compiled{$at} || $died =~ /did not return a true value/ || index($died, $refused) == 0) {
+        $refused = $died;
+        die $died;
+    }
+    note('died', substr($at, 6) . ':', $died);
+    delete $INC{$key};    # what perl leaves there cannot be written to
+    $INC{$key} = $at;
+    FarmStubs::grant_to_importers($1 =~ s{/}{::}gr, $at) if $key =~ /^([\w\/]+)\.pm$/;
+    return 1;
+}
+
+# Perl asks here first for each file. Files of the tree, and what nobody has, are answered; the rest perl finds itself.
+sub find {
+    my (undef, $key) = @_;
+    return text_of($own, $own) if $key eq 'FARM:own';
+    my $file = $key =~ s/^FARM://r;
+    foreach my $folder ($file =~ m{^\.{0,2}/} ? '' : grep { !ref } @INC) {
+        my $path = $folder eq '' ? $file : "$folder/$file";
+        my $seen = in_tree($path);
+        if (!-f $path) {
+            note('lacks', $seen) if defined $seen;
+            next;
+        }
+        return if !defined $seen;
+        note('needs', $seen);
+        $INC{$key} = $place{$key} = "/tree/$seen";
+        return text_of($path, "/tree/$seen");
+    }
+    return FarmStubs::instead_of($file);
+}
+
+# The path within the tree of what may be a relative name, or nothing.
+sub in_tree {
+    my ($path) = @_;
+    $path = readlink('/proc/self/cwd') . "/$path" if $path !~ m{^/};
+    my @parts;
+    foreach my $part (split m{/+}, $path) {
+        if ($part eq '..') { pop @parts }
+        elsif ($part ne '.' && $part ne '') { push @parts, $part }
+    }
+    return @parts > 1 && shift(@parts) eq 'tree' ? join('/', @parts) : undef;
+}
+
+sub text_of {
+    my ($path, $name) = @_;
+    open(my $in, '<', $path) or return;
+    my $text = do { local $/; <$in> } // '';
+    close($in);
+    push @files, $name;
+    $text = "UNITCHECK{FarmLoader::compiled($#files)}\n#line 1 \"$name\"\n" . FarmDialect::of_today($text);
+    open(my $out, '<', \$text) or return;
+    return $out;
+}
+
+1;
