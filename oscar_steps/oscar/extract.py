@@ -24,6 +24,7 @@ _HEAD = (
     "/home/oscartst/**/*.err",
     "/etc/hosts",
     "/etc/exports",
+    "/etc/oscar/*.conf",
     "/etc/os-release",
     "/etc/network/interfaces",
     "/var/log/syslog",
