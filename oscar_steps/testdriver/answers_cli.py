@@ -13,9 +13,11 @@ from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.oscar import clilog
 from oscar_steps.oscar.answercheck import AnswerFile, check_answers
 from oscar_steps.oscar.answers import AnswerKind, installer_command
+from oscar_steps.oscar.flavour import FOLDERS, Flavour, FlavourName, flavour_of
 from oscar_steps.oscar.menus import MENUS_2007, Menus, MenuUnreadable, is_menu_file, read_menus
 from oscar_steps.testdriver.commandline import directory as _directory
 from oscar_steps.testdriver.commandline import explained, leave
+from oscar_steps.testdriver.lookahead import text_of
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.tomlfile import read_text
@@ -75,7 +77,7 @@ def check(files: tuple[Path, ...], kind: str | None, complete: bool, tree: Path 
     """
     if kind and len(files) > 1:
         raise UserError(f"--kind {kind} is for one file; {len(files)} were given")
-    menus = menus_of_tree(tree) if tree else MENUS_2007
+    menus = read_tree(tree)[1] if tree else MENUS_2007
     recordings = [file for file in files if file.suffix == clilog.SUFFIX]
     read = [clilog.read_recording(str(file), read_text(file)) for file in recordings]
     clilog.definition(read, {})
@@ -124,7 +126,7 @@ def render(cell_name: str, nodes: int | None, boot: str | None, profiles: Path, 
         }
     )
     profile = check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
-    menus = menus_of_tree(tree) if tree else MENUS_2007
+    flavour, menus = read_tree(tree) if tree else (Flavour(FlavourName.INSTALL_CLUSTER), MENUS_2007)
     rendered = answer_files(job, profile, menus)
     try:
         into.mkdir(parents=True, exist_ok=True)
@@ -135,11 +137,21 @@ def render(cell_name: str, nodes: int | None, boot: str | None, profiles: Path, 
             click.echo(f"{file}   ({path} on the head node)")
     except OSError as error:
         raise UserError(f"{error.filename or into}: the file cannot be written: {error.strerror}") from None
-    click.echo(installer_command(job.answers.oscar_home, rendered.arguments, asks_configurator=menus.asks_configurator))
+    click.echo(
+        installer_command(
+            job.answers.oscar_home,
+            rendered.arguments,
+            asks_configurator=menus.asks_configurator,
+            prefixes_paths=flavour.prefixes_paths,
+        )
+    )
 
 
-def menus_of_tree(tree: Path) -> Menus:
-    """The menus of an OSCAR tree on this host. Raises UserError, with file and line."""
+def read_tree(tree: Path) -> tuple[Flavour, Menus]:
+    """The flavour and the menus of an OSCAR tree on this host.
+
+    Raises UserError, with file and line, also where its command line takes no answers.
+    """
     if not tree.is_dir():
         raise UserError(f"{tree}: there is no such directory")
     texts = {}
@@ -147,10 +159,17 @@ def menus_of_tree(tree: Path) -> Menus:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(folder, name) for name in names):
             relative = path.relative_to(tree).as_posix()
-            if is_menu_file(relative) and path.is_file() and not path.is_symlink():
-                texts[relative] = path.read_text(encoding="utf-8", errors="replace")
+            if (
+                is_menu_file(relative)
+                or folder == str(tree)
+                or relative.startswith(tuple(f"{one}/" for one in FOLDERS))
+            ):
+                texts[relative] = text_of(path)
+    flavour = flavour_of(texts)
+    if flavour.name is not FlavourName.INSTALL_CLUSTER:
+        raise UserError(f"{tree}: this OSCAR cannot be installed by its command line: {flavour.reason}")
     try:
-        return read_menus(texts)
+        return flavour, read_menus({path: text for path, text in texts.items() if is_menu_file(path)})
     except MenuUnreadable as error:
         raise UserError(f"{tree}: {error.sentence}", hint=error.hint) from None
 

@@ -84,7 +84,7 @@ async def _export(url: str, revision: str, place: Path, *options: str) -> None:
 
 def texts_below(tree: Path) -> dict[str, str]:
     """Relative path to text of every file; '' for links and for what is too long to be a script."""
-    return {path.relative_to(tree).as_posix(): _text(path) for path in _files(tree)}
+    return {path.relative_to(tree).as_posix(): text_of(path) for path in _files(tree)}
 
 
 def _files(tree: Path) -> Iterator[Path]:
@@ -92,9 +92,9 @@ def _files(tree: Path) -> Iterator[Path]:
         yield from (path for path in (Path(folder, name) for name in names) if path.is_symlink() or path.is_file())
 
 
-def _text(path: Path) -> str:
-    """Its text; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
-    if path.is_symlink() or path.stat().st_size > LONGEST_SOURCE:
+def text_of(path: Path) -> str:
+    """Its text; what is no UTF-8 is Latin-1 (OSCAR is that old). '' for what is no file, or too long to be a script."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LONGEST_SOURCE:
         return ""
     data = path.read_bytes()
     try:

@@ -63,6 +63,24 @@ def test_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
     assert last == "1 problem in 1 file"
 
 
+def test_a_tree_whose_installer_takes_no_answers_is_told_with_its_line(tmp_path: Path) -> None:
+    shutil.copytree(STANDIN, tmp_path / "oscar")
+    installer = tmp_path / "oscar" / "install_cluster"
+    installer.write_text(installer.read_text().replace("'bootscript=s',", ""))
+    result = run("render", "--cell", CELL, "--tree", tmp_path / "oscar", "--into", tmp_path / "files")
+    assert result.exit_code == 64
+    assert "this OSCAR cannot be installed by its command line: install_cluster:" in result.output
+    assert not (tmp_path / "files").exists()
+
+
+def test_the_installer_of_2006_is_given_its_files_as_it_reads_them(tmp_path: Path) -> None:
+    shutil.copytree(STANDIN, tmp_path / "oscar")
+    installer = tmp_path / "oscar" / "install_cluster"
+    installer.write_text(installer.read_text() + '$build = $cwd . "/$build" if ($build !~ /$cwd/);\n')
+    result = run("render", "--cell", CELL, "--tree", tmp_path / "oscar", "--into", tmp_path / "files")
+    assert "--buildimage ../../root/farm/build.txt" in result.output
+
+
 def test_a_recording_is_shown_and_checked(tmp_path: Path) -> None:
     recording = tmp_path / "build.1.clilog"
     recording.write_text("#1) Image name: x\n#5) Disk Partition File: /y\n#8) Build Image\n8\n")
@@ -81,7 +99,10 @@ def test_a_recording_is_shown_and_checked(tmp_path: Path) -> None:
         (["check", "build.txt", "build.txt"], "two files answer 'build'"),
         (["check", "--kind", "build", "build.txt", "x"], "--kind build is for one file; 2 were given"),
         (["check", "build.txt", "--tree", "none"], "none: there is no such directory"),
-        (["check", "build.txt", "--tree", "."], ".: this OSCAR has no menu of the step 'build'"),
+        (
+            ["check", "build.txt", "--tree", "."],
+            ".: this OSCAR cannot be installed by its command line: there is no install_cluster",
+        ),
         (["show", "build.txt"], "build.txt:1: the commented menu"),
         (["render", "--cell", "none", "--into", "x"], "there is no cell 'none'"),
         (["render", "--cell", CELL, "--into", "build.txt"], "is a file"),
