@@ -16,7 +16,7 @@ from oscar_steps.oscar import wizard
 from oscar_steps.oscar.failure import MAX_LINES, Failure
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.installlog import EventKind, InstallResult, LogEvent
-from oscar_steps.oscar.signatures import match
+from oscar_steps.oscar.signatures import Group, match
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.oscar.terminal import LineKind, clean, die_line, is_rule, kind_of
 
@@ -43,6 +43,8 @@ _NEEDS_MODULE = re.compile(r"ERROR: \S+ needs perl (?P<module>[\w:]+) module")
 _FAILED_TEST = re.compile(r"\[FAILED TEST\] (?P<name>[\w.-]+)")
 _QUOTED_ERROR = re.compile(r"ERROR: (?P<text>.*?)(?:\\n ?-{5}|$)")
 _UNSUPPORTED = re.compile(r"Unsupported distro \((?P<distro>[^)]*)\)")
+_HOLDS_THE_STEP = re.compile(r"\[ERROR - oscar[-_](?:config|wizard)\]")
+_NAME_A_REPOSITORY = "name a repository as oscar_repository in the answers; OSCAR's own packages need {}"
 _MAKE = re.compile(r"make(?:\[\d+\])?: \*\*\* .*")
 _MAKE_MOVES = re.compile(r"(?:Entering|Leaving) directory")
 
@@ -251,8 +253,7 @@ def _missing_module(lines: Sequence[_Line], needs: str) -> _Reason | None:
         package = _package_of(module)
         if package and needs:
             clause = f"{module}.pm is missing{where}: the package {package} has it, and no repository was named"
-            hint = f"name one as oscar_repository in the answers; OSCAR's own packages need {needs}"
-            return _Reason(line.number, clause, "answers", hint)
+            return _Reason(line.number, clause, "answers", _NAME_A_REPOSITORY.format(needs))
         if package:
             clause = f"{module}.pm is missing{where}: the package {package} has it, and nothing has installed it"
             return _Reason(line.number, clause, hint="debian/control says what OSCAR's packages depend on")
@@ -286,18 +287,29 @@ def _death(lines: Sequence[_Line], _needs: str) -> _Reason | None:
 
 
 def _complaint(lines: Sequence[_Line], needs: str) -> _Reason | None:
-    """The first of the errors that the step ended with; what a program below OSCAR said explains more."""
-    block = _since_progress(lines)
+    """The first of the errors that the step ended with; what a program below OSCAR said before it explains more."""
     own = [line for line in lines if line.kind is LineKind.COMPLAINT and not _ON_THE_WAY_OUT.match(line.words)]
-    first = next((line for line in own if line in block), own[-1] if own else None)
-    for line in block:
-        signature = match(line.text) if line.kind is LineKind.PLAIN else None
-        if signature is not None and signature.detail > 0:
-            clause, hint = signature.explain(line.text)
-            blame = "answers" if needs and signature.group.value == "packages" else signature.blame
-            context = f"; OSCAR said: {first.words[:_LONGEST_CLAUSE]}" if first else ""
-            return _Reason(line.number, f"{clause or line.text.strip()[:_LONGEST_CLAUSE]}{context}", blame, hint)
-    return _Reason(first.number, first.words[:_LONGEST_CLAUSE]) if first else None
+    if not own:
+        return None
+    block = _since_progress(lines)
+    last = [line for line in own if line in block] or own[-1:]
+    first = next((line for line in last if _HOLDS_THE_STEP.match(line.text)), last[0])
+    said = first.words[:_LONGEST_CLAUSE]
+    if (below := _below(block, first.number)) is None:
+        return _Reason(first.number, said)
+    signature = match(below.text)
+    clause, hint = signature.explain(below.text) if signature else ("", "")
+    blame = signature.blame if signature else "oscar"
+    if needs and signature and signature.group is Group.PACKAGES:
+        blame, hint = "answers", _NAME_A_REPOSITORY.format(needs)
+    return _Reason(below.number, f"{clause or below.text.strip()[:_LONGEST_CLAUSE]}; OSCAR said: {said}", blame, hint)
+
+
+def _below(block: Sequence[_Line], end: int) -> _Line | None:
+    """What apt or another program said was wrong before line `end`: its own error, else the first line we know."""
+    plain = [line for line in block if line.kind is LineKind.PLAIN and line.number < end]
+    error = next((line for line in reversed(plain) if line.text.startswith("E: ")), None)
+    return error or next((line for line in plain if (known := match(line.text)) and known.detail > 0), None)
 
 
 def _make(lines: Sequence[_Line], _needs: str) -> _Reason | None:
