@@ -19,7 +19,8 @@ from oscar_steps.lint.tree import Tree
 _KEYWORD = re.compile(
     r"\$(Id|Header|Revision|Rev|LastChangedRevision|Date|LastChangedDate|Author|LastChangedBy|URL|HeadURL)\b(:[^$\n]*)?\$"
 )
-_LINE_NUMBER = re.compile(r"(?<=:)\d+\b|(?<=\bline )\d+\b")
+_NUMBER = re.compile(r"(?<=:)\d+\b|(?<=\bline )\d+\b|\b\d+(?= other files)")
+"""Of a line, or of the files that were looked through."""
 _NEAR = re.compile(r", (near \".*|at EOF.*)$", re.DOTALL)
 _COMPILER = re.compile(r"(perl|bash|python|XML|shell)\b")
 _IS_MISSING = "has to be there"
@@ -47,7 +48,7 @@ class Comparison:
 
 def essence(problem: Problem) -> str:
     """What a problem says, without what a moved line, a neighbour of it or a keyword changes."""
-    return _LINE_NUMBER.sub("N", _NEAR.sub("", _without_keywords(problem.what)))
+    return _NUMBER.sub("N", _NEAR.sub("", _without_keywords(problem.what)))
 
 
 def keys_of(problems: Iterable[Problem]) -> dict[Problem, str]:
@@ -180,7 +181,7 @@ class _Matching:
                 return origin if origin in self.before else None
         file = self.after.files.get(path)
         if file is None:
-            return None
+            return path if path not in self.after else None  # what is said of a file that is missing, now as then
         gone = [old for name, old in self.before.files.items() if name not in self.after]
         for old in gone:
             if old.content == file.content and file.content:

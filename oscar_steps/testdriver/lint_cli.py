@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.removed import removed_but_used
 from oscar_steps.testdriver.commandline import directory, explained, leave
 from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.history import Change, change_of
@@ -105,6 +107,8 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
     before = check_tree(trees.before, cache=kept) if trees.before is not None else None
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
+        taken_away = removed_but_used(trees.before, trees.after).problems
+        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *taken_away})))
     elif change is None:
         comparison = Comparison(new=report.problems)
     else:

@@ -165,3 +165,10 @@ def test_a_problem_that_leaves_the_way_of_the_installation_stands(trees: Path) -
     files = {A: PROGRAM}
     found = change(trees, files, report(gone(gates=True)), files, report(gone()))
     assert (found.new, found.mended, len(found.standing)) == ((), (), 1)
+
+
+def test_what_is_said_of_a_folder_or_a_file_that_is_missing_stands_as_well(trees: Path) -> None:
+    lost = Problem("VERSION", 0, "the file is missing", "install_cluster ends without it")
+    menus = [Problem("src/cli", 0, f"menu: looked for it in {count} other files", "a menu") for count in (2, 3)]
+    found = change(trees, {A: "x\n"}, report(lost, menus[0]), {A: "y\n", B: "x\n"}, report(lost, menus[1]))
+    assert (found.new, found.mended) == ((), ())

@@ -15,6 +15,7 @@ from oscar_steps.errors import HostError, SourceError
 from oscar_steps.lint.tree import Tree
 from oscar_steps.testdriver import lint_trees
 from oscar_steps.testdriver.history import Change, change_of
+from oscar_steps.testdriver.lint_cli import look_at_revision
 from oscar_steps.testdriver.lint_trees import external_name, trees_of, trees_of_folder
 
 PROGRAM = "scripts/go"
@@ -291,3 +292,14 @@ def test_any_other_folder_has_nothing_before_it(tmp_path: Path) -> None:
     trees = trees_of_folder(tmp_path)
     assert trees.before is None
     assert isinstance(trees.after, Tree)
+
+
+def test_a_module_that_a_commit_takes_away_is_what_that_commit_brought(repo: Repo, cache: Path) -> None:
+    repo.commit(
+        install_cluster="#!/usr/bin/perl\nuse OSCAR::Say;\n", **{"lib/OSCAR/Say.pm": "package OSCAR::Say; 1;\n"}
+    )
+    repo.svn("propset", "--quiet", "svn:executable", "yes", "trunk/install_cluster")
+    repo.done()
+    repo.svn("remove", "--quiet", "trunk/lib/OSCAR/Say.pm")
+    new = look_at_revision(repo.trunk, str(repo.done()), None, cache).comparison.new
+    assert [(problem.file, problem.line, problem.gates) for problem in new] == [("install_cluster", 2, True)]
