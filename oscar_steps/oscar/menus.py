@@ -275,6 +275,9 @@ _LONGEST_LIST, _MOST_LISTS = 4000, 100
 _LONGEST_SOURCE = 1 << 18
 
 
+_DIGIT = re.compile(r"\d")
+
+
 def _menu_lines(path: str, text: str) -> list[_Line]:
     """All that may be lines of menus; plain lists only where nothing has a number."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
@@ -298,6 +301,8 @@ def _line(number: int | str, label: str, path: str, line: int) -> _Line:
 def _printed(path: str, text: str) -> Iterator[_Line]:
     """Lines with a number in front, in strings and in here-documents. The key that goes into a recording is not one."""
     for at, line in enumerate(text.split("\n"), start=1):
+        if not _DIGIT.search(line):
+            continue
         strings = [match[1] if match[1] is not None else match[2] for match in _STRING_PATTERN.finditer(line)]
         for piece in (piece for string in (*strings, line) for piece in re.split(r"\\n", string)):
             if match := NUMBERED.fullmatch(piece):
@@ -360,7 +365,7 @@ def _without_comments(text: str) -> str:
     for line in text.replace("\r\n", "\n").split("\n"):
         if line.startswith(("__END__", "__DATA__")):
             break
-        documentation = documentation or re.match(r"=[a-z]\w*", line) is not None
+        documentation = documentation or (line.startswith("=") and re.match(r"=[a-z]\w*", line) is not None)
         kept.append("" if documentation or line.lstrip().startswith("#") else line)
         documentation = documentation and not line.startswith("=cut")
     return "\n".join(kept)

@@ -13,7 +13,7 @@ from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
-from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import removed_but_used
 from oscar_steps.testdriver.commandline import directory, explained, leave
 from oscar_steps.testdriver.console import printable
@@ -92,19 +92,19 @@ def look_at_revision(url: str, revision: str, first: int | None, cache: Path) ->
     asked = source_as_asked(url, revision)
     change = change_of(asked.url, asked.revision, first)
     source = Source(url=url, revision=str(change.asked))
-    return _compared(trees_of(change, cache / "trees"), source, change, began, cache / "compiled")
+    return _compared(trees_of(change, cache / "trees"), source, change, began, cache)
 
 
 def _look_at_folder(folder: Path, cache: Path) -> Looked:
     began = time.monotonic()
     source = Source(url=str(folder.resolve()), revision=WORKING_COPY)
-    return _compared(trees_of_folder(folder), source, None, began, cache / "compiled")
+    return _compared(trees_of_folder(folder), source, None, began, cache)
 
 
-def _compared(trees: Trees, source: Source, change: Change | None, began: float, kept: Path) -> Looked:
+def _compared(trees: Trees, source: Source, change: Change | None, began: float, cache: Path) -> Looked:
     """Where there is nothing to compare with, a revision has brought nothing, and a folder everything."""
-    report = check_tree(trees.after, cache=kept)
-    before = check_tree(trees.before, cache=kept) if trees.before is not None else None
+    before = report_of(trees.before, cache) if trees.before is not None else None
+    report = report_of(trees.after, cache)
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
         taken_away = removed_but_used(trees.before, trees.after).problems

@@ -120,7 +120,8 @@ def _first_of(problems: Iterable[Problem]) -> str:
 
 def judgement_of(looked: Looked) -> Judgement:
     """What the master keeps of it."""
-    now = keys_of(looked.report.problems)
+    # What a change took away is no problem of the tree itself: it follows, so that the others keep their names.
+    now = keys_of(dict.fromkeys([*looked.report.problems, *looked.new]))
     before = keys_of(looked.before.problems) if looked.before else {}
     change, comparison = looked.change, looked.comparison
     return Judgement(

@@ -27,6 +27,11 @@ FAULT = STANDIN / "faults/main-cli-does-not-compile.patch"
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
+
+
 def lint(*words: str | Path) -> Result:
     return CliRunner().invoke(cli, ["lint", *map(str, words)])
 
@@ -95,6 +100,21 @@ def test_a_commit_that_breaks_the_installer_fails_and_the_next_ones_hear_nothing
     assert (done.exit_code, verdict.outcome) == (ExitStatus.PASSED, Outcome.PASSED)
     assert verdict.mended[0].startswith("mended: src/cli/main_cli:15: perl: syntax error")
     assert done.output.startswith(verdict.mended[0])
+
+
+def test_a_module_that_a_commit_takes_away_is_new_with_the_commit_that_did_it(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib/OSCAR").mkdir(parents=True)
+    (tree / "lib/OSCAR/Gone.pm").write_text("package OSCAR::Gone;\n1;\n")
+    (tree / "lib/OSCAR/User.pm").write_text("package OSCAR::User;\nuse OSCAR::Gone;\n1;\n")
+    (tree / "install_cluster").write_text("#!/bin/sh\n")
+    Repository(tmp_path / "svn", tree, users=("somebody",))
+    url, where = (tmp_path / "svn/oscar").as_uri() + "/trunk", tmp_path / "run"
+    commit(url, tmp_path / "wc", lambda copy: print(run("svn", "remove", copy / "lib/OSCAR/Gone.pm")))
+    done = lint("HEAD", "--url", url, "--run", where)
+    assert done.exit_code in (ExitStatus.FAILED, ExitStatus.WARNING), done.output
+    (new,) = Judgement.model_validate_json((where / "lint.json").read_bytes()).new
+    assert (new.file, new.line, new.author) == ("lib/OSCAR/User.pm", 2, "somebody")
 
 
 def test_the_demo_calls_it_good_when_the_first_tier_names_the_file_of_a_fault(tmp_path: Path) -> None:

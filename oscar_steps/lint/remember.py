@@ -1,0 +1,99 @@
+"""The report on a tree is kept: the tree before a commit is the one that the last commit was judged in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.problems import LeftAlone, Problem, Report
+from oscar_steps.lint.tree import Tree
+from oscar_steps.textio import read_own
+
+MAX_REPORTS = 400
+_UNFINISHED = ("was not finished", "did not end within", "processes that stay", "needs more than")
+"""Words of what a host with more time or memory may say otherwise."""
+_ROOMS = (Path(__file__).parent, Path(__file__).parent.parent / "oscar")
+
+
+def report_of(tree: Tree, cache: Path | None) -> Report:
+    """What `check_tree` says, or said of the very same tree; `seconds` is what that took then."""
+    folder = None if cache is None else cache / "reports"
+    entry = None if folder is None else folder / fingerprint(tree)
+    if entry is not None and (report := _kept(entry)) is not None:
+        return report
+    report = check_tree(tree, cache=None if cache is None else cache / "compiled")
+    if folder is not None and entry is not None and _is_final(report):
+        _keep(report, entry)
+        _bound(folder)
+    return report
+
+
+def fingerprint(tree: Tree) -> str:
+    """What the report depends on: the tree, our own program, and the compilers."""
+    digest = hashlib.blake2b(_version().encode(), digest_size=24)
+    for file in sorted(tree.files.values(), key=lambda file: file.path):
+        content = hashlib.blake2b(file.content, digest_size=24).digest()
+        digest.update(file.path.encode("utf-8", "surrogateescape") + bytes([0, file.executable]) + content)
+    for paths in (tree.folders, tree.others, tree.externals):
+        digest.update("\0".join(["", *sorted(paths), ""]).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _version() -> str:
+    sources = (path for room in _ROOMS for path in sorted(room.rglob("*")) if path.suffix not in (".pyc", ""))
+    ours = hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    programs = [Path(place) for name in ("perl", "bash") if (place := shutil.which(name))]
+    theirs = [(status.st_size, status.st_mtime_ns) for path in programs if path.exists() and (status := path.stat())]
+    return f"{ours} {sys.version} {theirs}"
+
+
+def _is_final(report: Report) -> bool:
+    """Whether it would be the same on a host with more time."""
+    said = (*(alone.why for alone in report.left_alone), *(problem.what for problem in report.problems))
+    return not any(words in what for what in said for words in _UNFINISHED)
+
+
+def _kept(entry: Path) -> Report | None:
+    try:
+        checksum, _, content = read_own(entry).partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() != checksum:
+            return None
+        data = json.loads(content)
+        problems = tuple(Problem(**problem) for problem in data["problems"])
+        alone = tuple(LeftAlone(**each) for each in data["left_alone"])
+        report = Report(problems, alone, int(data["files"]), float(data["seconds"]))
+        os.utime(entry)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return report
+
+
+def _keep(report: Report, entry: Path) -> None:
+    """Half an entry, after a power cut, does not fit its checksum. A full disk costs time and nothing else."""
+    content = json.dumps(asdict(report)).encode()
+    with suppress(OSError):
+        entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=entry.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            Path(temporary).replace(entry)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _bound(folder: Path) -> None:
+    """Let the oldest reports go where there are too many."""
+    with suppress(OSError):
+        entries = sorted((path.lstat().st_mtime, path) for path in folder.iterdir())
+        for _, path in entries[: max(len(entries) - MAX_REPORTS, 0)]:
+            path.unlink(missing_ok=True)
