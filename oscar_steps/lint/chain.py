@@ -11,6 +11,8 @@ from oscar_steps.lint.starts import Load, Start, loads_of, starts_of
 from oscar_steps.lint.tree import File, Tree
 
 START = "install_cluster"
+TODAY = ("bin/oscar-config", "scripts/oscar-config")
+"""The way in of an OSCAR whose `install_cluster` has died: its folder has changed over the years."""
 SANITY = "scripts/system-sanity"
 # These are made executable by install_cluster itself, before any of them is started.
 _MADE_EXECUTABLE = re.compile(r"^packages/[^/]+/scripts/[^/]+$")
@@ -20,7 +22,7 @@ _WRITTEN_AT_RUN_TIME = ("tmp/",)
 
 def check_chain(tree: Tree) -> Findings:
     """Follow the chain from `install_cluster` and look at each file that is started or loaded."""
-    found, todo, seen, way = Findings(), [START], set[str](), path_of_cells(tree)
+    found, todo, seen, way = Findings(), [*TODAY, START], set[str](), path_of_cells(tree)
     while todo:
         path = todo.pop()
         file = tree.files.get(path)
@@ -41,14 +43,20 @@ def check_chain(tree: Tree) -> Findings:
 
 
 def path_of_cells(tree: Tree) -> frozenset[str]:
-    """The files without which the command line's installation certainly does not start, or does not go on."""
+    """The files without which the installation certainly does not start, or does not go on, on the cells' way.
+
+    That is the way of `install_cluster --cli`, or, in a tree where this ends for lack of a program, of `oscar-config`.
+    """
     return frozenset(way_of_cells(tree))
 
 
 def way_of_cells(tree: Tree) -> tuple[str, ...]:
     """The files of `path_of_cells` in the order in which they are first met."""
     found: dict[str, None] = {}
-    _walk(START, tree, found)
+    if not _walk(START, tree, found) or START not in tree:
+        for today in [path for path in TODAY if path in tree.files][:1]:
+            found = {}
+            _walk(today, tree, found)
     return tuple(path for path in found if not path.startswith(_NEVER_ON_THE_WAY))
 
 

@@ -158,7 +158,7 @@ class _Reader:
             if literal.is_command:
                 self._note_call(literal.start, found)
         for match in re.finditer(r"\$(\w+)\s*=\s*(?=\")", self.code):
-            inner = re.match(r'"\$\{?(\w+)', self.text[match.end() : match.end() + 80])
+            inner = re.match(r'"\$\{?(\w+)\b\}?(?!\s*[\[{]|/)', self.text[match.end() : match.end() + 80])
             if inner and match[1] in found and inner[1] not in found:
                 found[inner[1]] = found[match[1]]
         return found
@@ -186,7 +186,7 @@ class _Reader:
             directly = words[0] not in _INTERPRETERS
             word = words[0] if directly else next((word for word in words[1:] if not word.startswith("-")), "")
             path = self._inside(word)
-            if not _PATH.match(path if path is not None else word):
+            if word.endswith("/") or not _PATH.match(path if path is not None else word):
                 continue
             whole = not (appended and number == len(parts) - 1 and command.endswith(word))
             found = (path,) if path is not None else tuple(posixpath.join(folder, word) for folder in folders)

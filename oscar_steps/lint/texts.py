@@ -6,8 +6,7 @@ import ast
 import re
 from xml.parsers import expat
 
-from oscar_steps.lint.chain import START as INSTALLER
-from oscar_steps.lint.chain import path_of_cells
+from oscar_steps.lint.chain import START, path_of_cells
 from oscar_steps.lint.confine import Answer
 from oscar_steps.lint.perltext import PerlText
 from oscar_steps.lint.problems import Findings
@@ -31,7 +30,7 @@ SHELLS = ("sh", "bash", "dash")
 def check_texts(tree: Tree) -> Findings:
     """Everything of this module but the shell scripts."""
     found, way = Findings(), path_of_cells(tree)
-    _check_top(tree, found)
+    _check_top(tree, found, on_the_way=START in way or not way)
     for file in tree.files.values():
         if file.binary:
             continue
@@ -49,18 +48,18 @@ def check_texts(tree: Tree) -> Findings:
     return found
 
 
-def _check_top(tree: Tree, found: Findings) -> None:
-    """What the installer looks for first: without these two it does nothing."""
-    installer = tree.files.get(INSTALLER)
+def _check_top(tree: Tree, found: Findings, *, on_the_way: bool) -> None:
+    """What the installer looks for first: without these two it does nothing. Where it is not used any more, it may."""
+    installer = tree.files.get(START)
     if installer is None:
-        if INSTALLER not in tree:
-            found.add(INSTALLER, 0, "the installer is missing", "the top of the tree has to have it", gates=True)
+        if on_the_way and START not in tree:
+            found.add(START, 0, "the installer is missing", "the top of the tree has to have it", gates=True)
         return
     if not installer.executable:
-        right = f"svn propset svn:executable on {INSTALLER}"
-        found.add(INSTALLER, 0, "the installer is not executable", right, gates=True)
+        right = f"svn propset svn:executable on {START}"
+        found.add(START, 0, "the installer is not executable", right, gates=on_the_way)
     if re.search(r"\bVERSION file\b", installer.text) and "VERSION" not in tree and not tree.may_have("VERSION"):
-        found.add("VERSION", 0, "the file is missing", f"{INSTALLER} ends without it", gates=True)
+        found.add("VERSION", 0, "the file is missing", f"{START} ends without it", gates=on_the_way)
 
 
 def has_conflict(file: File) -> bool:
@@ -140,5 +139,8 @@ def judge_shell(answer: Answer) -> Findings:
             if said := _SHELL_LINE.match(words):
                 found.add(path, int(said[1]), f"bash: {said[2]}", "'bash -n' has to be silent", gates=True)
                 return found
-        found.leave(path, f"bash of this host: {next(iter(answer.words), 'nothing was said')}")
+        cause = next(
+            (words for words in answer.words if "error" in words), next(iter(answer.words), "nothing was said")
+        )
+        found.leave(path, f"bash of this host: {cause}")
     return found

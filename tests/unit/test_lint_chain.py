@@ -10,6 +10,7 @@ from oscar_steps.lint.chain import check_chain, path_of_cells, way_of_cells
 from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.problems import Problem
 from oscar_steps.lint.starts import starts_of
+from oscar_steps.lint.texts import check_texts
 from oscar_steps.lint.tree import File, Tree
 
 INSTALLER = """#!/usr/bin/perl
@@ -154,6 +155,34 @@ def test_nothing_behind_a_program_that_is_missing_is_on_the_way(tmp_path: Path) 
     assert "src/cli/main_cli" not in path_of_cells(tree_of(tmp_path, files))
 
 
+CONFIG = "#!/usr/bin/perl\nuse OSCAR::Later;\nsub bootstrap { require OSCAR::Seldom; }\n"
+
+
+def test_the_way_of_an_oscar_whose_old_installer_has_died_is_that_of_its_new_one(tmp_path: Path) -> None:
+    """What is wrong with the old one holds up nobody there."""
+    files = {path: text for path, text in FILES.items() if path != "scripts/prepare"} | {"bin/oscar-config": CONFIG}
+    tree = tree_of(tmp_path / "dead", files, plain=("install_cluster",))
+    assert way_of_cells(tree) == ("bin/oscar-config", "lib/OSCAR/Later.pm")
+    assert [problem.gates for problem in (*check_chain(tree).problems, *check_texts(tree).problems)] == [False, False]
+    assert "bin/oscar-config" not in way_of_cells(tree_of(tmp_path / "alive", {**FILES, "bin/oscar-config": CONFIG}))
+
+
+def test_an_oscar_without_the_old_installer_does_not_miss_it_where_it_has_the_new_one(tmp_path: Path) -> None:
+    files = {path: text for path, text in FILES.items() if path != "install_cluster"}
+    assert [problem.file for problem in check_texts(tree_of(tmp_path / "old", files)).problems] == ["install_cluster"]
+    assert check_texts(tree_of(tmp_path / "new", {**files, "bin/oscar-config": CONFIG})).problems == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("VERSION.in", "@VERSION@\n"), ("Makefile", "VERSION: configure\n\tsh configure > VERSION\n")]
+)
+def test_a_version_that_the_trees_build_writes_is_not_missing(tmp_path: Path, path: str, text: str) -> None:
+    files = {**FILES, "install_cluster": f'{INSTALLER}die("ERROR: OSCAR VERSION file missing") if ! -e "VERSION";\n'}
+    found = one(check_texts(tree_of(tmp_path / "without", files)).problems)
+    assert (found.file, found.gates) == ("VERSION", True)
+    assert check_texts(tree_of(tmp_path / "with", {**files, path: text})).problems == []
+
+
 def test_the_tests_of_the_cluster_are_never_on_the_way(tmp_path: Path) -> None:
     main = '#!/usr/bin/perl\nmy $cmd = $ENV{OSCAR_HOME} . "/testing/all";\n!system($cmd) or die "x";\n'
     way = path_of_cells(tree_of(tmp_path, {**FILES, "src/cli/main_cli": main, "testing/all": "#!/bin/sh\n"}))
@@ -186,6 +215,7 @@ LEFT = (
     ("a program in a folder that nobody knows", 'chdir($dir);\nsystem("./configure") and die;'),
     ("a program that was looked for", 'my $x = "$ENV{OSCAR_HOME}/scripts/gone";\nsystem($x) if -x $x;'),
     ("a name that is put together", 'system("$ENV{OSCAR_HOME}/scripts/post_" . $x);'),
+    ("a folder", 'my $path = "$ENV{OSCAR_HOME}/tools/";\nmy $cmd = "$path/go";\nsystem("$path/go $cmd");'),
     ("a message", 'print "system: ./scripts/gone"; die("system(\'./scripts/gone\')");'),
     ("a here document", "print <<'EOT';\nsystem(\"./scripts/gone\") and die;\nEOT\n"),
     ("documentation", '=pod\n\nsystem("./scripts/gone");\n\n=cut\n'),
