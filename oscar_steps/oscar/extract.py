@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _HEAD = (
     "{oscar_home}/oscarinstall.log*",
+    "{oscar_home}/testing.log*",
+    "{oscar_home}/testing/*.log",
     "/var/log/oscar/**",
     "{oscar_home}/tmp/*.clilog",
     "/root/farm/*.txt",

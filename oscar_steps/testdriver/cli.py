@@ -30,6 +30,7 @@ from oscar_steps.testdriver.postmortem import is_running, require_run, verdict_o
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.testdriver.stages.create_image import check_job
+from oscar_steps.testdriver.transcript_cli import transcript
 from oscar_steps.testdriver.verdicts import verdict_of
 from oscar_steps.v3m import host as v3m_host
 from oscar_steps.verdict import ExitStatus, Stage, Verdict
@@ -57,6 +58,7 @@ def cli() -> None:
 
 cli.add_command(answers)
 cli.add_command(lint)
+cli.add_command(transcript)
 
 
 def default_runs() -> Path:

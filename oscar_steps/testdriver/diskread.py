@@ -46,6 +46,8 @@ def places(oscar_home: str) -> tuple[tuple[str, str], ...]:
     home = oscar_home.rstrip("/")
     return (
         (home, "oscarinstall.log*"),
+        (home, "testing.log*"),
+        (f"{home}/testing", "*.log"),
         ("/var/log/oscar", "*"),
         ("/root/farm", "*.log"),
         ("/root/farm", "*.txt"),

@@ -4,6 +4,9 @@
 section with its rules, `--> TITLE` a subsection, `@result LABEL | STATUS | VERDICT` a line of `testprint`,
 `@apitest VERDICT NAME` one of apitest, `\\b` and `\\e` the control characters. Each case is that run with an edit, and
 is read in both formats in which OSCAR has written its log, unless it is a trap of one of them.
+
+Each directory of `transcripts` is a whole terminal with what the farm has to say of it, as
+`oscar-testdriver transcript` writes them.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from oscar_steps.oscar.installlog import EventKind, InstallLog, InstallResult
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.oscar.terminal import LogFormat, clean
 from oscar_steps.testdriver.reread import hang
+from oscar_steps.testdriver.transcript import CASE_FILE, read_case
 
 HERE = Path(__file__).with_name("transcripts")
 FORMATS: tuple[Literal["2007", "later"], ...] = ("2007", "later")
@@ -156,6 +160,26 @@ def test_the_evidence_is_the_lines_of_the_log_and_holds_the_one_that_tells(case:
     if "shows" in case:
         told = [line for line in _written(case["shows"], form) if line.strip("=")]
         assert told and all(clean(line) in shown for line in told)
+
+
+RECORDED = sorted(path.parent for path in HERE.glob(f"*/{CASE_FILE}"))
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
+def test_a_recorded_case_is_judged_as_it_should_be(case: Path) -> None:
+    expected = read_case(case)
+    judgement = expected.judge(case)
+    assert judgement is not None
+    failure = judgement.failure
+    if expected.passes:
+        assert failure is None
+        return
+    assert failure is not None
+    assert (failure.stage.value, failure.category) == (expected.stage, expected.category), failure.sentence
+    assert expected.says and expected.says in failure.sentence
+    assert expected.hint in failure.hint
+    assert expected.shows in "\n".join(failure.lines)
+    assert failure.hung is bool(expected.ends)
 
 
 # -- what no sequence of lines can do ----------------------------------------------------------------------------------
