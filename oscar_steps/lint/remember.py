@@ -10,16 +10,21 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.problems import LeftAlone, Problem, Report
+from oscar_steps.lint.starts import READ, Load, Start
 from oscar_steps.lint.tree import Tree
 from oscar_steps.textio import read_own
 
 MAX_REPORTS = 400
+MAX_SOURCES = 2000
 _UNFINISHED = ("was not finished", "did not end within", "processes that stay", "needs more than")
 """Words of what a host with more time or memory may say otherwise."""
+_recalled: set[str] = set()
 _ROOMS = (Path(__file__).parent, Path(__file__).parent.parent / "oscar")
 
 
@@ -29,9 +34,14 @@ def report_of(tree: Tree, cache: Path | None) -> Report:
     entry = None if folder is None else folder / fingerprint(tree)
     if entry is not None and (report := _kept(entry)) is not None:
         return report
-    report = check_tree(tree, cache=None if cache is None else cache / "compiled")
-    if folder is not None and entry is not None and _is_final(report):
-        _keep(report, entry)
+    if cache is None or folder is None or entry is None:
+        return check_tree(tree)
+    sources = cache / "sources"
+    _recall_sources(sources)
+    report = check_tree(tree, cache=cache / "compiled")
+    _keep_sources(sources)
+    if _is_final(report):
+        _keep(json.dumps(asdict(report)), entry)
         _bound(folder)
     return report
 
@@ -40,13 +50,15 @@ def fingerprint(tree: Tree) -> str:
     """What the report depends on: the tree, our own program, and the compilers."""
     digest = hashlib.blake2b(_version().encode(), digest_size=24)
     for file in sorted(tree.files.values(), key=lambda file: file.path):
-        content = hashlib.blake2b(file.content, digest_size=24).digest()
+        # Nothing is said of what is in a tarball.
+        content = b"binary" if file.binary else hashlib.blake2b(file.content, digest_size=24).digest()
         digest.update(file.path.encode("utf-8", "surrogateescape") + bytes([0, file.executable]) + content)
     for paths in (tree.folders, tree.others, tree.externals):
         digest.update("\0".join(["", *sorted(paths), ""]).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=1)
 def _version() -> str:
     sources = (path for room in _ROOMS for path in sorted(room.rglob("*")) if path.suffix not in (".pyc", ""))
     ours = hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()
@@ -61,12 +73,37 @@ def _is_final(report: Report) -> bool:
     return not any(words in what for what in said for words in _UNFINISHED)
 
 
+def _recall_sources(entry: Path) -> None:
+    """What the perl sources of earlier trees start and load."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        data = _content(entry)
+        if not READ and data["version"] == _version():
+            for key, (loads, starts) in data["read"].items():
+                READ[key] = (
+                    tuple(Load(**load) for load in loads),
+                    tuple(Start(**{**start, "candidates": tuple(start["candidates"])}) for start in starts),
+                )
+            _recalled.update(READ)
+
+
+def _keep_sources(entry: Path) -> None:
+    if not READ.keys() <= _recalled:
+        last = dict(list(READ.items())[-MAX_SOURCES:])
+        read = {key: [[asdict(each) for each in kind] for kind in found] for key, found in last.items()}
+        _keep(json.dumps({"version": _version(), "read": read}), entry)
+        _recalled.update(READ)
+
+
+def _content(entry: Path) -> Any:
+    checksum, _, content = read_own(entry).partition(b"\n")
+    if hashlib.sha256(content).hexdigest().encode() != checksum:
+        raise ValueError(f"{entry} is not as it was written")
+    return json.loads(content)
+
+
 def _kept(entry: Path) -> Report | None:
     try:
-        checksum, _, content = read_own(entry).partition(b"\n")
-        if hashlib.sha256(content).hexdigest().encode() != checksum:
-            return None
-        data = json.loads(content)
+        data = _content(entry)
         problems = tuple(Problem(**problem) for problem in data["problems"])
         alone = tuple(LeftAlone(**each) for each in data["left_alone"])
         report = Report(problems, alone, int(data["files"]), float(data["seconds"]))
@@ -76,9 +113,9 @@ def _kept(entry: Path) -> Report | None:
     return report
 
 
-def _keep(report: Report, entry: Path) -> None:
+def _keep(text: str, entry: Path) -> None:
     """Half an entry, after a power cut, does not fit its checksum. A full disk costs time and nothing else."""
-    content = json.dumps(asdict(report)).encode()
+    content = text.encode()
     with suppress(OSError):
         entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=".", dir=entry.parent)

@@ -7,6 +7,7 @@ done; what it looks for with -e and its like may be missing.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Iterator
@@ -63,6 +64,10 @@ class Load:
         return f"lib/{self.module.replace('::', '/')}.pm"
 
 
+READ: dict[str, tuple[tuple[Load, ...], tuple[Start, ...]]] = {}
+"""What was read, by name and content: it may be kept from one lint to the next."""
+
+
 def is_perl(file: File) -> bool:
     return file.interpreter.startswith("perl") or (file.path.endswith((".pm", ".pl")) and not file.interpreter)
 
@@ -72,8 +77,11 @@ def read_perl(file: File) -> tuple[tuple[Load, ...], tuple[Start, ...]]:
     """The modules and the programs of a file, each in the order in which they stand in it."""
     if file.binary or not is_perl(file):
         return (), ()
-    reader = _Reader(file)
-    return tuple(reader.loads()), tuple(sorted(reader.starts(), key=lambda start: start.line))
+    key = hashlib.blake2b(file.path.encode("utf-8", "surrogateescape") + b"\0" + file.content).hexdigest()
+    if key not in READ:
+        reader = _Reader(file)
+        READ[key] = tuple(reader.loads()), tuple(sorted(reader.starts(), key=lambda start: start.line))
+    return READ[key]
 
 
 def loads_of(file: File) -> tuple[Load, ...]:

@@ -162,9 +162,9 @@ def read_menus(files: Mapping[str, str]) -> Menus:
 
 def _words(files: Mapping[str, str], file: str, what: str, fits: Callable[[Iterable[str]], bool]) -> tuple[str, ...]:
     """The words of the first list that `fits`, of all there are. Raises MenuUnreadable where there is none."""
-    lists = word_lists(files, file)
-    if found := next((one for one in lists if fits(one.words)), None):
+    if found := next((one for one in word_lists(files, file) if fits(one.words)), None):
         return found.words
+    lists = word_lists(files, file)
     sentence = f"{file}: no list of the {what} that this OSCAR accepts is in it, or in {len(files) - 1} other files"
     if made := next((one for one in lists if not one.whole and what.split()[-1].rstrip("s") in one.variable), None):
         sentence = f"{made.file}:{made.line}: {what} are made when OSCAR runs, from what is not in its tree"

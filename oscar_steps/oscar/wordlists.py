@@ -39,10 +39,10 @@ class WordList:
     whole: bool = True
 
 
-def word_lists(files: Mapping[str, str], first: str) -> list[WordList]:
+def word_lists(files: Mapping[str, str], first: str) -> Iterator[WordList]:
     """All lists in `files` (path to text without comments), those of the file `first` before all others."""
-    order = sorted(files, key=lambda path: (path != first, path))
-    return [found for path in order for found in _lists_of(path, files[path], files)]
+    for path in sorted(files, key=lambda path: (path != first, path)):
+        yield from _lists_of(path, files[path], files)
 
 
 def _lists_of(path: str, text: str, files: Iterable[str]) -> Iterator[WordList]:

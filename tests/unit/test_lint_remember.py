@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.lint import remember
+from oscar_steps.lint import remember, starts
 from oscar_steps.lint.problems import LeftAlone, Problem, Report
 from oscar_steps.lint.remember import fingerprint, report_of
+from oscar_steps.lint.starts import READ, read_perl
 from oscar_steps.lint.tree import Tree
 
 REPORT = Report((Problem("a", 3, "odd", "even", gates=True, rank=4),), (LeftAlone("b", "Qt"),), 2, 1.5)
@@ -68,6 +69,15 @@ def test_whatever_changes_in_a_tree_makes_it_another_one(top: Path, change: Call
     assert fingerprint(Tree(top)) != before
 
 
+def test_what_is_in_a_tarball_makes_no_difference_but_that_it_is_one_does(top: Path) -> None:
+    def of(content: bytes) -> str:
+        (top / "x.tar").write_bytes(content)
+        return fingerprint(Tree(top))
+
+    assert of(b"\0one") == of(b"\0two")
+    assert of(b"\0one") != of(b"one")
+
+
 def test_externals_make_it_another_tree_too(top: Path) -> None:
     assert fingerprint(Tree(top)) != fingerprint(Tree(top, ["lib/Ext"]))
 
@@ -110,3 +120,38 @@ def test_the_oldest_reports_go_where_there_are_too_many(
         os.utime(folder / fingerprint(Tree(top)), (number, number))
     assert len(looked) == 3
     assert len(list(folder.iterdir())) == 2
+
+
+def test_what_perl_sources_start_and_load_is_kept_from_one_lint_to_the_next(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "#!/usr/bin/perl\nuse OSCAR::Network;\nsystem('./scripts/b') and die;\n"
+    (top / "scripts/a").write_text(text)
+
+    def look(tree: Tree, **_more: object) -> Report:
+        found.append(read_perl(tree.files["scripts/a"]))
+        return Report((), (), 1, 0.1)
+
+    def begin() -> None:
+        """As another process would."""
+        read_perl.cache_clear()
+        READ.clear()
+        remember._recalled.clear()
+
+    found: list[object] = []
+    monkeypatch.setattr(remember, "check_tree", look)
+    begin()
+    report_of(Tree(top), tmp_path / "cache")
+    begin()
+    (top / "more").write_text("another tree\n")
+    monkeypatch.setattr(starts, "_Reader", None)
+    report_of(Tree(top), tmp_path / "cache")
+    assert found[0] == found[1]
+    assert found[0] != ((), ())
+    begin()
+    (tmp_path / "cache/sources").write_bytes(b"spoiled")
+    monkeypatch.undo()
+    monkeypatch.setattr(remember, "check_tree", look)
+    (top / "more").write_text("a third tree\n")
+    report_of(Tree(top), tmp_path / "cache")
+    assert found[2] == found[0]
