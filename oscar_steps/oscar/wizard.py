@@ -54,6 +54,15 @@ NO_SCREEN = re.compile(
 SCREEN_CHECK = "display_check"
 """OSCAR's own check of the head node that asks for a screen."""
 
+LOOPS = {
+    "The password is not correct!!! Please try it again.": (
+        "it asks for the root password of the database although nobody is there to answer"
+    ),
+}
+"""Endless loops that OSCAR falls into, by a line that each repeats."""
+REPEATS = 200
+"""So many times, and it is certain."""
+
 PACKAGES = {
     "AppConfig": "libappconfig-perl",
     "Tk": "perl-tk",

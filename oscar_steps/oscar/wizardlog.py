@@ -82,6 +82,7 @@ class WizardLog:
         self._known: set[int] = set()
         self._needs = ""
         self._at_the_screen = False
+        self._loops: Counter[str] = Counter()
 
     def feed(self, line: str) -> tuple[LogEvent, ...]:
         """Take the next line of the terminal; what it tells, mostly nothing."""
@@ -98,6 +99,8 @@ class WizardLog:
             return self._start(InstallStage(word))
         kind, words, _ = kind_of(text)
         self._step.append(_Line(self.lines, text, kind, words))
+        if text in wizard.LOOPS and self.failure is None:
+            return self._loop(text)
         if kind is LineKind.SUBSECTION:
             return (LogEvent(EventKind.NOTE, self.stage, self.lines, words),)
         return ()
@@ -111,6 +114,18 @@ class WizardLog:
         self._step.clear()
         self._known.clear()
         return (*events, LogEvent(EventKind.STAGE_STARTED, stage, self.lines, wizard.DOING[stage]))
+
+    def _loop(self, text: str) -> tuple[LogEvent, ...]:
+        """A known endless loop is certain long before its log is too large."""
+        self._loops[text] += 1
+        if self._loops[text] < wizard.REPEATS:
+            return ()
+        before = _complaint(list(self._step), self._needs)
+        context = f"; before that it said: {before.clause}" if before else ""
+        reason = _Reason(before.line if before else self.lines - 15, "", before.category if before else "oscar")
+        sentence = f"{wizard.FAILED[self.stage]}: {wizard.LOOPS[text]}{context}"
+        self.failure = self._fail(reason, sentence, hung=True)
+        return (LogEvent(EventKind.CERTAIN_FAILURE, self.stage, self.lines, self.failure.sentence, self.failure),)
 
     def conclude(self, exit_status: int | None) -> Failure:
         """The verdict on the whole terminal. Never a good run: the rest of the installation is behind a screen."""

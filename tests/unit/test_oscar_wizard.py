@@ -420,6 +420,31 @@ def test_a_loop_is_told_by_the_line_that_it_repeats_and_says_nothing_new() -> No
     assert len(log.repeating(300).lines) <= 40
 
 
+def test_a_question_for_a_password_that_nobody_answers_is_certain_long_before_the_log_is_full() -> None:
+    log = WizardLog()
+    for line in [*BEFORE["preflight"][:1], *BEFORE["platform"], *BEFORE["wizard_prep"]]:
+        log.feed(line)
+    log.feed("E: Package 'mysql-client' has no installation candidate")
+    log.feed("[ERROR - oda] Impossible to install oda")
+    failures = []
+    for _ in range(1000):
+        events = (
+            *log.feed("Enter your root password: "),
+            *log.feed("The password is not correct!!! Please try it again."),
+        )
+        failures += [event.failure for event in events if event.kind is EventKind.CERTAIN_FAILURE]
+    assert len(failures) == 1
+    assert failures[0] is not None
+    assert failures[0] == log.conclude(None)
+    assert failures[0].hung
+    assert failures[0].sentence.startswith(
+        "OSCAR could not prepare the head node (oscar-config --bootstrap): it asks for the root password of the "
+        "database although nobody is there to answer; before that it said: "
+    )
+    assert "mysql-client" in failures[0].sentence
+    assert failures[0].lines[0].startswith("@@farm-step wizard_prep") or "Checking" in failures[0].lines[0]
+
+
 def test_stages_are_events_once_each_and_subsections_tell_how_it_gets_on() -> None:
     log = WizardLog()
     title = " Running bootstrap stage 1 "
