@@ -15,6 +15,7 @@ from oscar_steps.oscar.installlog import EventKind, InstallResult
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.oscar.wizard import SOURCE, Way, install_script, way_of
 from oscar_steps.oscar.wizardlog import WizardLog
+from oscar_steps.testdriver.lookahead import texts_below
 from oscar_steps.testdriver.reread import judge
 from oscar_steps.testdriver.story import Wanted
 
@@ -179,6 +180,60 @@ def test_a_repository_is_named_to_apt_and_to_oscar(tmp_path: Path) -> None:
 def test_a_repository_that_apt_could_not_read_is_refused(bad: str) -> None:
     with pytest.raises((ConfigError, ValueError)):
         Answers(partition_file="scsi.disk", oscar_repository=bad)
+
+
+SMALL_TREE = {
+    "Makefile": (
+        "source_tarball:\n\tmkdir -p tmp/oscar-6\n\tcp -r Makefile bin tmp/oscar-6\n"
+        "\tsed -i 's/@VERSION@/6/' tmp/oscar-6/bin/oscar-config\n"
+        "install:\n\tinstall -m 0755 bin/oscar-config bin/oscar_wizard $(PREFIX)\n"
+    ),
+    "bin/oscar-config": """#!/bin/sh
+# takes generate-config-file, setup-distro and bootstrap
+[ "@VERSION@" = 6 ] || { echo "syntax error at oscar-config line 3."; exit 255; }
+case "$1" in
+    --generate-config-file) echo "OSCAR_NETWORK_INTERFACE = eth0" > $CONFIG ;;
+    --setup-distro) echo "[INFO - oscar-config] $2 successfully set up." ;;
+    --bootstrap) grep -q "INTERFACE = eth1" $CONFIG && echo "[INFO - oscar-config] Successfully bootstrapped OSCAR" ;;
+esac
+""",
+    "bin/oscar_wizard": """#!/bin/sh
+[ -n "$DISPLAY" ] && exit 0
+echo "[FAILED TEST] display_check.apt"
+echo "' ERROR: Your \\"DISPLAY\\" environment variable is not set,'"
+exit 1
+""",
+}
+
+
+def test_a_small_tree_goes_from_subversion_to_the_verdict_that_it_needs_a_screen(tmp_path: Path) -> None:
+    tree, programs = tmp_path / "tree", tmp_path / "programs"
+    for path, text in SMALL_TREE.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+    programs.mkdir()
+    repository = f"file://{tmp_path}/svn"
+    for command in (
+        ["svnadmin", "create", str(tmp_path / "svn")],
+        ["svn", "import", "-q", "-m", "a small OSCAR", str(tree), f"{repository}/trunk"],
+        ["svn", "checkout", "-q", f"{repository}/trunk", str(tmp_path / "oscar")],
+    ):
+        subprocess.run(command, check=True, timeout=60)
+    flavour = flavour_of(texts_below(tmp_path / "oscar"))
+    assert flavour.way is not None
+    script = install_script(
+        flavour.way, oscar_home=str(tmp_path / "oscar"), distro="d-1-x86_64", adapter="eth1", repository=""
+    )
+    config = tmp_path / "oscar.conf"
+    script = script.replace(SOURCE, str(tmp_path / "source")).replace("/etc/oscar/oscar.conf", str(config))
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "PREFIX": str(programs), "CONFIG": str(config)}
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    log = WizardLog()
+    for line in ran.stdout.splitlines():
+        log.feed(line)
+    assert "needs a screen" in log.conclude(ran.returncode).sentence, ran.stdout + ran.stderr
 
 
 # -- the terminal ------------------------------------------------------------------------------------------------------
