@@ -71,7 +71,7 @@ def verdict_of(checks: HeadNodeChecks) -> Cause | None:
     places = ", ".join(f"scripts/system-sanity.d/{check.name}" for check in failed)
     hints.append(f"The check itself is {places}." if len(failed) == 1 else f"The checks that failed are {places}.")
     # One of them may be the farm's doing, and then the run says nothing about the commit.
-    blamed = [(c.cause.category, c.cause.group) if c.cause else ("oscar", "environment") for c in failed]
-    category, group = next((pair for pair in blamed if pair[0] != "oscar"), blamed[0])
+    blamed = [check.cause.category for check in failed if check.cause]
+    category = next((category for category in blamed if category != "oscar"), "oscar")
     first = failed[0].cause.number if failed[0].cause else failed[0].number
-    return Cause(first, ", ".join(told), " ".join(hints), category, group, 6)
+    return Cause(first, ", ".join(told), " ".join(hints), category, "environment", 6)

@@ -64,6 +64,7 @@ class Installer:
         self.exit_status: int | None = None
         self.barrier_is_open = False
         self._last_byte = self._last_news = time.monotonic()
+        self._found: Failure | None = None
         self._failed = False
         self._told = ""
 
@@ -76,7 +77,10 @@ class Installer:
         self._diary.write("installer-started", "", **self._log.wanted)
 
     async def follow(self, alarm: Callable[[FarmError], None]) -> None:
-        """Read the terminal to its end; raise the alarm as soon as a failure is certain."""
+        """Read the terminal to its end; raise the alarm when a failure is certain and OSCAR does not go on any more.
+
+        An installer that goes on is let go on, to its end or to the barrier: what it still says may tell more.
+        """
         try:
             with self._capture.open("wb", buffering=0) as capture, self._times.open("w", buffering=1) as times:
                 splitter = LineSplitter(keep=capture.write)
@@ -110,12 +114,14 @@ class Installer:
                 alarm(failed(failure))
             return
         for event in self._log.feed(line):
-            if event.kind is EventKind.BARRIER_WAITING:
-                self.reached_barrier.set()
-            if event.failure and not self._failed:
+            self._found = self._found or event.failure
+            waits = event.kind is EventKind.BARRIER_WAITING
+            if self._found and (waits or self._found.hung) and not self._failed:
                 self._failed = True
-                alarm(failed(event.failure))
-            elif event.text:
+                alarm(failed(self._found))
+            elif waits:
+                self.reached_barrier.set()
+            if event.text:
                 stage, what = event.stage.value, event.kind.value
                 text = f"   OSCAR: {event.text}" if event.text != self._told else ""
                 self._told = event.text

@@ -302,6 +302,55 @@ def test_a_failure_is_not_made_good_by_a_terminal_that_was_made_good(tmp_path: P
     assert (after.outcome, after.sentence) == (before.outcome, before.sentence)
 
 
+class HeadInParts(FakeHead):
+    """A head node whose installer writes its parts one by one, each when it is asked for."""
+
+    def __init__(self, *parts: list[str]) -> None:
+        super().__init__("")
+        self.parts, self.next = ["".join(f"{line}\n" for line in part).encode() for part in parts], asyncio.Semaphore(0)
+        self.taken = asyncio.Semaphore(0)
+
+    async def follow(self, _path: str, from_byte: int) -> AsyncIterator[bytes]:
+        assert from_byte == 0
+        for part in self.parts:
+            await self.next.acquire()
+            yield part
+            self.taken.release()
+        await asyncio.Event().wait()
+
+
+async def alarms_after_each(tmp_path: Path, *parts: list[str]) -> tuple[list[list[str]], bool]:
+    """What had been raised after each part of the terminal, and whether nodes may boot."""
+    head, alarms, seen = HeadInParts(*parts), list[FarmError](), list[list[str]]()
+    run = Run(tmp_path, Job.model_validate(JOB), RunOptions(image_store=tmp_path), Gate(open_=True))
+    log = InstallLog(expected_nodes=2, boot="cdrom", image_name="oscarimage")
+    installer = Installer(cast(HeadNode, head), log, tmp_path, run.diary, Limits(30, 1 << 20))
+    task = asyncio.create_task(installer.follow(alarms.append))
+    for _ in parts:
+        head.next.release()
+        await asyncio.wait([asyncio.create_task(head.taken.acquire()), task], return_when=asyncio.FIRST_COMPLETED)
+        seen.append([error.sentence for error in alarms])
+    task.cancel()
+    return seen, installer.reached_barrier.is_set()
+
+
+def test_an_installer_that_goes_on_after_a_failed_test_is_let_go_on_to_its_end(tmp_path: Path) -> None:
+    lines = written(good(), "2007")
+    at = next(n for n, line in enumerate(lines) if "SSH ping test" in line)
+    bad = [line for name in ("one", "other") for line in written([f"@result {name} test | | FAILED"], "2007")]
+    parts = [*lines[:at], bad[0]], [bad[1], *lines[at:]], ["", f"{END_MARK} 0"]
+    seen, _ = asyncio.run(alarms_after_each(tmp_path, *parts))
+    assert seen == [[], [], ["the cluster's test failed: 'one test' failed, 'other test' failed"]]
+
+
+def test_a_cluster_whose_network_is_not_set_up_ends_at_the_barrier_and_boots_no_node(tmp_path: Path) -> None:
+    lines = [line for line in written(good(), "2007") if line != "--> Step 6: Successfully ran command"]
+    at = lines.index("farm barrier: waiting")
+    seen, booting = asyncio.run(alarms_after_each(tmp_path, lines[:at], lines[at : at + 1]))
+    assert seen[0] == [] and len(seen[1]) == 1 and "the DHCP server was not configured" in seen[1][0]
+    assert not booting
+
+
 ISSUE = {"text": "Package install failed", "reference": "ticket 412", "note": "known to the packager"}
 
 
