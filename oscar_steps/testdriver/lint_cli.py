@@ -13,6 +13,7 @@ from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
+from oscar_steps.lint.functions import lost_functions
 from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import removed_but_used
 from oscar_steps.testdriver.commandline import directory, explained, leave
@@ -107,8 +108,8 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
     report = report_of(trees.after, cache)
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
-        taken_away = removed_but_used(trees.before, trees.after).problems
-        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *taken_away})))
+        lost = [check(trees.before, trees.after).problems for check in (removed_but_used, lost_functions)]
+        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *lost[0], *lost[1]})))
     elif change is None:
         comparison = Comparison(new=report.problems)
     else:

@@ -1,0 +1,141 @@
+"""Functions that nothing defines: Perl finds that out only when it gets there.
+
+What modules that are not in the tree define, nobody knows here. So only this is told: a call of what a change took
+away, of what a module of the tree has not got, and of a name that is nearly one of the tree's and stands nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from oscar_steps.lint.perltext import PerlText
+from oscar_steps.lint.problems import Findings, Problem
+from oscar_steps.lint.starts import is_perl, loads_of
+from oscar_steps.lint.tree import File, Tree
+
+_SUB = re.compile(r"^[ \t]*sub\s+(?:\w+::)*(\w+)", re.MULTILINE)
+_CALL = re.compile(
+    r"(?<![\w$@%>:&])(?:&\s*)?((?:[A-Za-z_]\w*::)*[A-Za-z_]\w*)\s*\(|(?<![&\w])&((?:\w+::)*[A-Za-z_]\w*)\b"
+)
+_NO_CALL_BEFORE = re.compile(r"(?:\bsub|->|\bpackage|\bmy|\bour|\bgoto)\s*$")
+_DEPRECATED = re.compile(r"(^|/)deprecated/")
+_SHORTEST = 6
+"""Names that are shorter are near to each other by chance."""
+
+
+def lost_functions(before: Tree, after: Tree) -> Findings:
+    """Calls of functions that `after` has not, where the change brought the call or took the function away."""
+    found = Findings()
+    changed = [file for path, file in after.files.items() if _is_read(file) and before.files.get(path) != file]
+    if not changed:
+        return found
+    files = [file for file in after.files.values() if _is_read(file)]
+    defined = {name for file in files for name in functions_of(file)}
+    for file in changed:
+        old = before.files.get(file.path)
+        if old is not None:
+            found.problems += _of_taken_away(old, file, files, defined)
+        new = set(calls_of(file)) - set(calls_of(old) if old is not None else ())
+        for name in sorted(new):
+            found.problems += _of_new_call(name, file, before, after, defined)
+    return found
+
+
+def _is_read(file: File) -> bool:
+    return not file.binary and is_perl(file) and not _DEPRECATED.search(file.path)
+
+
+@lru_cache(maxsize=4096)
+def functions_of(file: File) -> frozenset[str]:
+    """The functions that a file defines, without their packages."""
+    return frozenset(_SUB.findall(file.text))
+
+
+@lru_cache(maxsize=4096)
+def calls_of(file: File) -> dict[str, int]:
+    """What a file calls as a function, with the line of the first call."""
+    perl, found = PerlText(file.text), dict[str, int]()
+    for match in () if perl.lost else _CALL.finditer(perl.code):
+        if not _NO_CALL_BEFORE.search(perl.code[max(0, match.start() - 20) : match.start()]):
+            found.setdefault(match[1] or match[2], perl.line(match.start()))
+    return found
+
+
+def _of_taken_away(old: File, file: File, files: list[File], defined: set[str]) -> Iterator[Problem]:
+    gone = functions_of(old) - defined
+    if not gone or {load.module for load in loads_of(file)} - {load.module for load in loads_of(old)}:
+        return  # What is loaded now may define it, and hand it on.
+    for user in files:
+        loads = user.path == file.path or any(load.path == file.path for load in loads_of(user))
+        for name in sorted(gone & {call.rpartition("::")[2] for call in _calls_if(user, gone)}):
+            package = _package(file)
+            line = calls_of(user).get(name) if loads else None
+            line = line or (calls_of(user).get(f"{package}::{name}") if package else None)
+            if line and not _is_made(name, user) and not _is_made(name, file):
+                what = f"calls {name}, which this change took away from {file.path}"
+                yield Problem(user.path, line, what, "define it, or call what takes its place")
+
+
+def _calls_if(file: File, names: frozenset[str]) -> dict[str, int]:
+    return calls_of(file) if any(name.encode() in file.content for name in names) else {}
+
+
+def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[str]) -> Iterator[Problem]:
+    module, _, function = name.rpartition("::")
+    if function in defined or _is_made(function, file):
+        return
+    line = calls_of(file)[name]
+    if module:
+        path = f"lib/{module.replace('::', '/')}.pm"
+        other = after.files.get(path)
+        if other is not None and not _hands_on(other, function):
+            yield Problem(file.path, line, f"calls {name}, which {path} does not define", f"define {function} there")
+    elif len(function) >= _SHORTEST and not _is_known(function, before):
+        own = functions_of(file).union(*(functions_of(f) for f in _loaded(file, after)))
+        if meant := next((each for each in sorted(own) if _is_near(function, each)), ""):
+            what = f"calls {function}, which nothing in the tree defines"
+            yield Problem(file.path, line, what, f"{meant} may be meant")
+
+
+def _loaded(file: File, tree: Tree) -> list[File]:
+    return [tree.files[load.path] for load in loads_of(file) if load.path in tree.files]
+
+
+def _package(file: File) -> str:
+    declared = re.search(r"^\s*package\s+([\w:]+)\s*;", file.text, re.MULTILINE)
+    return declared[1] if declared else ""
+
+
+def _is_made(name: str, file: File) -> bool:
+    """Whether a function may be there without a `sub` of its name."""
+    return "AUTOLOAD" in file.text or re.search(rf"\*(?:\{{\W*)?(?:[\w:]+::)?{name}\b", file.text) is not None
+
+
+def _hands_on(module: File, function: str) -> bool:
+    """Whether a module may have the function from one that it loads: it says its name."""
+    return re.search(rf"\b{function}\b|AUTOLOAD", module.text) is not None
+
+
+def _is_known(name: str, before: Tree) -> bool:
+    """Whether the name stands anywhere in the tree before the change: then some other module has it."""
+    word = re.compile(rf"\b{name}\b".encode())
+    return any(word.search(file.content) for file in before.files.values() if not file.binary)
+
+
+def _is_near(name: str, other: str) -> bool:
+    """Whether one is a slip of the other: a letter too many or too few inside, two in the wrong order, '_' or case."""
+    if name == other or name + "s" == other or other + "s" == name:
+        return False
+    if name.replace("_", "").lower() == other.replace("_", "").lower():
+        return True
+    short, long = sorted((name, other), key=len)
+    if len(long) == len(short) + 1:
+        return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
+    if len(long) != len(short):
+        return False
+    differ = [at for at in range(len(long)) if long[at] != short[at]]
+    if len(differ) == 2 and differ[1] == differ[0] + 1:
+        return long[differ[0]] == short[differ[1]] and long[differ[1]] == short[differ[0]]
+    return False

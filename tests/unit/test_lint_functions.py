@@ -1,0 +1,104 @@
+"""Calls of functions that nothing defines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.lint.functions import lost_functions
+from oscar_steps.lint.problems import Problem
+from tests.unit.test_lint_chain import one, tree_of
+
+MODULE = "lib/OSCAR/Image.pm"
+IMAGE = "package OSCAR::Image;\nuse base qw(Exporter);\nour @EXPORT = qw(make_image);\nsub make_image { 1 }\n1;\n"
+USER = "scripts/build"
+FILES = {
+    MODULE: IMAGE,
+    "lib/OSCAR/Log.pm": "package OSCAR::Log;\nsub log_section { print @_ }\n1;\n",
+    USER: "#!/usr/bin/perl\nuse OSCAR::Image;\nuse OSCAR::Log;\nlog_section('x');\nmake_image('x') or die;\n",
+}
+
+
+def told(top: Path, changes: dict[str, str], before: dict[str, str] | None = None) -> list[Problem]:
+    old = {**FILES, **(before or {})}
+    return lost_functions(tree_of(top / "before", old), tree_of(top / "after", {**old, **changes})).problems
+
+
+def test_a_function_that_was_renamed_while_another_file_still_calls_it(tmp_path: Path) -> None:
+    found = one(told(tmp_path, {MODULE: IMAGE.replace("make_image", "build_image")}))
+    assert str(found) == (
+        f"{USER}:5: calls make_image, which this change took away from {MODULE}; "
+        "define it, or call what takes its place"
+    )
+    assert not found.gates
+
+
+def test_a_function_that_was_commented_out_while_it_is_called_with_its_package(tmp_path: Path) -> None:
+    user = {USER: "#!/usr/bin/perl\nif (OSCAR::Image::make_image ($dir)) { die }\n"}
+    found = one(told(tmp_path, {MODULE: IMAGE.replace("sub make", "#sub make")}, user))
+    assert (found.file, found.line) == (USER, 2)
+
+
+def test_a_function_of_the_file_itself(tmp_path: Path) -> None:
+    user = {USER: "#!/usr/bin/perl\nhelp();\nsub help { print 'x' }\n"}
+    found = one(told(tmp_path, {USER: "#!/usr/bin/perl\nhelp();\n"}, user))
+    assert (found.file, found.line) == (USER, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            MODULE: IMAGE.replace("make_image", "build_image"),
+            USER: "#!/usr/bin/perl\nuse OSCAR::Image;\nbuild_image();\n",
+        },
+        {MODULE: "package OSCAR::Image;\n1;\n", "lib/OSCAR/Other.pm": "sub make_image { 1 }\n1;\n"},
+        {MODULE: "package OSCAR::Image;\nuse OSCAR::FromElsewhere;\n1;\n"},
+        {MODULE: IMAGE.replace("sub make_image", "*make_image = sub")},
+        {MODULE: "package OSCAR::Image;\nsub AUTOLOAD { 1 }\n1;\n"},
+        {
+            MODULE: IMAGE.replace("make_image", "build_image"),
+            USER: "#!/usr/bin/perl\nuse OSCAR::Image;\n# make_image();\n",
+        },
+        {MODULE: IMAGE.replace("make_image", "build_image"), USER: "#!/usr/bin/perl\nuse Tk;\n$top->make_image();\n"},
+        {MODULE: IMAGE.replace("make_image", "build_image"), USER: "#!/usr/bin/perl\nprint 'make_image() is old';\n"},
+    ],
+    ids=["callers changed too", "moved", "handed on", "assigned", "autoload", "a comment", "a method", "a message"],
+)
+def test_a_function_that_is_not_missed_is_no_problem(tmp_path: Path, changes: dict[str, str]) -> None:
+    assert told(tmp_path, changes) == []
+
+
+def test_a_new_call_of_what_a_module_of_the_tree_does_not_define(tmp_path: Path) -> None:
+    found = one(told(tmp_path, {USER: FILES[USER] + "OSCAR::Image::delete_all('x');\n"}))
+    assert (found.line, found.what) == (6, f"calls OSCAR::Image::delete_all, which {MODULE} does not define")
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"), [("log_sectoin", "log_section"), ("log_secton", "log_section"), ("make_Image", "make_image")]
+)
+def test_a_new_call_that_is_a_slip_of_a_function_that_the_file_has(tmp_path: Path, slip: str, meant: str) -> None:
+    found = one(told(tmp_path, {USER: f"{FILES[USER]}{slip}('y');\n"}))
+    assert (found.line, found.right) == (6, f"{meant} may be meant")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "make_images('x');",
+        "OSCAR::Elsewhere::make('x');",
+        "Tk::Image::show('x');",
+        "some_function_of_another_module('x');",
+        "my ($log_sectoin) = $x->log_sectoin('x');",
+        "print 'log_sectoin()';",
+        "sprint(1); print(2); if (1) { return(3); }",
+    ],
+)
+def test_what_another_module_may_define_is_no_problem(tmp_path: Path, code: str) -> None:
+    assert told(tmp_path, {USER: f"{FILES[USER]}{code}\n"}) == []
+
+
+def test_a_slip_that_was_there_before_the_change_is_not_told(tmp_path: Path) -> None:
+    slip = {USER: f"{FILES[USER]}log_sectoin('y');\n"}
+    assert told(tmp_path, {USER: f"{slip[USER]}print 'more';\n"}, slip) == []
