@@ -45,6 +45,8 @@ _QUOTED_ERROR = re.compile(r"ERROR: (?P<text>.*?)(?:\\n ?-{5}|$)")
 _UNSUPPORTED = re.compile(r"Unsupported distro \((?P<distro>[^)]*)\)")
 _HOLDS_THE_STEP = re.compile(r"\[ERROR - oscar[-_](?:config|wizard)\]")
 _NAME_A_REPOSITORY = "name a repository as oscar_repository in the answers; OSCAR's own packages need {}"
+_OF_A_PROGRAM = re.compile(r"E: |ERROR \d+ \(\w+\)")
+"""How apt and the database's client say that they failed."""
 _MAKE = re.compile(r"make(?:\[\d+\])?: \*\*\* .*")
 _MAKE_MOVES = re.compile(r"(?:Entering|Leaving) directory")
 
@@ -294,10 +296,14 @@ def _unsupported(lines: Sequence[_Line], _needs: str) -> _Reason | None:
 
 def _death(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     """The first thing that killed a Perl program since OSCAR last said that it was getting on."""
+    said = ""
     for line in _since_progress(lines):
         died = die_line(line.text)
         if died and died.text and not _WARNING.match(died.text) and not _ON_THE_WAY_OUT.match(died.text):
-            return _Reason(line.number, f"{died.text[:_LONGEST_CLAUSE]} ({died.file} line {died.line})")
+            where = f"({died.file} line {died.line})"
+            return _Reason(line.number, f"{said}{died.text.lstrip('=> ')[:_LONGEST_CLAUSE]} {where}")
+        if _OF_A_PROGRAM.match(line.text):
+            said = f"{line.text.strip()[:_LONGEST_CLAUSE]}; OSCAR said: "
     return None
 
 
@@ -323,7 +329,7 @@ def _complaint(lines: Sequence[_Line], needs: str) -> _Reason | None:
 def _below(block: Sequence[_Line], end: int) -> _Line | None:
     """What apt or another program said was wrong before line `end`: its own error, else the first line we know."""
     plain = [line for line in block if line.kind is LineKind.PLAIN and line.number < end]
-    error = next((line for line in reversed(plain) if line.text.startswith("E: ")), None)
+    error = next((line for line in reversed(plain) if _OF_A_PROGRAM.match(line.text)), None)
     return error or next((line for line in plain if (known := match(line.text)) and known.detail > 0), None)
 
 

@@ -368,6 +368,20 @@ def test_the_first_death_counts_and_neither_warnings_before_it_nor_those_who_die
     assert failure.category == "oscar"
 
 
+def test_what_the_database_said_goes_before_the_program_that_died_of_it() -> None:
+    failure, _ = failed(
+        "wizard_prep",
+        "ERROR 1133 (28000) at line 1: Can't find any matching row in the user table",
+        "====> cannot create the database at /usr/bin/prepare line 139.",
+        "ERROR: Impossible to initialize it",
+        "[ERROR - oscar-config] Unable to bootstrap OSCAR",
+    )
+    assert failure.sentence == (
+        "OSCAR could not prepare the head node (oscar-config --bootstrap): ERROR 1133 (28000) at line 1: Can't find "
+        "any matching row in the user table; OSCAR said: cannot create the database (/usr/bin/prepare line 139)"
+    )
+
+
 def test_the_first_of_the_last_errors_is_the_reason_and_what_oscar_survived_is_not() -> None:
     failure, _ = failed(
         "wizard_prep",
