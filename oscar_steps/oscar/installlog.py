@@ -312,7 +312,7 @@ class InstallLog:
         self._step = 0
         self._forget()
         self._events.append(LogEvent(EventKind.STAGE_PASSED, stage, number, text))
-        if stage is InstallStage.PREFLIGHT and (context := self._survived()):
+        if stage is InstallStage.PREFLIGHT and (context := self._checks.context()):
             self._emit(EventKind.NOTE, number, context)
 
     def _forget(self) -> None:
@@ -376,11 +376,6 @@ class InstallLog:
         stage = InstallStage.PREFLIGHT
         return self.stage is stage and stage in self._started and stage not in self._passed
 
-    def _survived(self) -> str:
-        """The checks of the head node that failed, and did not stop OSCAR."""
-        names = ", ".join(check.name for check in self._checks.failed)
-        return f"checks of the head node that failed, and OSCAR went on: {names}" if names else ""
-
     def _proven_by_going_on(self, stage: InstallStage) -> bool:
         rule = self._rules[stage]
         if not rule.evidence:
@@ -434,16 +429,16 @@ class InstallLog:
         if explained and went_on is not None:
             told += f", {_going_on(went_on)}"
         first, lines = self._evidence(best.number if best is not None else number, number)
-        hints = [next((c.hint for c in (best, cause) if c is not None and c.hint), "")]
-        if stage is not InstallStage.PREFLIGHT and self._checks.misread is None:
-            hints.append(self._survived())
+        hint = next((c.hint for c in (best, cause) if c is not None and c.hint), "")
+        if stage is not InstallStage.PREFLIGHT and (heard := self._checks.context()):
+            hint = f"{hint.removesuffix('.')}; {heard}" if hint else heard
         group = best.group if best is not None and explained else ""
         return Failure(
             stage=stage,
             sentence=f"{headline(stage, group, self._image, started=stage in self._started)}: {told}",
             category=best.category if best is not None and explained else "oscar",
             group=group,
-            hint="; ".join(filter(None, hints)),
+            hint=hint,
             lines=lines,
             first_line=first,
         )

@@ -41,6 +41,8 @@ class HeadNodeChecks:
 
     def __init__(self) -> None:
         self.failed: list[Check] = []
+        self.heard: list[str] = []
+        """What is wrong with the sources, as they said on the way; a later stage may stumble over the same."""
         self.misread: Cause | None = None
         """Why no result of them can be believed, where that has been seen."""
 
@@ -55,8 +57,20 @@ class HeadNodeChecks:
             cause = max(said, key=lambda cause: cause.detail, default=None)
             if len(self.failed) < _CHECKS:
                 self.failed.append(Check(result["what"], number, cause if cause and cause.detail > 0 else None))
+        told = next((cause.clause for cause in said if cause.group == "source"), "")
+        if told and told not in self.heard and len(self.heard) < _CHECKS:
+            self.heard.append(told)
         said.clear()
         return True
+
+    def context(self) -> str:
+        """What they found and OSCAR went on with, to be told beside a later failure; '' where that is nothing."""
+        names = ", ".join(check.name for check in self.failed)
+        failed = (
+            f"checks of the head node that failed, and OSCAR went on: {names}" if names and not self.misread else ""
+        )
+        heard = f"the checks had said: {', '.join(self.heard[:3])}" if self.heard else ""
+        return "; ".join(filter(None, (failed, heard)))
 
 
 def verdict_of(checks: HeadNodeChecks) -> Cause | None:
