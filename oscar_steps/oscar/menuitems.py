@@ -89,7 +89,7 @@ BY_HAND = "2"
 """'Manually': pairs of lines, a MAC address and a node's name, until a line `quit`."""
 
 INSTALL_MODES = ("systemimager-rsync", "systemimager-multicast", "systemimager-bt")
-"""Installation modes as OSCAR has spelled them until 2024; see `mode_of`."""
+"""Installation modes as OSCAR has spelled them until 2022; see `mode_of`."""
 
 _OTHER_NAMES = {"flamethrower": "multicast", "bittorrent": "bt"}
 
