@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 import pytest
 
 from demo.faults import FaultBook
 from demo.ports import LOOPBACK, accepts, free_port
+from oscar_steps.oscar.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.verdict import Stage
 
@@ -692,3 +695,26 @@ def test_clilog_of_an_interactive_stage_keeps_the_menu_as_a_comment(install: Ins
     assert lines[0].startswith("#1)  Image name:  oscarimage")
     assert [line for line in lines if not line.startswith("#")][:2] == ["5", "/opt/oscar/oscarsamples/scsi.disk"]
     assert '--> Successfully created image "oscarimage"' in ended.log
+
+
+@pytest.mark.parametrize(("count", "boot"), [(1, "cdrom"), (2, "network"), (16, "cdrom")])
+def test_the_answers_that_the_farm_makes_lead_to_a_good_end_with_each_node_in_its_place(
+    install: Install, count: int, boot: Literal["cdrom", "network"]
+) -> None:
+    nodes = [NodeAddress(f"oscarnode{n}", f"52:54:00:00:01:{251 - 7 * n:02X}") for n in range(1, count + 1)]
+    made = render_answers(
+        nodes=nodes, boot=boot, image_name="oscarimage", partition_file="oscarsamples/scsi.disk",
+        ip_assignment="static", post_install_action="reboot", install_mode="systemimager-rsync", domain="oscardomain",
+        base_name="oscarnode", starting_number=1, padding=0, head_address="127.0.0.1", first_address="127.0.0.2",
+        netmask="255.255.255.0", selector=("unselect ganglia",),
+    )  # fmt: skip
+    answers = {kind.path().rpartition("/")[2].replace(".", "_"): made.files[kind.path()] for kind in AnswerKind}
+    words = [word.replace("/hook", "/barrier") for word in made.arguments]
+    many = "OSCAR_STANDIN_LOOP_LIMIT=500"  # the table is shown before each of the answers
+    ended = install(shlex.join(["./install_cluster", *words]), extra=many, **answers)
+    assert ended.status == 0, ended.terminal
+    assigned = re.findall(r"Assigning MAC: (\S+) to client: (\S+)", ended.log)
+    assert assigned == [(node.mac, node.name) for node in nodes]
+    called = [command.split()[0] for command in ended.commands()]
+    assert ("si_mkautoinstallcd" in called, "si_setup_pxe" in called) == (boot == "cdrom", boot == "network")
+    assert "barrier in /opt/oscar/scripts" in ended.log
