@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from oscar_steps.lint.calls import undefined_calls
 from oscar_steps.lint.chain import is_in_cycle
 from oscar_steps.lint.confine import MIB_PER_PROCESS, SECONDS_PER_FILE, Answer
 from oscar_steps.lint.problems import Findings, Problem
@@ -63,6 +64,8 @@ def judge_perl(answer: Answer, tree: Tree) -> Findings:
             found.leave(path, _why(answer, tree))
     elif not any(line.endswith("syntax OK") for line in answer.words):
         found.leave(path, "it ends while it is being compiled")
+    else:
+        found.problems = list(undefined_calls(answer, tree.files[path], tree))
     return found
 
 

@@ -6,9 +6,11 @@ package FarmLoader;
 # loaded is noted, and a module that compiles but dies when it is run (it looks for a database, for root, for a file of
 # the head node) counts as loaded: what is behind it can be judged all the same.
 # Notes, each a line: "needs FILE" (of the tree), "lacks FILE" (looked for in the tree, and not there), "missing MODULE",
-# "unknown MODULE PACKAGE" (imports nobody knows what), "called NAME" (an empty module's), "died FILE: words".
+# "unknown MODULE PACKAGE" (imports nobody knows what), "called NAME" (an empty module's), "died FILE: words",
+# "undefined PACKAGE NAME" (a function, or whatever else has that name).
 
 use strict;
+use B ();
 use Config;
 use PerlIO::scalar;
 use FarmDialect;
@@ -20,12 +22,6 @@ $refused = "\n";    # what perl said of the last file that does not compile: who
 # Only Perl's own modules: what else this host has must make no difference.
 my %core = map { $_ => 1 } @Config{qw(privlibexp archlibexp)};
 @INC = (\&find, grep { !ref && ($core{$_} || m{/perl-base$}) } @INC);
-
-BEGIN {
-    no warnings;
-    *CORE::GLOBAL::require = \&load;
-    *CORE::GLOBAL::exit = sub { die "FARM: exit\n" };
-}
 
 sub note {
     my $line = join ' ', @_;
@@ -51,8 +47,44 @@ sub compile {
 sub compiled {
     my $file = $files[$_[0]];
     $compiled{$file} = 1;
-    die "FARM: compiled\n" if $file eq $own;
+    if ($file eq $own) {
+        note_undefined();
+        die "FARM: compiled\n";
+    }
     return;
+}
+
+# What is called and not defined, in the file's own packages and in the modules of the tree that it loads: perl makes a
+# place for a function when it compiles a call of it.
+sub note_undefined {
+    open(my $in, '<', $own) or return;
+    my $text = do { local $/; <$in> } // '';
+    my (%called, %called_there);
+    while ($text =~ /((?:\w+::)*)(\w+)\s*\(/g) {
+        $1 eq '' ? $called{$2} = 1 : ($called_there{substr($1, 0, -2)}{$2} = 1);
+    }
+    my %own = map { $_ => 1 } 'main', $text =~ /^\s*package\s+(\w+(?:::\w+)*)/mg;
+    my @loaded = map { s{/}{::}gr =~ s/\.pm$//r } grep { $place{$_} && /^[\w\/]+\.pm$/ } keys %INC;
+    no strict 'refs';
+    foreach my $package (keys %own, grep { $called_there{$_} && !$own{$_} } @loaded) {
+        next if defined &{"${package}::AUTOLOAD"};
+        my $names = $own{$package} ? {%called, %{$called_there{$package} || {}}} : $called_there{$package};
+        foreach my $name (grep { $names->{$_} } sort keys %{"${package}::"}) {
+            my $full = "${package}::$name";
+            next if eval { prototype("CORE::$name"); 1 } || defined &$full || defined *$full{IO};
+            note('undefined', $package, $name) if !made_elsewhere($full);
+        }
+    }
+    return;
+}
+
+# A function that was imported from a module that makes its functions when they are called.
+sub made_elsewhere {
+    my ($name) = @_;
+    no strict 'refs';
+    return if !exists &$name;
+    my $origin = B::svref_2object(\&$name)->GV->STASH->NAME;
+    return defined &{"${origin}::AUTOLOAD"};
 }
 
 # Instead of perl's own `require`.
@@ -115,9 +147,15 @@ sub text_of {
     my $text = do { local $/; <$in> } // '';
     close($in);
     push @files, $name;
-    $text = "UNITCHECK{FarmLoader::compiled($#files)}\n#line 1 \"$name\"\n" . FarmDialect::of_today($text);
+    $text = "package main;UNITCHECK{FarmLoader::compiled($#files)}\n#line 1 \"$name\"\n" . FarmDialect::of_today($text);
     open(my $out, '<', \$text) or return;
     return $out;
+}
+
+BEGIN {
+    no warnings;
+    *CORE::GLOBAL::require = \&load;
+    *CORE::GLOBAL::exit = sub { die "FARM: exit\n" };
 }
 
 1;

