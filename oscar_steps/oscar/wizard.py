@@ -24,6 +24,8 @@ SOURCE = f"{hook.DIRECTORY}/oscar-source"
 STEP_MARK = "@@farm-step"
 NEEDS_MARK = "@@farm-needs"
 """Debian packages that OSCAR's own depend on, where no repository was named that has them."""
+DEPENDS_MARK = "@@farm-depends"
+"""What is installed before OSCAR's own files, and after it the word 'there'."""
 MISSING_MARK = "@@farm-not-there"
 """A program that `make install` should have installed."""
 
@@ -156,9 +158,11 @@ def _files(way: Way, oscar_home: str, repository: str) -> list[str]:
     commands = []
     if repository:
         line = shlex.quote(f"deb [trusted=yes] {repository}")
-        commands += [f"echo {line} > /etc/apt/sources.list.d/oscar.list", "apt-get --quiet update"]
+        commands += [f"echo {DEPENDS_MARK}", f"echo {line} > /etc/apt/sources.list.d/oscar.list"]
+        commands.append("apt-get --quiet update")
         if way.depends:
             commands.append(f"apt-get --quiet --yes --no-install-recommends satisfy {shlex.quote(way.depends)}")
+        commands.append(f"echo {DEPENDS_MARK} there")
     elif way.depends:
         commands.append(f"echo {shlex.quote(f'{NEEDS_MARK} {way.depends}')}")
     # What Subversion keeps beside its files would go into OSCAR's tarball, too: minutes, where a machine is emulated.

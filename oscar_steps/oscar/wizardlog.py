@@ -47,6 +47,12 @@ _HOLDS_THE_STEP = re.compile(r"\[ERROR - oscar[-_](?:config|wizard)\]")
 _NAME_A_REPOSITORY = "name a repository as oscar_repository in the answers; OSCAR's own packages need {}"
 _OF_A_PROGRAM = re.compile(r"E: |ERROR \d+ \(\w+\)")
 """How apt and the database's client say that they failed."""
+_APT = (
+    (re.compile(r"^(?:W|E): (?:Failed to fetch|The repository )"), "answers"),
+    (re.compile(r"satisfy:command-line : Depends: "), "oscar"),
+    (re.compile(r" : Depends: |^dpkg: error |^E: "), "answers"),
+)
+"""What apt says where it cannot install what it was asked for, and whose matter that is."""
 _MAKE = re.compile(r"make(?:\[\d+\])?: \*\*\* .*")
 _MAKE_MOVES = re.compile(r"(?:Entering|Leaving) directory")
 
@@ -215,7 +221,7 @@ def _screen(lines: Sequence[_Line]) -> int | None:
 
 def _reason(lines: Sequence[_Line], needs: str) -> _Reason | None:
     """Why the step with these lines failed, by the rule that explains most."""
-    for find in (_not_installed, _checks, _missing_module, _unsupported, _death, _complaint, _make):
+    for find in (_not_installed, _depends, _checks, _missing_module, _unsupported, _death, _complaint, _make):
         if (reason := find(lines, needs)) is not None:
             return reason
     return None
@@ -226,6 +232,20 @@ def _not_installed(lines: Sequence[_Line], _needs: str) -> _Reason | None:
         if line.text.startswith(f"{wizard.MISSING_MARK} "):
             name = line.text.removeprefix(f"{wizard.MISSING_MARK} ")
             return _Reason(line.number, f"it ended well, and yet there is no program {name}")
+    return None
+
+
+def _depends(lines: Sequence[_Line], _needs: str) -> _Reason | None:
+    """What OSCAR's packages depend on. OSCAR's is only what its own control file names and no repository has."""
+    begun = next((at for at, line in enumerate(lines) if line.text == wizard.DEPENDS_MARK), None)
+    if begun is None or any(line.text == f"{wizard.DEPENDS_MARK} there" for line in lines):
+        return None
+    apt = lines[begun + 1 :]
+    for pattern, blame in _APT:
+        for line in apt:
+            if pattern.search(line.text):
+                words = " ".join(line.text.split())[:_LONGEST_CLAUSE].replace("satisfy:command-line", "debian/control")
+                return _Reason(line.number, f"what they depend on could not be installed first: {words}", blame)
     return None
 
 

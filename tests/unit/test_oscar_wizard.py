@@ -443,6 +443,37 @@ def test_where_make_stopped_is_told_with_the_line_before_it() -> None:
     assert failure.lines[-1] == "make: *** [Makefile:110: install] Error 2"
 
 
+@pytest.mark.parametrize(
+    ("said", "told", "category"),
+    [
+        (
+            ["W: Failed to fetch http://10.0.2.2/oscar/dists/x/InRelease  Could not connect",
+             " satisfy:command-line : Depends: oda but it is not installable"],
+            "W: Failed to fetch http://10.0.2.2/oscar/dists/x/InRelease Could not connect", "answers",
+        ),
+        (
+            [" satisfy:command-line : Depends: odda but it is not installable"],
+            "debian/control : Depends: odda but it is not installable", "oscar",
+        ),
+        (
+            [" libxml-simple-perl : Depends: libxml-libxml-perl but it is not installable or"],
+            "libxml-simple-perl : Depends: libxml-libxml-perl but it is not installable or", "answers",
+        ),
+        (["E: Could not get lock /var/lib/dpkg/lock-frontend."], "E: Could not get lock", "answers"),
+    ],
+)  # fmt: skip
+def test_packages_that_could_not_be_installed_first_are_oscars_only_where_its_control_file_is_wrong(
+    said: list[str], told: str, category: str
+) -> None:
+    lines = ["@@farm-depends", *said, "E: Unable to correct problems, you have held broken packages."]
+    failure, _ = failed("preflight", *lines, status=100, needs=False)
+    head = "OSCAR's own files could not be installed (make install): what they depend on could not be installed first: "
+    assert failure.sentence.startswith(head + told)
+    assert failure.category == category
+    failure, _ = failed("preflight", *lines[:1], "@@farm-depends there", "make: *** No rule", status=2, needs=False)
+    assert "depend on" not in failure.sentence
+
+
 def test_a_program_that_make_did_not_install_is_named() -> None:
     failure, _ = failed("preflight", "/usr/bin/oscar-config", "@@farm-not-there oscar_wizard")
     assert failure.sentence.endswith("it ended well, and yet there is no program oscar_wizard")
