@@ -37,8 +37,9 @@ from oscar_steps.verdict import ExitStatus, Stage, Verdict
 
 EXIT_STATUSES = """\b
 Exit statuses:
-   0  passed           10  OSCAR failed        20  the farm or its host is at fault
-  30  cancelled        40  stage not reached   64  a mistake in what was asked for"""
+   0  passed                                 10  OSCAR failed         11  lint warns
+  20  the farm or its host is at fault       30  cancelled            40  stage not reached
+  64  a mistake in what was asked for"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=EXIT_STATUSES)
