@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from oscar_steps.lint.problems import Problem, Report
+from oscar_steps.lint.starts import loads_of
 from oscar_steps.lint.tree import Tree
 
 _KEYWORD = re.compile(
@@ -95,7 +96,8 @@ class _Matching:
         brought = [pair.problem for pair in pairs if pair.problem.gates and not pair.was.gates]
         new = sorted([problem for problem in open_ if problem not in hidden] + brought)
         gone = [problem for problem in self.was.problems if problem not in self._used]
-        mended = [problem for problem in gone if not self._is_hidden(problem, new)]
+        alone = {self.origin(each.file) for each in now.left_alone}
+        mended = [problem for problem in gone if not self._is_hidden(problem, new, alone)]
         standing = sorted((pair for pair in pairs if pair.problem not in brought), key=lambda pair: pair.problem)
         return Comparison(tuple(new), tuple(mended), tuple(standing))
 
@@ -141,17 +143,28 @@ class _Matching:
         return len(line) > 3 and line == _line(self.before, old)
 
     def _was_hidden(self, problem: Problem, by_file: Mapping[str, list[Problem]]) -> bool:
-        """A compiler says the first errors of a file only: an older one comes to light behind one that was mended."""
+        """A compiler says the first errors of a file and of what it loads only: an older one comes to light behind one
+        that was mended."""
         origin = self.origin(problem.file)
         if origin is None or not _COMPILER.match(problem.what) or problem.line not in self._lines(problem.file):
             return False
-        spoke = any(_COMPILER.match(old.what) for old in by_file.get(origin, ()))
-        return spoke or any(alone.file == origin for alone in self.was.left_alone)
+        if any(alone.file == origin for alone in self.was.left_alone):
+            return True
+        behind = {origin, *_loaded_by(origin, self.before)}
+        return any(_COMPILER.match(old.what) for path in behind for old in by_file.get(path, ()))
 
-    def _is_hidden(self, gone: Problem, new: list[Problem]) -> bool:
-        """The reverse: what a compiler said of a line that has not changed, and does not say behind a new error."""
-        spoke = (p for p in new if _COMPILER.match(p.what) and self.origin(p.file) == gone.file)
-        return bool(_COMPILER.match(gone.what)) and any(gone.line in self._lines(p.file).values() for p in spoke)
+    def _is_hidden(self, gone: Problem, new: list[Problem], alone: set[str | None]) -> bool:
+        """The reverse: what a compiler said of a line that has not changed, and does not say behind a new error.
+
+        In a file that cannot be judged any more nothing is mended.
+        """
+        if gone.file in alone:
+            return bool(_COMPILER.match(gone.what))
+        path = next((path for path in self.after.files if self.origin(path) == gone.file), None)
+        if path is None or not _COMPILER.match(gone.what) or gone.line not in self._lines(path).values():
+            return False
+        before = {path, *_loaded_by(path, self.after)}
+        return any(_COMPILER.match(problem.what) and problem.file in before for problem in new)
 
     def _essence(self, problem: Problem) -> str:
         """The same with the names that the files had before."""
@@ -202,6 +215,18 @@ class _Matching:
             old, new = _text_lines(self.before, origin or ""), _text_lines(self.after, path)
             self._maps[path] = dict(_unchanged(old, new))
         return self._maps[path]
+
+
+def _loaded_by(path: str, tree: Tree) -> set[str]:
+    """The modules of the tree that a file loads, and that these load."""
+    found, todo = set[str](), [path]
+    while todo:
+        file = tree.files.get(todo.pop())
+        for load in loads_of(file) if file is not None else ():
+            if load.path in tree.files and load.path not in found:
+                found.add(load.path)
+                todo.append(load.path)
+    return found
 
 
 def _and_above(path: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,10 +75,20 @@ def _compile(tree: Tree, tasks: list[Task], until: float, kept: Kept, way: froze
         found.take(judge_perl(answer, tree) if answer.task.kind == "perl" else judge_shell(answer))
     sure = {problem for problem in found.problems if problem.gates}
     found.problems = [replace(p, gates=p.file in way and replace(p, gates=True) in sure) for p in found.problems]
+    found.problems = list(one_a_line(found.problems))
     late = sum(answer.end == "late" for answer in answers)
-    if late and not found.problems:
+    if late:  # compared with a tree that was read to its end, half a report would call things new or mended
         raise HostError(f"{late} of {len(tasks)} scripts had no turn in time: this host is too busy, or too slow")
     return found
+
+
+def one_a_line(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """One mistake in a module may be said in several ways by those who load it: once is enough, what gates first."""
+    seen = set[tuple[str, int]]()
+    for problem in sorted(problems):
+        if not problem.line or (problem.file, problem.line) not in seen:
+            seen.add((problem.file, problem.line))
+            yield problem
 
 
 def _ask(tree: Tree, tasks: list[Task], until: float) -> list[Answer]:

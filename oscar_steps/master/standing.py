@@ -21,6 +21,7 @@ STANDING_FILE = "standing.json"
 GATED_BEFORE = "gated_before"
 """Build property: logins of those whose commit was kept from its cells by a problem that this build's commit mends."""
 MAX_BRANCHES = 200
+MAX_HIDDEN = 500
 _lock = threading.Lock()
 
 
@@ -50,6 +51,8 @@ class Branch(_Model):
     first: int
     looked_at: float
     problems: dict[str, Stands] = Field(default_factory=dict)
+    hidden: dict[str, Stands] = Field(default_factory=dict)
+    """What is neither there nor mended: a compiler is silent behind an error. It keeps its commit until it is back."""
     gated_before: tuple[str, ...] = ()
 
 
@@ -76,9 +79,11 @@ def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[
     known = standing.branches.get(branch)
     if known is not None and said.revision < known.revision:
         return ()
-    old = known.problems if known is not None else _of_others(standing)
+    old = {**known.hidden, **known.problems} if known is not None else _of_others(standing)
     problems = {told.key: _went_on(told, old.get(told.was) or old.get(told.key), said) for told in said.standing}
     problems |= {told.key: _stands(told, said.revision, told.revision, told.author, told.date) for told in said.new}
+    seen = {*problems, *(told.was for told in said.standing), *(told.key for told in said.mended)}
+    hidden = [(key, entry) for key, entry in old.items() if key not in seen] if known is not None else []
     mended = (old.get(told.key) for told in said.mended)
     gated = {entry.author for entry in mended if entry and entry.gates and entry.revision and entry.author}
     if known is not None and known.revision == said.revision:
@@ -88,6 +93,7 @@ def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[
         first=known.first if known else said.revision,
         looked_at=now,
         problems=problems,
+        hidden=dict(hidden[-MAX_HIDDEN:]),
         gated_before=tuple(sorted(gated)),
     )
     for name in sorted(standing.branches, key=lambda name: standing.branches[name].looked_at)[:-MAX_BRANCHES]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from demo.faults import FaultBook
 from demo.repository import apply_patch
 from oscar_steps.lint import check
-from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.check import check_tree, one_a_line
 from oscar_steps.lint.confine import SECONDS_PER_FILE, Task
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.tree import Tree
@@ -409,3 +410,9 @@ def test_a_compilation_can_neither_write_nor_kill_nor_reach_the_network(tree: Pa
     assert not mark.exists()
     assert [one.file for one in report.left_alone] == [CLI]
     assert report.problems == ()
+
+
+def test_one_mistake_that_is_said_in_two_ways_is_one_problem() -> None:
+    final, symbol = (Problem("lib/OSCAR/A.pm", 3, f"perl: {what}", "x") for what in ("Final $ should", "Global symbol"))
+    surely, elsewhere = replace(symbol, gates=True), replace(symbol, line=4)
+    assert list(one_a_line([final, surely, elsewhere, surely])) == [surely, elsewhere]

@@ -172,3 +172,37 @@ def test_what_is_said_of_a_folder_or_a_file_that_is_missing_stands_as_well(trees
     menus = [Problem("src/cli", 0, f"menu: looked for it in {count} other files", "a menu") for count in (2, 3)]
     found = change(trees, {A: "x\n"}, report(lost, menus[0]), {A: "y\n", B: "x\n"}, report(lost, menus[1]))
     assert (found.new, found.mended) == ((), ())
+
+
+def test_nothing_is_mended_in_a_file_that_cannot_be_judged_any_more(trees: Path) -> None:
+    found = change(trees, {A: "my (\n"}, report(syntax(1)), {A: "use Qt;\n"}, report(alone=(A,)))
+    assert (found.new, found.mended) == ((), ())
+
+
+MODULE = "lib/OSCAR/M.pm"
+USER = "#!/usr/bin/perl\nuse OSCAR::Between;\nprint $lisst;\n"
+BETWEEN = {"lib/OSCAR/Between.pm": "package OSCAR::Between;\nuse OSCAR::M;\n1;\n"}
+GOOD, BAD = "package OSCAR::M;\n1;\n", "package OSCAR::M;\nmy (\n1;\n"
+
+
+def test_errors_of_those_who_load_a_broken_module_are_neither_mended_by_it_nor_new_when_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    broken = syntax(2, file=MODULE)
+    good, bad = ({A: USER, MODULE: text, **BETWEEN} for text in (GOOD, BAD))
+    (tmp_path / "1").mkdir()
+    found = change(tmp_path / "1", good, report(undeclared(3)), bad, report(broken))
+    assert (found.new, found.mended) == ((broken,), ())
+    (tmp_path / "2").mkdir()
+    found = change(tmp_path / "2", bad, report(broken), good, report(undeclared(3)))
+    assert (found.new, found.mended) == ((), (broken,))
+
+
+def test_an_error_in_a_file_that_does_not_load_the_broken_module_is_new_and_mended_as_ever(tmp_path: Path) -> None:
+    broken, user = syntax(2, file=MODULE), USER.replace("Between", "Other")
+    good, bad = ({A: user, MODULE: text} for text in (GOOD, BAD))
+    (tmp_path / "1").mkdir()
+    found = change(tmp_path / "1", good, report(undeclared(3)), bad, report(broken))
+    assert found.mended == (undeclared(3),)
+    (tmp_path / "2").mkdir()
+    assert change(tmp_path / "2", bad, report(broken), good, report(undeclared(3))).new == (undeclared(3),)

@@ -77,6 +77,14 @@ def test_of_a_problem_that_kept_nobody_from_the_cells_nobody_hears(gates: bool) 
     assert take(after(before), TRUNK, judged(6, mended=(told("a"),)), now=1.0) == ()
 
 
+def test_a_problem_that_was_hidden_for_a_while_keeps_its_commit() -> None:
+    standing = after(judged(5, new=(told("a", revision=5, author="jane"),)), judged(6), judged(7))
+    assert standing.branches[TRUNK].problems == {}
+    take(standing, TRUNK, judged(8, standing=(told("a"),)), now=1.0)
+    branch = standing.branches[TRUNK]
+    assert (branch.problems["a"].author, branch.hidden) == ("jane", {})
+
+
 def test_an_older_revision_that_is_looked_at_again_changes_nothing() -> None:
     standing = after(judged(6, new=(told("a", revision=6, author="jane"),)))
     before = standing.model_dump()
