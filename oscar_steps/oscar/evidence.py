@@ -70,18 +70,23 @@ def _says(mark: Mark, words: str) -> Evidence:
     return Evidence(mark, f"it never said '{words}'", closing=True)
 
 
+# Until 2014 the network's words have the step's number before them. What is said of DHCP has changed twice.
+_STEP = r"(?:Step \d+: )?"
+_DHCP = r"DHCP service successfully set up for interface \S+"
+
+
 def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Evidence, ...]:
     built = Evidence(
-        _sub(r"Step \d+: Successfully built AutoInstall CD"),
+        _sub(rf"{_STEP}Successfully built AutoInstall CD"),
         "the CD that the nodes boot from was not made (it never said 'Successfully built AutoInstall CD')",
     )
     pxe = Evidence(
-        _sub(r"Step \d+: Successfully setup network boot"),
+        _sub(rf"{_STEP}Successfully setup network boot(?: \(PXE\)\.)?"),
         "booting over the network was not set up (it never said 'Successfully setup network boot')",
     )
     return (
         Evidence(
-            _sub(r"Step \d+: Successfully enabled installation mode: \S+"),
+            _sub(rf"{_STEP}Successfully enabled installation mode: \S+"),
             "the installation mode was not enabled (it never said 'Successfully enabled installation mode')",
         ),
         Evidence(
@@ -90,11 +95,11 @@ def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Ev
             count=expected_nodes,
         ),
         Evidence(
-            _sub(r"Step \d+: Successfully ran command"),
+            _sub(rf'{_STEP}Successfully ran (?:command|"mkdhcpconf .*")|{_DHCP}'),
             "the DHCP server was not configured (mkdhcpconf failed without a word)",
         ),
         Evidence(
-            _sub(r"Step \d+: Successfully restarted dhcpd service"),
+            _sub(rf"{_STEP}Successfully restarted dhcpd service|{_DHCP}"),
             "the DHCP server was not restarted (it fails without a word)",
         ),
         built if boot == "cdrom" else pxe,
