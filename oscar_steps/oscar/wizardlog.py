@@ -315,9 +315,19 @@ def _unsupported(lines: Sequence[_Line], _needs: str) -> _Reason | None:
 
 
 def _death(lines: Sequence[_Line], _needs: str) -> _Reason | None:
-    """The first thing that killed a Perl program since OSCAR last said that it was getting on."""
+    """The first thing that killed a Perl program since OSCAR last said that it was getting on.
+
+    What OSCAR says goes through a pipe and may come after what Perl says of its death. So where nothing stands at the
+    end, the whole step is looked at.
+    """
+    block = _since_progress(lines)
+    complained = any(line.kind is LineKind.COMPLAINT for line in lines)
+    return _first_death(block) or (None if complained else _first_death(lines))
+
+
+def _first_death(lines: Sequence[_Line]) -> _Reason | None:
     said = ""
-    for line in _since_progress(lines):
+    for line in lines:
         died = die_line(line.text)
         if died and died.text and not _WARNING.match(died.text) and not _ON_THE_WAY_OUT.match(died.text):
             where = f"({died.file} line {died.line})"

@@ -368,6 +368,23 @@ def test_the_first_death_counts_and_neither_warnings_before_it_nor_those_who_die
     assert failure.category == "oscar"
 
 
+def test_a_death_that_overtakes_what_oscar_said_before_it_is_still_the_reason() -> None:
+    failure, _ = failed(
+        "wizard_prep",
+        "Use of uninitialized value $x in string at /usr/share/perl5/OSCAR/A.pm line 3.",
+        "Undefined subroutine &OSCAR::Opkg::instal called at /usr/share/perl5/OSCAR/Bootstrap.pm line 330.",
+        "[INFO - oscar-config] Verbosity: 5",
+        FRAME,
+        "== Bootstrapping OSCAR",
+        FRAME,
+        "[INFO - oscar-config] Checking bootstrap-sanity...",
+        status=255,
+    )
+    assert failure.sentence.endswith(
+        "Undefined subroutine &OSCAR::Opkg::instal called (/usr/share/perl5/OSCAR/Bootstrap.pm line 330)"
+    )
+
+
 def test_what_the_database_said_goes_before_the_program_that_died_of_it() -> None:
     failure, _ = failed(
         "wizard_prep",
