@@ -23,7 +23,9 @@ _KEYWORD = re.compile(
 _NUMBER = re.compile(r"(?<=:)\d+\b|(?<=\bline )\d+\b|\b\d+(?= other files)")
 """Of a line, or of the files that were looked through."""
 _NEAR = re.compile(r", (near \".*|at EOF.*)$", re.DOTALL)
-_COMPILER = re.compile(r"(perl|bash|python|XML|shell)\b")
+_COMPILER = re.compile(r"(perl|bash|python|XML): |calls \S+, which nothing ")
+"""What can be said only where everything before it, and everything that is loaded, can be read."""
+_NAMELESS = re.compile(r"(perl: (?!Global symbol|Bareword|Too many|Not enough)|bash: |python: |XML: )")
 _IS_MISSING = "has to be there"
 _MAX_LINES = 20_000
 _ALIKE = 0.5
@@ -131,7 +133,7 @@ class _Matching:
             return False
         # Of an error without a name in it, such as 'syntax error', only a line that was edited is the same one.
         lines = self._lines(new.file)
-        return not _COMPILER.match(new.what) or (new.line not in lines and old.line not in lines.values())
+        return not _NAMELESS.match(new.what) or (new.line not in lines and old.line not in lines.values())
 
     def _same_elsewhere(self, old: Problem, new: Problem) -> bool:
         """What moved to another file; and what is missing there as here, and told of one of its users only."""

@@ -185,16 +185,21 @@ BETWEEN = {"lib/OSCAR/Between.pm": "package OSCAR::Between;\nuse OSCAR::M;\n1;\n
 GOOD, BAD = "package OSCAR::M;\n1;\n", "package OSCAR::M;\nmy (\n1;\n"
 
 
+def undefined(line: int, file: str = A) -> Problem:
+    return Problem(file, line, "calls old_name, which nothing defines", "define it")
+
+
+@pytest.mark.parametrize("user", [undeclared(3), undefined(3)], ids=["undeclared", "undefined"])
 def test_errors_of_those_who_load_a_broken_module_are_neither_mended_by_it_nor_new_when_it_is_mended(
-    tmp_path: Path,
+    tmp_path: Path, user: Problem
 ) -> None:
     broken = syntax(2, file=MODULE)
     good, bad = ({A: USER, MODULE: text, **BETWEEN} for text in (GOOD, BAD))
     (tmp_path / "1").mkdir()
-    found = change(tmp_path / "1", good, report(undeclared(3)), bad, report(broken))
+    found = change(tmp_path / "1", good, report(user), bad, report(broken))
     assert (found.new, found.mended) == ((broken,), ())
     (tmp_path / "2").mkdir()
-    found = change(tmp_path / "2", bad, report(broken), good, report(undeclared(3)))
+    found = change(tmp_path / "2", bad, report(broken), good, report(user))
     assert (found.new, found.mended) == ((), (broken,))
 
 
