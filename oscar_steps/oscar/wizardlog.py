@@ -45,6 +45,10 @@ _QUOTED_ERROR = re.compile(r"ERROR: (?P<text>.*?)(?:\\n ?-{5}|$)")
 _UNSUPPORTED = re.compile(r"Unsupported distro \((?P<distro>[^)]*)\)")
 _HOLDS_THE_STEP = re.compile(r"\[ERROR - oscar[-_](?:config|wizard)\]")
 _NAME_A_REPOSITORY = "name a repository as oscar_repository in the answers; OSCAR's own packages need {}"
+_SYNTAX = re.compile(r"(?P<what>.{1,200}?) at (?P<file>\S+) line (?P<line>\d+), (?P<near>(?:near|at|within) .*)")
+_NOT_COMPILED = re.compile(
+    r"BEGIN failed--|Compilation failed in require|.* had compilation errors|Execution of .* aborted"
+)
 _OF_A_PROGRAM = re.compile(r"E: |ERROR \d+ \(\w+\)")
 """How apt and the database's client say that they failed."""
 _APT = (
@@ -315,26 +319,40 @@ def _unsupported(lines: Sequence[_Line], _needs: str) -> _Reason | None:
 
 
 def _death(lines: Sequence[_Line], _needs: str) -> _Reason | None:
-    """The first thing that killed a Perl program since OSCAR last said that it was getting on.
+    """What killed a Perl program since OSCAR last said that it was getting on.
 
     What OSCAR says goes through a pipe and may come after what Perl says of its death. So where nothing stands at the
     end, the whole step is looked at.
     """
     block = _since_progress(lines)
     complained = any(line.kind is LineKind.COMPLAINT for line in lines)
-    return _first_death(block) or (None if complained else _first_death(lines))
+    return _died(block) or (None if complained else _died(lines))
 
 
-def _first_death(lines: Sequence[_Line]) -> _Reason | None:
-    said = ""
-    for line in lines:
-        died = die_line(line.text)
-        if died and died.text and not _WARNING.match(died.text) and not _ON_THE_WAY_OUT.match(died.text):
-            where = f"({died.file} line {died.line})"
-            return _Reason(line.number, f"{said}{died.text.lstrip('=> ')[:_LONGEST_CLAUSE]} {where}")
-        if _OF_A_PROGRAM.match(line.text):
-            said = f"{line.text.strip()[:_LONGEST_CLAUSE]}; OSCAR said: "
-    return None
+def _died(lines: Sequence[_Line]) -> _Reason | None:
+    """The last death; of several errors of one file that does not compile, the first."""
+    deaths = [at for at, line in enumerate(lines) if _death_in(line.text)]
+    out = next((at for at, line in enumerate(lines) if _NOT_COMPILED.match(line.text)), None)
+    if not deaths:
+        return None
+    chosen = deaths[-1]
+    if out is not None and (before := [at for at in deaths if at < out]):
+        chosen = before[-1]
+        while chosen - 1 in before:
+            chosen -= 1
+    said = next((line.text.strip() for line in reversed(lines[:chosen]) if _OF_A_PROGRAM.match(line.text)), "")
+    death = _death_in(lines[chosen].text)
+    return _Reason(lines[chosen].number, f"{said[:_LONGEST_CLAUSE]}; OSCAR said: {death}" if said else death)
+
+
+def _death_in(text: str) -> str:
+    """What killed a Perl program, by this line, and where; '' for a warning, and for who died of another's death."""
+    if _WARNING.match(text) or _ON_THE_WAY_OUT.match(text):
+        return ""
+    if found := _SYNTAX.match(text):
+        return f"{found['what']}, {found['near'][:80]} ({found['file']} line {found['line']})"
+    died = die_line(text)
+    return f"{died.text.lstrip('=> ')[:_LONGEST_CLAUSE]} ({died.file} line {died.line})" if died and died.text else ""
 
 
 def _complaint(lines: Sequence[_Line], needs: str) -> _Reason | None:

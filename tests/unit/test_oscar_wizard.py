@@ -362,9 +362,10 @@ def test_the_first_death_counts_and_neither_warnings_before_it_nor_those_who_die
         "BEGIN failed--compilation aborted at /usr/share/perl5/OSCAR/Bootstrap.pm line 45.",
         status=255,
     )
-    assert "$lisst" in failure.sentence or "syntax error" in failure.sentence
-    assert "sprintf" not in failure.sentence
-    assert "Compilation failed" not in failure.sentence
+    assert failure.sentence == (
+        "OSCAR could not prepare the head node (oscar-config --bootstrap): "
+        'syntax error, near "}" (/usr/share/perl5/OSCAR/Opkg.pm line 12)'
+    )
     assert failure.category == "oscar"
 
 
@@ -383,6 +384,18 @@ def test_a_death_that_overtakes_what_oscar_said_before_it_is_still_the_reason() 
     assert failure.sentence.endswith(
         "Undefined subroutine &OSCAR::Opkg::instal called (/usr/share/perl5/OSCAR/Bootstrap.pm line 330)"
     )
+
+
+def test_of_several_deaths_the_last_counts_for_oscar_survived_the_others() -> None:
+    failure, _ = failed(
+        "wizard_prep",
+        "Failed to save the defaults at /usr/share/perl5/SystemImager/JConfig.pm line 106.",
+        "[INFO - oscar-config] Checking bootstrap-sanity...",
+        "a list could not be read at /usr/share/perl5/OSCAR/Env.pm line 9.",
+        "Undefined subroutine &OSCAR::Opkg::instal called at /usr/share/perl5/OSCAR/Bootstrap.pm line 330.",
+        status=255,
+    )
+    assert "&OSCAR::Opkg::instal called" in failure.sentence
 
 
 def test_what_the_database_said_goes_before_the_program_that_died_of_it() -> None:
