@@ -10,10 +10,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
-_TOKEN = re.compile(
-    r"""
+_TOKEN = r"""
       (?P<pod>^=[a-zA-Z][^\n]*(?:\n(?!=cut\b)[^\n]*)*(?:\n=cut[^\n]*)?)
     | (?P<end>^__(?:END|DATA)__\b)
+    | (?P<plain>(?:BLANK*+(?:(?!(?:q[qwxr]?|m|s|tr|y)\b)[A-Za-z_]\w*+(?:::\w++)*+(?!\s*=>)
+        |[$@]\w++(?:::\w++)*+|[;,()}\[\]=.]|\d++))++)
     | (?P<space>\s+)
     | (?P<comment>\#[^\n]*)
     | (?P<heredoc><<~?(?:"[^"\n]*"|'[^'\n]*'|[A-Za-z_]\w*))
@@ -25,14 +26,22 @@ _TOKEN = re.compile(
     | (?P<word>[A-Za-z_]\w*(?:::\w+)*)
     | (?P<number>\d[\w.]*)
     | (?P<other>.)
-    """,
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
-)
+"""
+"""What says nothing by itself is one token, 'plain', as far as it goes."""
+_FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
+_IN_A_LINE = re.compile(_TOKEN.replace("BLANK", r"[ \t]"), _FLAGS)
+_OVER_LINES = re.compile(_TOKEN.replace("BLANK", r"(?:[ \t]|\n(?!=[a-zA-Z]|__))"), _FLAGS)
 _QUOTE_LIKE = re.compile(r"(?:q|qq|qw|qx|qr|m|s|tr|y)$")
 _BEFORE_PATTERN = {
     *("split", "if", "unless", "and", "or", "not", "grep", "map", "return", "while", "until", "x", "lt", "gt", "eq"),
     *("ne", "cmp", "push", "unshift", "when", "join"),
 }
+_LAST_TOKEN = re.compile(r"(?:[$@%&]?[\w:]+|\S)$")
+_MAX_CHARACTERS = 400_000
+_MAX_BLOCKS = 4_000
+_MAX_LITERALS = 20_000
+"""What has more is no script that a person wrote, and is not read to its end."""
+_MAX_STATEMENT = 20_000
 _PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 
@@ -86,19 +95,28 @@ class PerlText:
 
     def _read(self) -> None:
         at, before, text = 0, "", self.text
+        self.lost = len(text) > _MAX_CHARACTERS or text.count("{") > _MAX_BLOCKS
         while at < len(text):
-            match = _TOKEN.match(text, at)
+            if self.lost or len(self.literals) > _MAX_LITERALS:
+                self._blank(at, len(text))
+                self.lost = True
+                return
+            match = (_IN_A_LINE if self._waiting else _OVER_LINES).match(text, at)
             kind = (match and match.lastgroup) or "other"
             token, end = (match[0], match.end()) if match else (text[at], at + 1)
-            if kind == "end":
+            if kind == "plain":
+                self._kept.append(token)
+                before = token
+            elif kind == "end":
                 self._blank(at, len(text))
                 return
-            if kind in ("pod", "comment"):
+            elif kind in ("pod", "comment"):
                 self._blank(at, end)
             elif kind == "space":
                 end = self._space(at, end)
             else:
-                end = self._token(kind, token, at, end, before)
+                last = _LAST_TOKEN.search(before[-80:]) if kind in ("other", "heredoc", "word") else None
+                end = self._token(kind, token, at, end, last[0] if last else before)
                 before = token if kind != "other" else text[end - 1]
             at = end
         self.lost = self.lost or bool(self._waiting)
@@ -170,7 +188,7 @@ class PerlText:
         return end
 
     def _blank(self, start: int, end: int) -> None:
-        self._kept.append(re.sub(r"[^\n]", " ", self.text[start:end]))
+        self._kept.append("\n".join(" " * len(line) for line in self.text[start:end].split("\n")))
 
     def _space(self, at: int, end: int) -> int:
         """Keep white space; behind the end of a line here documents begin."""
@@ -211,7 +229,7 @@ class PerlText:
     def statement_start(self, position: int) -> int:
         """Where the statement of a place begins, as far as ';' and braces show it; subscripts are skipped."""
         at = position
-        while at > 0:
+        while at > max(0, position - _MAX_STATEMENT):
             at -= 1
             char = self.code[at]
             if char == ";" or char == "{":
@@ -223,7 +241,7 @@ class PerlText:
                 if not re.search(r"(?:[$@%][\w:]*|->|[\]}])\s*$", self.code[max(0, opening - 40) : opening]):
                     return at + 1
                 at = opening
-        return 0
+        return max(at, 0)
 
     def _opening(self, closing: int) -> int:
         return self._openings.get(closing, -1)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from oscar_steps.lint.perltext import Block, Literal, PerlText
 from oscar_steps.lint.tree import File
@@ -23,9 +24,11 @@ _SYSTEM = r"(?:\w*system|exec)"
 _SUB = re.compile(r"(?:^|[;}\s])sub\s+(\w+)\s*(?:\([^)]*\))?\s*$")
 _PATH = re.compile(r"^[\w.+-]+(?:/[\w.+-]+)+$")
 _INTERPRETERS = {"sh", "bash", "perl", "python", "python3", "env", "exec", "sudo", "nohup"}
+_MANY = 500
+"""So many literals of a file are looked at, and changes of its folder."""
 _ENDS = re.compile(r"\b(?:die|croak|confess|exit)\b")
 _MODULE = r"[A-Za-z_]\w*(?:::\w+)+"
-_USE = re.compile(rf"(?:^|[;{{}}])\s*(use|require)\s+({_MODULE})\b(?!\s*->)", re.MULTILINE)
+_USE = re.compile(rf"(?:^|[;{{}}])[ \t]*(use|require)\s+({_MODULE})\b(?!\s*->)", re.MULTILINE)
 _OF_CLI = re.compile(r"\bcli\b", re.IGNORECASE)
 _OF_GUI = re.compile(r"\bgui\b", re.IGNORECASE)
 
@@ -117,9 +120,8 @@ class _Reader:
     # --- programs
 
     def starts(self) -> Iterator[Start]:
-        for literal in self.perl.literals:
-            if not (literal.is_string or literal.is_command):
-                continue
+        named = (each for each in self.perl.literals if (each.is_string or each.is_command) and "/" in each.value)
+        for literal in islice(named, _MANY):
             call, variable = self._call_of(literal)
             if call is not None:
                 yield from self._programs(literal, call, variable)
@@ -177,7 +179,10 @@ class _Reader:
 
     def _programs(self, literal: Literal, call: int, variable: str) -> Iterator[Start]:
         command, folders, from_top = literal.value.rstrip().removesuffix("|"), self._folders(call), False
-        if re.search(rf"{self.home.pattern}\s*\.\s*(?:[\"']/[\"']\s*\.\s*)?$", self.text[: literal.start][-120:]):
+        if re.search(
+            rf"{self.home.pattern}\s*\.\s*(?:[\"']/[\"']\s*\.\s*)?$",
+            self.text[max(0, literal.start - 120) : literal.start],
+        ):
             command = f"$OSCAR_HOME/{command.lstrip('/')}"
         appended = bool(re.match(r"\s*\.", self.text[literal.end :]))
         parts = re.split(r"&&|\|\||[;|]", command)
@@ -222,8 +227,8 @@ class _Reader:
     def _folders(self, call: int) -> tuple[str, ...]:
         """Folders that the script may be in when it starts something; '?' where nobody knows."""
         folders = [posixpath.dirname(self.file.path), ""]
-        for match in re.finditer(r"\bchdir\b\s*\(?\s*", self.code):
-            named = re.match(r"[^;),]*", self.text[match.end() :])
+        for match in self._changes_of_folder:
+            named = re.compile(r"[^;),]*").match(self.text, match.end(), match.end() + 200)
             place = (named[0] if named else "").strip().strip("'\"").rstrip("/")
             inside = self._inside(place)
             if inside is None and re.fullmatch(r"[\w.-][\w./-]*", place):
@@ -236,19 +241,29 @@ class _Reader:
             folders.append("?")
         return tuple(dict.fromkeys(folders))
 
+    @cached_property
+    def _changes_of_folder(self) -> list[re.Match[str]]:
+        return list(re.finditer(r"\bchdir\b\s*\(?\s*", self.code))[: _MANY // 10]
+
+    @cached_property
+    def _file_tests(self) -> list[int]:
+        return [match.end() for match in re.finditer(r"(?<![\w$])-[exfrs]\s*\(?\s*(?=[\"'$])", self.code)]
+
     def _is_tested(self, word: str, variable: str) -> bool:
         """Whether the script looks for the file, by name or by the variable that holds it."""
         name = re.compile(rf"[^\n;]{{0,120}}?\b{re.escape(posixpath.basename(word))}\b")
-        for match in re.finditer(r"(?<![\w$])-[exfrs]\s*\(?\s*(?=[\"'$])", self.code):
-            if name.match(self.text, match.end()) or (
-                variable and re.match(rf"[\"']?\${variable}\b", self.text[match.end() : match.end() + 80])
-            ):
+        for at in self._file_tests:
+            if name.match(self.text, at) or (variable and re.match(rf"[\"']?\${variable}\b", self.text[at : at + 80])):
                 return True
         return False
 
     def _may_be_replaced(self, variable: str) -> bool:
         """Whether the variable is one that an option of the command line sets."""
-        return bool(variable) and re.search(rf"\\\s*\${variable}\b", self.code) is not None
+        return variable in self._options
+
+    @cached_property
+    def _options(self) -> set[str]:
+        return set(re.findall(r"\\\s*\$(\w+)", self.code))
 
     # --- certainty
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from oscar_steps.lint.chain import check_chain, path_of_cells, way_of_cells
 from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.problems import Problem
-from oscar_steps.lint.starts import starts_of
+from oscar_steps.lint.starts import read_perl, starts_of
 from oscar_steps.lint.texts import check_texts
 from oscar_steps.lint.tree import File, Tree
 
@@ -295,3 +296,25 @@ def test_problems_are_told_as_the_installer_meets_them_and_what_gates_first(tmp_
     assert list(dict.fromkeys(p.file for p in report.blamed)) == [
         *("lib/OSCAR/Say.pm", "src/cli/main_cli", "scripts/first", "README"),
     ]
+
+
+HOSTILE = {
+    "a quote that is opened again and again": "q(" * 200_000,
+    "braces": "${}" + "{}" * 100_000,
+    "blocks": "sub a { if (1) { " * 50_000 + "} }" * 50_000,
+    "programs": 'system("./a/b");\n' * 20_000,
+    "folders and tests": 'chdir("a/b"); print 1 if -e "a/b"; system("./a/b");\n' * 7_000,
+    "quotes": "\"'`" * 100_000,
+    "assignments": '$a = "./a/b" . ' * 20_000,
+    "here documents": "print <<A, <<B, <<C;\n" * 10_000,
+    "a long line": "$a" * 150_000,
+    "blanks": "system" + " " * 300_000,
+    "calls": "system($a);" * 30_000 + '$a = "./a/b";' * 400,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_is_read_in_seconds(text: str) -> None:
+    began = time.process_time()
+    read_perl(File("install_cluster", f"#!/usr/bin/perl\n{text}\n".encode(), executable=True))
+    assert time.process_time() - began < 10
