@@ -25,13 +25,16 @@ _FATAL = re.compile(
         | Final\ [$@] | Unrecognized\ character | Substitution\ (pattern|replacement)\ not\ terminated
         | Search\ pattern\ not\ terminated | Transliteration\ .*not\ terminated | Can't\ modify\ | Type\ of\ arg\ \d
         | Missing\ braces | Unterminated\ | Can't\ redeclare | No\ such\ class | Missing\ name\ in
-        | Version\ control\ conflict\ marker )""",
+        | No\ comma\ allowed\ after\ filehandle | Missing\ \$\ on\ loop\ variable | Illegal\ declaration\ of
+        | Unmatched\ [(\[)]\ in\ regex | Nested\ quantifiers | Quantifier\ follows\ nothing | Format\ not\ terminated
+        | Can't\ (declare|use\ global)\ | Version\ control\ conflict\ marker )""",
     re.VERBOSE,
 )
 # What a name that comes from a missing module would change.
 _OF_NAMES = tuple(f"perl: {word}" for word in ("Global symbol", "Bareword", "Can't modify", "Type of arg"))
 # Exporter says first what, then, in a line of its own, where.
 _NOT_EXPORTED = re.compile(r'^"?(.*?)"? is not exported by the ([\w:]+) module')
+_NOT_TRUE = re.compile(r"^(\S+\.p[lm]) did not return a true value at ")
 _ENDLESS_USE = re.compile(
     r"^[ \t]*use\s+([\w:]+)[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*[ \t]*(?:my|our|local)\b", re.MULTILINE
 )
@@ -109,6 +112,8 @@ def _errors(answer: Answer, tree: Tree) -> Iterator[Problem]:
         if not_exported and (failed := _IMPORT_FAILED.match(words)):
             yield from _import_failed(not_exported, in_tree(failed[1], answer.task.path, tree), int(failed[2]), tree)
             return
+        if (untrue := _NOT_TRUE.match(words)) and not _called_empty_module(answer):
+            yield from _not_true(untrue[1], answer)
         said = _PLACE.match(words)
         if not said or not _FATAL.match(said["what"]) or (said["file"], said["line"]) in seen:
             continue
@@ -129,6 +134,12 @@ def _has_other_words(file: File, line: int) -> bool:
     if _USES_SWITCH.search(file.text):
         return any(_SWITCH.search(words) for words in file.text.splitlines()[max(line - 2, 0) : line + 1])
     return bool(_EXTENDS_SYNTAX.search(file.text))
+
+
+def _not_true(module: str, answer: Answer) -> Iterator[Problem]:
+    needed = (note.partition(" ")[2] for note in answer.notes if note.startswith("needs "))
+    if path := next((path for path in needed if f"/{path}".endswith(f"/{module}")), ""):
+        yield Problem(path, 0, "perl: it does not end with a true value", "its last statement has to be '1;'")
 
 
 def _import_failed(said: re.Match[str], file: str | None, line: int, tree: Tree) -> Iterator[Problem]:

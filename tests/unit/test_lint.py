@@ -208,6 +208,20 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         "Not enough arguments for OSCAR::Two::two",
     ),
     (
+        "a module that lacks its end",
+        begun_with(CLI, "use OSCAR::Two;\ntwo(1, 2);", "lib/OSCAR/Two.pm", TWO.replace("1;\n", "@EXPORT > 1;\n")),
+        "lib/OSCAR/Two.pm",
+        0,
+        "does not end with a true value",
+    ),
+    (
+        "a file handle and a comma",
+        begun_with(CLI, "use strict;\nprintf(OUT, 'x');"),
+        CLI,
+        3,
+        "No comma allowed after filehandle",
+    ),
+    (
         "a use that has no end",
         begun_with(CLI, "use Carp\n\nmy $x = join('', 'a', 'b');"),
         CLI,
