@@ -48,7 +48,7 @@ _TOO_NEW = re.compile(
 _EXTENDS_SYNTAX = re.compile(
     r"^\s*use\s+(Error|Inline|Filter|TryCatch|Try|Moose|Moo|Mouse|Test::Exception)\b", re.MULTILINE
 )
-_USES_SWITCH, _SWITCH = re.compile(r"^\s*use\s+Switch\b", re.MULTILINE), re.compile(r"\b(?:switch|case)\b")
+_USES_SWITCH, _SWITCH = re.compile(r"^\s*use\s+Switch\b", re.MULTILINE), re.compile(r"\b(?:switch|case|given|when)\b")
 
 
 def judge_perl(answer: Answer, tree: Tree) -> Findings:

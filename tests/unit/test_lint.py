@@ -133,7 +133,10 @@ switch ($v) {
     case "a"    { print "{"; }
     case [1, 2] { print 1 }
     case (@l)   { print 2; }
+    case OSCAR::Defs::KIND() {
+        print 2; }
     else { print 3 } }"""
+GIVEN = "sub of { given (shift) { when ('a') { return 1 } when ([1, 2]) { return 2 } default { return 3 } } }"
 DYING = """package OSCAR::Dying;
 use base qw(Exporter); die 'not root' if $ENV{USER} eq 'root';
 our @EXPORT = qw(dying); sub dying { 1 } 1;
@@ -190,7 +193,14 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         "syntax error in a script that uses Switch",
         begun_with(CLI, "use Switch;\n" + SWITCH + "\nif (1 { }"),
         CLI,
-        9,
+        11,
+        "syntax error",
+    ),
+    (
+        "syntax error in a script that uses Switch with other words",
+        begun_with(CLI, "use Switch 'Perl5', 'Perl6';\n" + GIVEN + "\n\n\nif (1 { }"),
+        CLI,
+        6,
         "syntax error",
     ),
     (
@@ -321,6 +331,7 @@ def one_and_two(tree: Path) -> None:
 LOOKS_FIRST = 'system("$ENV{OSCAR_HOME}/scripts/x") if -x "$ENV{OSCAR_HOME}/scripts/x";'
 GOOD: tuple[tuple[str, Change], ...] = (
     ("Switch", begun_with(CLI, "use Switch;\n" + SWITCH)),
+    ("Switch with other words", begun_with(CLI, "use Switch 'Perl5', 'Perl6';\n" + GIVEN)),
     (
         "a function of a module that died first",
         begun_with(CLI, "use strict; use OSCAR::Dying; dying 1;", "lib/OSCAR/Dying.pm", DYING),

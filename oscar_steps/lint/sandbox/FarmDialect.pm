@@ -18,11 +18,12 @@ sub of_today {
 # The filter Switch has left Perl's core: its words, each where a line begins with it, as plain loops and tests.
 my $string = qr/"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|m?\/(?:\\.|[^\/\\\n])*\/\w*/;
 my $nested = qr/\[[^\[\]]*\]|\((?:[^()]|\([^()]*\))*\)/;
-my $case = qr/$string|$nested|\{[^{}\n]*\}|[\$\@%\\-]?[\w:.]+(?:(?:->)?(?:\[[^\]\n]*\]|\{[^}\n]*\}))*/;
+my $case = qr/$string|$nested|\{[^{}\n]*\}|[\$\@%\\-]?[\w:.]+(?:(?:->)?(?:\[[^\]\n]*\]|\{[^}\n]*\}|$nested))*/;
 
 sub switch {
     my ($text) = @_;
-    $text =~ s/^(\s*)use\s+Switch\b[^;\n]*;/$1;/m;
+    # 'Perl6' adds the words that perl has had itself since 5.10.
+    $text =~ s/^(\s*)use\s+Switch\b([^;\n]*);/$1 . ($2 =~ m{Perl6} ? "use feature 'switch';" : ';')/me;
     $text =~ s/^(\s*)switch(\s*\()/$1foreach$2/mg;
     $text =~ s/^(\s*\}?\s*)case\b\s*($case)(?=\s*(?:\{|\#|$))/$1 . 'if (FarmStubs::case(' . case($2) . '))'/meg;
     return $text;
