@@ -33,6 +33,7 @@ from oscar_steps.testdriver.source import EXPORT_SECONDS
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.v3m.ledger import owned
 
+MAX_COPIES = 4
 _LOCK_SECONDS = 300
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|disk is full")
 _ADDRESS = re.compile(r"^(\^/|//|/|\.\./|[A-Za-z][\w+.-]*://)")
@@ -61,10 +62,20 @@ def _working_copy(change: Change, cache: Path) -> Iterator[_WorkingCopy]:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock", timeout=_LOCK_SECONDS):
             yield _WorkingCopy(place, change)
+        _let_old_ones_go(cache)
     except Timeout:
         raise HostError(f"timed out after {_LOCK_SECONDS} s waiting for another lint of {change.root}") from None
     except OSError as error:
         raise HostError(f"{error.filename or cache} cannot be used: {error.strerror}") from None
+
+
+def _let_old_ones_go(cache: Path) -> None:
+    """Keep the working copies of the repositories that were looked at last."""
+    notes = sorted(cache.glob("*.at"), key=lambda note: note.lstat().st_mtime, reverse=True)
+    for note in notes[MAX_COPIES:]:
+        with suppress(Timeout), FileLock(note.with_suffix(".lock"), timeout=0):
+            note.unlink(missing_ok=True)
+            shutil.rmtree(note.with_suffix(""), ignore_errors=True)
 
 
 class _WorkingCopy:
@@ -81,7 +92,7 @@ class _WorkingCopy:
         wanted = f"{self.change.uuid} {url}@{revision}"
         if self._noted() != wanted or not self._is_clean():
             self._bring(f"{url}@{revision}")
-            write_atomically(self.note, wanted)
+        write_atomically(self.note, wanted)
         return Tree(self.place, external_folders(self.place))
 
     def _noted(self) -> str:

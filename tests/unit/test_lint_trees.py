@@ -196,6 +196,16 @@ def test_another_repository_at_the_same_address_is_not_taken_for_the_old_one(
     assert texts(change_of(other.trunk, str(last)), cache) == ("one\n", "other\n")
 
 
+def test_the_working_copies_of_repositories_that_nobody_looks_at_any_more_go(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lint_trees, "MAX_COPIES", 2)
+    for name in ("one", "two", "three"):
+        repo = Repo(tmp_path / name)
+        trees_of(change_of(repo.trunk, "HEAD"), cache)
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
+
+
 def both(url: str, revision: str, cache: Path) -> tuple[str | None, str]:
     return texts(change_of(url, revision), cache)
 
