@@ -33,9 +33,9 @@ _ON_THE_WAY_OUT = re.compile(
 )
 # Perl's warnings look like deaths.
 _WARNING = re.compile(
-    r"Use of |Missing argument in |Redundant argument in |Subroutine .* redefined|Name \".*\" used only once|"
-    r"Argument \".*\" isn't numeric|Prototype |Useless use of |Odd number of |Scalar value |Possible |"
-    r"Statement unlikely |Found = in conditional|Unquoted string |\"\w+\" variable |"
+    r"Use of uninitialized |Missing argument in |Redundant argument in |Subroutine .* redefined|"
+    r"Name \".*\" used only once|Argument \".*\" isn't numeric|Prototype mismatch|Useless use of |Odd number of |"
+    r"Scalar value |Possible |Statement unlikely |Found = in conditional|Unquoted string |\"\w+\" variable .* masks |"
     r".*(?:is experimental|is deprecated|masks earlier)"
 )
 _LOCATE = re.compile(r"Can't locate (?P<module>[\w/]+)\.pm in @INC")
@@ -93,6 +93,8 @@ class WizardLog:
         self._step: deque[_Line] = deque(maxlen=_REMEMBERED)
         self._known: set[int] = set()
         self._needs = ""
+        self._survived = ""
+        """What make stopped at in a folder although its status was good: a loop in a Makefile forgets it."""
         self._at_the_screen = False
         self._loops: Counter[str] = Counter()
 
@@ -120,6 +122,8 @@ class WizardLog:
     def _start(self, stage: InstallStage) -> tuple[LogEvent, ...]:
         events = []
         if self._started:
+            if stopped := _make(list(self._step), ""):
+                self._survived = f"; before that, while {wizard.DOING[self.stage]}: {stopped.clause}"
             events.append(LogEvent(EventKind.STAGE_PASSED, self.stage, self.lines, wizard.DOING[self.stage]))
         self.stage = stage
         self._started.append(stage)
@@ -157,7 +161,7 @@ class WizardLog:
             reason = _Reason(self.lines, f"{ended}{last}")
         elif exit_status == 0:
             reason = _Reason(reason.line, f"{ended}, and said: {reason.clause}", reason.category, reason.hint)
-        return self._fail(reason, f"{wizard.FAILED[self.stage]}: {reason.clause}")
+        return self._fail(reason, f"{wizard.FAILED[self.stage]}: {reason.clause}{self._survived}")
 
     def results(self, failure: Failure | None) -> dict[InstallStage, InstallResult]:
         """How each stage ended; those behind the wizard's windows were not reached, by whatever OSCAR."""

@@ -504,6 +504,31 @@ def test_packages_that_could_not_be_installed_first_are_oscars_only_where_its_co
     assert "depend on" not in failure.sentence
 
 
+def test_a_file_that_a_loop_of_make_went_on_without_is_told_where_it_is_missed() -> None:
+    log = WizardLog()
+    for line in [
+        "@@farm-step preflight",
+        "install: cannot stat 'Prereqs.pm': No such file or directory",
+        "make[2]: *** [Makefile:34: install] Error 1",
+        "make: Leaving directory '/opt/oscar'",
+        "@@farm-step platform",
+        LOCATE.format("OSCAR/Prereqs", "/usr/bin/oscar-config"),
+    ]:
+        log.feed(line)
+    assert log.conclude(2).sentence == (
+        "OSCAR could not set up the distribution (oscar-config --setup-distro): OSCAR/Prereqs.pm is missing "
+        "(/usr/bin/oscar-config line 35): a file of OSCAR's own tree by its name; before that, while installing its "
+        "own files (make install): install: cannot stat 'Prereqs.pm': No such file or directory "
+        "(make[2]: *** [Makefile:34: install] Error 1)"
+    )
+
+
+@pytest.mark.parametrize("death", ["Prototype not terminated", "Use of bare << is forbidden"])
+def test_a_death_that_begins_like_a_warning_is_no_warning(death: str) -> None:
+    failure, _ = failed("wizard_prep", f"{death} at /usr/share/perl5/OSCAR/Opkg.pm line 144.", BEGIN, status=255)
+    assert failure.sentence.endswith(f"{death} (/usr/share/perl5/OSCAR/Opkg.pm line 144)")
+
+
 def test_a_program_that_make_did_not_install_is_named() -> None:
     failure, _ = failed("preflight", "/usr/bin/oscar-config", "@@farm-not-there oscar_wizard")
     assert failure.sentence.endswith("it ended well, and yet there is no program oscar_wizard")
