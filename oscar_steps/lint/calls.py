@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
-from functools import lru_cache
 
 from oscar_steps.lint.confine import Answer
 from oscar_steps.lint.perltext import PerlText
@@ -15,7 +14,6 @@ from oscar_steps.lint.tree import File, Tree
 _CALL = re.compile(r"(?<![\w$@%&>:'*\\-])&?((?:\w+::)*)([A-Za-z_]\w*)([ \t]*)\(")
 _CALL_ELSEWHERE = re.compile(r"\b(\w+(?:::\w+)*)::(\w+)[ \t]*\(")
 _TO_FILE = re.compile(r"\b(?:print|printf|say)\s*\(?\s*$")
-_EXPORT = re.compile(r"@EXPORT(?:_OK)?\s*=\s*(?:qw\s*)?[(/{]([^)/}]*)")
 _PACKAGE = re.compile(r"^\s*package\s+(\w+(?:::\w+)*)", re.MULTILINE)
 # `new Foo(...)`, `sub foo (...)`, and names that are asked for before they are called; `print FH (...)`.
 _NO_CALL = re.compile(r"\b(?:new|sub|sort|defined|exists|goto|package|use|no)\s*\(?\s*&?$")
@@ -52,12 +50,7 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
     granted = {words[2] for words in notes if words[0] == "unknown" and len(words) == 3}
     loaded = {words[1] for words in notes if words[0] == "needs" and len(words) == 2}
     seen = {(words[1], words[2]) for words in notes if words[0] == "undefined" and len(words) == 3}
-    homes = _exported(tree) if any(package in granted for package, _ in seen) else set[str]()
-    found = {
-        (package, name)
-        for package, name in seen
-        if not _makes(file, name) and (package not in granted or (name in homes and not _in_died(name, notes, tree)))
-    }
+    found = {(package, name) for package, name in seen if package not in granted and not _makes(file, name)}
     for package, name in set(_CALL_ELSEWHERE.findall(file.text)):
         module = tree.files.get(_path(package))
         if module is None:
@@ -68,24 +61,6 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
         elif _makes(module, name):
             found.discard((package, name))
     return found
-
-
-def _exported(tree: Tree) -> set[str]:
-    """What the tree's own modules export: who calls it lacks their `use`, whatever else is missing here."""
-    modules = (file for path, file in tree.files.items() if path.startswith("lib/OSCAR/") and not file.binary)
-    return {name for module in modules for name in _exports(module)}
-
-
-@lru_cache(maxsize=1024)
-def _exports(module: File) -> frozenset[str]:
-    lists = " ".join(_EXPORT.findall(module.text))
-    return frozenset(name for name in re.findall(r"^[ \t]*sub\s+(\w{6,})", module.text, re.MULTILINE) if name in lists)
-
-
-def _in_died(name: str, notes: list[list[str]], tree: Tree) -> bool:
-    """Whether a module that died before it was done has such a name: it may have been about to export it."""
-    died = (words[1].removesuffix(":") for words in notes if words[0] == "died" and len(words) > 1)
-    return any(name in tree.files[path].text for path in died if path in tree.files)
 
 
 def _makes(file: File, name: str) -> bool:
