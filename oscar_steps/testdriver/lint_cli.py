@@ -109,7 +109,9 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
         lost = [check(trees.before, trees.after).problems for check in (removed_but_used, lost_functions)]
-        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *lost[0], *lost[1]})))
+        told = {(problem.file, problem.line) for problem in report.problems if "calls " in problem.what}
+        more = {problem for problem in (*lost[0], *lost[1]) if (problem.file, problem.line) not in told}
+        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *more})))
     elif change is None:
         comparison = Comparison(new=report.problems)
     else:

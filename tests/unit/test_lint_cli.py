@@ -177,3 +177,24 @@ def test_a_host_without_the_sandbox_blames_no_commit(monkeypatch: pytest.MonkeyP
     assert "'bwrap' is missing on this host" in done.output
     verdict = Verdict.load(run)
     assert (verdict.outcome, verdict.category) == (Outcome.INFRASTRUCTURE, Category.HOST)
+
+
+def test_a_call_of_what_a_commit_takes_away_is_told_once(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib/OSCAR").mkdir(parents=True)
+    module = "package OSCAR::Made;\nuse base 'Exporter';\nour @EXPORT = qw(make_it);\nsub make_it { return 1 }\n1;\n"
+    (tree / "lib/OSCAR/Made.pm").write_text(module)
+    (tree / "lib/OSCAR/User.pm").write_text("package OSCAR::User;\nuse OSCAR::Made;\nsub go { make_it(1) }\n1;\n")
+    (tree / "install_cluster").write_text("#!/bin/sh\n")
+    (tree / "install_cluster").chmod(0o755)
+    Repository(tmp_path / "svn", tree, users=("somebody",))
+    url = (tmp_path / "svn/oscar").as_uri() + "/trunk"
+
+    def rename(copy: Path) -> None:
+        (copy / "lib/OSCAR/Made.pm").write_text(module.replace("make_it", "make_them"))
+
+    commit(url, tmp_path / "wc", rename)
+    where = tmp_path / "runs/lint-r2-b2"
+    lint("HEAD", "--url", url, "--run", where)
+    said = Judgement.model_validate_json((where / "lint.json").read_bytes())
+    assert [(new.file, new.line) for new in said.new if new.file.endswith("User.pm")] == [("lib/OSCAR/User.pm", 3)]
