@@ -91,8 +91,8 @@ _INTO_CLI = re.compile(r"""chdir\s*\(?\s*["']([\w./-]{1,80}cli/?)["']""")
 
 def _takes(installer: str, option: str) -> bool:
     """Whether the installer's source knows `option`: among those of its call of Getopt::Long, where it has one."""
-    if call := re.search(r"GetOptions\s*\(([^;]{0,4000})\)\s*(;|or\b|\|\|)", installer):
-        return re.search(rf"""["'\s|]{option}\b""", call[1]) is not None
+    if (at := installer.find("GetOptions")) >= 0 and "(" in (call := installer[at : at + 4000].partition(";")[0]):
+        return re.search(rf"""["'\s|]{option}\b""", call) is not None
     return f"--{option}" in installer
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from oscar_steps.oscar.answercheck import AnswerFile, check_answers
 from oscar_steps.oscar.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.menuitems import ITEMS, MenuStage, find, item, plain
 from oscar_steps.oscar.menus import LAYOUTS, MENUS_2007, Menus, MenuUnreadable, is_menu_file, read_menus
+from oscar_steps.oscar.wordlists import word_lists
 from oscar_steps.testdriver.stages.checkout import fetch_sources, read_or_show, texts_of
 
 STANDIN = Path(__file__).parents[1] / "oscar_standin" / "tree"
@@ -239,6 +241,13 @@ def test_modes_that_come_from_outside_the_tree_are_told_with_their_place(made: s
     files[network] = files[network].replace(WORDS[MenuStage.NETWORK], f"our @modes = qw(None);\n{made}\n")
     with pytest.raises(MenuUnreadable, match=rf"^{network}:\d+: installation modes are made when OSCAR runs"):
         read_menus(files)
+
+
+@pytest.mark.parametrize("unit", ["@a=qw(", "@a=(", "push @a,", "@a=(a::", '@a=("', "@a=(" + "a" * 590])
+def test_any_text_has_its_lists_at_once(unit: str) -> None:
+    began = time.process_time()
+    word_lists({"lib/x.pm": (unit * (1 << 18))[: 1 << 18]}, "lib/x.pm")
+    assert time.process_time() - began < 5
 
 
 def test_the_mode_is_answered_in_the_words_of_the_oscar_that_is_tested() -> None:
