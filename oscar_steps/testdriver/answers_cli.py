@@ -54,6 +54,9 @@ def show(files: tuple[Path, ...]) -> None:
       oscar-testdriver answers show tmp/*.clilog
     """
     for file in files:
+        if file.name.startswith("configurator."):
+            click.echo(f"{file}: no file can answer the configurator, so its recording is not used")
+            continue
         click.echo("\n".join(clilog.show(clilog.read_recording(str(file), read_text(file)))))
 
 

@@ -91,6 +91,16 @@ def test_a_recording_is_shown_and_checked(tmp_path: Path) -> None:
     assert "the commented menu of the step 'build' is missing" in run("check", recording).output
 
 
+def test_the_configurators_recording_is_told_and_does_not_keep_the_others_from_being_shown(tmp_path: Path) -> None:
+    (tmp_path / "configurator.1.clilog").write_text("quit\n")
+    (tmp_path / "selector.1.clilog").write_text("unselect ganglia\n")
+    result = run("show", *sorted(tmp_path.iterdir()))
+    assert result.exit_code == 0
+    first, *others = result.output.splitlines()
+    assert first.endswith("configurator.1.clilog: no file can answer the configurator, so its recording is not used")
+    assert any("unselect ganglia" in line for line in others)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
