@@ -136,7 +136,10 @@ switch ($v) {
     case OSCAR::Defs::KIND() {
         print 2; }
     else { print 3 } }"""
-GIVEN = "sub of { given (shift) { when ('a') { return 1 } when ([1, 2]) { return 2 } default { return 3 } } }"
+GIVEN = """sub of { my ($x) = @_;
+    given ($x) { when ('a') { return 1 }
+        when "b" { return 2 }
+        when [1, 2] { return 3 } default { return 4 } } }"""
 DYING = """package OSCAR::Dying;
 use base qw(Exporter); die 'not root' if $ENV{USER} eq 'root';
 our @EXPORT = qw(dying); sub dying { 1 } 1;
@@ -200,7 +203,7 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         "syntax error in a script that uses Switch with other words",
         begun_with(CLI, "use Switch 'Perl5', 'Perl6';\n" + GIVEN + "\n\n\nif (1 { }"),
         CLI,
-        6,
+        9,
         "syntax error",
     ),
     (

@@ -22,8 +22,9 @@ my $case = qr/$string|$nested|\{[^{}\n]*\}|[\$\@%\\-]?[\w:.]+(?:(?:->)?(?:\[[^\]
 
 sub switch {
     my ($text) = @_;
-    # 'Perl6' adds the words that perl has had itself since 5.10.
+    # 'Perl6' adds the words that perl has had itself since 5.10, with parentheses.
     $text =~ s/^(\s*)use\s+Switch\b([^;\n]*);/$1 . ($2 =~ m{Perl6} ? "use feature 'switch';" : ';')/me;
+    $text =~ s/^(\s*\}?\s*(?:given|when)\b\s*)(?!\()($case)(?=\s*(?:\{|\#|$))/$1($2)/mg;
     $text =~ s/^(\s*)switch(\s*\()/$1foreach$2/mg;
     $text =~ s/^(\s*\}?\s*)case\b\s*($case)(?=\s*(?:\{|\#|$))/$1 . 'if (FarmStubs::case(' . case($2) . '))'/meg;
     return $text;
