@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from oscar_steps.oscar import wizard
@@ -77,6 +77,8 @@ class _Reason:
     clause: str
     category: str = "oscar"
     hint: str = ""
+    lost: bool = False
+    """A file of OSCAR's own is not where it should have been installed."""
 
 
 class WizardLog:
@@ -122,7 +124,7 @@ class WizardLog:
     def _start(self, stage: InstallStage) -> tuple[LogEvent, ...]:
         events = []
         if self._started:
-            if stopped := _make(list(self._step), ""):
+            if stopped := _make_stop(self._step):
                 self._survived = f"; before that, while {wizard.DOING[self.stage]}: {stopped.clause}"
             events.append(LogEvent(EventKind.STAGE_PASSED, self.stage, self.lines, wizard.DOING[self.stage]))
         self.stage = stage
@@ -161,7 +163,8 @@ class WizardLog:
             reason = _Reason(self.lines, f"{ended}{last}")
         elif exit_status == 0:
             reason = _Reason(reason.line, f"{ended}, and said: {reason.clause}", reason.category, reason.hint)
-        return self._fail(reason, f"{wizard.FAILED[self.stage]}: {reason.clause}{self._survived}")
+        context = self._survived if reason.lost else ""
+        return self._fail(reason, f"{wizard.FAILED[self.stage]}: {reason.clause}{context}")
 
     def results(self, failure: Failure | None) -> dict[InstallStage, InstallResult]:
         """How each stage ended; those behind the wizard's windows were not reached, by whatever OSCAR."""
@@ -239,7 +242,7 @@ def _not_installed(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     for line in lines:
         if line.text.startswith(f"{wizard.MISSING_MARK} "):
             name = line.text.removeprefix(f"{wizard.MISSING_MARK} ")
-            return _Reason(line.number, f"it ended well, and yet there is no program {name}")
+            return _Reason(line.number, f"it ended well, and yet there is no program {name}", lost=True)
     return None
 
 
@@ -303,7 +306,7 @@ def _missing_module(lines: Sequence[_Line], needs: str) -> _Reason | None:
             clause = f"{module}.pm is missing{where}: the package {package} has it, and nothing has installed it"
             return _Reason(line.number, clause, hint="debian/control says what OSCAR's packages depend on")
         ours = "a file of OSCAR's own tree by its name" if module.startswith("OSCAR/") else "no package is known for it"
-        return _Reason(line.number, f"{module}.pm is missing{where}: {ours}")
+        return _Reason(line.number, f"{module}.pm is missing{where}: {ours}", lost=True)
     return None
 
 
@@ -318,7 +321,9 @@ def _unsupported(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     for line in lines:
         if found := _UNSUPPORTED.search(line.text):
             clause = f"{found['distro']} is none of the distributions in share/etc/supported_distros.txt"
-            return _Reason(line.number, clause)
+            return _Reason(
+                line.number, clause, "answers", "the cell's name, or distro in the answers, is what is set up"
+            )
     return None
 
 
@@ -386,14 +391,24 @@ def _below(block: Sequence[_Line], end: int) -> _Line | None:
 
 
 def _make(lines: Sequence[_Line], _needs: str) -> _Reason | None:
-    """What `make` stopped at: its own line has the place, the line before it mostly the reason."""
-    for index, line in enumerate(lines):
+    """What `make` ended at. It may have lost an error in a folder before, in a loop; that has ended nothing."""
+    chain: list[_Line] = []
+    for line in reversed(lines):
         if _MAKE.fullmatch(line.text):
-            before = lines[index - 1].text.strip() if index else ""
-            why = (
-                f"{before[:_LONGEST_CLAUSE]} ({line.text})" if before and not _MAKE_MOVES.search(before) else line.text
-            )
+            chain.append(line)
+        elif chain and not _MAKE_MOVES.search(line.text):
+            break
+    return _make_stop([line for line in lines if not chain or line.number <= chain[-1].number], chain[-1:])
+
+
+def _make_stop(lines: Iterable[_Line], at: Sequence[_Line] = ()) -> _Reason | None:
+    """The first error of make's (or the one of `at`): its own line has the place, the line before it the reason."""
+    before = ""
+    for line in lines:
+        if _MAKE.fullmatch(line.text) and (not at or line is at[0]):
+            why = f"{before[:_LONGEST_CLAUSE]} ({line.text})" if before else line.text
             return _Reason(line.number, why)
+        before = "" if _MAKE_MOVES.search(line.text) else line.text.strip()
     return None
 
 

@@ -455,6 +455,7 @@ def test_an_unsupported_distribution_is_named_with_the_file_that_lists_them() ->
         "OSCAR could not set up the distribution (oscar-config --setup-distro): "
         "debian-12-x86_64 is none of the distributions in share/etc/supported_distros.txt"
     )
+    assert failure.category == "answers"  # the same for every commit of that time: nobody's fault who commits
 
 
 def test_where_make_stopped_is_told_with_the_line_before_it() -> None:
@@ -502,6 +503,39 @@ def test_packages_that_could_not_be_installed_first_are_oscars_only_where_its_co
     assert failure.category == category
     failure, _ = failed("preflight", *lines[:1], "@@farm-depends there", "make: *** No rule", status=2, needs=False)
     assert "depend on" not in failure.sentence
+
+
+def test_an_error_that_make_lost_in_a_loop_is_not_the_one_that_ended_it() -> None:
+    failure, _ = failed(
+        "preflight",
+        "cp: cannot stat 'linux*': No such file or directory",
+        "make[4]: *** [Makefile:14: install] Error 1",
+        "make[4]: Leaving directory '/opt/oscar/boot'",
+        "make[1]: Entering directory '/opt/oscar/rpm'",
+        "sed: unterminated `s' command",
+        "make[1]: *** [Makefile:41: oscar.list] Error 1",
+        "make[1]: Leaving directory '/opt/oscar/rpm'",
+        "make: *** [Makefile:119: install] Error 2",
+        "make: Leaving directory '/opt/oscar'",
+        status=2,
+    )
+    assert failure.sentence == (
+        "OSCAR's own files could not be installed (make install): sed: unterminated `s' command "
+        "(make[1]: *** [Makefile:41: oscar.list] Error 1)"
+    )
+
+
+def test_what_make_lost_is_no_context_of_a_failure_that_has_nothing_to_do_with_it() -> None:
+    log = WizardLog()
+    for line in [
+        "@@farm-step preflight",
+        "cp: cannot stat 'linux*': No such file or directory",
+        "make[4]: *** [Makefile:14: install] Error 1",
+        "@@farm-step platform",
+        "[ERROR - oscar-config] Unsupported distro (debian-12-x86_64)",
+    ]:
+        log.feed(line)
+    assert "linux*" not in log.conclude(1).sentence
 
 
 def test_a_file_that_a_loop_of_make_went_on_without_is_told_where_it_is_missed() -> None:
