@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from oscar_steps.lint.chain import START, missing_program, path_of_cells, way_of_cells
+from oscar_steps.lint.chain import START, TODAY, missing_program, path_of_cells, way_of_cells
 from oscar_steps.lint.lists import missing_in_list, names_in
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.starts import Start, is_perl, loads_of, starts_of
@@ -81,7 +81,7 @@ def _new_place(path: str, before: Tree, after: Tree) -> str:
 
 def _is_early(path: str, after: Tree) -> bool:
     """Whether the installer loads this before it installs any package that could bring a module."""
-    early, todo = {START}, [START]
+    early, todo = {START, *TODAY}, [START, *TODAY]
     while todo:
         file = after.files.get(todo.pop())
         for load in loads_of(file) if file is not None else ():

@@ -35,6 +35,13 @@ def test_a_module_that_the_installer_itself_loads_gates_when_it_is_taken_away(tm
     assert found.gates
 
 
+def test_a_module_that_the_new_installer_loads_gates_where_the_old_one_has_died(tmp_path: Path) -> None:
+    before = {path: text for path, text in BEFORE.items() if path != "scripts/prepare"}
+    before["bin/oscar-config"] = "#!/usr/bin/perl\nuse OSCAR::Later;\n"
+    found = one(told(tmp_path, before, "lib/OSCAR/Later.pm"))
+    assert (found.file, found.line, found.gates) == ("bin/oscar-config", 2, True)
+
+
 def test_a_module_that_is_loaded_once_packages_are_installed_may_be_one_of_theirs(tmp_path: Path) -> None:
     found = one(told(tmp_path, BEFORE, "lib/OSCAR/Later.pm"))
     assert (found.file, found.line, found.gates) == ("scripts/first", 2, False)
