@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from oscar_steps.lint.perltext import PerlText
+from oscar_steps.lint.perlwords import EXPORTED, WORDS
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.starts import is_perl, loads_of
 from oscar_steps.lint.tree import File, Tree
@@ -19,8 +20,9 @@ _SUB = re.compile(r"^[ \t]*sub\s+(?:\w+::)*(\w+)", re.MULTILINE)
 _CALL = re.compile(
     r"(?<![\w$@%>:&])(?:&\s*)?((?:[A-Za-z_]\w*::)*[A-Za-z_]\w*)\s*\(|(?<![&\w])&((?:\w+::)*[A-Za-z_]\w*)\b"
 )
-_NO_CALL_BEFORE = re.compile(r"(?:\bsub|->|\bpackage|\bmy|\bour|\bgoto)\s*$")
+_NO_CALL_BEFORE = re.compile(r"(?:\bsub|->|\bpackage|\bmy|\bour|\bgoto|\bnew)\s*$")
 _DEPRECATED = re.compile(r"(^|/)deprecated/")
+_USED = re.compile(r"^[ \t]*(?:use|require)\s+([A-Z][\w:]*)\s*([^;]*);", re.MULTILINE)
 _SHORTEST = 6
 """Names that are shorter are near to each other by chance."""
 
@@ -92,15 +94,42 @@ def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[
         other = after.files.get(path)
         if other is not None and not _hands_on(other, function):
             yield Problem(file.path, line, f"calls {name}, which {path} does not define", f"define {function} there")
-    elif len(function) >= _SHORTEST and not _is_known(function, before):
+    elif len(function) >= _SHORTEST and function not in WORDS and not _is_known(function, before):
         own = functions_of(file).union(*(functions_of(f) for f in _loaded(file, after)))
         if meant := next((each for each in sorted(own) if _is_near(function, each)), ""):
             what = f"calls {function}, which nothing in the tree defines"
             yield Problem(file.path, line, what, f"{meant} may be meant")
+        elif not function.isupper() and function not in _imported(file) and _knows_all_modules(file, after):
+            what = f"calls {function}, which neither this file nor a module that it loads defines"
+            yield Problem(file.path, line, what, f"define {function}, or load the module that does")
+
+
+def _imported(file: File) -> set[str]:
+    """What a file asks modules for by name, and gets from modules of Perl's own without asking."""
+    used = _USED.findall(file.text)
+    return {word for module, asked in used for word in re.findall(r"\w+", f"{asked} {EXPORTED.get(module, '')}")}
 
 
 def _loaded(file: File, tree: Tree) -> list[File]:
     return [tree.files[load.path] for load in loads_of(file) if load.path in tree.files]
+
+
+def _knows_all_modules(file: File, tree: Tree) -> bool:
+    """Whether all that a file may import is known: from modules of the tree, or asked for by name."""
+    seen, todo = set[str](), [file]
+    while todo:
+        user = todo.pop()
+        if re.search(r"\beval\b[\s\"'{(]*(?:use|require)\b|^\s*(?:require|do)\s+[\"'$]", user.text, re.MULTILINE):
+            return False
+        for module, asked in _USED.findall(user.text):
+            path = f"lib/{module.replace('::', '/')}.pm"
+            if path in seen or module in EXPORTED or re.match(r"(?:qw\b|\(|['\"])(?!.*:)", asked):
+                continue
+            seen.add(path)
+            if path not in tree.files:
+                return False
+            todo.append(tree.files[path])
+    return True
 
 
 def _package(file: File) -> str:
@@ -110,7 +139,8 @@ def _package(file: File) -> str:
 
 def _is_made(name: str, file: File) -> bool:
     """Whether a function may be there without a `sub` of its name."""
-    return "AUTOLOAD" in file.text or re.search(rf"\*(?:\{{\W*)?(?:[\w:]+::)?{name}\b", file.text) is not None
+    made = rf"\*(?:\{{\W*)?(?:[\w:]+::)?{name}\b|\buse constant\b[^;]{{0,400}}\b{name}\b"
+    return "AUTOLOAD" in file.text or re.search(made, file.text) is not None
 
 
 def _hands_on(module: File, function: str) -> bool:

@@ -83,16 +83,42 @@ def test_a_new_call_that_is_a_slip_of_a_function_that_the_file_has(tmp_path: Pat
     assert (found.line, found.right) == (6, f"{meant} may be meant")
 
 
+def test_a_new_call_that_no_module_can_bring_because_all_that_are_loaded_are_known(tmp_path: Path) -> None:
+    text = f"{FILES[USER]}use Carp; use POSIX qw(floor);\nwrite_contacts('x');\n"
+    found = one(told(tmp_path, {USER: text}))
+    assert (found.line, found.right) == (7, "define write_contacts, or load the module that does")
+
+
 @pytest.mark.parametrize(
     "code",
     [
-        "make_images('x');",
+        "use SIS::Image;\nwrite_contacts('x');",
+        "use POSIX;\nfloored(1.5);",
+        "use Some::Thing qw(:all);\nwrite_contacts('x');",
+        "use Some::Thing qw(write_contacts);\nwrite_contacts('x');",
+        "eval 'use Some::Thing';\nwrite_contacts('x');",
+        "require 'other.pl';\nwrite_contacts('x');",
+        "use Carp; croak('x'); confess('y'); carp('z');",
+        "*write_contacts = sub { 1 }; write_contacts('x');",
+        "my $x = new Contacts('x');",
+        "use constant limit_of_all => 3; print limit_of_all();",
+        "opendir(DIR, '.'); rewinddir(DIR); printf STDERR ('x');",
+    ],
+)
+def test_a_new_call_that_an_unknown_module_or_perl_may_define_is_no_problem(tmp_path: Path, code: str) -> None:
+    assert told(tmp_path, {USER: f"{FILES[USER]}{code}\n"}) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "use Tk;\nmake_images('x');",
         "OSCAR::Elsewhere::make('x');",
         "Tk::Image::show('x');",
-        "some_function_of_another_module('x');",
+        "use Tk;\nsome_function_of_another_module('x');",
         "my ($log_sectoin) = $x->log_sectoin('x');",
         "print 'log_sectoin()';",
-        "sprint(1); print(2); if (1) { return(3); }",
+        "printf(1); print(2); if (1) { return(3); }",
     ],
 )
 def test_what_another_module_may_define_is_no_problem(tmp_path: Path, code: str) -> None:
