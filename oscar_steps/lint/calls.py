@@ -19,8 +19,9 @@ _PACKAGE = re.compile(r"^\s*package\s+(\w+(?:::\w+)*)", re.MULTILINE)
 _NO_CALL = re.compile(r"\b(?:new|sub|sort|defined|exists|goto|package|use|no)\s*\(?\s*&?$")
 # Who does that may define functions in ways that are not seen here.
 _MAKES_FUNCTIONS = re.compile(
-    r"\b(?:require|do)\s*\(?\s*[\"'$]|->\s*import\b|\*\s*\{|\*\w[\w:]*\s*=|\beval\s*(?:\(?\s*[\"'$]|<<)"
+    r"\b(?:require|do)\s*\(?\s*[\"'$]|->\s*import\b|\*\s*\{|\*\w[\w:]*\s*=|\beval\s*(?:\(?\s*\$|<<)"
 )
+_EVALS_IMPORT = re.compile(r"\beval\s*\(?\s*[\"'](?:\$|[^\n]*\b(?:use|import|do|sub)\b)")
 
 
 def undefined_calls(answer: Answer, file: File, tree: Tree) -> Iterator[Problem]:
@@ -29,11 +30,12 @@ def undefined_calls(answer: Answer, file: File, tree: Tree) -> Iterator[Problem]
     text = PerlText(file.text) if undefined else None
     if text is None or text.lost:
         return
+    makes = _MAKES_FUNCTIONS.search(text.code) or _EVALS_IMPORT.search(file.text)
     packages = [(match.start(), match[1]) for match in _PACKAGE.finditer(text.code)]
     for call in _CALL.finditer(text.code):
         at = bisect_left(packages, (call.start(), ""))
         package = call[1].removesuffix("::") or (packages[at - 1][1] if at else "main")
-        if (package, call[2]) not in undefined or (not call[1] and _MAKES_FUNCTIONS.search(text.code)):
+        if (package, call[2]) not in undefined or (not call[1] and makes):
             continue
         before = text.code[max(call.start() - 40, 0) : call.start()]
         if _NO_CALL.search(before) or (call[3] and _TO_FILE.search(before)):
