@@ -38,7 +38,7 @@ def lost_functions(before: Tree, after: Tree) -> Findings:
     for file in changed:
         old = before.files.get(file.path)
         if old is not None:
-            found.problems += _of_taken_away(old, file, files, defined)
+            found.problems += _of_taken_away(old, file, files, defined, after)
         new = set(calls_of(file)) - set(calls_of(old) if old is not None else ())
         for name in sorted(new):
             found.problems += _of_new_call(name, file, before, after, defined)
@@ -65,10 +65,11 @@ def calls_of(file: File) -> dict[str, int]:
     return found
 
 
-def _of_taken_away(old: File, file: File, files: list[File], defined: set[str]) -> Iterator[Problem]:
+def _of_taken_away(old: File, file: File, files: list[File], defined: set[str], after: Tree) -> Iterator[Problem]:
     gone = functions_of(old) - defined
-    if not gone or {load.module for load in loads_of(file)} - {load.module for load in loads_of(old)}:
-        return  # What is loaded now may define it, and hand it on.
+    loaded = {load.module for load in loads_of(file)} - {load.module for load in loads_of(old)} - EXPORTED.keys()
+    if not gone or any(f"lib/{module.replace('::', '/')}.pm" not in after for module in loaded):
+        return  # What is loaded now, and nobody knows here, may define it, and hand it on.
     for user in files:
         loads = user.path == file.path or any(load.path == file.path for load in loads_of(user))
         for name in sorted(gone & {call.rpartition("::")[2] for call in _calls_if(user, gone)}):

@@ -26,7 +26,9 @@ def told(top: Path, changes: dict[str, str], before: dict[str, str] | None = Non
 
 
 def test_a_function_that_was_renamed_while_another_file_still_calls_it(tmp_path: Path) -> None:
-    found = one(told(tmp_path, {MODULE: IMAGE.replace("make_image", "build_image")}))
+    """What else the module loads now is known, and does not bring it."""
+    renamed = IMAGE.replace("make_image", "build_image")
+    found = one(told(tmp_path, {MODULE: f"{renamed}use File::Basename;\nuse OSCAR::Log;\n"}))
     assert str(found) == (
         f"{USER}:5: calls make_image, which this change took away from {MODULE}; "
         "define it, or call what takes its place"
