@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import lru_cache
 
 from oscar_steps.lint.confine import Answer
 from oscar_steps.lint.perltext import PerlText
@@ -21,6 +22,7 @@ _NO_CALL = re.compile(r"\b(?:new|sub|sort|defined|exists|goto|package|use|no)\s*
 _MAKES_FUNCTIONS = re.compile(
     r"\b(?:require|do)\s*\(?\s*[\"'$]|->\s*import\b|\*\s*\{|\*\w[\w:]*\s*=|\beval\s*(?:\(?\s*\$|<<)"
 )
+_MADE = re.compile(r"\bsub\s+(\w+)|\*(?:\w+::)*(\w+)")
 _EVALS_IMPORT = re.compile(r"\beval\s*\(?\s*[\"'](?:\$|[^\n]*\b(?:use|import|do|sub)\b)")
 
 
@@ -66,7 +68,13 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
 
 
 def _makes(file: File, name: str) -> bool:
-    return re.search(rf"\bsub\s+{name}\b|\*(?:\w+::)*{name}\b", file.text) is not None
+    return name in _made(file.text)
+
+
+@lru_cache(maxsize=2048)
+def _made(text: str) -> frozenset[str]:
+    """Names that a source defines a function of, or assigns one to."""
+    return frozenset(match[1] or match[2] for match in _MADE.finditer(text))
 
 
 def _path(package: str) -> str:
