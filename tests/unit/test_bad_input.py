@@ -181,14 +181,6 @@ def test_node_names_that_oscar_would_not_make_are_refused(desk: Desk, dead_url: 
     assert said.endswith("is called 'oscarnode3', but OSCAR will call it 'oscarnode2'")
 
 
-def test_more_nodes_than_sort_by_their_names_are_refused_with_the_padding_that_would_do(
-    desk: Desk, dead_url: str
-) -> None:
-    assert "10 nodes from oscarnode1 on with padding 0" in desk.refused(
-        USAGE, *desk.run_words(dead_url), "--nodes", "10"
-    )
-
-
 @pytest.mark.parametrize(("key", "value"), [("image", "debian-99"), ("cluster", "none"), ("answers", "fedora")])
 def test_a_matrix_that_names_what_does_not_exist_is_told_with_line_and_what_there_is(
     desk: Desk, dead_url: str, key: str, value: str
