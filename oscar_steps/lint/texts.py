@@ -103,6 +103,8 @@ def _check_xml(file: File, found: Findings) -> None:
         parser.Parse(file.content, True)
     except expat.ExpatError as error:
         found.add(file.path, error.lineno, f"XML: {expat.ErrorString(error.code)}", "the file has to be well-formed")
+    except (LookupError, ValueError) as error:  # Python's own words on an encoding that it does not know
+        found.add(file.path, 1, f"XML: {error}", "the file has to name an encoding such as UTF-8")
 
 
 def _check_package_list(file: File, found: Findings) -> None:

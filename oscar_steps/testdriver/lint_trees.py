@@ -146,8 +146,9 @@ def trees_of_folder(folder: Path) -> Trees:
 
 def _export_base(folder: Path, target: Path) -> bool:
     try:
-        svn("info", str(folder), about=str(folder))
-        words = ("--quiet", "--ignore-externals", "-r", "BASE", str(folder), str(target))
+        place = f"{folder}@"  # else an '@' in its name begins a revision
+        svn("info", place, about=str(folder))
+        words = ("--quiet", "--ignore-externals", "-r", "BASE", place, f"{target}@")
         svn("export", *words, seconds=EXPORT_SECONDS, about=str(folder))
     except FarmError:
         return False
@@ -162,7 +163,8 @@ def _export_head(folder: Path, target: Path) -> bool:
         prefix = _git(folder, "rev-parse", "--show-prefix").decode().removesuffix("\n")
         archive.write_bytes(_git(top, "archive", "--format=tar", f"HEAD:{prefix}"))
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            # Links are not followed by the first tier: one that leads out of the tree must not hide the rest.
+            tar.extractall(target, [member for member in tar if member.isreg() or member.isdir()], filter="data")
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError, tarfile.TarError):
         return False
     return True
@@ -178,7 +180,7 @@ def _git(folder: Path, *words: str) -> bytes:
 def external_folders(copy: Path) -> frozenset[str]:
     """What `svn:externals` would fill in a working copy: the cells check it out, and the first tier does not."""
     try:
-        output = svn("propget", "-R", "--xml", "svn:externals", str(copy), about=str(copy))
+        output = svn("propget", "-R", "--xml", "svn:externals", f"{copy}@", about=str(copy))
         targets = ElementTree.fromstring(characters(output)).findall("target")
     except (FarmError, ElementTree.ParseError):
         return frozenset()

@@ -63,7 +63,7 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
     own = () if wanted.flavour == FlavourName.OSCAR_WIZARD else LOG_FILES  # the wizard's have no marks of its steps
     for name in (TERMINAL_FILE, *(file.format(home=oscar_home.rstrip("/")) for file in own)):
         path = run_directory / name
-        if path.is_file() and path.stat().st_size:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size:
             return _judge(path, name, wanted, facts)
     return None
 

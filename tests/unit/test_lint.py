@@ -281,6 +281,13 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
     ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
     ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "no absolute path"),
     ("XML", written("packages/x/config.xml", "<a>\n<b>\n</a>\n"), "packages/x/config.xml", 3, "mismatched tag"),
+    (
+        "XML in an encoding that nobody knows",
+        written("packages/x/config.xml", '<?xml version="1.0" encoding="none-99"?><a/>'),
+        "packages/x/config.xml",
+        1,
+        "unknown encoding: none-99",
+    ),
     ("python", written("scripts/x", "#!/usr/bin/python3\nif True\n", 0o755), "scripts/x", 2, "python: expected ':'"),
     (
         "an item of a menu is missing",

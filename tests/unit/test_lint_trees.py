@@ -285,10 +285,18 @@ def test_a_working_copy_is_compared_with_what_was_committed_last(repo: Repo) -> 
     assert trees.after.files[PROGRAM].text == "edited\n"
 
 
+def test_a_working_copy_may_have_an_at_sign_in_its_name(repo: Repo) -> None:
+    place = repo.copy.rename(repo.copy.with_name("job@2")) / "trunk"
+    (place / PROGRAM).write_text("edited\n")
+    trees = trees_of_folder(place)
+    assert trees.before and trees.before.files[PROGRAM].text == "one\n"
+
+
 def test_a_working_copy_of_gits_is_as_well_below_its_top_too(tmp_path: Path) -> None:
     tree = tmp_path / "git/below"
     tree.mkdir(parents=True)
     (tree / "install_cluster").write_text("one\n")
+    (tree / "outside").symlink_to("/etc/passwd")
     git = ("git", "-C", str(tree), "-c", "user.name=x", "-c", "user.email=x@x")
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *words], check=True)

@@ -203,6 +203,11 @@ def test_what_cannot_be_recorded_is_a_sentence(tmp_path: Path) -> None:
         file.truncate(9 << 20)
     with pytest.raises(UserError, match="too large for a case"):
         record(tmp_path / "bad", tmp_path, "large")
+    terminal = tmp_path / "bad" / TERMINAL_FILE
+    terminal.unlink()
+    terminal.symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match="nothing is left of what OSCAR's installer said"):
+        record(tmp_path / "bad", tmp_path, "another")
 
 
 @pytest.mark.parametrize("text", ["", "nodes = 2", 'name = "x"\nnodes = "two"\nboot = ""\nimage = ""', "= =", "\x00"])
