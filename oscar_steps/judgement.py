@@ -12,6 +12,11 @@ LINT_FILE = "lint.json"
 MAX_LISTED = 2000
 """So many problems of a kind are listed. A tree with more is none that anybody reads a list of."""
 MAX_WORDS = 500
+MAX_BYTES = 16 * 2**20
+"""The master reads no more of a judgement."""
+
+
+_LISTS = ("new", "mended", "standing")
 
 
 class _Frozen(BaseModel):
@@ -46,5 +51,9 @@ class Judgement(_Frozen):
     standing: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
 
     def save(self, run_directory: Path) -> None:
-        """Write `lint.json` in one step."""
-        write_atomically(run_directory / LINT_FILE, self.model_dump_json() + "\n")
+        """Write `lint.json` in one step. Lists that the master would not read to their ends are shortened."""
+        said, listed = self, MAX_LISTED
+        while len((text := said.model_dump_json() + "\n").encode()) > MAX_BYTES and listed:
+            listed //= 2
+            said = said.model_copy(update={name: getattr(said, name)[:listed] for name in _LISTS})
+        write_atomically(run_directory / LINT_FILE, text)

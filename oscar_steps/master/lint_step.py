@@ -11,7 +11,7 @@ from twisted.internet import threads
 from twisted.python import log
 
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.judgement import LINT_FILE, Judgement
+from oscar_steps.judgement import LINT_FILE, MAX_BYTES, Judgement
 from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.plans import run_directory
 from oscar_steps.master.restarts import CutShort, cut_short
@@ -36,7 +36,6 @@ from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome
 
 _MAX_SECONDS = 900
-_MAX_BYTES = 16 * 2**20
 
 
 class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
@@ -96,7 +95,7 @@ class LintStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
         try:
             writer = remotetransfer.StringFileWriter()
             command = await on_worker(
-                self, "uploadFile", workdir=directory, workersrc=LINT_FILE, writer=writer, maxsize=_MAX_BYTES,
+                self, "uploadFile", workdir=directory, workersrc=LINT_FILE, writer=writer, maxsize=MAX_BYTES,
                 blocksize=256 * 1024, keepstamp=False,
             )  # fmt: skip
             if command.rc != 0:

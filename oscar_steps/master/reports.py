@@ -144,7 +144,9 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
         return ()
     if outcome is Outcome.INFRASTRUCTURE:
         return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
-    logins = [*(change.author for change in note.changes), *note.gated_before]
+    # Who brought a mended problem has no part in what this commit breaks.
+    others = note.gated_before if outcome is not Outcome.FAILED else ()
+    logins = [*(change.author for change in note.changes), *others]
     authors = [mail.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
     told = sorted({address for address in (*authors, asked) if address})

@@ -96,12 +96,21 @@ def change_of(url: str, revision: str, first: int | None = None) -> Change:
     since = min(first or commits[0][0].revision, commits[0][0].revision)
     new = [pair for pair in commits if pair[0].revision >= since]
     base = next((commit.revision for commit, _ in commits if commit.revision < since), 0)
+    if not base and since > 1 and len(commits) == limit:  # the log was cut off before it
+        base = _last_before(asked, since)
     change = Change(found, root, uuid, tuple(commit for commit, _ in reversed(new)), base, number)
     if base:
         then = _parsed(svn("info", "--xml", "-r", str(base), asked, about=asked), asked).find("entry")
         change = replace(change, base_url=_text(then, "url"))
     copied, touched = _paths(change, [(commit, item) for commit, item in reversed(new)])
     return replace(change, copied=copied, touched=touched)
+
+
+def _last_before(asked: str, revision: int) -> int:
+    """The last revision before this one in which the branch changed; 0: there is none."""
+    words = ("--xml", "--quiet", "--limit", "1", "-r", f"{revision - 1}:1")
+    entry = _parsed(svn("log", *words, asked, about=asked), asked).find("logentry")
+    return int(entry.get("revision") or 0) if entry is not None else 0
 
 
 def _check_top(asked: str) -> None:

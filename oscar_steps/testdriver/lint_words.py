@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -140,8 +141,8 @@ def judgement_of(looked: Looked) -> Judgement:
 def _told(problem: Problem, key: str, *, was: str = "", change: Change | None = None) -> ToldProblem:
     commit = change.brought_by(problem.file) if change else None
     return ToldProblem(
-        key=_short(key),
-        was=_short(was),
+        key=_short_key(key),
+        was=_short_key(was),
         file=_short(problem.file),
         line=problem.line,
         what=_short(problem.what),
@@ -152,6 +153,13 @@ def _told(problem: Problem, key: str, *, was: str = "", change: Change | None = 
         author=_short(commit.author) if commit else "",
         date=_short(commit.date) if commit else "",
     )
+
+
+def _short_key(key: str) -> str:
+    """Keys that differ still differ when they are shortened."""
+    if len(words := printable(key)) <= MAX_WORDS:
+        return words
+    return f"{words[: MAX_WORDS - 20]}... {hashlib.sha256(words.encode()).hexdigest()[:16]}"
 
 
 def _short(text: str) -> str:

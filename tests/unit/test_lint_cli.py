@@ -16,8 +16,12 @@ from demo.faults import Fault
 from demo.judge import Finished, complaints
 from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Build
+from oscar_steps.job import Source
 from oscar_steps.judgement import Judgement
+from oscar_steps.lint.baseline import Comparison
+from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.testdriver.cli import cli
+from oscar_steps.testdriver.lint_words import Looked, judgement_of
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, Verdict
 
 STANDIN = Path(__file__).parents[1] / "oscar_standin"
@@ -198,3 +202,10 @@ def test_a_call_of_what_a_commit_takes_away_is_told_once(tmp_path: Path) -> None
     lint("HEAD", "--url", url, "--run", where)
     said = Judgement.model_validate_json((where / "lint.json").read_bytes())
     assert [(new.file, new.line) for new in said.new if new.file.endswith("User.pm")] == [("lib/OSCAR/User.pm", 3)]
+
+
+def test_long_problems_that_say_the_same_have_names_of_their_own() -> None:
+    problems = tuple(Problem("scripts/a", line, "x" * 900, "it has to be there") for line in (3, 4))
+    report = Report(problems, (), 1, 0.1)
+    said = judgement_of(Looked(Source(url="u", revision="5"), None, report, Comparison(new=problems), None, 0.1))
+    assert len({told.key for told in said.new}) == 2

@@ -13,7 +13,7 @@ import pytest
 from demo.children import run
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.lint.tree import Tree
-from oscar_steps.testdriver import lint_trees
+from oscar_steps.testdriver import history, lint_trees
 from oscar_steps.testdriver.history import Change, change_of
 from oscar_steps.testdriver.lint_cli import look_at_revision
 from oscar_steps.testdriver.lint_trees import external_name, trees_of, trees_of_folder
@@ -204,6 +204,27 @@ def test_the_working_copies_of_repositories_that_nobody_looks_at_any_more_go(
         repo = Repo(tmp_path / name)
         trees_of(change_of(repo.trunk, "HEAD"), cache)
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
+
+
+def test_a_working_copy_that_another_lint_has_just_let_go_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here.at").touch()
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / "gone.at", tmp_path / "here.at"]))
+    lint_trees._let_old_ones_go(tmp_path)
+    assert (tmp_path / "here.at").exists()
+
+
+def test_more_commits_than_are_read_are_compared_with_the_one_before_the_first(
+    repo: Repo, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_COMMITS", 2)
+    before = repo.commit(VERSION="0\n")
+    first, *_, last = [repo.commit(**{PROGRAM: f"{text}\n"}) for text in ("two", "three", "four")]
+    change = change_of(repo.trunk, str(last), first)
+    assert change.base == before
+    assert texts(change, cache) == ("one\n", "four\n")
+    assert change_of(repo.trunk, str(last), 1).base == 0
 
 
 def both(url: str, revision: str, cache: Path) -> tuple[str | None, str]:

@@ -119,6 +119,11 @@ def test_who_was_kept_from_the_cells_hears_when_another_commit_mends_that() -> N
     assert "jane@x.org" in recipients(warning, MAIL)
 
 
+def test_who_was_kept_from_the_cells_hears_nothing_of_a_failure_that_is_another_commits() -> None:
+    failed = dataclasses.replace(of_first_tier(Outcome.FAILED), gated_before=("jane",))
+    assert recipients(failed, MAIL) == ("eric@x.org", "geoffroy@x.org")
+
+
 def test_the_first_tier_does_not_call_a_commit_fixed_because_it_brought_nothing_new() -> None:
     quiet = dataclasses.replace(of_first_tier(Outcome.PASSED), before=Before(3, "6", passed=False))
     assert not quiet.fixed

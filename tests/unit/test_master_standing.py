@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps import judgement
 from oscar_steps.judgement import Judgement, ToldProblem
 from oscar_steps.master.standing import STANDING_FILE, Standing, load, note_judgement, page_data, take
 from oscar_steps.master.standing_page import age_of, html_of
@@ -139,6 +140,17 @@ def test_the_page_without_anything_says_so() -> None:
 def test_an_age_is_told_in_its_largest_unit(days: float, words: str) -> None:
     assert age_of("1970-01-01T00:00:00Z", days * DAY) == words
     assert age_of("nonsense", 0) == ""
+
+
+def test_a_judgement_is_not_written_longer_than_the_master_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement, "MAX_BYTES", 2000)
+    said = judged(5, new=tuple(told(f"a{number}", revision=5) for number in range(50)))
+    said.save(tmp_path)
+    written = (tmp_path / "lint.json").read_bytes()
+    assert len(written) <= 2000
+    assert Judgement.model_validate_json(written).new[:2] == said.new[:2]
 
 
 def test_a_judgement_is_written_as_the_master_reads_it(tmp_path: Path) -> None:
