@@ -45,13 +45,22 @@ class Evidence:
 class StageRule:
     """How a stage begins and passes. One with no evidence of its own has passed when a later one begins.
 
-    `going_on_proves`: not every OSCAR says the closing line, and none goes on where it should have come and did not.
+    `in_2006`: what stands for the closing line where OSCAR of 2006 goes on, which has no such line; None: nothing does.
     """
 
     stage: InstallStage
     starts: tuple[Mark, ...]
     evidence: tuple[Evidence, ...] = ()
-    going_on_proves: bool = False
+    in_2006: tuple[Evidence, ...] | None = None
+
+
+# OSCAR of 2006 goes on with any result of its test, so nothing may say that a program of the test did not run or died.
+DEATH = re.compile(
+    r"\bkilled\b|segmentation fault|\bcore dumped\b|\babort(?:ed|ing)\b|\bterminated\b|\bbus error\b|out of memory|"
+    r"command not found|no such file|does not exist|no passwd entry|permission denied|cannot execute|exited badly",
+    re.IGNORECASE,
+)
+USER_TESTS = Mark(LineKind.PLAIN, re.compile(r"Performing user tests\.\.\."))
 
 
 def _section(pattern: str) -> Mark:
@@ -128,7 +137,7 @@ def stage_rules(
             InstallStage.PREFLIGHT,
             (_plain(r"Checking your system\.\.\..*"),),
             (_says(_plain("System checked"), "System checked"),),
-            going_on_proves=True,  # OSCAR of 2006 ends with a failed check, and says nothing of good ones
+            in_2006=(),  # it ends with a failed check, so going on is enough
         ),
         StageRule(
             InstallStage.PLATFORM,
@@ -191,7 +200,10 @@ def stage_rules(
                     "Step 8 - Successfully tested the cluster setup",
                 ),
             ),
-            going_on_proves=True,  # OSCAR of 2006 says nothing at the test's end
+            in_2006=(
+                Evidence(USER_TESTS, "its test never came to 'Performing user tests...'"),
+                _test("SSH node->server"),  # the last of those that every cluster has
+            ),
         ),
         StageRule(
             InstallStage.DONE,

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Literal
 
 from oscar_steps.oscar import hook
-from oscar_steps.oscar.evidence import Evidence, StageRule, stage_rules
+from oscar_steps.oscar.evidence import DEATH, USER_TESTS, Evidence, StageRule, stage_rules
 from oscar_steps.oscar.failure import MAX_LINES, Cause, Failure, headline
 from oscar_steps.oscar.sanity import REFUSED, HeadNodeChecks, verdict_of
 from oscar_steps.oscar.signatures import Weight, match, match_loop
@@ -118,6 +118,9 @@ class InstallLog:
         self._known: set[int] = set()
         self._repeats: Counter[int] = Counter()
         self._any_section = False
+        self._of_2006 = False
+        self._died = ""
+        """What OSCAR of 2006 said of a program of its user tests that did not run to its end."""
         self._events: list[LogEvent] = []
         if from_banner:
             self._started.add(InstallStage.PREFLIGHT)
@@ -164,8 +167,9 @@ class InstallLog:
             else:
                 self._after_rule = True
             return tuple(self._events)
-        if title and not text:  # OSCAR of 2006 prints the end of the date's line as well.
+        if title and not text:  # Until January 2007 OSCAR's banner has the end of the date's line as well.
             self._title = title
+            self._of_2006 = self._of_2006 or title[1].startswith("== Running OSCAR install_cluster script ")
         elif title:  # It looked like a section's title, but no rule came after it.
             self._observe(title[0], LineKind.PLAIN, title[1], title[1])
         if after_rule and text.startswith("== "):
@@ -242,6 +246,8 @@ class InstallLog:
             self._take_evidence(number, kind, text)
         if line == hook.WAITING and self.stage is InstallStage.BARRIER:
             self._emit(EventKind.BARRIER_WAITING, number, line)
+        if self.stage is InstallStage.TEST:
+            self._take_death(kind, text)
         if self.stage is InstallStage.TEST and (result := check_result(line)) is not None:
             self._take_check(number, result)
             return
@@ -267,7 +273,7 @@ class InstallLog:
             return
         evidence = self._rules[self.stage].evidence
         closing = False
-        for item in evidence:
+        for item in (*evidence, *(self._rules[self.stage].in_2006 or ())):
             if found := item.mark.match(kind, text):
                 self._seen.setdefault(item, set()).add(found.group(1) if found.re.groups else "")
                 closing = closing or item.closing
@@ -320,6 +326,13 @@ class InstallLog:
         self._dull.clear()
         self._known.clear()
         self._repeats.clear()
+
+    def _take_death(self, kind: LineKind, text: str) -> None:
+        if USER_TESTS.match(kind, text):
+            self._died = ""
+            self._forget()
+        elif DEATH.search(text):
+            self._died = self._died or text.strip()[:80]
 
     def _take_check(self, number: int, result: CheckResult) -> None:
         if result.verdict == "passed":
@@ -377,12 +390,23 @@ class InstallLog:
         return self.stage is stage and stage in self._started and stage not in self._passed
 
     def _proven_by_going_on(self, stage: InstallStage) -> bool:
-        rule = self._rules[stage]
-        if not rule.evidence:
+        if not self._rules[stage].evidence:
             return True
-        if not rule.going_on_proves or (stage is InstallStage.TEST and (self._bad_checks or self._causes)):
+        if not self._has_no_closing_line(stage):
             return False
-        return all(self._has(item) for item in rule.evidence if not item.closing)
+        if stage is InstallStage.TEST and (self._bad_checks or self._causes or self._died):
+            return False
+        return all(self._has(item) for item in self._asked_of(stage))
+
+    def _has_no_closing_line(self, stage: InstallStage) -> bool:
+        return self._of_2006 and self._rules[stage].in_2006 is not None
+
+    def _asked_of(self, stage: InstallStage) -> tuple[Evidence, ...]:
+        """What the stage has to say in a terminal of this age."""
+        rule = self._rules[stage]
+        if not self._has_no_closing_line(stage):
+            return rule.evidence
+        return (*(item for item in rule.evidence if not item.closing), *(rule.in_2006 or ()))
 
     def _has(self, item: Evidence) -> bool:
         return len(self._seen.get(item, ())) >= item.count
@@ -391,7 +415,9 @@ class InstallLog:
         """What the stage has not said, as a clause."""
         if stage not in self._started:
             return "it never got so far"
-        missing = next((item.missing for item in self._rules[stage].evidence if not self._has(item)), "")
+        missing = next((item.missing for item in self._asked_of(stage) if not self._has(item)), "")
+        if not missing and stage is InstallStage.TEST and self._died:
+            missing = f"its test said '{self._died}'"
         return missing or f"it never came beyond {stage.doing}"
 
     def _certain(

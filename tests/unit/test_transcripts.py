@@ -1,9 +1,10 @@
 """What OSCAR's installer writes when it fails, trap by trap, and what the farm says of it.
 
 `transcripts/good.txt` is a good run in a notation of its own, that of `transcripts/cases.toml` as well: `== TITLE` is a
-section with its rules, `--> TITLE` a subsection, `@result LABEL | STATUS | VERDICT` a line of `testprint`,
-`@apitest VERDICT NAME` one of apitest, `\\b` and `\\e` the control characters. Each case is that run with an edit, and
-is read in both formats in which OSCAR has written its log, unless it is a trap of one of them.
+section with its rules (`== TITLE\\n` one with a line's end of its own), `--> TITLE` a subsection,
+`@result LABEL | STATUS | VERDICT` a line of `testprint`, `@apitest VERDICT NAME` one of apitest, `\\b` and `\\e` the
+control characters. Each case is that run with an edit, and is read in both formats in which OSCAR has written its log,
+unless it is a trap of one of them.
 
 Each directory of `transcripts` is a whole terminal with what the farm has to say of it, as
 `oscar-testdriver transcript` writes them.
@@ -72,7 +73,8 @@ def _written(short: str, form: str) -> Iterator[str]:
     line = short.replace("\\b", "\b").replace("\\e", "\x1b")
     if line.startswith("== "):
         rule = "=" * (77 if form == "2007" else 80)
-        yield from ("", rule, line, rule, *([""] if form == "2007" else []))
+        title, end, _ = line.partition("\\n")
+        yield from ("", rule, title, *([""] if end else []), rule, *([""] if form == "2007" else []))
     elif line.startswith("--> ") and form == "later":
         title = line.removeprefix("--> ")
         dashes = max(80 - 2 - len(title), 2)
