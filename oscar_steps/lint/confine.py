@@ -57,7 +57,8 @@ class Task:
 class Answer:
     """What the compiler said.
 
-    `end`: 'time': it did not end; 'left': processes stayed; 'gone': it ended the sandbox; 'late': it had no turn.
+    `end`: 'time': it did not end; 'left': processes stayed; 'gone': it ended the sandbox, or spoilt it;
+    'late': it had no turn.
     `status` is the exit status, negative for a signal; `notes` are those of the empty modules.
     """
 
@@ -104,14 +105,15 @@ class Sandbox:
             if patience <= 0:
                 yield from (Answer(task, "late") for task in left)
                 return
-            answers = self._run(tuple(left), patience)
+            answers, fresh = self._run(tuple(left), patience)
             yield from answers
             for _ in answers:
                 left.popleft()
-            if left and (not answers or answers[-1].end == "done") and time.monotonic() < until:
+            if left and not fresh and (not answers or answers[-1].end == "done") and time.monotonic() < until:
                 yield Answer(left.popleft(), "gone")
 
-    def _run(self, tasks: tuple[Task, ...], patience: float) -> list[Answer]:
+    def _run(self, tasks: tuple[Task, ...], patience: float) -> tuple[list[Answer], bool]:
+        """As many answers as one sandbox gave, and whether it asks for a fresh one for the rest."""
         order = "".join(f"{task.kind}\t{task.path}\n" for task in tasks)
         with subprocess.Popen(
             [*self._command, *_program(), *self._modules],
@@ -133,7 +135,7 @@ class Sandbox:
                 if os.geteuid() == 0
                 else "unprivileged user namespaces have to be allowed: sysctl kernel.unprivileged_userns_clone=1",
             )
-        return list(_answers(output, tasks))
+        return list(_answers(output, tasks)), output.endswith(b"\n=fresh\n")
 
 
 def _answers(output: bytes, tasks: tuple[Task, ...]) -> Iterator[Answer]:
@@ -148,7 +150,7 @@ def _answers(output: bytes, tasks: tuple[Task, ...]) -> Iterator[Answer]:
         notes = tuple(line[1:] for line in lines if line.startswith("+"))
         said = tuple(line for line in lines if not line.startswith("+"))
         match words[2]:
-            case "time" | "left" as how:
+            case "time" | "left" | "gone" as how:
                 yield Answer(task, how, 0, said, notes)
             case number:
                 yield Answer(task, "done", os.waitstatus_to_exitcode(int(number)), said, notes)

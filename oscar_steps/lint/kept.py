@@ -27,7 +27,7 @@ MAX_ENTRIES = 20_000
 """One is about a kilobyte; the oldest tenth goes when there are more."""
 _FIELDS = ("status", "words", "notes", "loaded")
 _MINE = Path(__file__).parent / "sandbox"
-_LOADS = re.compile(rb"(?:^|[;{(\"'])[ \t]*(?:use|require|no|do)\s[^;#]*", re.MULTILINE)
+_LOADS = re.compile(rb"(?:^|[;{(\"'])[ \t]*(?:use|require|no|do)(?:\s|(?=[\"'(]))[^;#]*", re.MULTILINE)
 _NAME = re.compile(rb"[A-Za-z_]\w*(?:(?:::|/)\w+)*(?:\.(?:p[lmh]))?")
 
 

@@ -119,13 +119,60 @@ def test_a_module_that_is_loaded_by_a_name_made_at_run_time_counts_as_well(
 
 def test_a_file_cannot_forge_what_it_depends_on(tree: Path, again: Callable[[], Report], asked: list[str]) -> None:
     """A module that is loaded could say of its user what it likes, for as long as it is there itself, and no longer."""
-    lies = "BEGIN { open(my $x, '>', '/tmp/notes'); unlink '/tmp/said'; POSIX::_exit(255) }\n"
+    lies = "BEGIN { truncate($FarmLoader::notes, 0); POSIX::_exit(255) }\n"
     (tree / "lib/OSCAR/Two.pm").write_text(lies + FILES["lib/OSCAR/Two.pm"])
     assert {one.file for one in again().left_alone} >= {USER}
     (tree / "lib/OSCAR/Two.pm").write_text(FILES["lib/OSCAR/Two.pm"] + "# mended\n")
     report = again()
     assert USER in asked
     assert report.left_alone == ()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        'unlink "/tmp/said"; mkdir "/tmp/said"',
+        'unlink "/tmp/notes"; mkdir "/tmp/notes"',
+        'unlink "/tmp/noise"; mkdir "/tmp/noise"; mkdir "/tmp/noise/x"; chmod 0, "/tmp/noise"',
+    ],
+)
+def test_what_one_file_does_in_its_sandbox_changes_no_answer_on_another(
+    tree: Path, again: Callable[[], Report], asked: list[str], monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # one sandbox for all
+    (tree / "scripts/other").write_text("#!/usr/bin/perl\nuse strict;\nmy $x = ;\n")
+    for path in (USER, "scripts/zebra"):  # 'word' may be exported by the module that is not here
+        (tree / path).write_text("#!/usr/bin/perl\nuse strict;\nuse Not::There;\nmy $x = word;\n")
+    expected = again()
+    (tree / "scripts/mean").write_text(f"#!/usr/bin/perl\nBEGIN {{ {harm} }}\n")
+    for path in (USER, "scripts/zebra", "scripts/other"):
+        (tree / path).write_text((tree / path).read_text() + "# once more\n")
+    for _ in range(2):
+        report = again()
+        assert (report.blamed, report.left_alone) == (expected.blamed, expected.left_alone)
+    assert asked == []
+
+
+def test_a_file_whose_words_cannot_be_taken_down_is_left_alone_and_asked_again(
+    tree: Path, again: Callable[[], Report], asked: list[str]
+) -> None:
+    (tree / "scripts/other").write_text("#!/usr/bin/perl\nBEGIN { POSIX::_exit(126) }\n")
+    for _ in range(2):
+        assert [str(one) for one in again().left_alone] == ["scripts/other: left alone: its check was not finished"]
+        assert asked == ["scripts/other"]
+
+
+@pytest.mark.parametrize("load", ['require"OSCAR/Two.pm"', "require'OSCAR/Two.pm'", 'require("OSCAR/Two.pm")'])
+def test_a_module_counts_however_its_name_is_written(
+    tree: Path, again: Callable[[], Report], asked: list[str], load: str
+) -> None:
+    (tree / "scripts/other").write_text(f"#!/usr/bin/perl\nuse lib '../lib';\nBEGIN{{{load}; POSIX::_exit(255) }}\n")
+    lies = "BEGIN { truncate($FarmLoader::notes, 0); POSIX::_exit(255) }\n"
+    (tree / "lib/OSCAR/Two.pm").write_text(lies + FILES["lib/OSCAR/Two.pm"])
+    again()
+    (tree / "lib/OSCAR/Two.pm").write_text(FILES["lib/OSCAR/Two.pm"] + "# mended\n")
+    again()
+    assert "scripts/other" in asked
 
 
 @pytest.mark.parametrize("spoil", [b"", b"nonsense", b"\0", None])

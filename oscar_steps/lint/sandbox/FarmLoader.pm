@@ -26,9 +26,7 @@ my %core = map { $_ => 1 } @Config{qw(privlibexp archlibexp)};
 sub note {
     my $line = join ' ', @_;
     return if !defined $notes || $told{$line}++;
-    open(my $out, '>>', $notes) or return;
-    print $out $line =~ tr/\n/ /r, "\n";
-    close($out);
+    syswrite($notes, $line =~ tr/\n/ /r . "\n");    # at once: perl may be killed
     return;
 }
 
