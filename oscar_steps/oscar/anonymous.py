@@ -39,6 +39,10 @@ _FIRST_DATE = datetime.datetime(2007, 6, 14, 5, 0, 0)
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase)?['\"]?\s*(?:[:=]|is\b)\s*\S|IDENTIFIED\s+BY|\bsecret['\"]?\s*[:=]|"
     r"\$(?:1|2[aby]|5|6|y)\$\S{8,}|\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+) [A-Za-z0-9+/]{16,}|-{5}BEGIN |"
+    # A password comes after the word, whatever is between them; '/etc/passwd' and 'no passwd entry' are no secrets.
+    r"(?<!etc/)(?:password|passwd|passphrase)s?\b(?!\s+entry\b)(?![\s'\".,:;!?)]*$)|\brootpw\b|pw\s*=\s*\S|"
+    r"\bmysql.*\s-p\S|"
+    r"(?-i:(?:^|\s)[a-z_][\w.-]*:(?=[^:]*[A-Z])(?=[^:]*[a-z])[./A-Za-z0-9]{13}:)|"  # a field of crypt
     r"\bSHA256:\S{20,}|\b(?:api[_-]?key|token)['\"]?\s*[:=]",
     re.IGNORECASE,
 )
@@ -50,7 +54,9 @@ _URL = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s'\"<>|)\]]*)"
 _MAIL = re.compile(r"\b[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\b")
 # With more than six parts it is Infiniband's; a leading 01- is PXE's.
 _MAC = re.compile(r"(?<![0-9A-Za-z])(?P<type>01-)?(?P<mac>(?:[0-9A-Fa-f]{2}[:-]){5,19}[0-9A-Fa-f]{2})(?![0-9A-Za-z])")
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
+_CISCO_MAC = re.compile(r"(?<![\w.])(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}(?!\w|\.\w)")
+_IPV4 = re.compile(r"(?<![^\W_])(?<!\.)\d{1,3}(?:\.\d{1,3}){3}(?![^\W_]|\.\d)")
+_PXE_FILE = re.compile(r"(?<=pxelinux\.cfg/)[0-9A-Fa-f]{2,8}(?![\w.-])")  # the first digits of a node's address
 _IPV6 = re.compile(r"(?<![\w.])(?:[0-9A-Fa-f]{0,4}:){2,8}[0-9A-Fa-f]{0,4}(?!\w)")
 _NETS = ("192.0.2", "198.51.100", "203.0.113")
 
@@ -60,7 +66,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _FQDN = re.compile(rf"(?<![\w.-])(?:{_LABEL}\.)+(?:{_WORLD}|{_COUNTRY})(?!\w)", re.IGNORECASE)
 _NO_HOST = re.compile(r"(?:.*\.)?example\.(?:com|org|net)|localhost\.localdomain|localhost", re.IGNORECASE)
 
-_PATH = re.compile(r"(?<![\w./~$})*%-])(?:/+[\w.+@%,=~#-]+)+/?")
+_PATH = re.compile(r"(?<![\w./~$})*%-])(?<!:(?=//))(?:/+[\w.+@%,=~#-]+)+/?")
 _SYSTEM = {"bin", "sbin", "lib", "lib32", "lib64", "etc", "var", "tmp", "tftpboot", "dev", "proc", "sys", "boot", "run"}
 _LOCAL = {"bin", "sbin", "lib", "share", "src", "etc", "include", "man", "libexec", "games"}
 _OPT = re.compile(
@@ -73,6 +79,13 @@ _FILE = re.compile(
 _HOME_OF = re.compile(r"/(?:home|Users|var/spool/mail|var/mail)/([\w.-]+)")
 _USER = re.compile(r"\b(?:USER=\(?|user=|uid=\d+\()([\w.-]+)|\bfor user ([\w.-]+)(?=\(| by | from )")
 _HOST = re.compile(r"\b(?:Hostname|DNS domain name): +([\w.-]+)")
+_AT_HOST = re.compile(r"(?<![\w@.+-])([A-Za-z][\w.+-]*)@([A-Za-z][\w-]*)(?![\w.@-])")
+_SSH = re.compile(r"(?<![\w./-])ssh +(?:-\S+ +)*([A-Za-z][\w-]*)(?=\s+[^\s:])")
+_NO_SSH_HOST = re.compile(
+    r"to|is|was|has|can|will|must|should|does|did|failed|error|the|an?|and|or|on|in|as|for|from|via|into|with|without|not|"
+    r"keys?|server|clients?|daemon|service|ping|tests?|connections?|access|users?|login|config\w*|hosts?|package|version|"
+    r"protocol|port|agent|session|nodes?|known_hosts|public|private|command|commands|between|works?|working|setup",
+)
 _GENERIC = re.compile(
     r"localhost|head|headnode|oscar|server|oscar_server|master|node|oscarnode\d*|root|farm|test|cluster|local|localdomain|"
     r"example|org|com|net|oscartst|nobody|admin|user|www-data|mysql|postgres|ganglia|debian|none|unknown|the|and|for|not|"
@@ -104,6 +117,12 @@ class Anonymiser:
             self._name(next(filter(None, match.groups())), "user")
         for match in _HOST.finditer(text):
             self._name(match[1], "host")
+        for match in _AT_HOST.finditer(text):
+            self._name(match[1], "user")
+            self._name(match[2], "host")
+        for match in _SSH.finditer(text):
+            if not _NO_SSH_HOST.fullmatch(match[1]):
+                self._name(match[1], "host")
 
     def _name(self, name: str, kind: str) -> None:
         """A host's full name is learned with its first part and its domain."""
@@ -135,6 +154,8 @@ class Anonymiser:
         text = _URL.sub(self._url, text)
         text = _MAIL.sub(lambda m: self._as("mail", m[0], lambda n: f"user{n}@example.org"), text)
         text = _MAC.sub(self._mac, text)
+        text = _CISCO_MAC.sub(self._cisco_mac, text)
+        text = _PXE_FILE.sub(lambda m: self._as("address", m[0].upper(), lambda n: f"address{n}"), text)
         text = _IPV4.sub(lambda m: self._ipv4(m[0]), text)
         text = _IPV6.sub(lambda m: self._ipv6(m[0]), text)
         text = _PATH.sub(lambda m: self._path(m[0]), text)
@@ -190,9 +211,15 @@ class Anonymiser:
 
     def _mac(self, match: re.Match[str]) -> str:
         mark = match["mac"][2]
-        mac = match["mac"].lower().replace("-", ":")
-        made = self._as("mac", mac, lambda n: f"52:54:00:00:{n >> 8 & 255:02x}:{n & 255:02x}")
-        return (match["type"] or "") + made.replace(":", mark)
+        return (match["type"] or "") + self._made_mac(match["mac"].lower().replace("-", ":")).replace(":", mark)
+
+    def _cisco_mac(self, match: re.Match[str]) -> str:
+        digits = match[0].lower().replace(".", "")
+        made = self._made_mac(":".join(digits[at : at + 2] for at in range(0, 12, 2))).replace(":", "")
+        return f"{made[:4]}.{made[4:8]}.{made[8:]}"
+
+    def _made_mac(self, mac: str) -> str:
+        return self._as("mac", mac, lambda n: f"52:54:00:00:{n >> 8 & 255:02x}:{n & 255:02x}")
 
     def _ipv4(self, address: str) -> str:
         octets = [int(octet) for octet in address.split(".")]
@@ -245,6 +272,8 @@ def _stays(parts: list[str]) -> bool:
         return parts[1] != "local" or len(parts) == 2 or parts[2] in _LOCAL
     if parts[0] == "opt":
         return _OPT.fullmatch(parts[1]) is not None
+    if parts[0] == "tmp":
+        return len(parts) == 2 or _OPT.fullmatch(parts[1]) is not None
     if parts[0] == "root":
         return parts[1] == "farm" or parts[1].startswith(".")
     return parts[0] in _SYSTEM or parts[:2] == ["home", "oscartst"] or parts[0] in (".", "..")
