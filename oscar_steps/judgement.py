@@ -16,7 +16,7 @@ MAX_BYTES = 16 * 2**20
 """The master reads no more of a judgement."""
 
 
-_LISTS = ("new", "mended", "standing")
+_LISTS = ("new", "mended", "standing", "dropped")
 
 
 class _Frozen(BaseModel):
@@ -34,8 +34,10 @@ class ToldProblem(_Frozen):
     right: str = Field(max_length=MAX_WORDS)
     gates: bool = False
     of_answers: bool = False
+    of_change: bool = False
+    """Only the comparison of two trees tells it: no later judgement lists it as standing."""
     revision: int = 0
-    """The commit that brought a new problem, its author and date."""
+    """The commit that brought a new problem, its author and date; no author: one of several up to this revision."""
     author: str = Field(default="", max_length=MAX_WORDS)
     date: str = Field(default="", max_length=MAX_WORDS)
 
@@ -49,6 +51,8 @@ class Judgement(_Frozen):
     new: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
     mended: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
     standing: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    dropped: tuple[str, ...] = Field(default=(), max_length=MAX_LISTED)
+    """Files that are gone, and 'FILE: uses X' (calls, starts, names) of what the files use no more."""
 
     def save(self, run_directory: Path) -> None:
         """Write `lint.json` in one step. Lists that the master would not read to their ends are shortened."""

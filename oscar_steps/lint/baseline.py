@@ -22,6 +22,7 @@ _KEYWORD = re.compile(
 )
 _NUMBER = re.compile(r"(?<=:)\d+\b|(?<=\bline )\d+\b|\b\d+(?= other files)")
 """Of a line, or of the files that were looked through."""
+_OTHERS = re.compile(r" \(so do(es another file| \d+ other files)\)$")
 _NEAR = re.compile(r", (near \".*|at EOF.*)$", re.DOTALL)
 _COMPILER = re.compile(r"(perl|bash|python|XML): |calls \S+, which nothing ")
 """What can be said only where everything before it, and everything that is loaded, can be read."""
@@ -47,11 +48,13 @@ class Comparison:
     new: tuple[Problem, ...] = ()
     mended: tuple[Problem, ...] = ()
     standing: tuple[Standing, ...] = ()
+    dropped: tuple[str, ...] = ()
+    """What files use no more, and files that are gone (`removed.dropped_uses`)."""
 
 
 def essence(problem: Problem) -> str:
     """What a problem says, without what a moved line, a neighbour of it or a keyword changes."""
-    return _NUMBER.sub("N", _NEAR.sub("", _without_keywords(problem.what)))
+    return _NUMBER.sub("N", _OTHERS.sub("", _NEAR.sub("", _without_keywords(problem.what))))
 
 
 def keys_of(problems: Iterable[Problem]) -> dict[Problem, str]:

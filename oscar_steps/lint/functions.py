@@ -78,7 +78,8 @@ def _of_taken_away(old: File, file: File, files: list[File], defined: set[str], 
             line = line or (calls_of(user).get(f"{package}::{name}") if package else None)
             if line and not _is_made(name, user) and not _is_made(name, file):
                 what = f"calls {name}, which this change took away from {file.path}"
-                yield Problem(user.path, line, what, "define it, or call what takes its place")
+                right = "define it, or call what takes its place"
+                yield Problem(user.path, line, what, right, because=file.path)
 
 
 def _calls_if(file: File, names: frozenset[str]) -> dict[str, int]:

@@ -24,6 +24,8 @@ class Problem:
     """It certainly keeps the installer from starting, or from going on, on the way that the cells take."""
     rank: int = field(default=_FAR, compare=False)
     """How early the installer meets the file."""
+    because: str = field(default="", compare=False)
+    """The path that the change took away, or took something from, so that this came about."""
 
     def __lt__(self, other: Problem) -> bool:
         return self._order < other._order

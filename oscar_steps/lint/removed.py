@@ -9,8 +9,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from oscar_steps.lint.chain import START, TODAY, missing_program, path_of_cells, way_of_cells
+from oscar_steps.lint.functions import calls_of
 from oscar_steps.lint.lists import missing_in_list, names_in
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.starts import Start, is_perl, loads_of, starts_of
@@ -32,12 +34,39 @@ def removed_but_used(before: Tree, after: Tree) -> Findings:
     for path in sorted(gone):
         name = posixpath.basename(path).encode()
         naming = [file for file in users if name.removesuffix(b".pm") in file.content]
-        found.problems += _of_module(path, naming, before, after) if path.endswith(".pm") else ()
+        problems = list(_of_module(path, naming, before, after)) if path.endswith(".pm") else []
         for file in naming:
-            found.problems += _of_programs(path, file, after, on_the_way=file.path in way)
+            problems += _of_programs(path, file, after, on_the_way=file.path in way)
             if file.path in before:
-                found.problems += _of_lists(path, file, after)
+                problems += _of_lists(path, file, after)
+        found.problems += (replace(problem, because=path) for problem in problems)
     return found
+
+
+def dropped_uses(before: Tree, after: Tree) -> tuple[str, ...]:
+    """Files that a change took away, and, in the words of a problem, what the files that it changed use no more."""
+    found = [path for path, old in before.files.items() if path not in after and not old.binary]
+    changed = [(old, after.files[path]) for path, old in before.files.items() if path in after.files]
+    lost = [(old.path, _uses_of(old) - _uses_of(new)) for old, new in changed if old.content != new.content]
+    if not any(uses for _, uses in lost):
+        return tuple(found)
+    # Of a module that several files use the problem names one of them only.
+    still = {use for file in after.files.values() for use in _modules_of(file)}
+    return (*found, *(f"{path}: {use}" for path, uses in lost for use in sorted(uses - still)))
+
+
+def _modules_of(file: File) -> set[str]:
+    return {f"uses {load.module}" for load in loads_of(file) if not load.tried} if not file.binary else set()
+
+
+def _uses_of(file: File) -> set[str]:
+    """What a file uses, as the problems begin that say that it is missing."""
+    if file.binary:
+        return set()
+    shells = {f"names '{path}'" for path in re.findall(rf"{_SHELLS_HOME}([\w./-]*\w)", file.text)}
+    calls = {f"calls {name}" for call in calls_of(file) for name in (call, call.rpartition("::")[2])}
+    starts = {f"starts '{start.word}'" for start in starts_of(file)}
+    return _modules_of(file) | calls | starts | shells | {f"names '{named.word}'" for named in names_in(file)}
 
 
 def _of_module(path: str, naming: list[File], before: Tree, after: Tree) -> Iterator[Problem]:

@@ -38,6 +38,8 @@ class Stands(_Model):
     right: str
     gates: bool = False
     of_answers: bool = False
+    of_change: bool = False
+    """No judgement tells that it stands: it does until one tells that it is mended, or its user gone."""
     revision: int = 0
     author: str = ""
     date: str = ""
@@ -83,8 +85,17 @@ def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[
     problems = {told.key: _went_on(told, old.get(told.was) or old.get(told.key), said) for told in said.standing}
     problems |= {told.key: _stands(told, said.revision, told.revision, told.author, told.date) for told in said.new}
     seen = {*problems, *(told.was for told in said.standing), *(told.key for told in said.mended)}
-    hidden = [(key, entry) for key, entry in old.items() if key not in seen] if known is not None else []
-    mended = (old.get(told.key) for told in said.mended)
+    mended = [old.get(told.key) for told in said.mended]
+    hidden = list[tuple[str, Stands]]()
+    for key, entry in old.items() if known is not None else ():
+        if key in seen:
+            continue
+        if entry.of_change and _use_of(entry) in said.dropped:
+            mended.append(entry)
+        elif entry.of_change and known is not None and key in known.problems and entry.file not in said.dropped:
+            problems[key] = entry
+        else:
+            hidden.append((key, entry))
     gated = {entry.author for entry in mended if entry and entry.gates and entry.revision and entry.author}
     if known is not None and known.revision == said.revision:
         gated |= {*known.gated_before}
@@ -99,6 +110,10 @@ def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[
     for name in sorted(standing.branches, key=lambda name: standing.branches[name].looked_at)[:-MAX_BRANCHES]:
         del standing.branches[name]
     return tuple(sorted(gated))
+
+
+def _use_of(entry: Stands) -> str:
+    return f"{entry.file}: {entry.what.partition(',')[0]}"
 
 
 def _of_others(standing: Standing) -> Mapping[str, Stands]:
@@ -118,7 +133,7 @@ def _went_on(told: ToldProblem, before: Stands | None, said: Judgement) -> Stand
 
 
 def _stands(told: ToldProblem, seen: int, revision: int, author: str, date: str) -> Stands:
-    words = told.model_dump(include={"file", "line", "what", "right", "gates", "of_answers"})
+    words = told.model_dump(include={"file", "line", "what", "right", "gates", "of_answers", "of_change"})
     return Stands(**words, seen=seen, revision=revision, author=author, date=date)
 
 

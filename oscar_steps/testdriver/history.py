@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
@@ -46,12 +46,22 @@ class Change:
     """Where the branch was then: its origin's address, if the branch was made by the first commit."""
     copied: dict[str, str] = field(default_factory=dict)
     """New path in the tree -> the path in the tree before that it was copied from."""
-    touched: dict[str, Commit] = field(default_factory=dict)
-    """Path in the tree -> the last of the commits that changed it."""
+    touched: dict[str, tuple[Commit, ...]] = field(default_factory=dict)
+    """Path in the tree -> the commits that changed it."""
+    moved: dict[str, tuple[Commit, ...]] = field(default_factory=dict)
+    """Path in the tree -> the commits that copied something to it or took it away, with all that is below."""
 
-    def brought_by(self, path: str) -> Commit:
-        """The commit that brought what is new in this file."""
-        return self.touched.get(path, self.commits[-1])
+    def brought_by(self, path: str, because: str = "") -> Commit | None:
+        """The commit that brought what is new in `path` (`because` of another one); None: it may be any of several."""
+        if len(self.commits) == 1:
+            return self.commits[0]
+        found = {commit for name in (path, because) for commit in self._of(name)}
+        return found.pop() if len(found) == 1 else None
+
+    def _of(self, path: str) -> Iterator[Commit]:
+        yield from self.touched.get(path, ())
+        while path := posixpath.dirname(path):
+            yield from self.moved.get(path, ())
 
     @property
     def revision(self) -> int:
@@ -102,14 +112,16 @@ def change_of(url: str, revision: str, first: int | None = None) -> Change:
     if base:
         then = _parsed(svn("info", "--xml", "-r", str(base), asked, about=asked), asked).find("entry")
         change = replace(change, base_url=_text(then, "url"))
-    copied, touched = _paths(change, [(commit, item) for commit, item in reversed(new)])
-    return replace(change, copied=copied, touched=touched)
+    return _with_paths(change, [(commit, item) for commit, item in reversed(new)])
 
 
 def _last_before(asked: str, revision: int) -> int:
     """The last revision before this one in which the branch changed; 0: there is none."""
     words = ("--xml", "--quiet", "--limit", "1", "-r", f"{revision - 1}:1")
-    entry = _parsed(svn("log", *words, asked, about=asked), asked).find("logentry")
+    try:
+        entry = _parsed(svn("log", *words, asked, about=asked), asked).find("logentry")
+    except SourceError:  # it was not there yet
+        return 0
     return int(entry.get("revision") or 0) if entry is not None else 0
 
 
@@ -140,17 +152,20 @@ def _commit(entry: Any) -> Commit:
     return Commit(int(entry.get("revision")), _text(entry, "author") or NOBODY, _text(entry, "date"))
 
 
-def _paths(change: Change, commits: Sequence[tuple[Commit, Any]]) -> tuple[dict[str, str], dict[str, Commit]]:
+def _with_paths(change: Change, commits: Sequence[tuple[Commit, Any]]) -> Change:
     """Copies within the branch, and who changed which path. What was copied from elsewhere is new here."""
     top = unquote(change.url.removeprefix(change.root)).strip("/")
-    copied, touched = dict[str, str](), dict[str, Commit]()
+    copied = dict[str, str]()
+    touched, moved = dict[str, tuple[Commit, ...]](), dict[str, tuple[Commit, ...]]()
     for commit, entry in commits:
         for path in entry.iterfind("paths/path"):
             new, old = _below(path.text or "", top), _below(path.get("copyfrom-path") or "", top)
-            touched[new] = commit
+            touched[new] = (*touched.get(new, ()), commit)
+            if path.get("copyfrom-path") or path.get("action") in ("D", "R"):
+                moved[new] = (*moved.get(new, ()), commit)
             if new and old:
                 copied[new] = _earlier(old, copied)
-    return copied, touched
+    return replace(change, copied=copied, touched=touched, moved=moved)
 
 
 def _below(path: str, top: str) -> str:

@@ -14,8 +14,10 @@ from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.functions import lost_functions
+from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.remember import report_of
-from oscar_steps.lint.removed import removed_but_used
+from oscar_steps.lint.removed import dropped_uses, removed_but_used
+from oscar_steps.lint.tree import Tree
 from oscar_steps.testdriver.commandline import directory, explained, leave
 from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.history import Change, change_of
@@ -108,15 +110,24 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
     report = report_of(trees.after, cache)
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
-        lost = [check(trees.before, trees.after).problems for check in (removed_but_used, lost_functions)]
-        told = {(problem.file, problem.line) for problem in report.problems if "calls " in problem.what}
-        more = {problem for problem in (*lost[0], *lost[1]) if (problem.file, problem.line) not in told}
-        comparison = replace(comparison, new=tuple(sorted({*comparison.new, *more})))
+        new = {*comparison.new, *_lost(trees.before, trees.after, report)}
+        # What the reverse of the change would take away, the change has brought back.
+        back = [each for each in _lost(trees.after, trees.before, before) if each not in comparison.mended]
+        mended = (*comparison.mended, *sorted(back))
+        dropped = dropped_uses(trees.before, trees.after)
+        comparison = replace(comparison, new=tuple(sorted(new)), mended=mended, dropped=dropped)
     elif change is None:
         comparison = Comparison(new=report.problems)
     else:
         comparison = compare(trees.after, report, trees.after, report)
     return Looked(source, change, report, comparison, before, time.monotonic() - began)
+
+
+def _lost(before: Tree, after: Tree, report: Report) -> set[Problem]:
+    """What only the comparison tells: `report` is that of `after`."""
+    told = {(problem.file, problem.line) for problem in report.problems if "calls " in problem.what}
+    lost = (*removed_but_used(before, after).problems, *lost_functions(before, after).problems)
+    return {problem for problem in lost if (problem.file, problem.line) not in told}
 
 
 def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:

@@ -65,7 +65,11 @@ def lines_of(looked: Looked, *, everything: bool) -> list[str]:
 
 
 def _mended(looked: Looked) -> list[str]:
-    return [f"mended: {problem}" for problem in looked.comparison.mended]
+    return [_as_mended(problem) for problem in looked.comparison.mended]
+
+
+def _as_mended(problem: Problem) -> str:
+    return f"mended: {problem}".replace("which this change took away", "which was taken away")
 
 
 def verdict_of(looked: Looked, run_id: str) -> Verdict:
@@ -109,8 +113,8 @@ def _outcome(looked: Looked) -> tuple[Outcome, Category, str]:
         return Outcome.WARNING, Category.OSCAR, _first_of(blamed)
     standing = len(looked.comparison.standing)
     stands = f"; {standing} problem{'s' if standing > 1 else ''} that stood before" if standing else ""
-    mended = [str(problem) for problem in looked.comparison.mended[:1]]
-    return Outcome.PASSED, Category.NONE, f"mended: {mended[0]}" if mended else f"nothing new is wrong{stands}"
+    mended = _mended(looked)
+    return Outcome.PASSED, Category.NONE, mended[0] if mended else f"nothing new is wrong{stands}"
 
 
 def _first_of(problems: Iterable[Problem]) -> str:
@@ -123,23 +127,30 @@ def judgement_of(looked: Looked) -> Judgement:
     """What the master keeps of it."""
     # What a change took away is no problem of the tree itself: it follows, so that the others keep their names.
     now = keys_of(dict.fromkeys([*looked.report.problems, *looked.new]))
-    before = keys_of(looked.before.problems) if looked.before else {}
     change, comparison = looked.change, looked.comparison
+    before = keys_of(dict.fromkeys([*(looked.before.problems if looked.before else ()), *comparison.mended]))
+    of_tree = {*looked.report.problems}
     return Judgement(
         url=looked.source.url,
         revision=change.revision if change else 0,
         base=change.base if change else 0,
-        new=tuple(_told(problem, now[problem], change=change) for problem in looked.new[:MAX_LISTED]),
+        new=tuple(
+            _told(problem, now[problem], change=change, of_change=problem not in of_tree)
+            for problem in looked.new[:MAX_LISTED]
+        ),
         mended=tuple(_told(problem, before[problem]) for problem in comparison.mended[:MAX_LISTED]),
         standing=tuple(
             _told(pair.problem, now[pair.problem], was=before.get(pair.was, ""))
             for pair in comparison.standing[:MAX_LISTED]
         ),
+        dropped=tuple(map(_short, comparison.dropped[:MAX_LISTED])),
     )
 
 
-def _told(problem: Problem, key: str, *, was: str = "", change: Change | None = None) -> ToldProblem:
-    commit = change.brought_by(problem.file) if change else None
+def _told(
+    problem: Problem, key: str, *, was: str = "", change: Change | None = None, of_change: bool = False
+) -> ToldProblem:
+    commit = change.brought_by(problem.file, problem.because) if change else None
     return ToldProblem(
         key=_short_key(key),
         was=_short_key(was),
@@ -149,7 +160,8 @@ def _told(problem: Problem, key: str, *, was: str = "", change: Change | None = 
         right=_short(problem.right),
         gates=problem.gates,
         of_answers=problem.of_answers,
-        revision=commit.revision if commit else 0,
+        of_change=of_change,
+        revision=commit.revision if commit else change.revision if change else 0,
         author=_short(commit.author) if commit else "",
         date=_short(commit.date) if commit else "",
     )

@@ -20,6 +20,7 @@ from oscar_steps.job import Source
 from oscar_steps.judgement import Judgement
 from oscar_steps.lint.baseline import Comparison
 from oscar_steps.lint.problems import Problem, Report
+from oscar_steps.master.standing import Standing, take
 from oscar_steps.testdriver.cli import cli
 from oscar_steps.testdriver.lint_words import Looked, judgement_of
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, Verdict
@@ -202,6 +203,38 @@ def test_a_call_of_what_a_commit_takes_away_is_told_once(tmp_path: Path) -> None
     lint("HEAD", "--url", url, "--run", where)
     said = Judgement.model_validate_json((where / "lint.json").read_bytes())
     assert [(new.file, new.line) for new in said.new if new.file.endswith("User.pm")] == [("lib/OSCAR/User.pm", 3)]
+
+
+@pytest.mark.parametrize("mend", ["back", "edit"])
+def test_what_a_commit_takes_away_stands_until_a_later_one_mends_it_and_the_author_hears(
+    tmp_path: Path, mend: str
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib/OSCAR").mkdir(parents=True)
+    (tree / "lib/OSCAR/Gone.pm").write_text("package OSCAR::Gone;\n1;\n")
+    (tree / "install_cluster").write_text("#!/usr/bin/perl\nuse OSCAR::Gone;\n")
+    (tree / "install_cluster").chmod(0o755)
+    Repository(tmp_path / "svn", tree, users=("somebody",))
+    url, standing = (tmp_path / "svn/oscar").as_uri() + "/trunk", Standing()
+
+    def judged(number: int, change: Callable[[Path], object]) -> tuple[str, ...]:
+        commit(url, tmp_path / f"wc{number}", change)
+        lint("HEAD", "--url", url, "--run", tmp_path / f"run{number}", "--cache", tmp_path / "cache")
+        said = Judgement.model_validate_json((tmp_path / f"run{number}/lint.json").read_bytes())
+        return take(standing, "trunk", said, now=1.0)
+
+    def mended(copy: Path) -> None:
+        if mend == "back":
+            (copy / "lib/OSCAR/Gone.pm").write_text("package OSCAR::Gone;\n1;\n")
+        else:
+            (copy / "install_cluster").write_text("#!/usr/bin/perl\n")
+
+    judged(2, lambda copy: run("svn", "remove", copy / "lib/OSCAR/Gone.pm"))
+    judged(3, edit_readme)
+    (entry,) = (each for each in standing.branches["trunk"].problems.values() if each.of_change)
+    assert (entry.file, entry.author, entry.revision) == ("install_cluster", "somebody", 2)
+    assert judged(4, mended) == ("somebody",)
+    assert not any(each.of_change for each in standing.branches["trunk"].problems.values())
 
 
 def test_long_problems_that_say_the_same_have_names_of_their_own() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.problems import Problem
-from oscar_steps.lint.removed import removed_but_used
+from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
 from tests.unit.test_lint_chain import FILES, one, tree_of
 
@@ -168,3 +168,16 @@ def test_hostile_lists_are_read_to_their_end(tmp_path: Path) -> None:
     hostile = "A = " + "a \\\n" * 20_000 + "\t$(A)\n" + "B" * 200_000 + "\n" + "=" * 5_000
     (tmp_path / "Makefile").write_text(hostile)
     assert check_lists(Tree(tmp_path)).problems == []
+
+
+def test_what_a_changed_file_uses_no_more_is_told_unless_another_file_still_uses_the_module(tmp_path: Path) -> None:
+    old = {
+        "a": "#!/usr/bin/perl\nuse OSCAR::One;\nuse OSCAR::Two;\nsay_it(1);\n",
+        "b": "#!/usr/bin/perl\nuse OSCAR::Two;\n",
+        "c": '#!/bin/sh\n. "$OSCAR_HOME/scripts/env.sh"\n',
+        "gone": "x\n",
+    }
+    new = {"a": "#!/usr/bin/perl\n", "b": old["b"], "c": "#!/bin/sh\n"}
+    dropped = dropped_uses(tree_of(tmp_path / "before", old), tree_of(tmp_path / "after", new))
+    assert {"gone", "a: uses OSCAR::One", "a: calls say_it", "c: names 'scripts/env.sh'"} <= {*dropped}
+    assert "a: uses OSCAR::Two" not in dropped

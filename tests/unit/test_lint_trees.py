@@ -225,6 +225,29 @@ def test_more_commits_than_are_read_are_compared_with_the_one_before_the_first(
     assert change.base == before
     assert texts(change, cache) == ("one\n", "four\n")
     assert change_of(repo.trunk, str(last), 1).base == 0
+    repo.svn("mkdir", "--quiet", "newer")
+    began = repo.commit(top="newer", install_cluster="x\n")
+    repo.commit(top="newer", install_cluster="y\n")
+    assert change_of(f"{repo.url}/newer", "HEAD", began).base == 0
+
+
+def test_of_several_commits_the_one_that_took_away_or_copied_is_named_and_where_it_may_be_any_none(repo: Repo) -> None:
+    repo.commit(**{"lib/Gone.pm": "1;\n", "tools/a": "x\n"})
+    repo.svn("remove", "--quiet", "trunk/lib")
+    first = repo.done("alice")
+    repo.commit(user="bob", README="x\n")
+    repo.svn("copy", "--quiet", "trunk/tools", "trunk/more")
+    last = repo.done("carl")
+    change = change_of(repo.trunk, str(last), first)
+
+    def author(path: str, because: str = "") -> str:
+        commit = change.brought_by(path, because)
+        return commit.author if commit else ""
+
+    assert author(PROGRAM, "lib/Gone.pm") == "alice"
+    assert author("more/a") == "carl"
+    assert author(PROGRAM) == ""
+    assert author("README", "lib/Gone.pm") == "", "either may have brought it"
 
 
 def both(url: str, revision: str, cache: Path) -> tuple[str | None, str]:

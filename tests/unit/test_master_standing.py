@@ -86,6 +86,45 @@ def test_a_problem_that_was_hidden_for_a_while_keeps_its_commit() -> None:
     assert (branch.problems["a"].author, branch.hidden) == ("jane", {})
 
 
+TAKEN = ToldProblem(
+    key="scripts/a: uses X",
+    file="scripts/a",
+    line=3,
+    what="uses X, which this change took away",
+    right="it has to be there",
+    gates=True,
+    of_change=True,
+    revision=5,
+    author="jane",
+)
+
+
+def test_what_a_commit_took_away_stands_until_it_is_back_and_its_author_hears() -> None:
+    standing = after(judged(5, new=(TAKEN,)), judged(6), judged(7))
+    assert standing.branches[TRUNK].problems[TAKEN.key].author == "jane"
+    assert take(standing, TRUNK, judged(8, mended=(TAKEN,)), now=1.0) == ("jane",)
+    assert (standing.branches[TRUNK].problems, standing.branches[TRUNK].hidden) == ({}, {})
+
+
+def test_what_a_commit_took_away_is_mended_when_its_user_uses_it_no_more() -> None:
+    standing = after(judged(5, new=(TAKEN,)))
+    said = judged(6).model_copy(update={"dropped": ("scripts/a: uses X",)})
+    assert take(standing, TRUNK, said, now=1.0) == ("jane",)
+    assert (standing.branches[TRUNK].problems, standing.branches[TRUNK].hidden) == ({}, {})
+
+
+def test_what_a_commit_took_away_is_off_the_list_with_its_user_and_nobody_hears() -> None:
+    standing = after(judged(5, new=(TAKEN,)))
+    assert take(standing, TRUNK, judged(6).model_copy(update={"dropped": ("scripts/a",)}), now=1.0) == ()
+    take(standing, TRUNK, judged(7), now=1.0)
+    assert standing.branches[TRUNK].problems == {}
+
+
+def test_the_page_names_no_author_where_it_may_be_one_of_several() -> None:
+    page = html_of({"trouble": "", **after(judged(5, new=(told("a", revision=5),))).model_dump()}, 0.0)
+    assert "one of several commits up to r5" in page
+
+
 def test_an_older_revision_that_is_looked_at_again_changes_nothing() -> None:
     standing = after(judged(6, new=(told("a", revision=6, author="jane"),)))
     before = standing.model_dump()
