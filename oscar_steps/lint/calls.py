@@ -13,9 +13,9 @@ from oscar_steps.lint.problems import Problem
 from oscar_steps.lint.tree import File, Tree
 
 _CALL = re.compile(r"(?<![\w$@%&>:'*\\-])&?((?:\w+::)*)([A-Za-z_]\w*)([ \t]*)\(")
-_CALL_ELSEWHERE = re.compile(r"\b(\w+(?:::\w+)*)::(\w+)[ \t]*\(")
+_CALL_ELSEWHERE = re.compile(r"(?<!\w)(?<!\w::)((?:\w++::)*+)(\w++)[ \t]*+\(")
 _TO_FILE = re.compile(r"\b(?:print|printf|say)\s*\(?\s*$")
-_PACKAGE = re.compile(r"^\s*package\s+(\w+(?:::\w+)*)", re.MULTILINE)
+_PACKAGE = re.compile(r"^[^\S\n]*package\s+(\w+(?:::\w+)*)", re.MULTILINE)
 # `new Foo(...)`, `sub foo (...)`, and names that are asked for before they are called; `print FH (...)`.
 _NO_CALL = re.compile(r"\b(?:new|sub|sort|defined|exists|goto|package|use|no)\s*\(?\s*&?$")
 # Who does that may define functions in ways that are not seen here.
@@ -55,7 +55,7 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
     loaded = {words[1] for words in notes if words[0] == "needs" and len(words) == 2}
     seen = {(words[1], words[2]) for words in notes if words[0] == "undefined" and len(words) == 3}
     found = {(package, name) for package, name in seen if package not in granted and not _makes(file, name)}
-    for package, name in set(_CALL_ELSEWHERE.findall(file.text)):
+    for package, name in {(place[:-2], name) for place, name in _CALL_ELSEWHERE.findall(file.text) if place}:
         module = tree.files.get(_path(package))
         if module is None:
             found.discard((package, name))  # such as main's: whoever loads this file may define it

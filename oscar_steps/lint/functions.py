@@ -22,7 +22,7 @@ _CALL = re.compile(
 )
 _NO_CALL_BEFORE = re.compile(r"(?:\bsub|->|\bpackage|\bmy|\bour|\bgoto|\bnew)\s*$")
 _DEPRECATED = re.compile(r"(^|/)deprecated/")
-_USED = re.compile(r"^[ \t]*(?:use|require)\s+([A-Z][\w:]*)\s*([^;]*);", re.MULTILINE)
+_USED = re.compile(r"^[ \t]*(?:use|require)\s+([A-Z][\w:]*+)\s*+([^;]*+);", re.MULTILINE)
 _SHORTEST = 6
 """Names that are shorter are near to each other by chance."""
 
@@ -121,7 +121,7 @@ def _knows_all_modules(file: File, tree: Tree) -> bool:
     seen, todo = set[str](), [file]
     while todo:
         user = todo.pop()
-        if re.search(r"\beval\b[\s\"'{(]*(?:use|require)\b|^\s*(?:require|do)\s+[\"'$]", user.text, re.MULTILINE):
+        if re.search(r"\beval\b[\s\"'{(]*(?:use|require)\b|^[^\S\n]*(?:require|do)\s+[\"'$]", user.text, re.MULTILINE):
             return False
         for module, asked in _USED.findall(user.text):
             path = f"lib/{module.replace('::', '/')}.pm"
@@ -135,7 +135,7 @@ def _knows_all_modules(file: File, tree: Tree) -> bool:
 
 
 def _package(file: File) -> str:
-    declared = re.search(r"^\s*package\s+([\w:]+)\s*;", file.text, re.MULTILINE)
+    declared = re.search(r"^[^\S\n]*package\s+([\w:]+)\s*;", file.text, re.MULTILINE)
     return declared[1] if declared else ""
 
 

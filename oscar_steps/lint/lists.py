@@ -15,7 +15,8 @@ _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _ASSIGNMENT = re.compile(r"^(?P<name>\w+)[ \t]*[:+?]?=[ \t]*(?P<value>(?:[^\n\\]|\\\n|\\.)*)$", re.MULTILINE)
 _WORD = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*/?$")
 _LOOKS_FIRST = re.compile(r"(?:\btest|\[)\s+-[defrsx]\s|\$[({]wildcard\b")
-_USED = r"^\t.*(?:\$\({name}\)|\$\{{{name}\}})"
+_RECIPE = re.compile(r"^\t.*", re.MULTILINE)
+_USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,10 @@ def _lists(file: File) -> Iterator[list[Named]]:
 def _of_makefile(file: File) -> Iterator[list[Named]]:
     """Variables that hold nothing but names, and are used in a recipe."""
     folder = posixpath.dirname(file.path)
+    used = {name[1] or name[2] for line in _RECIPE.finditer(file.text) for name in _USED.finditer(line[0])}
     for match in _ASSIGNMENT.finditer(file.text):
         words = [(m[0], m.start()) for m in re.finditer(r"[^\s\\]+", match["value"].partition("#")[0])]
-        if not words or not all(_WORD.match(word) for word, _ in words):
-            continue
-        if not re.search(_USED.format(name=match["name"]), file.text, re.MULTILINE):
+        if match["name"] not in used or not words or not all(_WORD.match(word) for word, _ in words):
             continue
         yield [
             Named(

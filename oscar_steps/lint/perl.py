@@ -46,9 +46,10 @@ _TOO_NEW = re.compile(
 )
 # Modules that add words to the language: without them their users cannot be parsed.
 _EXTENDS_SYNTAX = re.compile(
-    r"^\s*use\s+(Error|Inline|Filter|TryCatch|Try|Moose|Moo|Mouse|Test::Exception)\b", re.MULTILINE
+    r"^[^\S\n]*use\s+(Error|Inline|Filter|TryCatch|Try|Moose|Moo|Mouse|Test::Exception)\b", re.MULTILINE
 )
-_USES_SWITCH, _SWITCH = re.compile(r"^\s*use\s+Switch\b", re.MULTILINE), re.compile(r"\b(?:switch|case|given|when)\b")
+_USES_SWITCH = re.compile(r"^[^\S\n]*use\s+Switch\b", re.MULTILINE)
+_SWITCH = re.compile(r"\b(?:switch|case|given|when)\b")
 
 
 def judge_perl(answer: Answer, tree: Tree) -> Findings:

@@ -25,7 +25,7 @@ _SUB = re.compile(r"(?:^|[;}\s])sub\s+(\w+)\s*(?:\([^)]*\))?\s*$")
 _PATH = re.compile(r"^[\w.+-]+(?:/[\w.+-]+)+$")
 _INTERPRETERS = {"sh", "bash", "perl", "python", "python3", "env", "exec", "sudo", "nohup"}
 _MANY = 500
-"""So many literals of a file are looked at, and changes of its folder."""
+"""So many literals of a file are looked at, and changes of its folder, and modules that it requires."""
 _ENDS = re.compile(r"\b(?:die|croak|confess|exit)\b")
 _MODULE = r"[A-Za-z_]\w*(?:::\w+)+"
 _USE = re.compile(rf"(?:^|[;{{}}])[ \t]*(use|require)\s+({_MODULE})\b(?!\s*->)", re.MULTILINE)
@@ -109,8 +109,11 @@ class _Reader:
     # --- modules
 
     def loads(self) -> Iterator[Load]:
+        required = 0
         for match in _USE.finditer(self.code):
-            certain = not self.perl.lost and (match[1] == "use" or self._is_certain(match.start(2)))
+            required += match[1] == "require"
+            sure = match[1] == "use" or (required <= _MANY and self._is_certain(match.start(2)))
+            certain = not self.perl.lost and sure
             tried = match[1] == "require" and self._is_tried(match.start(2))
             yield Load(self.perl.line(match.start(2)), match[2], certain, tried)
 

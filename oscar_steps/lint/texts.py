@@ -18,7 +18,7 @@ _THEIRS = re.compile(r"^>>>>>>> \S.*$", re.MULTILINE)
 _XML = re.compile(r"^(packages/[^/]+/config\.xml|share/package_sets/.*\.xml)$")
 _SHELL_LINE = re.compile(r"^\./\S+: line (\d+): (.*)$")
 _PACKAGE_LIST = re.compile(r"^oscarsamples/[^/]+\.(rpmlist|serverlist|pkglist)$")
-_HANDS_OVER = re.compile(r"^\s*(?:eval\s+['\"]\s*)?exec\s+(?:\S*/)?(?:env\s+)?perl\b[^\n]*\$0", re.MULTILINE)
+_HANDS_OVER = re.compile(r"^[^\S\n]*(?:eval\s+['\"]\s*)?exec\s+(?:\S*/)?(?:env\s+)?perl\b[^\n]*\$0", re.MULTILINE)
 # What Python learnt in 3.12 and later (3.12: type parameters, quotes within f-strings; 3.14: t-strings, bare `except`).
 _NEWER_PYTHON = re.compile(
     r"^\s*type\s+\w+\b.*=|^\s*(?:(?:async\s+)?def|class)\s+\w+\[|\b[fFtT][rR]?[\"']|\b[rR][fFtT][\"']|"

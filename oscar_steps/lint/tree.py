@@ -126,7 +126,7 @@ class Tree:
         if f"{path}.in" in self:
             return True
         name = re.escape(posixpath.basename(path))
-        makes = re.compile(rf"^(?:[^\s#:=]*/)?{name}\s*:(?!=)|>\s*(?:\S*/)?{name}\b", re.MULTILINE)
+        makes = re.compile(rf"^(?:[^\s#:=]*/)?{name}\s*:(?!=)|>\s*(?:[^\s>]*/)?{name}\b", re.MULTILINE)
         return any(makes.search(file.text) for file in self._builds)
 
     @cached_property

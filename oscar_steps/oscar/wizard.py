@@ -24,6 +24,8 @@ SOURCE = f"{hook.DIRECTORY}/oscar-source"
 STEP_MARK = "@@farm-step"
 NEEDS_MARK = "@@farm-needs"
 """Debian packages that OSCAR's own depend on, where no repository was named that has them."""
+LONGEST_DEPENDENCY = 300
+"""What is longer is no dependency that a person wrote."""
 DEPENDS_MARK = "@@farm-depends"
 """What is installed before OSCAR's own files, and after it the word 'there'."""
 MISSING_MARK = "@@farm-not-there"
@@ -131,7 +133,7 @@ def _depends(control: str) -> Iterator[str]:
                 if sibling not in seen:
                     seen.add(sibling)
                     wanted.append(sibling)
-            elif re.fullmatch(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+. ()|<>=~:-]*", one):
+            elif len(one) <= LONGEST_DEPENDENCY and re.fullmatch(r"[a-z0-9][a-z0-9+. ()|<>=~:-]*", one):
                 yield one
 
 

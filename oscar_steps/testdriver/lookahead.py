@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError, UserError
-from oscar_steps.oscar.flavour import FOLDERS, flavour_of
+from oscar_steps.oscar.flavour import FOLDERS, OTHERS, flavour_of
+from oscar_steps.oscar.menus import is_menu_file
 from oscar_steps.svn import svn_words
 from oscar_steps.testdriver.source import NOT_THERE
 from oscar_steps.v3m.ledger import owned
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 EXPORT_SECONDS = 60
 LONGEST_SOURCE = 1 << 18
+MOST_TEXT = 1 << 25
+"""Characters of all texts together: a tree of OSCAR's has a twentieth of it."""
 
 
 async def look_ahead(run: Run) -> None:
@@ -83,8 +86,17 @@ async def _export(url: str, revision: str, place: Path, *options: str) -> None:
 
 
 def texts_below(tree: Path) -> dict[str, str]:
-    """Relative path to text of every file; '' for links and for what is too long to be a script."""
-    return {path.relative_to(tree).as_posix(): text_of(path) for path in _files(tree)}
+    """Relative path of every file to its text, where that is asked for: a menu may be in it, or it tells the flavour.
+
+    '' for the others, for links, for what is too long to be a script, and for what comes after MOST_TEXT characters.
+    """
+    texts, size = dict[str, str](), 0
+    for path in _files(tree):
+        name = path.relative_to(tree).as_posix()
+        asked = size < MOST_TEXT and (is_menu_file(name) or name in OTHERS)
+        texts[name] = text_of(path) if asked else ""
+        size += len(texts[name])
+    return texts
 
 
 def _files(tree: Path) -> Iterator[Path]:

@@ -121,3 +121,14 @@ def test_links_and_what_is_too_long_are_there_without_text(tmp_path: Path) -> No
     (tmp_path / "scripts/old").write_bytes(b"\xfc\n")
     texts = lookahead.texts_below(tmp_path)
     assert texts == {"scripts/link": "", "scripts/long": "", "scripts/old": "ü\n"}
+
+
+def test_texts_that_nobody_asks_for_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookahead, "MOST_TEXT", 10)
+    for path in ("lib/tarball", "scripts/one", "scripts/two", "scripts/three"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("12345678")
+    texts = lookahead.texts_below(tmp_path)
+    assert len(texts) == 4
+    assert texts["lib/tarball"] == ""
+    assert sum(len(text) for text in texts.values()) == 16

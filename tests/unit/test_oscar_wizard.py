@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_a_hostile_control_file_puts_nothing_into_a_shell(hostile: str) -> None:
     assert way is not None
     assert way.depends.split(", ")[0] == "good"
     assert not set(way.depends) & set("$`;'\n")
+
+
+def test_a_dependency_that_is_long_is_skipped_at_once() -> None:
+    hostile = ", ".join(["a" * 20_000 + "!", "b" * 301, "+" * 20_000])
+    began = time.monotonic()
+    way = way_of(without(**{"debian/control": f"Package: oscar\nDepends: good, {hostile}\n"}))
+    assert time.monotonic() - began < 2
+    assert way is not None
+    assert way.depends == "good"
 
 
 # -- the script --------------------------------------------------------------------------------------------------------

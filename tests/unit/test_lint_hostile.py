@@ -1,0 +1,59 @@
+"""Texts made to keep the lint busy: what is read in the farm's own process ends soon, whatever a commit holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECONDS = 40
+"""Each takes a few seconds at most; what is quadratic takes minutes."""
+SIZE = 1 << 16
+
+READ_PERL = """
+from oscar_steps.lint.calls import undefined_calls
+from oscar_steps.lint.confine import Answer, Task
+from oscar_steps.lint.functions import lost_functions
+from oscar_steps.lint.perl import judge_perl
+from oscar_steps.lint.starts import loads_of, starts_of
+loads_of(file), starts_of(file)
+task = Task("perl", file.path)
+list(undefined_calls(Answer(task, "done", 0, (), ("undefined main gone",)), file, tree))
+judge_perl(Answer(task, "done", 255, ("syntax error at ./hostile line 1, near x",), ()), tree)
+lost_functions(Tree(folder / "none"), tree)
+"""
+READ_MAKEFILE = """
+from oscar_steps.lint.lists import check_lists
+check_lists(tree)
+tree.is_built("scripts/gone")
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("scripts/hostile", "a::"),
+        ("scripts/hostile", "require A::B\n"),
+        ("scripts/hostile", "use A::B\n"),
+        ("scripts/hostile", "\n"),
+        ("Makefile", "A{number}=x\n"),
+        ("Makefile", ">"),
+        ("Makefile", "> "),
+    ],
+)
+def test_a_text_that_repeats_itself_is_read_at_once(tmp_path: Path, path: str, unit: str) -> None:
+    (tmp_path / "none").mkdir()
+    place = tmp_path / "tree" / path
+    place.parent.mkdir(parents=True)
+    place.write_text("#!/usr/bin/perl\n" + "".join(unit.format(number=n) for n in range(SIZE // len(unit))))
+    script = f"""
+from pathlib import Path
+from oscar_steps.lint.tree import Tree
+folder = Path({str(tmp_path)!r})
+tree = Tree(folder / "tree")
+file = tree.files[{path!r}]
+{READ_MAKEFILE if path == "Makefile" else READ_PERL}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=SECONDS)
