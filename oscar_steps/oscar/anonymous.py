@@ -41,7 +41,7 @@ _SECRET = re.compile(
     r"\$(?:1|2[aby]|5|6|y)\$\S{8,}|\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+) [A-Za-z0-9+/]{16,}|-{5}BEGIN |"
     # A password comes after the word, whatever is between them; '/etc/passwd' and 'no passwd entry' are no secrets.
     r"(?<!etc/)(?:password|passwd|passphrase)s?\b(?!\s+entry\b)(?![\s'\".,:;!?)]*$)|\brootpw\b|pw\s*=\s*\S|"
-    r"\bmysql.*\s-p\S|"
+    r"^(?=.*mysql)(?=.*\s-p\S)|"
     r"(?-i:(?:^|\s)[a-z_][\w.-]*:(?=[^:]*[A-Z])(?=[^:]*[a-z])[./A-Za-z0-9]{13}:)|"  # a field of crypt
     r"\bSHA256:\S{20,}|\b(?:api[_-]?key|token)['\"]?\s*[:=]",
     re.IGNORECASE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,13 @@ def test_a_line_that_may_hold_a_secret_is_left_out(line: str) -> None:
 )
 def test_what_tells_where_it_was_is_replaced_by_its_like(line: str, left: str) -> None:
     assert anonymous([line]) == [left]
+
+
+@pytest.mark.parametrize("piece", ["mysql ", "mysql -", "ssh -a ", "a@", "pw ", "x:Ab", "password "])
+def test_a_very_long_line_takes_no_longer_than_its_length(piece: str) -> None:
+    started = time.process_time()
+    anonymous([piece * (60_000 // len(piece))])
+    assert time.process_time() - started < 5
 
 
 @given(st.permutations(TELLING), st.sets(st.integers(0, len(TELLING) - 1)))
