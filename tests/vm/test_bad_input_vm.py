@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from demo import children
+from demo.farm import STANDIN
+from demo.repository import Repository
 from oscar_steps.job import JOB_FILE, Job, Source, Timeouts
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver.images import ImageStore
@@ -26,11 +28,12 @@ def impatient(tmp_path: Path) -> Path:
     """The file of a job that gives its head node four seconds to boot. The base image is in the store."""
     matrix = load_matrix(default_profiles())
     cell = matrix.cells[0]
+    Repository(tmp_path / "svn", STANDIN / "tree", users=("jane",))
     asyncio.run(ImageStore().ensure(matrix.image(cell), print))
     job = Job(
         run_id="impatient",
         cell=cell.name,
-        source=Source(url="svn://127.0.0.1/oscar/trunk", revision="1"),
+        source=Source(url=f"{(tmp_path / 'svn/oscar').as_uri()}/trunk", revision="1"),
         image=matrix.image(cell),
         cluster_xml=matrix.cluster_xml(cell),
         answers=matrix.answers(cell),
