@@ -37,13 +37,15 @@ _FORMS = {
 _FIRST_DATE = datetime.datetime(2007, 6, 14, 5, 0, 0)
 
 _SECRET = re.compile(
-    r"pass(?:word|wd|phrase)?['\"]?\s*(?:[:=]|is\b)\s*\S|IDENTIFIED\s+BY|\bsecret['\"]?\s*[:=]|"
+    r"pass(?:word|wd|phrase)?['\"]?\s*(?:[:=]|is\b)\s*\S|IDENTIFIED\s+BY|"
     r"\$(?:1|2[aby]|5|6|y)\$\S{8,}|\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+) [A-Za-z0-9+/]{16,}|-{5}BEGIN |"
     # A password comes after the word, whatever is between them; '/etc/passwd' and 'no passwd entry' are no secrets.
     r"(?<!etc/)(?:password|passwd|passphrase)s?\b(?!\s+entry\b)(?![\s'\".,:;!?)]*$)|\brootpw\b|pw\s*=\s*\S|"
     r"^(?=.*mysql)(?=.*\s-p\S)|"
     r"(?-i:(?:^|\s)[a-z_][\w.-]*:(?=[^:]*[A-Z])(?=[^:]*[a-z])[./A-Za-z0-9]{13}:)|"  # a field of crypt
-    r"\bSHA256:\S{20,}|\b(?:api[_-]?key|token)['\"]?\s*[:=]",
+    r"(?:secret|credentials?|(?:secret|access|private|api)[_-]?(?:access[_-]?)?key|\btoken)['\"]?\s*[:=]\s*\S|"
+    r"(?:\b|_)pwd\s*=\s*['\"]?[^\s/.'\"]|\bchpasswd\b|\bAuthorization:|^(?=.*\bcurl\b)(?=.*\s(?:-u|--user)\s+\S+:\S)|"
+    r"\bSHA256:\S{20,}",
     re.IGNORECASE,
 )
 _KEY_BEGINS, _KEY_ENDS = re.compile(r"-{5}BEGIN .*-{5}"), re.compile(r"-{5}END .*-{5}")

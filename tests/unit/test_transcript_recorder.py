@@ -69,6 +69,14 @@ def test_nothing_that_tells_where_it_was_is_left() -> None:
         "pw=S3cretPw",
         "root:abJnggxhB/yWI:14000:0:99999:7:::",
         "passwd S3cretPw",
+        "curl -u bob:S3cretPw http://mirror/x",
+        "pwd=S3cretPw",
+        'DB_PWD="S3cretPw"',
+        "SECRET_ACCESS_KEY=S3cretPw",
+        "private_key: S3cretPw",
+        "credentials=S3cretPw",
+        "Authorization: Basic S3cretPw",
+        "echo root:S3cretPw | chpasswd",
     ],
 )
 def test_a_line_that_may_hold_a_secret_is_left_out(line: str) -> None:
@@ -97,7 +105,7 @@ def test_what_tells_where_it_was_is_replaced_by_its_like(line: str, left: str) -
     assert anonymous([line]) == [left]
 
 
-@pytest.mark.parametrize("piece", ["mysql ", "mysql -", "ssh -a ", "a@", "pw ", "x:Ab", "password "])
+@pytest.mark.parametrize("piece", ["mysql ", "mysql -", "ssh -a ", "a@", "pw ", "x:Ab", "password ", "curl -u "])
 def test_a_very_long_line_takes_no_longer_than_its_length(piece: str) -> None:
     started = time.process_time()
     anonymous([piece * (60_000 // len(piece))])
@@ -242,6 +250,16 @@ def test_a_name_that_would_be_left_is_an_error_and_nothing_is_written(
     with pytest.raises(HostError, match="'brunhilde' would be left in line 1"):
         record(tmp_path / "run", tmp_path / "cases")
     assert not (tmp_path / "cases").exists()
+
+
+def test_a_terminals_sequences_hide_no_address_and_no_secret(tmp_path: Path) -> None:
+    execute(tmp_path / "run", **RUNS["the image fails"][0])
+    terminal = tmp_path / "run" / TERMINAL_FILE
+    coloured = "\x1b[32m10.11.12.13\x1b[0m\n\x1b[1m/srv/acme/x\x1b[m\n\x1b[01;31mpasswd \x1b[0m S3cretPw\n"
+    terminal.write_text(coloured + terminal.read_text(encoding="utf-8"), encoding="utf-8")
+    case = record(tmp_path / "run", tmp_path / "cases").case
+    written = (case / TERMINAL_FILE).read_text(encoding="utf-8")
+    assert not [word for word in ("10.11.12.13", "acme", "S3cretPw", "\x1b") if word in written]
 
 
 def test_what_cannot_be_recorded_is_a_sentence(tmp_path: Path) -> None:
