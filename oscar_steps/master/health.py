@@ -15,9 +15,9 @@ from typing import Any
 from buildbot.util.service import BuildbotService
 from twisted.internet import defer, reactor, task
 from twisted.python import log
-from twisted.web import resource, server, static
 
 from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
+from oscar_steps.master.plugin import Content, Page, Plugin
 from oscar_steps.master.sources import FarmPoller
 
 HEALTH = "health"
@@ -163,54 +163,19 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join([str(found["state"]), *lines, ""])
 
 
-class HealthPage(resource.Resource):
+class HealthPage(Page):
     """200 where all is good, 503 where something is not."""
 
     def __init__(self, master: Any) -> None:
         super().__init__()
         self.master = master
 
-    def getChild(self, path: bytes, request: server.Request) -> resource.Resource:
-        return super().getChild(path, request) if path else self
-
-    def render_GET(self, request: server.Request) -> int:
-        gone = request.notifyFinish()
-        answer = defer.ensureDeferred(self._answer(request))
-        gone.addErrback(lambda _why: answer.cancel())
-        answer.addErrback(lambda why: why.check(defer.CancelledError) or log.err(why, "the health page"))
-        return server.NOT_DONE_YET
-
-    async def _answer(self, request: server.Request) -> None:
+    async def content(self, form: str) -> Content:
         found = await health(self.master)
-        text = (request.args or {}).get(b"format") == [b"text"]
-        request.setResponseCode(200 if found["state"] == "good" else 503)
-        kind = "text/plain; charset=utf-8" if text else "application/json"
-        request.setHeader(b"Content-Type", kind.encode())
-        request.setHeader(b"Cache-Control", b"no-store")
-        request.setHeader(b"X-Content-Type-Options", b"nosniff")
-        body = as_text(found) if text else json.dumps(found) + "\n"
-        request.write(body.encode(errors="replace"))
-        request.finish()
+        status = 200 if found["state"] == "good" else 503
+        if form == "text":
+            return Content(as_text(found), "text/plain; charset=utf-8", status)
+        return Content(json.dumps(found) + "\n", "application/json", status)
 
 
-class Application:
-    """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty."""
-
-    description = "Whether the farm is well"
-    version = "1"
-    ui = False
-
-    def __init__(self) -> None:
-        self.resource: resource.Resource = resource.Resource()
-
-    def setMaster(self, master: Any) -> None:
-        self.resource = HealthPage(master)
-        # Buildbot's page asks every plug-in for these two.
-        self.resource.putChild(b"scripts.js", static.Data(b"", "text/javascript"))
-        self.resource.putChild(b"styles.css", static.Data(b"", "text/css"))
-
-    def setConfiguration(self, _configuration: Any) -> None:
-        """There is none."""
-
-
-application = Application()
+application = Plugin("Whether the farm is well", HealthPage)

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from twisted.web import resource, server, static
 
+from oscar_steps.master.plugin import Plugin
+
 RUNS = "runs"
 """The folder below the master's own, and the plug-in's name."""
 _TEXT = "text/plain; charset=utf-8"
@@ -59,26 +61,10 @@ def _may_be_shown(path: Path) -> bool:
     return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
-class Application:
-    """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty."""
-
-    description = "Files of the farm's runs"
-    version = "1"
-    ui = False
-
-    def __init__(self) -> None:
-        self.resource: resource.Resource = resource.Resource()
-
-    def setMaster(self, master: Any) -> None:
-        folder = Path(master.basedir) / RUNS
-        folder.mkdir(exist_ok=True)
-        self.resource = RunFiles(str(folder))
-        # Buildbot's page asks every plug-in for these two.
-        self.resource.putChild(b"scripts.js", static.Data(b"", "text/javascript"))
-        self.resource.putChild(b"styles.css", static.Data(b"", "text/css"))
-
-    def setConfiguration(self, _configuration: Any) -> None:
-        """There is none."""
+def _page(master: Any) -> resource.Resource:
+    folder = Path(master.basedir) / RUNS
+    folder.mkdir(exist_ok=True)
+    return RunFiles(str(folder))
 
 
-application = Application()
+application = Plugin("Files of the farm's runs", _page)

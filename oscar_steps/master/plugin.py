@@ -1,0 +1,73 @@
+"""What the farm's own web pages share: each is a plug-in of Buildbot's web server (entry point `buildbot.www`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet import defer
+from twisted.python import log
+from twisted.web import resource, server, static
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page says. `kind` is its content type."""
+
+    body: str
+    kind: str
+    status: int = 200
+
+
+class Page(resource.Resource):
+    """A page that is made anew for each request. The browser neither keeps it nor runs anything of it."""
+
+    def getChild(self, path: bytes, request: server.Request) -> resource.Resource:
+        return super().getChild(path, request) if path else self
+
+    def render_GET(self, request: server.Request) -> int:
+        gone = request.notifyFinish()
+        answer = defer.ensureDeferred(self._answer(request))
+        gone.addErrback(lambda _why: answer.cancel())
+        answer.addErrback(lambda why: why.check(defer.CancelledError) or log.err(why, f"the {type(self).__name__}"))
+        return server.NOT_DONE_YET
+
+    async def _answer(self, request: server.Request) -> None:
+        asked = (request.args or {}).get(b"format") or [b""]
+        content = await self.content(asked[0].decode("utf-8", "replace"))
+        request.setResponseCode(content.status)
+        request.setHeader(b"Content-Type", content.kind.encode())
+        request.setHeader(b"Cache-Control", b"no-store")
+        request.setHeader(b"X-Content-Type-Options", b"nosniff")
+        request.setHeader(b"Content-Security-Policy", b"default-src 'none'; style-src 'unsafe-inline'")
+        request.write(content.body.encode(errors="replace"))
+        request.finish()
+
+    async def content(self, form: str) -> Content:
+        """The page in the form that `?format=` asks for ('': nothing was asked for)."""
+        raise NotImplementedError
+
+
+class Plugin:
+    """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty.
+
+    `page` makes the page, of the master.
+    """
+
+    version = "1"
+    ui = False
+
+    def __init__(self, description: str, page: Callable[[Any], resource.Resource]) -> None:
+        self.description = description
+        self.resource: resource.Resource = resource.Resource()
+        self._page = page
+
+    def setMaster(self, master: Any) -> None:
+        self.resource = self._page(master)
+        # Buildbot's page asks every plug-in for these two.
+        self.resource.putChild(b"scripts.js", static.Data(b"", "text/javascript"))
+        self.resource.putChild(b"styles.css", static.Data(b"", "text/css"))
+
+    def setConfiguration(self, _configuration: Any) -> None:
+        """There is none."""
