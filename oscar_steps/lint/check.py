@@ -15,8 +15,9 @@ from oscar_steps.lint.kept import Kept
 from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.perl import judge_perl
 from oscar_steps.lint.problems import Findings, Problem, Report
+from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
-from oscar_steps.lint.tree import File, Tree
+from oscar_steps.lint.tree import Tree
 from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
 
 SECONDS = 120
@@ -47,14 +48,10 @@ def _tasks(tree: Tree) -> Iterator[Task]:
     for file in tree.files.values():
         if file.binary or not file.in_command_line or not file.path.isprintable() or has_conflict(file):
             continue
-        if _is_perl(file):
+        if is_perl(file):
             yield Task("perl", file.path)
         elif file.interpreter in SHELLS and not is_for_two(file):
             yield Task("shell", file.path)
-
-
-def _is_perl(file: File) -> bool:
-    return file.interpreter.startswith("perl") or (file.path.endswith((".pm", ".pl")) and not file.interpreter)
 
 
 def _compile(tree: Tree, tasks: list[Task], until: float, kept: Kept, way: frozenset[str]) -> Findings:

@@ -9,19 +9,15 @@ here and not by the compiler, so that no file can leave itself out of another on
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from oscar_steps.lint.confine import LIMITS, Answer, Task
+from oscar_steps.lint.entries import SPOILED, compilers, let_oldest_go, read_entry, write_entry
 from oscar_steps.lint.tree import Tree
-from oscar_steps.textio import read_own
 
 MAX_ENTRIES = 20_000
 """One is about a kilobyte; the oldest tenth goes when there are more."""
@@ -42,8 +38,6 @@ class Kept:
         self._by_name: dict[str, list[str]] = {}
         self._version = _version()
         if folder is not None:
-            with suppress(OSError):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in sorted(tree.files):
                 self._by_name.setdefault(PurePosixPath(path).name, []).append(path)
 
@@ -53,45 +47,26 @@ class Kept:
             return None
         entry = self._entry(task)
         try:
-            checksum, _, content = read_own(entry).partition(b"\n")
-            if hashlib.sha256(content).hexdigest().encode() != checksum:
-                return None
-            data = json.loads(content)
+            data = read_entry(entry)
             answer = Answer(task, "done", int(data["status"]), tuple(data["words"]), tuple(data["notes"]))
             if data["loaded"] != self._really_loaded(answer):
                 return None
             os.utime(entry)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except SPOILED:
             return None
         return answer
 
     def keep(self, answer: Answer) -> None:
-        """Keep what depends on contents alone: not what ran out of time or memory. A full disk costs time, no more."""
+        """Keep what depends on contents alone: not what ran out of time or memory."""
         if self._folder is None or answer.end != "done" or any("Out of memory" in words for words in answer.words):
             return
         data = asdict(answer) | {"loaded": self._really_loaded(answer)}
-        content = json.dumps({name: data[name] for name in _FIELDS}).encode()
-        # Without waiting for the disk: half an entry after a power cut does not fit its checksum.
-        with suppress(OSError):
-            descriptor, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-                os.replace(temporary, self._entry(answer.task))  # noqa: PTH105 (the temporary name is a string)
-            except BaseException:
-                os.unlink(temporary)  # noqa: PTH108
-                raise
+        write_entry(self._entry(answer.task), {name: data[name] for name in _FIELDS})
 
     def bound(self) -> None:
         """Let the oldest entries go where there are too many."""
-        if self._folder is None:
-            return
-        with suppress(OSError):
-            entries = [(entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in os.scandir(self._folder)]
-            if len(entries) > MAX_ENTRIES:
-                for _, path in sorted(entries)[: len(entries) - MAX_ENTRIES + MAX_ENTRIES // 10]:
-                    with suppress(OSError):
-                        os.unlink(path)  # noqa: PTH108
+        if self._folder is not None:
+            let_oldest_go(self._folder, MAX_ENTRIES)
 
     def _entry(self, task: Task) -> Path:
         assert self._folder is not None
@@ -136,6 +111,4 @@ class Kept:
 def _version() -> str:
     """What else an answer depends on: our own programs in the sandbox, its limits, and the compilers."""
     mine = b"".join(path.read_bytes() for path in sorted(_MINE.iterdir()) if path.suffix in (".pl", ".pm"))
-    programs = [Path(place) for name in ("perl", "bash") if (place := shutil.which(name))]
-    theirs = [(status.st_size, status.st_mtime_ns) for path in programs if path.exists() and (status := path.stat())]
-    return hashlib.sha256(mine).hexdigest() + repr((LIMITS, theirs))
+    return hashlib.sha256(mine).hexdigest() + repr(LIMITS) + compilers()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from oscar_steps.lint.check import check_tree
+from oscar_steps.lint.entries import SPOILED, compilers, let_oldest_go, read_entry, write_entry
 from oscar_steps.lint.problems import LeftAlone, Problem, Report
 from oscar_steps.lint.starts import READ, Load, Start
 from oscar_steps.lint.tree import Tree
-from oscar_steps.textio import read_own
 
 MAX_REPORTS = 400
 MAX_SOURCES = 2000
@@ -41,8 +37,8 @@ def report_of(tree: Tree, cache: Path | None) -> Report:
     report = check_tree(tree, cache=cache / "compiled")
     _keep_sources(sources)
     if _is_final(report):
-        _keep(json.dumps(asdict(report)), entry)
-        _bound(folder)
+        write_entry(entry, asdict(report))
+        let_oldest_go(folder, MAX_REPORTS)
     return report
 
 
@@ -62,9 +58,7 @@ def fingerprint(tree: Tree) -> str:
 def _version() -> str:
     sources = (path for room in _ROOMS for path in sorted(room.rglob("*")) if path.suffix not in (".pyc", ""))
     ours = hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    programs = [Path(place) for name in ("perl", "bash") if (place := shutil.which(name))]
-    theirs = [(status.st_size, status.st_mtime_ns) for path in programs if path.exists() and (status := path.stat())]
-    return f"{ours} {sys.version} {theirs}"
+    return f"{ours} {sys.version} {compilers()}"
 
 
 def _is_final(report: Report) -> bool:
@@ -75,8 +69,8 @@ def _is_final(report: Report) -> bool:
 
 def _recall_sources(entry: Path) -> None:
     """What the perl sources of earlier trees start and load."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        data = _content(entry)
+    with suppress(*SPOILED):
+        data = read_entry(entry)
         if not READ and data["version"] == _version():
             for key, (loads, starts) in data["read"].items():
                 READ[key] = (
@@ -90,47 +84,17 @@ def _keep_sources(entry: Path) -> None:
     if not READ.keys() <= _recalled:
         last = dict(list(READ.items())[-MAX_SOURCES:])
         read = {key: [[asdict(each) for each in kind] for kind in found] for key, found in last.items()}
-        _keep(json.dumps({"version": _version(), "read": read}), entry)
+        write_entry(entry, {"version": _version(), "read": read})
         _recalled.update(READ)
-
-
-def _content(entry: Path) -> Any:
-    checksum, _, content = read_own(entry).partition(b"\n")
-    if hashlib.sha256(content).hexdigest().encode() != checksum:
-        raise ValueError(f"{entry} is not as it was written")
-    return json.loads(content)
 
 
 def _kept(entry: Path) -> Report | None:
     try:
-        data = _content(entry)
+        data = read_entry(entry)
         problems = tuple(Problem(**problem) for problem in data["problems"])
         alone = tuple(LeftAlone(**each) for each in data["left_alone"])
         report = Report(problems, alone, int(data["files"]), float(data["seconds"]))
         os.utime(entry)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except SPOILED:
         return None
     return report
-
-
-def _keep(text: str, entry: Path) -> None:
-    """Half an entry, after a power cut, does not fit its checksum. A full disk costs time and nothing else."""
-    content = text.encode()
-    with suppress(OSError):
-        entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=entry.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            Path(temporary).replace(entry)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-def _bound(folder: Path) -> None:
-    """Let the oldest reports go where there are too many."""
-    with suppress(OSError):
-        entries = sorted((path.lstat().st_mtime, path) for path in folder.iterdir())
-        for _, path in entries[: max(len(entries) - MAX_REPORTS, 0)]:
-            path.unlink(missing_ok=True)
