@@ -58,7 +58,7 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
     for package, name in {(place[:-2], name) for place, name in _CALL_ELSEWHERE.findall(file.text) if place}:
         module = tree.files.get(_path(package))
         if module is None:
-            found.discard((package, name))  # such as main's: whoever loads this file may define it
+            found.discard((package, name))  # such as main's: the program that loads this file may define it
             continue
         if _path(package) not in loaded and not re.search(rf"\b{name}\b|\bAUTOLOAD\b", module.text):
             found.add((package, name))

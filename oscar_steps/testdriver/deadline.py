@@ -60,4 +60,4 @@ class Deadline:
         except TimeoutError:
             if not limit.expired():  # a time-out of something inside, which says more
                 raise
-            raise StageTimeout(f"waited {self.seconds:.0f} s for {waiting_for}, in vain", hint=hint()) from None
+            raise StageTimeout(f"timed out after {self.seconds:.0f} s waiting for {waiting_for}", hint=hint()) from None

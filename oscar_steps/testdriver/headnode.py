@@ -174,7 +174,7 @@ class HeadNode:
                 async with asyncio.timeout(seconds):
                     return await asyncio.to_thread(self._execute, command, stdin, merge, channel)
             except TimeoutError:
-                what = f"waited {seconds:.0f} s for the head node to end `{command[:80]}`, in vain"
+                what = f"timed out after {seconds:.0f} s waiting for the head node to end `{command[:80]}`"
                 raise StageTimeout(what) from None
             finally:
                 for one in channel:

@@ -16,7 +16,7 @@ from oscar_steps.v3m.ledger import owned
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXPORT_SECONDS = 300
 # Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
-NOT_THERE = re.compile(r"[EW](160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
+NOT_THERE = re.compile(r"[EW](160005|160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
 
 # The host's loopback in a guest's user-mode network (QEMU documentation, 'Using the user mode network stack').
 HOST_SEEN_FROM_GUEST = "10.0.2.2"
@@ -37,8 +37,9 @@ def source_as_asked(url: str, revision: str) -> Source:
     """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
     if not re.match(r"[a-z+]+://.", url):
         raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
-    if not re.match(r"[A-Za-z0-9{]", revision):
-        raise SourceError(f"'{revision}' is not a Subversion revision, such as 5916 or HEAD")
+    if not re.fullmatch(r"r?\d{1,10}|HEAD|\{[^{}]+\}", revision, re.IGNORECASE):
+        words = f"'{revision}' is not a Subversion revision, such as 5916, HEAD or {{2007-06-15}}"
+        raise SourceError(f"{url} at revision {revision}: {words}")
     return Source(url=url, revision=revision)
 
 

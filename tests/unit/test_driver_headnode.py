@@ -33,7 +33,7 @@ def test_a_command_gives_its_status_and_its_words(server: Server) -> None:
         assert await head.read("printf x") == b"x"
         with pytest.raises(HostError, match="ended with status 1"):
             await head.check("false")
-        with pytest.raises(StageTimeout, match="waited 1 s"):
+        with pytest.raises(StageTimeout, match="timed out after 1 s waiting for"):
             await head.run("sleep 20", seconds=1)
 
     with_head(server, work)

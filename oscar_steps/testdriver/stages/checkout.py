@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import shlex
 import tarfile
 from pathlib import Path
@@ -17,13 +16,9 @@ from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, 
 from oscar_steps.svn import svn_words
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.source import url_seen_from_guest
+from oscar_steps.testdriver.source import NOT_THERE, url_seen_from_guest
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
-
-# Subversion's own numbers: E160006 no such revision, E160005/E200009 path or target not there, E170000 and E210005 no
-# repository.
-_NOT_THERE = re.compile(r"E160006|E160013|E160005|E170000|E200009|E195012|E210005")
 
 # The installer, and where a menu may be (see menus.is_menu_file), in the words of any `find`; no script is larger.
 FIND_MENU_FILES = (
@@ -49,7 +44,7 @@ async def run_stage(run: Run) -> None:
     with run.diary.step(f"the head node to check out {source}"):
         result = await head.run(command, seconds=deadline.seconds)
     if not result.ok:
-        kind = SourceError if _NOT_THERE.search(result.output) else HostError
+        kind = SourceError if NOT_THERE.search(result.output) else HostError
         raise kind(f"the head node could not check out {source}: {svn_words(result.output)}")
     answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
     run.diary.write(
