@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from oscar_steps.lint.kept import Kept
 from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.perl import judge_perl
 from oscar_steps.lint.problems import Findings, Problem, Report
+from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
 from oscar_steps.lint.tree import Tree
@@ -89,8 +89,7 @@ def one_a_line(problems: Iterable[Problem]) -> Iterator[Problem]:
 
 
 def _ask(tree: Tree, tasks: list[Task], until: float) -> list[Answer]:
-    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as name:
-        place = Path(name)
+    with scratch_folder() as place:
         place.chmod(0o755)
         for folder in ("tree", "checks"):
             (place / folder).mkdir()

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError
+from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
 from oscar_steps.svn import characters
 from oscar_steps.testdriver.history import Change, svn
@@ -139,8 +139,8 @@ def trees_of_folder(folder: Path) -> Trees:
     """A folder as it is, and as it was committed last where it is a working copy of Subversion's or git's."""
     externals = external_folders(folder)
     after = Tree(folder, externals)
-    with tempfile.TemporaryDirectory(prefix="oscar-lint-") as name:
-        committed = Path(name) / "tree"
+    with scratch_folder() as place:
+        committed = place / "tree"
         made = _export_base(folder, committed) or _export_head(folder, committed)
         return Trees(Tree(committed, externals) if made else None, after)
 
