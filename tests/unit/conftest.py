@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 from tests.unit.sshd import server
+from tests.unit.standin_root import install
 
-__all__ = ["server"]
+__all__ = ["install", "server"]
 
 # How long an example takes is no behaviour: machines stand still now and then.
 settings.register_profile("farm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
