@@ -57,9 +57,6 @@ def find(file: Path, names: tuple[str, ...], system: str | None) -> Target:
     for name in names:
         if name not in known:
             raise UserError(f"{source} has no machine '{name}'; there are: {', '.join(known) or 'none'}")
-    for name in known:
-        if known.count(name) > 1:
-            raise UserError(f"{source} has two machines '{name}'; to run them each needs a name of its own")
     place = file.parent.resolve()  # whichever way leads there, it is one file
     chosen = [beside(place, machine) for machine in machines if not names or machine.name in names]
     target = Target(System(system or own), source, place / file.name, tuple(chosen))

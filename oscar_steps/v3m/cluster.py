@@ -1,12 +1,11 @@
 """A virtual cluster: a head node and its compute nodes, as one XML file.
 
-It is checked as a whole: names and MACs are there once, and every compute node shares a VLAN with the head node.
+It is checked as a whole: names, MACs and disks are there once, and every compute node shares a VLAN with the head node.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,9 +20,9 @@ from oscar_steps.v3m.profile import (
     mac_address,
     profile_from_element,
     profile_to_element,
-    profiles_from_document,
     to_text,
 )
+from oscar_steps.v3m.unique import check_unique
 from oscar_steps.v3m.xmlfile import Document
 
 CLUSTER_DTD = "v3m_cluster.dtd"
@@ -92,7 +91,15 @@ def parse_cluster(text: str | bytes, source: str) -> ClusterProfile:
 def parse_any(text: str | bytes, source: str) -> ClusterProfile | tuple[VMProfile, ...]:
     """`text` as whatever it is: a cluster, one profile or a set of them. Raises ProfileError."""
     document = xmlfile.parse(text, source, CLUSTER_DTD, ("profile", "profiles", "cluster"))
-    return _cluster_from_document(document) if document.root.tag == "cluster" else profiles_from_document(document)
+    return _cluster_from_document(document) if document.root.tag == "cluster" else _profiles_from_document(document)
+
+
+def _profiles_from_document(document: Document) -> tuple[VMProfile, ...]:
+    root = document.root
+    elements = [root] if root.tag == "profile" else list(root)
+    profiles = tuple(profile_from_element(document, element) for element in elements)
+    check_unique(document, zip(elements, profiles, strict=True))
+    return profiles
 
 
 def _cluster_from_document(document: Document) -> ClusterProfile:
@@ -103,7 +110,7 @@ def _cluster_from_document(document: Document) -> ClusterProfile:
     head, nodes = root[0], root[1]
     elements = [head[0], *nodes]
     machines = [profile_from_element(document, element) for element in elements]
-    _check_unique(document, zip(elements, machines, strict=True))
+    check_unique(document, zip(elements, machines, strict=True))
     vlans = {nic.vlan for nic in machines[0].vlan_nics}
     if not vlans:
         document.fail(head[0], f"the head node {machines[0].name} has no NIC of type VLAN to reach its nodes by")
@@ -126,22 +133,6 @@ def cluster_to_xml(cluster: ClusterProfile) -> str:
     nodes = etree.SubElement(root, "nodes", {"boot": cluster.boot.value})
     nodes.extend([profile_to_element(node) for node in cluster.nodes])
     return to_text(root, CLUSTER_DTD)
-
-
-def _check_unique(document: Document, machines: Iterable[tuple[etree._Element, VMProfile]]) -> None:
-    names: set[str] = set()
-    macs: dict[str, str] = {}
-    for element, machine in machines:
-        if machine.name in names:
-            document.fail(element, f"the name {machine.name} is there twice; every machine needs its own")
-        names.add(machine.name)
-        for nic in machine.nics:
-            if nic.mac in macs:
-                # The last one: where a machine has the same MAC twice, its second is the one too many.
-                where = _mac_elements(element, nic)[-1]
-                what = f"the MAC {nic.mac} of {machine.name} is there twice ({macs[nic.mac]} has it)"
-                document.fail(where, f"{what}; every NIC needs its own")
-            macs[nic.mac] = machine.name
 
 
 def _mac_elements(machine: etree._Element, nic: Nic) -> list[etree._Element]:

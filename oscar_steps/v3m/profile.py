@@ -127,18 +127,6 @@ def parse_profile(text: str | bytes, source: str, *, literal: bool = False) -> V
     return _ProfileReader(document, document.root, literal=literal).profile()
 
 
-def parse_profiles(text: str | bytes, source: str) -> tuple[VMProfile, ...]:
-    """`text` as one profile or as V3M's set of them (root `profiles`). Raises ProfileError."""
-    return profiles_from_document(xmlfile.parse(text, source, PROFILE_DTD, ("profile", "profiles")))
-
-
-def profiles_from_document(document: Document) -> tuple[VMProfile, ...]:
-    """The profiles of a document whose root is `profile` or `profiles`. Raises ProfileError."""
-    root = document.root
-    elements = [root] if root.tag == "profile" else list(root)
-    return tuple(profile_from_element(document, element) for element in elements)
-
-
 def profile_from_element(document: Document, element: etree._Element) -> VMProfile:
     """A `<profile>` that is valid by the DTD; its values are checked here. Raises ProfileError."""
     return _ProfileReader(document, element).profile()
@@ -175,7 +163,7 @@ class _ProfileReader:
             virtual_disks=tuple(self._virtual_disk(disk) for disk in values.get("virtual_disks", ())),
             cdrom=self._cdrom(),
             nics=tuple(
-                self._nic(child) for tag, child in values.items() if tag.startswith("nic") and not _is_left_open(child)
+                self._nic(child) for tag, child in values.items() if tag.startswith("nic") and not is_left_open(child)
             ),
             disk_bus=cast(DiskBus, image.get("bus", "ide")),
             architecture=cast(Architecture | None, self._choice("architecture", Architecture)),
@@ -303,7 +291,7 @@ def _something(text: str | None) -> str | None:
     return None if stripped in _NOTHING else stripped
 
 
-def _is_left_open(nic: etree._Element) -> bool:
+def is_left_open(nic: etree._Element) -> bool:
     """Whether libv3m had no such NIC: its type is there, and says nothing. (A NIC without `<type>` is there.)"""
     nic_type = nic.find("type")
     return nic_type is not None and _something(nic_type.text) is None
@@ -364,7 +352,7 @@ def profile_to_xml(profile: VMProfile) -> str:
 
 
 def profiles_to_xml(profiles: Iterable[VMProfile]) -> str:
-    """A set of profiles as XML; `parse_profiles` of it gives equal ones."""
+    """A set of profiles as XML; `cluster.parse_any` of it gives equal ones."""
     root = etree.Element("profiles")
     root.extend([profile_to_element(profile) for profile in profiles])
     return to_text(root, PROFILE_DTD)
