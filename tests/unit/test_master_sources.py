@@ -14,6 +14,8 @@ from buildbot.changes.filter import ChangeFilter
 from twisted.internet import reactor
 from twisted.trial import unittest
 
+from demo.children import Child
+from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master import sources
 from oscar_steps.master.schedulers import WatchedBranch
@@ -265,6 +267,26 @@ class WithRepository(unittest.TestCase):
                 self.commit(f"{folder}/trunk/d{number}")
                 await poller.poll()
                 assert [change["files"] for change in updates.changes] == [[f"d{number}"]], spelling
+
+    async def test_a_host_in_capitals_is_the_same_server(self) -> None:
+        port = free_port()
+        words = ("--daemon", "--foreground", "--root", str(self.path.parent), "--listen-host", LOOPBACK)
+        server = Child(
+            "the Subversion server",
+            ["svnserve", *words, "--listen-port", str(port)],
+            log=self.path.with_name("svnserve.log"),
+            cwd=self.path.parent,
+            environment=os.environ,
+        )
+        self.addCleanup(server.kill)
+        server.wait_until(lambda: accepts(port), "listening", 60)
+        for number, host in enumerate(("LocalHost", "localhost", LOOPBACK)):
+            updates = FakeUpdates("")
+            poller = await self.looking(updates, url=f"SVN://{host}:{port}/{self.path.name}")
+            await poller.poll()
+            self.commit(f"trunk/of-{number}")
+            await poller.poll()
+            assert [change["files"] for change in updates.changes] == [[f"of-{number}"]], host
 
     async def test_a_deaf_poller_is_told_once_and_so_is_that_it_hears_again(self) -> None:
         told: list[tuple[str, str]] = []
