@@ -5,24 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from buildbot.plugins import util
-from buildbot.plugins.db import get_plugins
 from sqlalchemy.pool import QueuePool
 
 from oscar_steps.master.builders import build_builders, build_workers
-from oscar_steps.master.health import HEALTH, DiskWatch
+from oscar_steps.master.health import DiskWatch
 from oscar_steps.master.mail import OscarMail, oscar_mail
 from oscar_steps.master.patience import wait_for_the_disk
 from oscar_steps.master.plans import plans as all_plans
-from oscar_steps.master.run_files import RUNS
 from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.sources import svn_poller
-from oscar_steps.master.standing_page import STANDING
+from oscar_steps.master.web import build_web
 from oscar_steps.matrix import Matrix
-from oscar_steps.site import Site, Web
+from oscar_steps.site import Site
 from oscar_steps.verdict import LINT
-
-_ADMINS = "admins"
 
 
 def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, Any]:
@@ -48,7 +43,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         # True would take two forced builds with different numbers of nodes for the same.
         "collapseRequests": False,
         "services": [*_mail(site, names), DiskWatch(disk_mib=site.master.disk_mib)],
-        "www": _web(site),
+        "www": build_web(site),
         "logMaxSize": 20 * 2**20,
         "logMaxTailSize": 2**20,
     }
@@ -67,28 +62,3 @@ def _database(site: Site) -> dict[str, Any]:
         return {"db_url": site.database.url}
     # Without a pool Buildbot opens the file anew for every query: three times the CPU time. One connection deadlocks.
     return {"db_url": site.database.url, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}
-
-
-def _web(site: Site) -> dict[str, Any]:
-    pages: dict[str, Any] = {
-        "port": f"tcp:{site.web.port}:interface={site.web.address.replace(':', chr(92) + ':')}",
-        "plugins": {"waterfall_view": {}, "console_view": {}, "grid_view": {}, RUNS: {}},
-    }
-    # An installation older than the entry point starts all the same, without this page.
-    known = get_plugins("www", None, load_now=False).names
-    pages["plugins"] |= {name: {} for name in (HEALTH, STANDING) if name in known}
-    return pages if site.web.open else {**pages, **_access(site, site.web)}
-
-
-def _access(site: Site, web: Web) -> dict[str, Any]:
-    """Everybody may look; only the site's admins may force and stop builds."""
-    rules = {
-        "authz": util.Authz(
-            allowRules=[util.AnyControlEndpointMatcher(role=_ADMINS)],
-            roleMatchers=[util.RolesFromUsername(roles=[_ADMINS], usernames=list(web.admins))],
-        )
-    }
-    if not web.admins:
-        return rules
-    passwords = {login: site.secrets.read(f"web-{login}", f"web password of {login}") for login in web.admins}
-    return {**rules, "auth": util.UserPasswordAuth(passwords)}

@@ -10,6 +10,9 @@ from twisted.internet import defer
 from twisted.python import log
 from twisted.web import resource, server, static
 
+SEALED = b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
+"""The browser's policy for what guests and commits had a hand in: nothing of it runs, or is of the farm's origin."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -40,7 +43,7 @@ class Page(resource.Resource):
         request.setHeader(b"Content-Type", content.kind.encode())
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Content-Type-Options", b"nosniff")
-        request.setHeader(b"Content-Security-Policy", b"default-src 'none'; style-src 'unsafe-inline'")
+        request.setHeader(b"Content-Security-Policy", SEALED)
         request.write(content.body.encode(errors="replace"))
         request.finish()
 
