@@ -19,6 +19,10 @@ from oscar_steps.matrix import Matrix
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT
 
+_CACHES = dict.fromkeys(("BuildRequests", "BuildsetProperties", "ssdicts", "chdicts", "Changes"), 5000)
+"""Rows of each kind that are kept in memory. Whenever a build can begin, Buildbot looks at all requests that wait, and
+with its own sizes (1, for requests) it reads every one of them anew, in some six queries each."""
+
 
 def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, Any]:
     """The dictionary that Buildbot calls `BuildmasterConfig`; `state` is the master's own folder.
@@ -42,6 +46,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
         "collapseRequests": False,
+        "caches": _CACHES,
         "services": [*_mail(site, names), DiskWatch(disk_mib=site.master.disk_mib)],
         "www": build_web(site),
         "logMaxSize": 20 * 2**20,

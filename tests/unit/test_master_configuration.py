@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from buildbot.changes.changes import Change
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import FileLoader
+from buildbot.db.base import CachedMethod
+from buildbot.db.buildsets import BuildsetsConnectorComponent as Buildsets
+from buildbot.db.changes import ChangesConnectorComponent as Changes
+from buildbot.db.sourcestamps import SourceStampsConnectorComponent as Stamps
+from buildbot.process.buildrequest import BuildRequest
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
 from buildbot.worker.base import AbstractWorker
 from twisted.internet import defer
@@ -136,6 +144,16 @@ def test_nothing_listens_beyond_the_loopback_interface(tmp_path: Path) -> None:
 def test_without_a_login_nobody_may_force_unless_the_site_is_open(tmp_path: Path) -> None:
     assert load(base(tmp_path)).www["authz"].allowRules
     assert not load(base(tmp_path, SITE + "[web]\nopen = true\n")).www["authz"].allowRules
+
+
+def test_a_night_of_requests_fits_into_each_cache_that_buildbot_reads_requests_through(tmp_path: Path) -> None:
+    caches = load(base(tmp_path)).caches
+    cached = [member for kind in (Buildsets, Stamps, Changes) for member in vars(kind).values()]
+    names = {member.cache_name for member in cached if isinstance(member, CachedMethod)}
+    for reader in (BuildRequest.fromBrdict, Change.fromChdict):
+        names |= set(re.findall(r'get_cache\("(\w+)"', inspect.getsource(reader)))
+    assert names >= {"BuildRequests", "chdicts"}
+    assert {name for name in names if caches.get(name, 1) < 1500} == set()
 
 
 def test_builds_are_never_merged(tmp_path: Path) -> None:
