@@ -29,6 +29,12 @@ def tool_environment(**more: str) -> dict[str, str]:
     return {**kept, **marks, "PATH": path, "LC_ALL": LOCALE, "LANG": LOCALE, **more}
 
 
+def machine_environment() -> dict[str, str]:
+    """The environment of a process that has a guest in it: it says nothing of us to a guest that breaks out."""
+    marks = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_PREFIX)}
+    return {**marks, "PATH": os.defpath, "LC_ALL": LOCALE, "LANG": LOCALE}
+
+
 def libvirt_environment() -> dict[str, str]:
     """The environment for virsh, and for the ssh that it starts: which libvirt it asks is the user's choice."""
     return tool_environment(

@@ -20,6 +20,11 @@ _SEQUENCE = re.compile(
     r"|\x1b[ -/]+[0-~]?"  # designates a character set: ESC ( B
     r"|\x1b[0-~]?"
 )
+_INTRODUCERS = "\x1b\x90\x98\x9b\x9d\x9e\x9f"
+_NOT_TYPED = re.compile(r"[\x00-\x06\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Bell, backspace, tab, line feed and carriage return are left."""
+_LONGEST_SEQUENCE = 4096
+_STRING = re.compile(r"\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]")
 _TO_BEGINNING = re.compile(r"[01]?G|2K")
 _TO_THE_RIGHT = re.compile(r"\d*[CG`a]")
 
@@ -36,6 +41,22 @@ def seen_line(line: str) -> str:
     parts = _SEQUENCE.sub(_drawn, line.rstrip("\r\n")).split("\r")
     text = next((part for part in map(_overwritten, reversed(parts)) if part.strip()), "")
     return text.rstrip()
+
+
+def without_sequences(text: str) -> str:
+    """`text` for a terminal that somebody types on: no sequence, and of control only what moves within the line."""
+    return _NOT_TYPED.sub("", _SEQUENCE.sub("", text))
+
+
+def split_unfinished(text: str) -> tuple[str, str]:
+    """`text` up to a sequence that may go on behind its end, and from there; one without end is taken for text."""
+    begin = max(map(text.rfind, _INTRODUCERS))
+    if begin < 0 or len(text) - begin > _LONGEST_SEQUENCE:
+        return text, ""
+    whole = _SEQUENCE.match(text, begin)
+    string = _STRING.match(text, begin)
+    goes_on = whole is None or whole.end() == len(text) or (string is not None and whole.end() <= string.end())
+    return (text[:begin], text[begin:]) if goes_on else (text, "")
 
 
 def _drawn(sequence: re.Match[str]) -> str:

@@ -6,7 +6,10 @@ import asyncio
 import hashlib
 import json
 import os
+import pwd
+import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from oscar_steps.testdriver.imagebuild import (
     own_contents,
     run_jailed,
 )
+from oscar_steps.testdriver.ordinary import require_user
 
 BUILDER_VERSION = 2
 """Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
@@ -61,7 +65,7 @@ def digest_of(recipe: ImageRecipe) -> str:
 
 
 class ImageStore:
-    """Base images by the digest of their recipe: `DIGEST/` is an image, `tmp-DIGEST-PID/` one that is being built,
+    """Base images by the digest of their recipe: `DIGEST/` is an image, `tmp-DIGEST-PID-…/` one that is being built,
     `DIGEST.lock` is held by who builds it.
 
     Why it survives kill -9, or a power cut, at any moment: a folder named `DIGEST` comes to be by one rename of a
@@ -77,7 +81,7 @@ class ImageStore:
         """The image of `recipe` if it is there already."""
         digest = digest_of(recipe)
         folder = self.directory / digest
-        if not folder.is_dir():
+        if not os.access(folder, os.R_OK | os.X_OK):
             return None
         return BaseImage(path=folder / DISK, kernel=folder / KERNEL, digest=digest)
 
@@ -91,10 +95,13 @@ class ImageStore:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
-        await self._remove_orphans()
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            return self._of_another(recipe)
+        await self._remove_orphans(report)
         if image := self.find(recipe):
             return image
         check_host(recipe)
+        require_user()
         digest = digest_of(recipe)
         async with self._locked(digest, report):
             if image := self.find(recipe):
@@ -103,6 +110,19 @@ class ImageStore:
         image = self.find(recipe)
         assert image is not None
         return image
+
+    def _of_another(self, recipe: ImageRecipe) -> BaseImage:
+        """The image in a store that is not this user's to write: it can be read, but none can be built there."""
+        image = self.find(recipe)
+        if image is not None and os.access(image.path, os.R_OK):
+            return image
+        number = self.directory.stat().st_uid
+        try:
+            owner = pwd.getpwuid(number).pw_name
+        except KeyError:
+            owner = str(number)
+        what = f"the image store {self.directory} belongs to {owner}, and has no image {recipe.name} for you to read"
+        raise ImageBuildFailed(what, hint=f"name a store of your own (--images FOLDER), or let {owner} share that one")
 
     @asynccontextmanager
     async def _locked(self, digest: str, report: Report) -> AsyncIterator[None]:
@@ -121,7 +141,7 @@ class ImageStore:
         return self.directory / f"{digest}.lock"
 
     async def _build(self, recipe: ImageRecipe, digest: str, report: Report) -> None:
-        temporary = self.directory / f"tmp-{digest}-{os.getpid()}"
+        temporary = self.directory / f"tmp-{digest}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir()
         try:
             (temporary / _RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -135,19 +155,29 @@ class ImageStore:
                 f"image {recipe.name}: {failure.sentence}", hint=f"The build's log: {kept}"
             ) from failure
         finally:
-            await self._remove(temporary)
+            await self._remove(temporary, report)
 
-    async def _remove_orphans(self) -> None:
+    async def _remove_orphans(self, report: Report) -> None:
         """Remove what builders left that were killed: whoever gets a folder's lock knows that its builder is gone."""
         for folder in self.directory.glob("tmp-*-*"):
             digest = folder.name.split("-")[1]
             with suppress(Timeout), FileLock(self._lock_path(digest), blocking=False):
-                await self._remove(folder)
+                await self._remove(folder, report)
 
-    async def _remove(self, folder: Path) -> None:
-        """Remove a build's folder, in the jail: its files may belong to users that exist only there."""
-        if folder.exists():
-            await run_jailed(["rm", "-rf", str(folder)], Path(os.devnull))
+    async def _remove(self, folder: Path, report: Report) -> None:
+        """Remove a build's folder, in the jail: its files may belong to users that exist only there.
+
+        One that cannot be removed takes room and does no other harm: its name is no other build's.
+        """
+        if not folder.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix="oscar-farm-") as place:
+            try:
+                await run_jailed(["rm", "-rf", str(folder)], Path(place) / LOG)
+            except ImageBuildFailed as failure:
+                shutil.rmtree(folder, ignore_errors=True)
+                if folder.exists():
+                    report(f"what an earlier build left cannot be removed, {folder}: {failure.sentence}")
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from oscar_steps.environment import home_directory, tool_environment
+from oscar_steps.environment import home_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
@@ -23,12 +23,14 @@ from oscar_steps.testdriver.commandline import explained as _explained
 from oscar_steps.testdriver.commandline import leave as _leave
 from oscar_steps.testdriver.events import EVENTS_FILE
 from oscar_steps.testdriver.images import default_store
+from oscar_steps.testdriver.ordinary import check_user
 from oscar_steps.testdriver.owner import own
 from oscar_steps.testdriver.postmortem import is_running, require_run, verdict_of_dead_run
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.verdicts import verdict_of
+from oscar_steps.v3m import consoleview
 from oscar_steps.v3m import host as v3m_host
 from oscar_steps.verdict import ExitStatus, Stage, Verdict
 
@@ -183,9 +185,10 @@ def ssh(directory: Path, command: tuple[str, ...]) -> None:
 @click.argument("directory", type=_directory(exists=True))
 @click.argument("machine")
 @click.option("--follow/--no-follow", default=True, help="Go on as it grows, until Ctrl-C.")
+@click.option("--raw", is_flag=True, help="Pass on what the guest orders your terminal to do, too.")
 @_explained
-def console(directory: Path, machine: str, follow: bool) -> None:
-    """Show the serial console of MACHINE."""
+def console(directory: Path, machine: str, follow: bool, raw: bool) -> None:
+    """Show the serial console of MACHINE: its words, without colours and other orders to a terminal."""
     require_run(directory)
     path = directory / "console" / f"{machine}.log"
     if not path.is_file():
@@ -193,7 +196,7 @@ def console(directory: Path, machine: str, follow: bool) -> None:
             ", ".join(sorted(p.stem for p in path.parent.glob("*.log") if not p.stem.endswith(".qemu"))) or "none"
         )
         raise UserError(f"{directory}: there is no console of '{machine}'; there are: {there_are}")
-    os.execvpe("tail", ["tail", "-n", "+1", *(["-f"] if follow else []), str(path)], tool_environment())
+    consoleview.show(path, sys.stdout.buffer, raw=raw, goes_on=(lambda: True) if follow else None)
 
 
 @click.command()
@@ -265,12 +268,12 @@ def verdict(directory: Path, as_json: bool, stored: bool) -> None:
 @_explained
 def check_host(images: Path, memory: int) -> None:
     """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""
-    checks = v3m_host.check_host(images, memory)
+    checks = [*v3m_host.check_host(images, memory), *check_user()]
     if all(one.ok for one in checks if one.tool):
         kernel = next(iter(sorted(images.glob("*/vmlinuz"))), None)  # of a base image that is there already
         checks.append(asyncio.run(v3m_host.check_accelerator(images, kernel))[0])
     for one in checks:
-        click.echo(f"{'ok     ' if one.ok else 'MISSING'} {one.sentence}")
-        if one.hint and not one.ok:
+        click.echo(f"{one.mark} {one.sentence}")
+        if one.hint:
             click.echo(f"        {one.hint}")
     _leave(ExitStatus.PASSED if all(one.ok for one in checks) else ExitStatus.INFRASTRUCTURE)

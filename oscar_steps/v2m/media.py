@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,9 +13,9 @@ from oscar_steps.errors import ProfileError
 from oscar_steps.v2m import terminal
 from oscar_steps.v2m.asking import ask_each, cd_file, keeper_of, living_keeper_of, profile_request, state_line
 from oscar_steps.v2m.target import Target, about_one, find_one
+from oscar_steps.v3m import consoleview
 from oscar_steps.v3m.machine import ImpossibleTransition
 
-_LOOK_SECONDS = 0.2
 _END = """
     \b
     Exit status:
@@ -34,44 +34,39 @@ def _with_exits(text: str) -> str:
 @click.command(
     help=_with_exits("""Print what the machine has written to its serial console, in all boots.
 
+    Colours, cursor movements and whatever else a guest may order a terminal to do are left out, unless you say --raw:
+    a full-screen program needs it. A very long log has its beginning and its end only.
+
     \b
     Examples:
       v2m console vm.xml
       v2m console vm.xml --lines 20
       v2m console vm.xml --follow               until the machine is off, or Ctrl-C
       v2m console vm.xml --type                 log in on it; Ctrl-] leaves it
+      v2m console vm.xml --type --raw           the same, with colours, for a guest that you trust
     """)
 )
 @about_one
 @click.option("-f", "--follow", is_flag=True, help="Go on until the machine is off.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines.")
 @click.option("-t", "--type", "types", is_flag=True, help="What you type goes to the machine; Ctrl-] leaves it.")
-def console(file: Path, name: str | None, system: str | None, follow: bool, lines: int | None, types: bool) -> None:
+@click.option("--raw", is_flag=True, help="Pass on what the guest orders your terminal to do, too.")
+def console(
+    file: Path, name: str | None, system: str | None, follow: bool, lines: int | None, types: bool, raw: bool
+) -> None:
     target, machine = find_one(file, name, system)
     if types:
         with living_keeper_of(target, "talked to") as link:
             answer = link.ask({"do": "terminal", "machine": machine.name})
-            terminal.talk(Path(answer["socket"]))
+            terminal.talk(Path(answer["socket"]), raw=raw)
         return
     path = target.system.directory / "console" / f"{machine.name}.log"
     if not path.is_file():
         raise ImpossibleTransition(
             f"{machine.name} has no console: it was never booted", hint="`v2m boot` powers it on"
         )
-    out = sys.stdout.buffer
-    with path.open("rb") as log:
-        text = log.read()
-        if lines is not None:
-            text = b"".join(text.splitlines(keepends=True)[-lines:] if lines else [])
-        out.write(text)
-        out.flush()
-        while follow:
-            ends = not _is_on(target, machine.name)
-            out.write(log.read())  # after the look whether it is on: also what came just before its end
-            out.flush()
-            if ends:
-                return
-            time.sleep(_LOOK_SECONDS)  # a file says nothing when it grows
+    is_on = partial(_is_on, target, machine.name)
+    consoleview.show(path, sys.stdout.buffer, raw=raw, lines=lines, goes_on=is_on if follow else None)
 
 
 def _is_on(target: Target, name: str) -> bool:

@@ -9,18 +9,21 @@ import socket
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from oscar_steps.errors import HostError
+from oscar_steps.v3m.consoleview import Typed
 from oscar_steps.v3m.shortpath import short_path
 
 ESCAPE = b"\x1d"
 """Ctrl-], as telnet and virsh have it."""
 
 
-def talk(path: Path) -> None:
+def talk(path: Path, *, raw: bool = False) -> None:
     """Pass on what is typed, and print what comes, until Ctrl-] or until the machine ends.
+
+    Without `raw` the guest's words only: it gives the terminal no orders.
 
     Where standard input is no terminal its end only ends the typing. Raises HostError where nobody listens at `path`.
     """
@@ -31,10 +34,10 @@ def talk(path: Path) -> None:
         except OSError as error:
             raise HostError(f"the console's socket {path} cannot be reached: {error.strerror}") from None
         with _raw(), contextlib.suppress(ConnectionError):
-            _exchange(console)
+            _exchange(console, bytes if raw else Typed().feed)
 
 
-def _exchange(console: socket.socket) -> None:
+def _exchange(console: socket.socket, shown: Callable[[bytes], bytes]) -> None:
     sources: list[int] = [console.fileno(), sys.stdin.fileno()]
     while True:
         ready, _, _ = select.select(sources, [], [])
@@ -42,7 +45,7 @@ def _exchange(console: socket.socket) -> None:
             data = console.recv(1 << 16)
             if not data:
                 return
-            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.write(shown(data))
             sys.stdout.buffer.flush()
         if sys.stdin.fileno() in ready:
             typed = os.read(sys.stdin.fileno(), 1 << 10)

@@ -18,10 +18,11 @@ from math import inf
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from oscar_steps.environment import tool_environment
+from oscar_steps.environment import machine_environment, tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.textio import write_atomically
 from oscar_steps.v3m import ledger
+from oscar_steps.v3m.confinement import SANDBOX, confined
 
 QEMU = "qemu-system-x86_64"
 REFERENCE_SECONDS = 2.0
@@ -30,6 +31,7 @@ KVM_LIMIT = 10.0
 TCG_LIMIT = 60.0
 BUSY = 0.75
 """Processes per processor (the kernel's load average) above which a host has other work: a trial says too much."""
+_PROBE_MIB = 256
 _CALMER = 0.5
 """A busy host is tried again, too, where its load has fallen to this part of what it was."""
 
@@ -165,7 +167,7 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
             "none",
             "-no-reboot",
             "-m",
-            "256",
+            str(_PROBE_MIB),
             "-accel",
             accelerator,
         ]
@@ -173,12 +175,12 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
         arguments += ["-serial", "file:console"]
         begin = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *ledger.owned([emulator(), *arguments]),
+            *confined([emulator(), *SANDBOX, *arguments], _PROBE_MIB),
             cwd=directory,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=tool_environment(),
+            env=machine_environment(),
         )
         try:
             async with asyncio.timeout(limit):

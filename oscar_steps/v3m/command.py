@@ -13,6 +13,7 @@ from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m import firmware
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot
+from oscar_steps.v3m.confinement import SANDBOX
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.machine import DirectKernel, InstallFrom
 from oscar_steps.v3m.network import MachineNetwork
@@ -106,6 +107,7 @@ def qemu_parts(
             "its name; no device but those said here; stopped until the run lets it go",
             ("-name", f"guest={_escape(profile.name)}", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         ),
+        Part("what it may ask of the host's kernel: to start no program, among others", SANDBOX),
         Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
         Part(
             "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")

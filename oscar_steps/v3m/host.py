@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import psutil
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m.accelerator import QEMU, Accelerator, find_accelerator
 from oscar_steps.v3m.ledger import LedgerEntry, end_leftovers, find_leftovers
+from oscar_steps.v3m.settings import SETTINGS_FILE, HostSettings, VlanKind, load_settings
 
 __all__ = [
     "Check",
@@ -27,18 +32,20 @@ __all__ = [
 OVERHEAD_MIB = 256
 """What the host itself, and QEMU beside the guests' memory, need."""
 DEFAULT_DISK_MIB = 4096
+KVM, TUN = Path("/dev/kvm"), Path("/dev/net/tun")
 
 _TOOLS = {
     QEMU: "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "setpriv": "util-linux",
+    "prlimit": "util-linux",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `hint` says how to get what is missing; empty when all is well."""
+    """One thing that was looked at. `hint` says how to get what is missing, or what would be better."""
 
     name: str
     ok: bool
@@ -46,9 +53,13 @@ class Check:
     hint: str = ""
     tool: bool = False
 
+    @property
+    def mark(self) -> str:
+        """How it stands, in a column of seven."""
+        return ("note   " if self.hint else "ok     ") if self.ok else "MISSING"
+
     def __str__(self) -> str:
-        mark = "ok     " if self.ok else "MISSING"
-        return f"{mark} {self.name}: {self.sentence}{f' ({self.hint})' if self.hint else ''}"
+        return f"{self.mark} {self.name}: {self.sentence}{f' ({self.hint})' if self.hint else ''}"
 
 
 def check_host(directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MIB) -> list[Check]:
@@ -57,6 +68,7 @@ def check_host(directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MI
         *(_tool(name, package) for name, package in _TOOLS.items()),
         _memory(memory_mib),
         check_space(directory, "a run", disk_mib),
+        *_devices(load_settings()),
     ]
 
 
@@ -69,7 +81,7 @@ async def check_accelerator(cache_dir: Path, kernel: Path | None = None) -> tupl
     return Check("accelerator", True, f"{found.name}: {found.reason}"), found
 
 
-def require(checks: list[Check]) -> None:
+def require(checks: list[Check], what: str = "run the cluster") -> None:
     """Raise for the first check that is not well, naming the others: ToolMissing for a program, else HostError."""
     missing = [check for check in checks if not check.ok]
     if not missing:
@@ -78,7 +90,7 @@ def require(checks: list[Check]) -> None:
     also = "".join(f"; also: {check.sentence}" for check in missing[1:])
     hints = "; ".join(dict.fromkeys(check.hint for check in missing if check.hint))
     error = ToolMissing if first.tool else HostError
-    raise error(f"this host cannot run the cluster: {first.sentence}{also}", hint=hints)
+    raise error(f"this host cannot {what}: {first.sentence}{also}", hint=hints)
 
 
 def _tool(name: str, package: str) -> Check:
@@ -86,6 +98,35 @@ def _tool(name: str, package: str) -> Check:
     if path is None:
         return Check(name, False, f"the program {name} is missing", f"install it: apt-get install {package}", tool=True)
     return Check(name, True, path, tool=True)
+
+
+def _devices(settings: HostSettings) -> Iterator[Check]:
+    """KVM, where the kernel has it, is worth a hint; the kernel's network is needed only where the settings want it."""
+    if KVM.exists() and not os.access(KVM, os.R_OK | os.W_OK):
+        yield Check("kvm", True, f"{KVM} may not be opened by this user: machines are emulated", _group_hint(KVM))
+    network = settings.network
+    if (network.bridges or network.vlan is VlanKind.BRIDGE) and not os.access(TUN, os.R_OK | os.W_OK):
+        what = f"{TUN} may not be opened by this user; {SETTINGS_FILE} wants bridges, which need it"
+        yield Check("tun", False, what, f"as root: chmod 666 {TUN} (modprobe tun, where it is not there)")
+
+
+def _group_hint(device: Path) -> str:
+    """How root lets this user open the device: by its group."""
+    status = device.stat()
+    wanted = stat.S_IRGRP | stat.S_IWGRP
+    open_it = ""
+    if status.st_gid == 0 or status.st_mode & wanted != wanted:
+        open_it = f"chgrp kvm {device}; chmod 660 {device}; "
+    group = "kvm" if open_it else _name(grp.getgrgid, status.st_gid)
+    user = _name(pwd.getpwuid, os.geteuid())
+    return f"as root: {open_it}usermod --append --groups {group} {user}; then log in anew"
+
+
+def _name(ask: Callable[[int], Sequence[object]], number: int) -> str:
+    try:
+        return str(ask(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def _memory(wanted_mib: int) -> Check:

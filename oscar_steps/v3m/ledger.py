@@ -57,11 +57,13 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def owned(command: list[str]) -> list[str]:
+def owned(command: list[str], privileges: Sequence[str] = ()) -> list[str]:
     """`command`, to be started so that the kernel kills it in the moment the calling process dies, however that dies.
 
     PR_SET_PDEATHSIG is bound to the *thread* that forks: call it, and start the command, from the main thread. The
     shell closes the gap in which we may have died before the signal was asked for: its parent is not us then.
+
+    `privileges`: options of setpriv that take some from it. The kernel forgets the signal where a program *gains* any.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
@@ -73,7 +75,7 @@ def owned(command: list[str]) -> list[str]:
             "the program setpriv is missing, without which VMs could outlive a run", hint="install util-linux"
         )
     guard = ["/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
-    return [setpriv, "--pdeathsig", "KILL", "--", *guard, *command]
+    return [setpriv, "--pdeathsig", "KILL", *privileges, "--", *guard, *command]
 
 
 def record(run_directory: Path, name: str, pid: int, undo: Sequence[str] = ()) -> None:

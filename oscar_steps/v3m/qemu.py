@@ -20,11 +20,13 @@ from typing import Any, Self, cast
 import psutil
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
-from oscar_steps.environment import tool_environment
+from oscar_steps.environment import machine_environment
 from oscar_steps.errors import HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, firmware, ledger
 from oscar_steps.v3m.accelerator import Accelerator, emulator
 from oscar_steps.v3m.command import CD_DRIVE, BootPlan, install_medium, qemu_arguments
+from oscar_steps.v3m.confinement import confined
+from oscar_steps.v3m.consolelog import KEPT_BYTES, keep_small
 from oscar_steps.v3m.machine import (
     NO_MEDIA,
     DirectKernel,
@@ -186,12 +188,12 @@ class QemuMachine(Machine):
         with self._error_log.open("ab") as errors:
             self._errors_begin = errors.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *ledger.owned([emulator(), *arguments]),
+                *confined([emulator(), *arguments], self.profile.memory_mib, self.profile.cpu),
                 cwd=self._directory,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                env=tool_environment(),
+                env=machine_environment(),
                 pass_fds=(qmp.fileno(), *self._network.descriptors),
                 start_new_session=True,  # Ctrl-C is for us: we end it, in order
             )
@@ -455,6 +457,7 @@ class QemuMachine(Machine):
     async def _live(self, qmp: QMPClient, process: asyncio.subprocess.Process) -> Ended:
         """Follow one boot from the first event to the process's end, and tell it."""
         events = asyncio.create_task(self._follow(qmp))
+        logs = asyncio.create_task(keep_small((self.console, self._error_log)))
         try:
             exit_status = await process.wait()
             # What QEMU wrote last may still be in the socket: the reader ends only behind it.
@@ -464,6 +467,7 @@ class QemuMachine(Machine):
                 self._on_message(message)
         finally:
             events.cancel()
+            logs.cancel()
             if self._panic is not None:
                 self._panic.cancel()
             with contextlib.suppress(QMPError, OSError, EOFError):
@@ -563,7 +567,7 @@ class QemuMachine(Machine):
     def last_error(self) -> str:
         """The last line that QEMU wrote in this boot."""
         with self._error_log.open("rb") as errors:
-            errors.seek(self._errors_begin)
+            errors.seek(min(self._errors_begin, KEPT_BYTES))
             lines = errors.read().decode(errors="replace").strip().splitlines()
         return next((line for line in reversed(lines) if SINK not in line), "it said nothing")
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError
 
-from oscar_steps.environment import tool_environment
+from oscar_steps.environment import machine_environment
 from oscar_steps.errors import HostError, MachineLost
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.accelerator import emulator
+from oscar_steps.v3m.confinement import SANDBOX, confined
 from oscar_steps.v3m.network import SINK, VLAN_DIRECTORY
 from oscar_steps.v3m.profile import VMProfile
 
@@ -113,12 +114,12 @@ class Switchboard:
         control = ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
         with contextlib.closing(theirs), (self._directory / f"{NAME}.log").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *ledger.owned([emulator(), "-name", NAME, *bare, *control]),
+                *confined([emulator(), "-name", NAME, *SANDBOX, *bare, *control]),
                 cwd=self._directory,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                env=tool_environment(),
+                env=machine_environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
