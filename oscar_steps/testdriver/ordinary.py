@@ -17,6 +17,9 @@ IDS = 65536
 _FIRST = 100_000
 _SECONDS = 60.0
 _FILES = {"/etc/subuid": "--add-subuids", "/etc/subgid": "--add-subgids"}
+_STATUS = Path("/proc/self/status")
+_NO_BUILD = "no image can be built here: this process may gain no privileges (NoNewPrivileges), and newuidmap has to"
+_BUILD_ELSEWHERE = "the service oscar-farm-images builds those of profiles/images: systemctl restart oscar-farm-images"
 _KERNEL = (
     "as root, whichever of these the host has: sysctl -w kernel.unprivileged_userns_clone=1; "
     "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; sysctl -w user.max_user_namespaces=10000"
@@ -27,6 +30,8 @@ def check_user() -> list[Check]:
     """The checks of an ordinary user; none for root, who needs nothing of it. To be called from the main thread."""
     if os.geteuid() == 0:
         return []
+    if _gains_none():
+        return [Check("images", True, _NO_BUILD, _BUILD_ELSEWHERE)]
     checks = [_program(name) for name in ("newuidmap", "newgidmap")]
     trial = _trial() if all(check.ok for check in checks) else "these programs are missing"
     if not trial:  # it works, from wherever the ranges come
@@ -40,7 +45,14 @@ def check_user() -> list[Check]:
 
 def require_user() -> None:
     """Raise ToolMissing or HostError for what is missing."""
+    if os.geteuid() != 0 and _gains_none():
+        raise HostError(_NO_BUILD, hint=_BUILD_ELSEWHERE)
     require(check_user(), "build an image as an ordinary user")
+
+
+def _gains_none() -> bool:
+    """Whether set-uid programs have no effect for us: a service with NoNewPrivileges, for one."""
+    return "\nNoNewPrivs:\t1\n" in _STATUS.read_text(encoding="utf-8", errors="replace")
 
 
 def _program(name: str) -> Check:

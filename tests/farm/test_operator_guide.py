@@ -44,7 +44,9 @@ mount --bind "$2" /media/python
 mount --bind "$4" /media/packages
 mount --bind "$6" /media/scratch
 cp -a /etc /media/etc
-sed -i /^oscar-farm:/d /media/etc/passwd /media/etc/shadow /media/etc/group /media/etc/gshadow
+for file in passwd shadow group gshadow subuid subgid; do
+    [ ! -e /media/etc/$file ] || sed -i '/^oscar-[a-z]*:/d' /media/etc/$file
+done
 mount --bind /media/etc /etc
 mkdir /media/oscar-farm
 cp -a "$1/oscar_steps" "$1/workers" "$1/profiles" "$1/master.cfg" "$1/farm.toml" /media/oscar-farm/
@@ -207,7 +209,7 @@ def test_the_guide_followed_to_the_letter_on_a_bare_root_gives_a_master_with_a_c
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount namespace of its own, with the checkout in /opt")
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
-@pytest.mark.parametrize("name", ["oscar-farm-master", "oscar-farm-worker"])
+@pytest.mark.parametrize("name", ["oscar-farm-master", "oscar-farm-worker", "oscar-farm-images"])
 def test_systemd_finds_nothing_to_say_about_the_units(name: str, tmp_path: Path) -> None:
     with bare_root(f"systemd-analyze verify /opt/oscar-farm/workers/{name}.service\n", tmp_path) as shell:
         assert shell.wait(SECONDS) == 0

@@ -76,6 +76,17 @@ def test_where_the_trial_works_nothing_is_missing_wherever_the_range_comes_from(
     ordinary.require_user()
 
 
+def test_a_service_that_may_gain_no_privileges_is_sent_to_the_one_that_builds_images(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordinary, "_STATUS", user / "status")
+    (user / "status").write_text("Name:\tpython\nNoNewPrivs:\t1\nSeccomp:\t0\n")
+    assert missing() == {}  # such a worker starts all the same
+    with pytest.raises(HostError, match="NoNewPrivileges") as caught:
+        ordinary.require_user()
+    assert "systemctl restart oscar-farm-images" in caught.value.hint
+
+
 def test_root_needs_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert ordinary.check_user() == []
