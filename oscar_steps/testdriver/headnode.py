@@ -13,7 +13,7 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import Any
 import paramiko
 
 from oscar_steps.errors import HostError, StageTimeout
+from oscar_steps.testdriver.forwards import Forward, Forwarder
 
 # Emulated guests need seconds for a key exchange; a new connection is never hurried (an impatient client makes sshd
 # fork again and again in a guest that is slow already).
@@ -72,15 +73,18 @@ class _Transport(paramiko.Transport):
 
 
 class HeadNode:
-    """An SSH connection to the head node. `connect` first, `close` last."""
+    """An SSH connection to the head node. `connect` first, `close` last. `forwards`: what it reaches through us."""
 
-    def __init__(self, host: str, port: int, password: str, host_key: paramiko.PKey) -> None:
+    def __init__(
+        self, host: str, port: int, password: str, host_key: paramiko.PKey, forwards: Iterable[Forward] = ()
+    ) -> None:
         self.host, self.port, self.password = host, port, password
         self._host_key = host_key
         self._client = paramiko.SSHClient()
         self._reconnecting = asyncio.Lock()
         self._commands = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._gone = ""
+        self._forwarder = Forwarder(forwards)
         name = f"[{host}]:{port}" if port != 22 else host
         self._client.get_host_keys().add(name, host_key.get_name(), host_key)
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -135,6 +139,19 @@ class HeadNode:
             timeout=CONNECT_SECONDS, banner_timeout=CONNECT_SECONDS, auth_timeout=CONNECT_SECONDS,
             look_for_keys=False, allow_agent=False, transport_factory=_Transport,
         )  # fmt: skip
+        if transport := self._client.get_transport():
+            self._forwarder.ask(transport)
+
+    async def forwarded(self, seconds: float = CONNECT_SECONDS) -> None:
+        """Wait until the head node reaches what it is to reach. Raises HostError."""
+        if not await asyncio.to_thread(self._forwarder.wait, seconds):
+            what = f"timed out after {seconds:.0f} s waiting for the head node's SSH server to forward a port"
+            raise HostError(what, hint="does its sshd_config say AllowTcpForwarding no?")
+
+    @property
+    def forward_trouble(self) -> str:
+        """Why the last connection to what the head node is to reach failed on our side; '' where none did."""
+        return self._forwarder.trouble
 
     def _session(self) -> paramiko.Channel:
         transport = self._client.get_transport()

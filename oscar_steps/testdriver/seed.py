@@ -11,7 +11,7 @@ import io
 import os
 import secrets
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -104,10 +104,16 @@ def write_seed(
     domain: str,
     head_address: str,
     netmask: str,
+    forwarded: Iterable[str] = (),
+    is_open: bool = False,
     files: Mapping[str, tuple[bytes, int]] | None = None,
     password: str | None = None,
 ) -> Seed:
     """Write the seed disk of one run to `path` (mode 0600: it holds a password and a private key).
+
+    `forwarded`: names of servers that the guest reaches on its own loopback interface (`forwards.py`). `is_open`:
+    whether it reaches all that the host reaches. Where it does not, there is no way out and no name server: nobody
+    waits for an answer that will not come.
 
     `files` maps absolute paths in the guest to (contents, mode); they come after our own and may replace them. Without
     a `password` a random one is made.
@@ -116,9 +122,9 @@ def write_seed(
     private, public = _new_host_key(f"root@{hostname}")
     contents: dict[str, tuple[bytes, int]] = {
         "/etc/hostname": (f"{hostname}\n".encode(), 0o644),
-        "/etc/hosts": (_hosts(hostname, domain, head_address), 0o644),
-        "/etc/resolv.conf": (f"search {domain}\nnameserver {NAME_SERVER}\n".encode(), 0o644),
-        "/etc/network/interfaces": (_interfaces(IPv4Interface(f"{head_address}/{netmask}")), 0o644),
+        "/etc/hosts": (_hosts(hostname, domain, head_address, forwarded), 0o644),
+        "/etc/resolv.conf": (_resolver(domain, is_open), 0o644),
+        "/etc/network/interfaces": (_interfaces(IPv4Interface(f"{head_address}/{netmask}"), is_open), 0o644),
         "/etc/ssh/ssh_host_ed25519_key": (private, 0o600),
         "/etc/ssh/ssh_host_ed25519_key.pub": (public, 0o644),
         "/root/farm/password": (f"root:{password}\n".encode(), 0o600),
@@ -148,21 +154,28 @@ def _add_all(archive: tarfile.TarFile, contents: Mapping[str, tuple[bytes, int]]
         archive.addfile(member, io.BytesIO(data))
 
 
-def _hosts(hostname: str, domain: str, head_address: str) -> bytes:
+def _hosts(hostname: str, domain: str, head_address: str, forwarded: Iterable[str]) -> bytes:
     """The head node's name belongs to its private address: OSCAR refuses one that is on the loopback."""
-    return f"127.0.0.1\tlocalhost\n{head_address}\t{hostname}.{domain} {hostname}\n".encode()
+    lines = ["127.0.0.1\tlocalhost", f"{head_address}\t{hostname}.{domain} {hostname}"]
+    lines += [f"127.0.0.1\t{name}" for name in dict.fromkeys(forwarded) if name != "127.0.0.1"]
+    return ("\n".join(lines) + "\n").encode()
 
 
-def _interfaces(private: IPv4Interface) -> bytes:
+def _resolver(domain: str, is_open: bool) -> bytes:
+    """Nobody listens at the guest's own port 53, which its kernel says at once."""
+    return f"search {domain}\nnameserver {NAME_SERVER if is_open else '127.0.0.1'}\n".encode()
+
+
+def _interfaces(private: IPv4Interface, is_open: bool) -> bytes:
     return f"""\
 auto lo
 iface lo inet loopback
 
-# to the host, and through it to the world
+# to the host
 auto eth0
 iface eth0 inet static
     address {HOST_NIC_ADDRESS}
-    gateway {HOST_SEEN_BY_GUEST}
+{f"    gateway {HOST_SEEN_BY_GUEST}" if is_open else "    # no gateway: nothing behind the host is reached"}
 
 # the cluster's private network
 auto eth1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
@@ -17,20 +16,6 @@ DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR
 EXPORT_SECONDS = 300
 # Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
 NOT_THERE = re.compile(r"[EW](160005|160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
-
-# The host's loopback in a guest's user-mode network (QEMU documentation, 'Using the user mode network stack').
-HOST_SEEN_FROM_GUEST = "10.0.2.2"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-def url_seen_from_guest(url: str) -> str:
-    """`url` as the head node has to write it: a server on the host's loopback has another name there."""
-    parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK:
-        return url
-    port = f":{parts.port}" if parts.port else ""
-    user = f"{parts.username}@" if parts.username else ""
-    return urlunsplit(parts._replace(netloc=f"{user}{HOST_SEEN_FROM_GUEST}{port}"))
 
 
 def source_as_asked(url: str, revision: str) -> Source:

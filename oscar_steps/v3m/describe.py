@@ -70,7 +70,7 @@ def describe(
     run on. A cluster's machines are shown as a run has them, single ones as v2m does.
     """
     if isinstance(profiles, ClusterProfile):
-        return tuple(_cluster(profiles, install, directory, settings))
+        return tuple(_cluster(profiles, install, directory, settings.of_runs))
     return tuple(_single(vm, install, directory, settings.switched) for vm in profiles)
 
 

@@ -3,8 +3,9 @@
 What a network is made of is the host's own matter (`settings.py`), never the profile's.
 
 *To the host*: QEMU's user network. The guest is 10.0.2.15, the host 10.0.2.2; TUN/TAP and TUN/TAP+NAT both mean this,
-since it cannot let a guest reach the host and no further: it reaches all that the host reaches or, where the settings
-cut guests off, nothing. A port of the host, chosen by its kernel, leads to the guest's SSH server.
+since it cannot let a guest reach the host and no further: it reaches all that the host reaches or, cut off, nothing.
+Runs are cut off unless the settings open them. A port of the host, chosen by its kernel, leads to the guest's SSH
+server.
 
 *BRIDGED_TAP*: a tap in a bridge of the host, where the settings name one (`bridge.py`); else the user network.
 

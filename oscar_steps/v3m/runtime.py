@@ -47,6 +47,7 @@ class VirtualCluster:
         self.profile = replace(
             profile, head=at_home(profile.head), nodes=tuple(at_home(node) for node in profile.nodes)
         )
+        settings = settings.of_runs
         for vm in self.profile.machines:
             check_backend(vm, accelerator, settings)
         self._vlans: HostVlans | None = None

@@ -27,7 +27,9 @@ class VlanKind(StrEnum):
 
 
 class ToHost(StrEnum):
-    """How far a guest gets by a NIC of type TUN/TAP or TUN/TAP+NAT."""
+    """How far a guest gets by a NIC of type TUN/TAP or TUN/TAP+NAT. Where nothing is settled: machines of v2m's are
+    open, as a user asked for each of them; clusters of runs are cut off, as commits run in them that nobody has read.
+    """
 
     OPEN = "open"
     """To the host's own services, also those on its loopback interface, and wherever the host gets to."""
@@ -46,7 +48,7 @@ class NetworkSettings(_Frozen):
     """The table `[network]`."""
 
     vlan: VlanKind = VlanKind.STAR
-    to_host: ToHost = ToHost.OPEN
+    to_host: ToHost | None = None
     bridges: tuple[InterfaceName, ...] = ()
     """Bridges of the host that a BRIDGED_TAP may join; the first one is joined by those that name none."""
 
@@ -60,6 +62,12 @@ class HostSettings(_Frozen):
     def switched(self) -> HostSettings:
         """The same for machines that come and go: their VLANs are on a switchboard, whatever is said of clusters."""
         network = self.network.model_copy(update={"vlan": VlanKind.STAR})
+        return self.model_copy(update={"network": network})
+
+    @property
+    def of_runs(self) -> HostSettings:
+        """The same for clusters of runs, which are open only where that is said."""
+        network = self.network.model_copy(update={"to_host": self.network.to_host or ToHost.CUT_OFF})
         return self.model_copy(update={"network": network})
 
 

@@ -14,16 +14,19 @@ from collections.abc import Awaitable, Callable, Iterator
 import paramiko
 import pytest
 
+from oscar_steps.testdriver.forwards import Forward
 from oscar_steps.testdriver.headnode import HeadNode
 
 PASSWORD = "secret-of-this-test"
 
 
 class Sshd(paramiko.ServerInterface):
-    """One connection: root's password, commands by the shell, forwarding refused."""
+    """One connection: root's password, commands by the shell; it forwards ports once it has refused to do so."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, refusals: int) -> None:
         self.most, self.open, self.peak = most, 0, 0
+        self.refusals = refusals
+        self.forwarded: list[tuple[str, int]] = []
         self.lock = threading.Lock()
 
     def check_auth_password(self, username: str, password: str) -> int:
@@ -40,6 +43,13 @@ class Sshd(paramiko.ServerInterface):
             self.open += chanid >= 0
             self.peak = max(self.peak, self.open)
         return paramiko.OPEN_SUCCEEDED
+
+    def check_port_forward_request(self, address: str, port: int) -> int:
+        if self.refusals:
+            self.refusals -= 1
+            return 0
+        self.forwarded.append((address, port))
+        return port
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=self._execute, args=(channel, command.decode()), daemon=True).start()
@@ -88,6 +98,7 @@ class Server:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listener.getsockname()[1])
         self.most = most
+        self.refusals = 0
         self.transports: list[paramiko.Transport] = []
         self.connections: list[Sshd] = []
         self.deaf = False
@@ -100,7 +111,7 @@ class Server:
                 if self.deaf:
                     connection.close()
                     continue
-                sshd, transport = Sshd(self.most), paramiko.Transport(connection)
+                sshd, transport = Sshd(self.most, self.refusals), paramiko.Transport(connection)
                 transport.add_server_key(self.key)
                 self.connections.append(sshd)
                 self.transports.append(transport)
@@ -123,9 +134,11 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def with_head(server: Server, work: Callable[[HeadNode], Awaitable[None]]) -> None:
+def with_head(
+    server: Server, work: Callable[[HeadNode], Awaitable[None]], forwards: tuple[Forward, ...] = ()
+) -> None:
     async def run() -> None:
-        head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key)
+        head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key, forwards)
         try:
             async with asyncio.timeout(60):
                 await head.connect()

@@ -22,7 +22,6 @@ from oscar_steps.testdriver.headnode import LineSplitter
 from oscar_steps.testdriver.owner import lock_directory
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
 from oscar_steps.testdriver.run import Cancelled, Gate, Run, RunOptions
-from oscar_steps.testdriver.stages.checkout import url_seen_from_guest
 from oscar_steps.testdriver.verdicts import outcome_of
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
 
@@ -185,18 +184,6 @@ def test_the_lock_of_a_run_directory_tells_whether_its_process_is_there(tmp_path
     assert is_running(tmp_path)
     lock.close()
     assert not is_running(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("url", "seen"),
-    [
-        ("svn://127.0.0.1:3690/oscar/trunk", "svn://10.0.2.2:3690/oscar/trunk"),
-        ("http://localhost/svn/oscar", "http://10.0.2.2/svn/oscar"),
-        ("svn://svn.example.org/oscar", "svn://svn.example.org/oscar"),
-    ],
-)
-def test_a_server_on_the_host_has_another_name_in_the_guest(url: str, seen: str) -> None:
-    assert url_seen_from_guest(url) == seen
 
 
 def test_an_archive_from_a_guest_cannot_leave_its_folder(tmp_path: Path) -> None:

@@ -49,9 +49,24 @@ def test_the_head_nodes_name_is_on_its_private_address_not_on_the_loopback(tmp_p
 
 def test_both_nics_are_static(tmp_path: Path) -> None:
     interfaces = _unpacked(_write(tmp_path / "seed.tar", netmask="255.255.0.0").path)["etc/network/interfaces"][0]
-    assert "address 10.0.2.15/24\n    gateway 10.0.2.2" in interfaces
+    assert "address 10.0.2.15/24\n" in interfaces
     assert "iface eth1 inet static\n    address 10.0.0.1/16" in interfaces
     assert "dhcp" not in interfaces
+
+
+def test_only_a_head_node_that_is_open_has_a_way_out_and_a_name_server(tmp_path: Path) -> None:
+    """A closed one waits for nobody: nothing answers it there, not even with a refusal."""
+    for is_open in (True, False):
+        files = _unpacked(_write(tmp_path / "seed.tar", is_open=is_open).path)
+        assert ("\n    gateway 10.0.2.2\n" in files["etc/network/interfaces"][0]) is is_open
+        name_server = "10.0.2.3" if is_open else "127.0.0.1"
+        assert files["etc/resolv.conf"][0] == f"search oscardomain\nnameserver {name_server}\n"
+
+
+def test_what_the_head_node_reaches_by_name_is_on_its_own_loopback(tmp_path: Path) -> None:
+    names = ["svn.example.org", "127.0.0.1", "mirror.example.org", "svn.example.org"]
+    hosts = _unpacked(_write(tmp_path / "seed.tar", forwarded=names).path)["etc/hosts"][0].splitlines()
+    assert hosts[2:] == ["127.0.0.1\tsvn.example.org", "127.0.0.1\tmirror.example.org"]
 
 
 def test_the_driver_knows_the_host_key_that_the_head_node_will_show(tmp_path: Path) -> None:

@@ -8,13 +8,28 @@ import pytest
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.v3m import settings
-from oscar_steps.v3m.settings import DEFAULTS, NetworkSettings, ToHost, VlanKind, load_settings
+from oscar_steps.v3m.settings import DEFAULTS, HostSettings, NetworkSettings, ToHost, VlanKind, load_settings
 
 
 def test_a_host_without_the_file_has_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "SETTINGS_FILE", tmp_path / "host.toml")
     assert load_settings() == DEFAULTS
-    assert DEFAULTS.network == NetworkSettings(vlan=VlanKind.STAR, to_host=ToHost.OPEN, bridges=())
+    assert DEFAULTS.network == NetworkSettings(vlan=VlanKind.STAR, to_host=None, bridges=())
+
+
+@pytest.mark.parametrize(
+    ("said", "v2m", "runs"),
+    [
+        (None, None, ToHost.CUT_OFF),
+        (ToHost.OPEN, ToHost.OPEN, ToHost.OPEN),
+        (ToHost.CUT_OFF, ToHost.CUT_OFF, ToHost.CUT_OFF),
+    ],
+)
+def test_the_guests_of_runs_are_cut_off_unless_the_settings_open_them(
+    said: ToHost | None, v2m: ToHost | None, runs: ToHost
+) -> None:
+    both = HostSettings(network=NetworkSettings(to_host=said))
+    assert (both.switched.network.to_host, both.of_runs.network.to_host) == (v2m, runs)
 
 
 def test_everything_that_can_be_set_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

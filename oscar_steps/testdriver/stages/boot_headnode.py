@@ -10,6 +10,7 @@ from oscar_steps.errors import MachineLost
 from oscar_steps.oscar.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.access import save_access
 from oscar_steps.testdriver.console import follow_console, last_lines
+from oscar_steps.testdriver.forwards import forwards_of
 from oscar_steps.testdriver.headcheck import head_rebooted
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.perishables import SEED_FILE
@@ -17,7 +18,7 @@ from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.seed import write_seed
 from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
 from oscar_steps.v3m.runtime import VirtualCluster
-from oscar_steps.v3m.settings import load_settings
+from oscar_steps.v3m.settings import ToHost, load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,9 @@ _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 async def run_stage(run: Run) -> None:
     """Raises MachineLost, StageTimeout, HeadNodeLost; ConfigError, HostError for the host's settings of networks."""
     profile = need(run.profile, "the cluster profile")
-    answers = run.job.answers
+    answers, forwards = run.job.answers, forwards_of(run.job)
+    settings = load_settings()
+    is_open = settings.of_runs.network.to_host is ToHost.OPEN
     seed_path = run.directory / SEED_FILE
     seed = write_seed(
         seed_path,
@@ -39,6 +42,8 @@ async def run_stage(run: Run) -> None:
         domain=answers.domain,
         head_address=answers.head_address,
         netmask=answers.netmask,
+        forwarded=[forward.name for forward in forwards],
+        is_open=is_open,
     )
     cluster = VirtualCluster(
         profile=profile,
@@ -47,7 +52,7 @@ async def run_stage(run: Run) -> None:
         base_image=need(run.image, "the base image").path,
         seed=seed_path,
         on_event=lambda event: _machine_event(run, event),
-        settings=load_settings(),
+        settings=settings,
     )
     run.cluster = cluster
     await cluster.create()
@@ -61,12 +66,14 @@ async def run_stage(run: Run) -> None:
             await _login_prompt(console)
     speed.seen(time.monotonic() - powered_on, REFERENCE_BOOT_SECONDS)
     host, port = cluster.head.ssh_endpoint()
-    run.head = HeadNode(host, port, seed.password, seed.host_key)
+    run.head = HeadNode(host, port, seed.password, seed.host_key, forwards)
     save_access(run.directory, host, port, seed)
     with run.diary.step(f"{profile.head.name} to let root in by SSH"):
         async with deadline.enforced(f"SSH of {profile.head.name}", hint=partial(_hint, console)):
             await run.head.connect()
     run.in_background(_watch_console(console))
+    reached = ", ".join(str(forward) for forward in forwards) or "no server"
+    run.diary.say(f"it reaches {'all that this host reaches' if is_open else f'{reached}, and nothing else'}")
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
 
 

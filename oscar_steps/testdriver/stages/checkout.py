@@ -14,9 +14,10 @@ from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.svn import svn_words
+from oscar_steps.testdriver.forwards import forwards_of, url_in_guest, words_from_guest
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.source import NOT_THERE, url_seen_from_guest
+from oscar_steps.testdriver.source import NOT_THERE
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -39,13 +40,16 @@ async def run_stage(run: Run) -> None:
     source, home = run.job.source, run.job.answers.oscar_home
     head = need(run.head, "the head node")
     deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.checkout)
+    forwards = forwards_of(run.job)
     words = ["svn", "checkout", "--non-interactive", "--quiet", "-r", source.revision]
-    command = shlex.join([*words, f"{url_seen_from_guest(source.url)}@{source.revision}", home])
+    command = shlex.join([*words, f"{url_in_guest(source.url, forwards)}@{source.revision}", home])
+    await head.forwarded()
     with run.diary.step(f"the head node to check out {source}"):
         result = await head.run(command, seconds=deadline.seconds)
     if not result.ok:
         kind = SourceError if NOT_THERE.search(result.output) else HostError
-        raise kind(f"the head node could not check out {source}: {svn_words(result.output)}")
+        why = words_from_guest(svn_words(result.output), forwards)
+        raise kind(f"the head node could not check out {source}: {why}", hint=head.forward_trouble)
     answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
     run.diary.write(
         "checkout",

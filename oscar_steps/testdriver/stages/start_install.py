@@ -20,12 +20,12 @@ from oscar_steps.oscar.installlog import InstallLog
 from oscar_steps.oscar.menus import LAYOUTS, Menus
 from oscar_steps.oscar.wizard import SCRIPT, Way, install_script, script_command
 from oscar_steps.oscar.wizardlog import WizardLog
+from oscar_steps.testdriver.forwards import forwards_of, url_in_guest
 from oscar_steps.testdriver.headlink import HeadLink
 from oscar_steps.testdriver.installer import Installer, Limits
 from oscar_steps.testdriver.nodes import NodeBoard
 from oscar_steps.testdriver.reread import InstallerLog
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.source import url_seen_from_guest
 from oscar_steps.v3m.cluster import ClusterProfile
 
 
@@ -37,6 +37,8 @@ def answer_files(job: Job, profile: ClusterProfile, menus: Menus | None = None) 
     """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
     fields = job.answers.model_dump(exclude={"files", "tests", "oscar_repository"})
+    forwards = forwards_of(job)
+    fields["repositories"] = ",".join(url_in_guest(one, forwards) for one in job.answers.repositories.split(","))
     written = {kind: file.text for kind, file in job.answers.files.items()}
     layouts = (menus,) if menus else LAYOUTS
     rendered = [
@@ -139,7 +141,7 @@ def _by_wizard(job: Job, way: Way) -> _Driven:
         oscar_home=answers.oscar_home,
         distro=answers.distro or job.cell,
         adapter="eth1",
-        repository=_seen_from_guest(answers.oscar_repository),
+        repository=" ".join(url_in_guest(word, forwards_of(job)) for word in answers.oscar_repository.split(" ")),
     )
     return _Driven(
         files={SCRIPT: (script, 0o755)},
@@ -147,8 +149,3 @@ def _by_wizard(job: Job, way: Way) -> _Driven:
         log=WizardLog(),
         waits_for="OSCAR to be installed as far as it goes without a screen",
     )
-
-
-def _seen_from_guest(repository: str) -> str:
-    url, blank, rest = repository.partition(" ")
-    return f"{url_seen_from_guest(url)}{blank}{rest}" if repository else ""

@@ -112,6 +112,7 @@ def xen_host(directory: Path, cpu: str = CPU) -> Iterator[XenHost]:
         domain="oscardomain",
         head_address="10.9.0.1",
         netmask="255.255.0.0",
+        is_open=True,
         files={"/etc/network/interfaces": (_INTERFACES, 0o644), **_tools()},
     )
     port = _free_port()
