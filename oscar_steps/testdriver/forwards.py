@@ -137,7 +137,9 @@ class Forwarder:
                 server.settimeout(None)
                 _speak(channel, server)
         except (OSError, UnicodeError) as error:  # UnicodeError: a host's name that is none
-            self.trouble = f"the virtualization host cannot connect to {forward}: {getattr(error, 'strerror', '') or error}"
+            self.trouble = (
+                f"the virtualization host cannot connect to {forward}: {getattr(error, 'strerror', '') or error}"
+            )
         finally:
             self._seats.release()
             with suppress(Exception):

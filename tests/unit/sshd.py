@@ -134,9 +134,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def with_head(
-    server: Server, work: Callable[[HeadNode], Awaitable[None]], forwards: tuple[Forward, ...] = ()
-) -> None:
+def with_head(server: Server, work: Callable[[HeadNode], Awaitable[None]], forwards: tuple[Forward, ...] = ()) -> None:
     async def run() -> None:
         head = HeadNode("127.0.0.1", server.port, PASSWORD, server.key, forwards)
         try:

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import paramiko
 import pytest
@@ -33,7 +32,11 @@ LIMIT = 20.0
         ("svn://[::1]/oscar", "svn://127.0.0.1:28690/oscar", "[::1]:3690"),
         ("svn://192.0.2.7/oscar", "svn://127.0.0.1:28690/oscar", "192.0.2.7:3690"),
         ("svn://svn.example.org/oscar", "svn://svn.example.org:28690/oscar", "svn.example.org:3690"),
-        ("https://me:x@SVN.example.org/o?p=a%20b", "https://me:x@svn.example.org:28690/o?p=a%20b", "svn.example.org:443"),
+        (
+            "https://me:x@SVN.example.org/o?p=a%20b",
+            "https://me:x@svn.example.org:28690/o?p=a%20b",
+            "svn.example.org:443",
+        ),
         ("https://svn.example.org:8443/o", "https://svn.example.org:28690/o", "svn.example.org:8443"),
         # What cannot stand in a file of hosts never does.
         ("http://a\tb.example.org/", "http://ab.example.org:28690/", "ab.example.org:80"),
@@ -47,7 +50,9 @@ def test_a_server_keeps_its_name_in_the_guest_and_has_a_port_of_ours(url: str, s
     assert url_in_guest(url, found) == seen
 
 
-@pytest.mark.parametrize("url", ["", "/tftpboot/distro/x", "file:///srv/svn", "svn://h:99999/x", "http://[::1", "x://h/"])
+@pytest.mark.parametrize(
+    "url", ["", "/tftpboot/distro/x", "file:///srv/svn", "svn://h:99999/x", "http://[::1", "x://h/"]
+)
 def test_what_is_no_server_that_the_farm_knows_is_left_as_it_is(url: str) -> None:
     assert forwards_for([url]) == ()
     assert url_in_guest(url, [Forward("h", 80, 1)]) == url
@@ -77,11 +82,15 @@ def test_a_run_reaches_its_repository_and_the_packages_that_its_answers_name() -
         oscar_repository="http://deb.example.org/oscar bookworm main",
         repositories="/tftpboot/x,http://rpm.example.org/y",
     )
-    assert [str(one) for one in forwards_of(job)] == ["svn.example.org:3690", "deb.example.org:80", "rpm.example.org:80"]
+    assert [str(one) for one in forwards_of(job)] == [
+        "svn.example.org:3690",
+        "deb.example.org:80",
+        "rpm.example.org:80",
+    ]
     assert forwards_of(job_of("file:///srv/svn/oscar")) == ()
 
 
-def test_packages_that_the_answers_name_are_named_as_the_guest_reaches_them(tmp_path: Path) -> None:
+def test_packages_that_the_answers_name_are_named_as_the_guest_reaches_them() -> None:
     job = job_of("svn://svn.example.org/oscar", repositories="/tftpboot/x,http://rpm.example.org/y")
     profile = load_cluster(default_profiles() / "clusters" / "head-and-two-nodes.xml")
     answered = "\n".join(answer_files(job, profile).files.values())
@@ -169,7 +178,9 @@ def test_a_head_node_without_a_server_to_reach_is_asked_for_no_port(server: Serv
     with_head(server, work)
 
 
-def test_forwards_come_back_with_the_connection_also_where_the_port_is_still_taken(server: Server, echo: Forward) -> None:
+def test_forwards_come_back_with_the_connection_also_where_the_port_is_still_taken(
+    server: Server, echo: Forward
+) -> None:
     async def work(head: HeadNode) -> None:
         await head.forwarded()
         server.refusals = 2

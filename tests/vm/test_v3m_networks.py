@@ -28,6 +28,7 @@ from tests.vm.tiny_guest import LIMIT, SAMPLE, Farm, make_guest, parameters, tin
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = HostSettings(network=NetworkSettings(vlan=VlanKind.BRIDGE))
+OPEN = HostSettings(network=NetworkSettings(to_host=ToHost.OPEN))
 CUT_OFF = HostSettings(network=NetworkSettings(to_host=ToHost.CUT_OFF))
 BRIDGE_NAME = "br-farm-test"
 
@@ -109,22 +110,25 @@ async def told(cluster: VirtualCluster) -> str:
 
 
 @pytest.mark.parametrize("to_host", [None, "TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP"])
-def test_a_guest_reaches_a_server_on_the_host(farm: Farm, run_directory: Path, to_host: NicType | None) -> None:
+def test_an_open_guest_reaches_a_server_on_the_host(farm: Farm, run_directory: Path, to_host: NicType | None) -> None:
     """BRIDGED_TAP, too, where the host's settings name no bridge."""
 
     async def scenario() -> str:
         async with greeter("127.0.0.1") as port:
             do = f"do=hear own=10.0.2.15 server=10.0.2.2 port={port}"
-            return await told(make_cluster(farm.accelerator, farm.guest, run_directory, do, DEFAULTS, to_host=to_host))
+            return await told(make_cluster(farm.accelerator, farm.guest, run_directory, do, OPEN, to_host=to_host))
 
     assert "GUEST hears the host greets" in asyncio.run(scenario())
 
 
-def test_a_guest_that_the_settings_cut_off_hears_nothing_from_the_host(farm: Farm, run_directory: Path) -> None:
+@pytest.mark.parametrize("settings", [DEFAULTS, CUT_OFF], ids=["nothing said", "cut off"])
+def test_a_cluster_that_nobody_has_opened_hears_nothing_from_the_host(
+    farm: Farm, run_directory: Path, settings: HostSettings
+) -> None:
     async def scenario() -> str:
         async with greeter("127.0.0.1") as port:
             do = f"do=hear own=10.0.2.15 server=10.0.2.2 port={port}"
-            return await told(make_cluster(farm.accelerator, farm.guest, run_directory, do, CUT_OFF))
+            return await told(make_cluster(farm.accelerator, farm.guest, run_directory, do, settings))
 
     console = asyncio.run(scenario())
     assert "GUEST hears" in console

@@ -25,7 +25,7 @@ from oscar_steps.v3m.bridge import make_vlans
 from oscar_steps.v3m.cluster import load_cluster
 from oscar_steps.v3m.machine import DirectKernel, EndReason
 from oscar_steps.v3m.runtime import VirtualCluster
-from oscar_steps.v3m.settings import HostSettings, NetworkSettings, VlanKind
+from oscar_steps.v3m.settings import HostSettings, NetworkSettings, ToHost, VlanKind
 from tests.vm.tiny_guest import MODULES, SAMPLE, make_guest, parameters, tiny
 
 MEGABYTES = int(os.environ.get("RSYNC_MB", "20"))
@@ -108,7 +108,7 @@ def make_cluster(
     directory.mkdir()
     base = directory / "base.raw"
     base.write_bytes(bytes(1 << 20))
-    settings = HostSettings(network=NetworkSettings(vlan=kind))
+    settings = HostSettings(network=NetworkSettings(vlan=kind, to_host=ToHost.OPEN))
     profile = replace(profile, nodes=nodes)
     return VirtualCluster(profile, directory, accelerator, base, disk, kernel=kernel, settings=settings)
 
