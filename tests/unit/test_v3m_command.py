@@ -15,7 +15,9 @@ from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
 from oscar_steps.v3m.command import BootPlan, qemu_arguments, qemu_parts
 from oscar_steps.v3m.profile import DiskImage, Nic, VirtualDisk, VMProfile
+from oscar_steps.v3m.qemu import QemuMachine
 from oscar_steps.v3m.runtime import VirtualCluster
+from oscar_steps.v3m.settings import HostSettings, NetworkSettings, ToHost
 
 SAMPLE = Path(__file__).resolve().parents[2] / "profiles" / "clusters" / "head-and-two-nodes.xml"
 TCG = Accelerator("tcg", "tried", 2.0)
@@ -79,6 +81,18 @@ def test_what_qemu_cannot_honour_is_refused_where_the_cluster_is_made(
         VirtualCluster(replace(cluster, nodes=(vm,)), tmp_path, TCG, base_image=None)
     assert sentence in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_head_node_of_a_cluster_is_restricted_unless_the_settings_open_it(
+    cluster: ClusterProfile, tmp_path: Path
+) -> None:
+    made = []
+    for settings in (HostSettings(), HostSettings(network=NetworkSettings(to_host=ToHost.OPEN))):
+        head = VirtualCluster(cluster, tmp_path, TCG, base_image=None, settings=settings).head
+        assert isinstance(head, QemuMachine)
+        made.append([word for word in head._network.arguments if word.startswith("user,")])
+    forward = "hostfwd=tcp:127.0.0.1:0-:22"
+    assert made == [[f"user,id=net0,ipv6=off,restrict=on,{forward}"], [f"user,id=net0,ipv6=off,{forward}"]]
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,18 @@ def test_a_host_with_other_networks_starts_the_same_profile_otherwise() -> None:
         ["tap,id=net1,fd=4"], ["tap,id=net0,fd=5"], ["tap,id=net0,fd=6"]
     ]  # fmt: skip
     assert any("restrict=on" in argument for argument in others[0])
+
+
+@pytest.mark.parametrize(
+    ("to_host", "run", "single"), [(None, True, False), (ToHost.OPEN, False, False), (ToHost.CUT_OFF, True, True)]
+)
+def test_a_run_has_its_head_node_restricted_unless_the_host_is_open(
+    to_host: ToHost | None, run: bool, single: bool
+) -> None:
+    cluster = _of_type("Qemu")
+    settings = HostSettings(network=NetworkSettings(to_host=to_host))
+    for profiles, restricted in ((cluster, run), ((cluster.head,), single)):
+        head = describe(profiles, settings=settings)[0].becomes
+        arguments = [argument for part in head.parts for argument in part.arguments]
+        users = [argument for argument in arguments if argument.startswith("user,")]
+        assert ["restrict=on" in argument for argument in users] == [restricted]

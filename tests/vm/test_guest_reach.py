@@ -209,7 +209,7 @@ def test_a_head_node_reaches_the_server_that_its_run_needs_and_nothing_else(
                 targets.append(Target("its own SSH, from outside", "tcp", HOST, port))
                 targets.append(Target("the forward", "tcp", GUEST_LOOPBACK, forwards[0].guest_port))
                 words = [f"try {one.kind} {one.address} {one.port} '{_said_to(one)}' &" for one in targets]
-                said = await head.check(f"cat > try; bash try; ping -c 1 -W 5 {HOST} >&2", stdin=_script(words))
+                said = await head.check("cat > try; bash try", seconds=BOOT_SECONDS, stdin=_script(words))
                 return targets, said
             finally:
                 if head is not None:

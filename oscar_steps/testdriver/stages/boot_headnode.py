@@ -73,7 +73,9 @@ async def run_stage(run: Run) -> None:
             await run.head.connect()
     run.in_background(_watch_console(console))
     reached = ", ".join(str(forward) for forward in forwards) or "no server"
-    run.diary.say(f"it reaches {'all that this host reaches' if is_open else f'{reached}, and nothing else'}")
+    run.diary.say(
+        f"the head node reaches {'all that this host reaches' if is_open else f'{reached}, and nothing else'}"
+    )
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import shlex
 import tarfile
 from pathlib import Path
@@ -28,6 +29,10 @@ FIND_MENU_FILES = (
     + " -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
 
+# Subversion's own number for externals that could not be had.
+EXTERNALS = re.compile(r"E205011\b")
+OTHER_SERVERS = 'externals of other servers are out of reach, unless the host\'s settings say to_host = "open"'
+
 # Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
 LINES_BEFORE, LINES_AFTER = 12, 12
 
@@ -49,7 +54,10 @@ async def run_stage(run: Run) -> None:
     if not result.ok:
         kind = SourceError if NOT_THERE.search(result.output) else HostError
         why = words_from_guest(svn_words(result.output), forwards)
-        raise kind(f"the head node could not check out {source}: {why}", hint=head.forward_trouble)
+        raise kind(
+            f"the head node could not check out {source}: {why}",
+            hint=head.forward_trouble or (OTHER_SERVERS if EXTERNALS.search(result.output) else ""),
+        )
     answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
     run.diary.write(
         "checkout",
