@@ -40,7 +40,8 @@ CASES = {
             (said=$(nc -w 10 ${place%:*} ${place#*:} < /dev/null); say "tried tcp $place '$said'") &
         done
         for place in $(echo $udp | tr , ' '); do
-            (said=$(echo hello | nc -u -w 5 ${place%:*} ${place#*:}); say "tried udp $place '$said'") &
+            said="exec 3<>/dev/udp/${place%:*}/${place#*:} && echo hello >&3 && head -n 1 <&3"
+            (said=$(timeout 10 bash -c "$said"); say "tried udp $place '$said'") &
         done
         wait; poweroff -f""",
 }
@@ -125,7 +126,7 @@ async def surroundings(accelerator: Accelerator, guest: DirectKernel, directory:
         targets.append(Target("another cluster's guest, its SSH", "tcp", *_seen(other.head.ssh_endpoint())))
         targets.append(Target("the name server", "udp", NAME_SERVER, 53, answers=False))
         targets.append(Target("the name server", "tcp", NAME_SERVER, 53, answers=False))
-        targets.append(Target("an address outside", "tcp", "192.0.2.1", 80, answers=False))
+        targets.append(Target("an address outside", "tcp", "198.51.100.1", 80, answers=False))
         yield targets
 
 
@@ -145,8 +146,8 @@ def _cluster(
 
 @pytest.fixture(scope="module")
 def prober(tmp_path_factory: pytest.TempPathFactory) -> DirectKernel:
-    """The tiny guest that tries."""
-    return make_guest(tmp_path_factory.mktemp("prober"), cases=CASES)
+    """The tiny guest that tries. UDP is bash's: Debian's busybox has it not."""
+    return make_guest(tmp_path_factory.mktemp("prober"), cases=CASES, files={"bin/bash": Path("/bin/bash")})
 
 
 @pytest.mark.parametrize("settings", [OPEN, DEFAULTS], ids=["open", "nothing said"])
