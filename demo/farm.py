@@ -144,12 +144,13 @@ class Farm:
             self._end_runs()
             _kill(children.marked(str(self.directory)))
             shutil.rmtree(self.directory)
-        self.directory.mkdir()
+        self.directory.mkdir(mode=0o700)
 
     def _start_master(self) -> None:
         base = self.directory / "master"
         master_port = free_port()
         web_port = self._wanted_port or free_port()
+        base.mkdir(mode=0o700)
         command = [str(self._programs / "buildbot"), "create-master", "--quiet", "--no-logrotate"]
         children.run(*command, "--config", CHECKOUT / "master.cfg", base)
         secrets = base / "secrets"

@@ -7,6 +7,8 @@ a mail account's, a web login's) stands in files of its own, one secret each, be
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Self
@@ -19,10 +21,14 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix import Matrix
-from oscar_steps.textio import read_regular
+from oscar_steps.svn import PASSWORD_IN_URL
+from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 
 SITE_FILE = "farm.toml"
+MAIL_PASSWORD, DATABASE_PASSWORD = "mail-password", "database-password"
+_PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pwd)=", re.IGNORECASE)
+"""As SQLAlchemy and the drivers of databases take one out of an address."""
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 
@@ -56,6 +62,17 @@ class Repository(_Frozen):
     """Without effect, for sites that have it: a look asks for every revision since the one before."""
     revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
     """Address of a revision's web page, with %s where its number goes; empty: there is none."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if PASSWORD_IN_URL.search(url):
+            raise PydanticCustomError(
+                "password",
+                "a password does not belong into this address, which stands in logs and mails; Subversion takes none from "
+                "there, but remembers one: as the farm's user, type svn info with the address without the password",
+            )
+        return url
 
     def source_url(self, branch: str) -> str:
         """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
@@ -149,12 +166,28 @@ class Database(_Frozen):
     """Where the master keeps its state; the default is a file in the master's own folder."""
 
     url: str = Field(default="sqlite:///state.sqlite", pattern=r"^\w+(\+\w+)?://.*$")
+    """The password of its user, where it needs one, is the secret `database-password`."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if _PASSWORD_IN_URL.search(url):
+            raise PydanticCustomError(
+                "password",
+                "a password does not belong into this file; write postgresql://USER@HOST/NAME here, and type the password "
+                "as a secret: python -m oscar_steps.master.secret farm.toml database-password --ask",
+            )
+        return url
 
 
 class Secrets(_Frozen):
     """The folder with one file per secret, readable by the master's user alone."""
 
     directory: Path = Path("secrets")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a secret `name`."""
+        return os.path.lexists(self.directory / name)
 
     def read(self, name: str, purpose: str) -> str:
         """The secret `name`. Raises ConfigError that says which file to create, and how."""
@@ -173,8 +206,9 @@ class Secrets(_Frozen):
             raise ConfigError(f"the secret file {path} ({purpose}) has to be one line of text; fill it: {create}")
         if not secret:
             raise ConfigError(f"the secret file {path} ({purpose}) is empty; fill it: {create}")
-        if path.stat().st_mode & 0o007:
-            raise ConfigError(f"everybody can read the secret file {path} ({purpose}); correct it: chmod 600 {path}")
+        if open_to_others(path):
+            sentence = f"other users of this host can read the secret file {path} ({purpose})"
+            raise ConfigError(f"{sentence}; close it: chmod 600 {path}")
         return secret
 
 

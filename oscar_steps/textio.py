@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+PRIVATE_UMASK = 0o077
+_OTHERS = 0o077
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # ECMA-48's forms. A string (OSC, DCS, SOS, PM, APC) without an end hides nothing: only its introducer is left out.
 _SEQUENCE = re.compile(
@@ -80,7 +82,28 @@ def _overwritten(text: str) -> str:
     return "".join(cells)
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+def keep_private() -> None:
+    """Whatever this process and its children make from now on is for their user alone, whatever umask they came with.
+
+    The one rule for all that the farm writes; each of its programs begins with this. What others are meant to read has
+    a mode of its own where it is made.
+    """
+    os.umask(PRIVATE_UMASK)
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether group or others have any right to `path`."""
+    return bool(path.stat().st_mode & _OTHERS)
+
+
+def close_to_others(path: Path) -> None:
+    """Take group and others their rights to a file or folder of ours; what belongs to somebody else stays as it is."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS and path.stat().st_uid == os.geteuid():
+        path.chmod(mode & ~_OTHERS)
+
+
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
     """Write `path` in one step: a reader finds the old content or the new, also after a power cut, never half of it.
 
     Text is written as UTF-8. `mode` holds whatever the caller's umask is. Raises OSError (a full disk, a missing

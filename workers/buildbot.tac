@@ -6,6 +6,7 @@
 #
 # Run: twistd --nodaemon --pidfile= --python=buildbot.tac
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -13,12 +14,15 @@ from pathlib import Path
 from buildbot_worker.bot import Worker
 from twisted.application import service
 
+os.umask(0o077)
 base = Path(__file__).resolve().parent
 try:
     settings = tomllib.loads((base / "worker.toml").read_text(encoding="utf-8"))
     host, port = settings["master"].rsplit(":", 1)
     name, password_file = settings["name"], base / settings.get("password_file", "password")
     password = password_file.read_text(encoding="utf-8").strip()
+    if password_file.stat().st_mode & 0o077:
+        sys.exit(f"other users of this host can read {password_file}; close it: chmod 600 {password_file}")
 except FileNotFoundError as error:
     sys.exit(f"{error.filename}: there is no such file; workers/README.md says how to set up a worker")
 except (KeyError, ValueError, AttributeError, tomllib.TOMLDecodeError) as error:
@@ -32,7 +36,7 @@ worker = Worker(
     password,
     str(base),
     keepalive=60,
-    umask=0o022,  # the default, 077, makes logs that nobody else can read
+    umask=0o077,  # what a run leaves is for this user alone
     allow_shutdown=None,
 )
 # A master that was away is tried again after 1.5 s, then 2.25, 3.4 ... and at last about every minute: Twisted's

@@ -19,6 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
 from oscar_steps.errors import ConfigError
+from oscar_steps.master.privacy import check_private
 from oscar_steps.matrix import Matrix, default_profiles
 from oscar_steps.site import Repository, Site
 from oscar_steps.tomlfile import line_of, read_text
@@ -30,6 +31,7 @@ _TOKENS = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> None:
     """Raise ConfigError for the first thing that would keep the master in the folder `state` from starting."""
+    check_private(state, site.database)
     text = read_text(site_file)
 
     def refuse(sentence: str, *location: int | str) -> ConfigError:
@@ -64,7 +66,7 @@ def _database(url: str) -> Iterator[str]:
     except NoSuchModuleError:
         yield f"there is no kind of database called '{url.split(':')[0]}'; sqlite and postgresql are good ones"
     except ArgumentError:
-        yield "this is no address of a database; right would be postgresql://USER:PASSWORD@HOST/NAME"
+        yield "this is no address of a database; right would be postgresql://USER@HOST/NAME"
     except ImportError as error:
         module = (error.name or dialect.driver).partition(".")[0]
         package = _PACKAGES.get(module, module)

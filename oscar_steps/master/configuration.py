@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from buildbot.interfaces import IRenderable
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
+from zope.interface import implementer
 
 from oscar_steps.master.builders import build_builders, build_workers
 from oscar_steps.master.health import DiskWatch
@@ -16,7 +19,7 @@ from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.sources import svn_poller
 from oscar_steps.master.web import build_web
 from oscar_steps.matrix import Matrix
-from oscar_steps.site import Site
+from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site
 from oscar_steps.verdict import LINT
 
 _CACHES = dict.fromkeys(("BuildRequests", "BuildsetProperties", "ssdicts", "chdicts", "Changes"), 5000)
@@ -58,12 +61,29 @@ def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
     if site.mail is None:
         return []
     purpose = f"password of {site.mail.user} at the mail relay {site.mail.relay}"
-    password = site.secrets.read("mail-password", purpose) if site.mail.user else None
+    password = site.secrets.read(MAIL_PASSWORD, purpose) if site.mail.user else None
     return [oscar_mail(site.mail, builders, password)]
 
 
+@implementer(IRenderable)
+class DatabaseAddress:
+    """The database's address, whose password Buildbot's commands do not print as they do that of a mere text."""
+
+    def __init__(self, url: str, password: str) -> None:
+        self._url, self._password = url, password
+
+    def __repr__(self) -> str:
+        return self._url
+
+    def getRenderingFor(self, _properties: Any) -> str:
+        return make_url(self._url).set(password=self._password).render_as_string(hide_password=False)
+
+
 def _database(site: Site) -> dict[str, Any]:
-    if not site.database.url.startswith("sqlite"):
-        return {"db_url": site.database.url}
+    url = site.database.url
+    if not url.startswith("sqlite"):
+        if not site.secrets.has(DATABASE_PASSWORD):
+            return {"db_url": url}
+        return {"db_url": DatabaseAddress(url, site.secrets.read(DATABASE_PASSWORD, "password at the database"))}
     # Without a pool Buildbot opens the file anew for every query: three times the CPU time. One connection deadlocks.
-    return {"db_url": site.database.url, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}
+    return {"db_url": url, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}

@@ -114,7 +114,7 @@ class ReportStep(CutShort, buildstep.BuildStep):
         pack.useLog(stdio, True)
         await self.runCommand(pack)
         archive = runs / f".{run_id}.tar.gz"
-        writer = remotetransfer.FileWriter(str(archive), evidence.MAX_ARCHIVE_BYTES, 0o644)
+        writer = remotetransfer.FileWriter(str(archive), evidence.MAX_ARCHIVE_BYTES, 0o600)
         try:
             command = await self._upload(evidence.ARCHIVE, writer, evidence.MAX_ARCHIVE_BYTES)
         finally:

@@ -137,7 +137,7 @@ class JobStep(CutShort, buildstep.BuildStep):
             reader=reader,
             maxsize=None,
             blocksize=64 * 1024,
-            mode=0o644,
+            mode=0o600,
         )
         await self.addCompleteLog(JOB_FILE, text)
         if (result := cut_short(self)) is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
-from oscar_steps.svn import svn_words
+from oscar_steps.svn import PASSWORD_IN_URL, svn_words
 from oscar_steps.v3m.ledger import owned
 
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
@@ -22,6 +22,9 @@ def source_as_asked(url: str, revision: str) -> Source:
     """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
     if not re.match(r"[a-z+]+://.", url):
         raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
+    if PASSWORD_IN_URL.search(url):
+        words = "the URL of the repository has a password in it, which would stand in job.json and in logs"
+        raise SourceError(words, hint="leave it out: Subversion takes none from there, and remembers what you type")
     if not re.fullmatch(r"r?\d{1,10}|HEAD|\{[^{}]+\}", revision, re.IGNORECASE):
         words = f"'{revision}' is not a Subversion revision, such as 5916, HEAD or {{2007-06-15}}"
         raise SourceError(f"{url} at revision {revision}: {words}")

@@ -63,6 +63,7 @@ def worker(farm: Farm, name: str, password: str, folder: Path) -> Iterator[None]
     folder.mkdir()
     shutil.copy(CHECKOUT / "workers/buildbot.tac", folder)
     (folder / "worker.toml").write_text(f'master = "{farm._worker_address}"\nname = "{name}"\n')
+    (folder / "password").touch(mode=0o600)
     (folder / "password").write_text(password)
     child: Child = farm._twistd(name, folder, folder / "log")
     try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.unit.sshd import server
@@ -12,3 +16,11 @@ __all__ = ["install", "server"]
 # How long an example takes is no behaviour: machines stand still now and then.
 settings.register_profile("farm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("farm")
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """master.cfg, loaded in a test, closes what its process makes from then on."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

@@ -458,7 +458,7 @@ def free_ports() -> str:
 def checkconfig(desk: Desk, site: str) -> str:
     """What `buildbot checkconfig` has to say about a master with this farm.toml: one sentence, and its own status 1."""
     master = desk.home / "master"
-    master.mkdir()
+    master.mkdir(mode=0o700)
     (master / "farm.toml").write_text(site)
     (master / "buildbot.tac").write_text(f"configfile = {str(ROOT / 'master.cfg')!r}\n")
     answer = desk.execute(Path(sys.executable).parent / "buildbot", "checkconfig", master)

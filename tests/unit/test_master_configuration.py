@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from buildbot.db.sourcestamps import SourceStampsConnectorComponent as Stamps
 from buildbot.process.buildrequest import BuildRequest
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
 from buildbot.worker.base import AbstractWorker
+from sqlalchemy.engine import make_url
 from twisted.internet import defer
 from twisted.python import log
 
@@ -164,6 +166,58 @@ def test_a_missing_secret_is_one_sentence_that_says_how_to_create_it(tmp_path: P
     shutil.rmtree(base(tmp_path) / "secrets")
     (said,) = complaints(tmp_path)
     assert f"the secret file {tmp_path}/secrets/worker-worker1 (password of the worker worker1) is missing" in said
+
+
+def test_a_folder_that_others_can_open_is_refused_with_the_file_that_they_can_read(tmp_path: Path) -> None:
+    (base(tmp_path) / "state.sqlite").touch(0o644)
+    tmp_path.chmod(0o755)
+    assert complaints(tmp_path) == [
+        f"other users of this host can open the master's folder {tmp_path} (mode 0755), and read state.sqlite and 1 more "
+        f"files in it; close it: chmod -R go= {tmp_path}"
+    ]
+    tmp_path.chmod(0o711)  # its files' names are known
+    assert "read state.sqlite and" in complaints(tmp_path)[0]
+    subprocess.run(["chmod", "-R", "go=", str(tmp_path)], check=True)
+    load(tmp_path)
+
+
+def test_what_was_made_under_another_umask_and_what_is_made_from_then_on_is_for_the_master_alone(
+    tmp_path: Path,
+) -> None:
+    os.umask(0)
+    (base(tmp_path) / "state.sqlite").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    load(tmp_path)
+    (tmp_path / "twistd.log.1").touch()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.exists()}
+    assert modes == {"farm.toml": 0o600, "secrets": 0o700, "state.sqlite": 0o600, "twistd.log.1": 0o600}
+
+
+def test_a_database_elsewhere_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    file = tmp_path / "db" / "state.sqlite"
+    file.touch(0o644)
+    text = SITE + f'[database]\nurl = "sqlite:///{file}"\n'
+    assert complaints(base(tmp_path, text)) == [
+        f"other users of this host can read the database {file}; close it: chmod 600 {file}"
+    ]
+    file.chmod(0o600)
+    load(tmp_path)
+
+
+def test_the_databases_password_comes_from_a_secret_and_is_in_nothing_that_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_database", lambda _url: ())  # its driver is not here
+    text = SITE + '[database]\nurl = "postgresql://farm@127.0.0.1/farm"\n'
+    assert load(base(tmp_path, text)).db.db_url == "postgresql://farm@127.0.0.1/farm"
+    secret = tmp_path / "secrets/database-password"
+    secret.touch(0o600)
+    secret.write_text("a/b@c")
+    configuration = load(tmp_path)
+    assert f"{configuration.db.db_url} {configuration.db!r}".count("a/b") == 0
+    rendered = configuration.db.db_url.getRenderingFor(None)
+    assert make_url(rendered).password == "a/b@c"
 
 
 def test_a_mistake_in_the_site_or_the_matrix_is_one_sentence_with_file_and_line(tmp_path: Path) -> None:

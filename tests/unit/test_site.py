@@ -10,6 +10,7 @@ import pytest
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.site import Mail, Secrets, Site, load_site
+from oscar_steps.svn import PASSWORD_IN_URL
 
 MINIMAL = """\
 [repository]
@@ -131,13 +132,47 @@ def test_a_missing_secret_says_which_file_to_create_and_how(tmp_path: Path) -> N
     )
 
 
-def test_a_secret_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "x").write_text("secret\n")
-    (tmp_path / "x").chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
+    (tmp_path / "x").chmod(mode)
+    with pytest.raises(ConfigError, match=f"can read the secret file {tmp_path}/x .*; close it: chmod 600 "):
         Secrets(directory=tmp_path).read("x", "a test")
     (tmp_path / "x").chmod(0o600)
     assert Secrets(directory=tmp_path).read("x", "a test") == "secret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://farm:hidden@127.0.0.1/farm",
+        "postgresql+psycopg2://farm:hid/den@h/f",
+        "mysql://farm@h/f?password=hidden",
+        "postgresql:///f?user=farm&PASSWORD=hidden",
+    ],
+)
+def test_a_password_in_the_address_of_the_database_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    said = complaint(tmp_path, MINIMAL + f'[database]\nurl = "{url}"\n')
+    assert said.startswith("farm.toml:7: database.url: a password does not belong into this file; ")
+    assert "master.secret farm.toml database-password --ask" in said
+    assert "hidden" not in said and "hid/den" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://farm@h:5432/f", "postgresql:///f?host=/run/postgresql", "sqlite:////var/lib/a:b/state.sqlite"]
+)
+def test_an_address_of_a_database_without_a_password_is_taken(tmp_path: Path, url: str) -> None:
+    assert site(tmp_path, MINIMAL + f'[database]\nurl = "{url}"\n').database.url == url
+
+
+def test_a_password_in_the_address_of_the_repository_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    text = MINIMAL.replace("svn://", "https://farm:hidden@")
+    assert text != MINIMAL
+    said = complaint(tmp_path, text)
+    assert "repository.url: a password does not belong into this address" in said
+    assert "hidden" not in said
+    for url in ("svn://h:3690/oscar", "svn+ssh://farm@h:22/oscar", "file:///a:b@c/oscar"):
+        assert not PASSWORD_IN_URL.search(url)
 
 
 @pytest.mark.parametrize(

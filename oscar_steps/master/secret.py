@@ -1,0 +1,122 @@
+"""`python -m oscar_steps.master.secret FARM.TOML [NAME]`: which secrets a site needs, and each made with the right mode.
+
+A secret is never an argument, which every user of the host could read in the list of processes.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from oscar_steps.errors import ConfigError, FarmError, UserError
+from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site, load_site
+from oscar_steps.textio import close_to_others, keep_private, write_atomically
+
+USAGE = 64
+_GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD)
+"""Those that somebody else has made."""
+
+
+def needed(site: Site) -> Iterator[tuple[str, str]]:
+    """Name and purpose of each secret that the site reads."""
+    for worker in site.worker:
+        yield f"worker-{worker.name}", f"password of the worker {worker.name}"
+    for login in () if site.web.open else site.web.admins:
+        yield f"web-{login}", f"web password of {login}"
+    if site.mail and site.mail.user:
+        yield MAIL_PASSWORD, f"password of {site.mail.user} at the mail relay {site.mail.relay}"
+    if not site.database.url.startswith("sqlite"):
+        yield DATABASE_PASSWORD, "password at the database, where it wants one"
+
+
+def write(site: Site, name: str, text: str) -> Path:
+    """Keep `text` as the secret `name`, for the user alone whose folder holds the folder of secrets."""
+    folder = site.secrets.directory
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        close_to_others(folder)
+        write_atomically(folder / name, f"{text}\n", mode=0o600)
+        owner = folder.parent.stat()
+        if os.geteuid() == 0:
+            for path in (folder, folder / name):
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    except OSError as error:
+        raise UserError(f"the secret {folder / name} cannot be written: {error.strerror}") from None
+    return folder / name
+
+
+def _state(site: Site, name: str, purpose: str) -> str:
+    try:
+        site.secrets.read(name, purpose)
+    except ConfigError as error:
+        return error.sentence
+    return f"{site.secrets.directory / name} ({purpose}) is there"
+
+
+def _asked(name: str) -> str:
+    """The secret as somebody types it, or as it comes on standard input."""
+    text = getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if not text.strip() or any(character < " " for character in text):
+        raise UserError(f"no secret was given for {name}", hint="it has to be one line of text")
+    return text
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("farm_toml", type=click.Path(path_type=Path))
+@click.argument("name", required=False)
+@click.option("--ask", is_flag=True, help="Ask for the secret, or read a line from standard input; else it is random.")
+@click.option("--new", is_flag=True, help="Put another one in the place of one that is there.")
+def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
+    """Make the secret NAME of the site FARM_TOML, readable by the master's user alone; without NAME, list them.
+
+    \b
+    Examples:
+      python -m oscar_steps.master.secret farm.toml
+      python -m oscar_steps.master.secret farm.toml worker-worker1
+      python -m oscar_steps.master.secret farm.toml web-admin --new
+      python -m oscar_steps.master.secret farm.toml mail-password --ask
+
+    A changed secret holds from the next `systemctl reload oscar-farm-master` on; the password of the database from the
+    next restart. A worker gets its new password into its own file `password`, and a restart.
+    """
+    site = load_site(farm_toml)
+    known = dict(needed(site))
+    if name is None:
+        for each, purpose in known.items():
+            click.echo(_state(site, each, purpose))
+        return
+    if name not in known:
+        raise UserError(f"{farm_toml} needs no secret '{name}'; it needs: {', '.join(known)}")
+    if os.path.lexists(site.secrets.directory / name) and not new:
+        raise UserError(f"the secret {site.secrets.directory / name} is there already", hint="replace it: --new")
+    if name in _GIVEN and not ask:
+        raise UserError(f"the secret {name} is not the farm's to choose", hint="type the one that you were given: --ask")
+    path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
+    click.echo(f"{path} ({known[name]}) is written")
+
+
+def main() -> None:
+    """Entry point."""
+    keep_private()
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FarmError as error:
+        click.echo(error.explain(), err=True)
+        sys.exit(USAGE)
+    except click.Abort:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        main()
