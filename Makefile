@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos torment fuzz check lock clean
+.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos torment fuzz check audit lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -65,9 +65,12 @@ check: setup ## Style, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+audit: $(VENV)/audit/.locked ## Known vulnerabilities of the locked packages. Needs pypi.org; says so where that is out of reach
+	@requirements/audit.sh $(VENV)/audit/bin/pip-audit requirements/dev.txt requirements/audit.txt
+
 lock: setup ## Write requirements/*.txt anew from requirements/*.in
 	@$(BIN)/pip install --quiet 'pip-tools>=7.4,<8'
-	@for name in driver master dev; do \
+	@for name in driver master dev audit; do \
 	    echo "requirements/$$name.txt"; \
 	    $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	        --no-emit-index-url --no-emit-find-links --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
@@ -95,6 +98,12 @@ $(VENV)/.environment: $(VENV)/.debian
 $(VENV)/.locked: $(VENV)/.environment requirements/dev.txt
 	@echo "setup: installing the locked Python packages"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+# A tool of its own: what it needs is not the farm's.
+$(VENV)/audit/.locked: $(VENV)/.environment requirements/audit.txt
+	@test -x $(VENV)/audit/bin/pip || $(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
