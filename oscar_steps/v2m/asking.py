@@ -19,7 +19,7 @@ from oscar_steps.v3m.machine import ImpossibleTransition, MachineState
 from oscar_steps.v3m.profile import VMProfile, profile_to_xml
 
 Answer = dict[str, Any]
-OFF: Answer = {"state": MachineState.OFF.value, "pid": None, "ssh": None}
+OFF: Answer = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accelerator": None}
 """What there is to say of a machine that is off."""
 
 
@@ -43,15 +43,20 @@ def living_keeper_of(target: Target, what: str) -> Iterator[KeeperLink]:
         yield link
 
 
-def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, **more: object) -> None:
-    """Ask the same of every machine that is meant, and say how each is then; the first that refuses ends it."""
+def ask_each(
+    target: Target, do: str, what: str, *, as_json: bool = False, then: str = "", **more: object
+) -> None:
+    """Ask the same of every machine that is meant, and say how each is then; the first that refuses ends it.
+
+    `then`: what its state alone does not tell of what was done.
+    """
     answers: list[Answer] = []
     try:
         with living_keeper_of(target, what) as link:
             for machine in target.machines:
                 answers.append(link.ask({"do": do, "machine": machine.name, **more}))
                 if not as_json:
-                    click.echo(state_line(answers[-1]))
+                    click.echo(state_line(answers[-1]) + then)
     finally:
         if as_json:
             print_json(target.system, answers)
@@ -76,6 +81,8 @@ def cd_file(cdrom: Path) -> str:
 def state_line(answer: Answer) -> str:
     """A machine's state, for people."""
     more = [] if answer.get("pid") is None else [f"process {answer['pid']}"]
+    if used := answer.get("accelerator"):
+        more.append(used["name"])
     if ssh := answer.get("ssh"):
         more.append(f"ssh -p {ssh['port']} root@{ssh['host']}")
     return f"{answer['machine']}: {answer['state']}" + (f" ({', '.join(more)})" if more else "")

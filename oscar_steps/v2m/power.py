@@ -129,6 +129,8 @@ def _ask_to_start(
                 answers.append({"machine": machine.name, **answer})
                 if not as_json:
                     click.echo(line(answers[-1]))
+                if (used := answer.get("accelerator")) and not used["tried"]:
+                    click.echo(f"{machine.name}: {used['reason']}", err=True)
     finally:
         if as_json:
             print_json(target.system, answers)
@@ -202,14 +204,14 @@ def _installation_line(answer: Answer) -> str:
     return f"{answer['machine']}: not installed: {ended}{bootable}"
 
 
-def _simple(name: str, do: str, done: str, text: str) -> click.Command:
-    """A command that asks one thing of machines that are on."""
+def _simple(name: str, do: str, done: str, text: str, then: str = "") -> click.Command:
+    """A command that asks one thing of machines that are on. `then`: what it says beside their state."""
 
     @click.command(name, help=text)
     @about_machines
     @json_option
     def command(file: Path, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
-        ask_each(find(file, names, system), do, done, as_json=as_json)
+        ask_each(find(file, names, system), do, done, as_json=as_json, then=then)
 
     return command
 
@@ -256,10 +258,13 @@ shut_down = _simple(
     "shut-down", "shut-down", "shut down",
     """Press the power button of machines: a guest may power itself off, or not. Nobody waits for it.
 
+    What is said is the state right after it, most often still running; `v2m status` tells later what came of it.
+
     \b
     Examples:
       v2m shut-down vm.xml
 """ + _SIMPLE_EXITS,
+    then="; its power button was pressed, and its guest has to do the rest (v2m power-off pulls the plug)",
 )  # fmt: skip
 
 

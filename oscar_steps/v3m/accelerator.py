@@ -35,6 +35,16 @@ _PROBE_MIB = 256
 _CALMER = 0.5
 """A busy host is tried again, too, where its load has fallen to this part of what it was."""
 
+_KERNELS = (
+    (Path("/boot"), "vmlinuz*"),
+    (Path("/usr/lib/modules"), "*/vmlinuz*"),
+)
+"""Where distributions put them; in /boot some let only root read them."""
+_NO_KERNEL = (
+    "emulation, as KVM was not tried: this user can read no kernel of this host's; "
+    "to try it with one, type v2m check-host --kernel FILE"
+)
+
 AcceleratorName = Literal["kvm", "tcg"]
 
 
@@ -89,15 +99,15 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
     """KVM where it was seen to boot a kernel, else emulation; kept in `cache_dir` until the host boots again.
 
     What was found on a busy host is tried again when that is calmer, and the best is kept.
-    `kernel` None: one of the host's own. Without any, emulation is taken untried. Raises ToolMissing, and HostError
-    when a kernel boots with neither.
+    `kernel` None: one of the host's own, or of a base image in `cache_dir`. Without any, what was found before is taken,
+    or else emulation, untried. Raises ToolMissing, and HostError when a kernel boots with neither.
     """
-    kernel = kernel or _host_kernel()
-    if kernel is None:
-        return Accelerator("tcg", "not tried, as there is no kernel to boot: emulation", REFERENCE_SECONDS, tried=False)
+    kernel = kernel or _readable_kernel(cache_dir)
     key = await _host_key()
     cache = cache_dir / "accelerator.json"
     kept = _read_cache(cache, key)
+    if kernel is None:
+        return kept or Accelerator("tcg", _NO_KERNEL, REFERENCE_SECONDS, tried=False)
     if kept is None:
         best = await _try_with_load(kernel)
     elif _is_calmer(kept):
@@ -199,10 +209,12 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
         return _Probe("Kernel panic" in text, seconds, "QEMU ended but the kernel never ran")
 
 
-def _host_kernel() -> Path | None:
-    """A kernel of the host's that we may read (some distributions let only root)."""
-    kernels = sorted(path for path in Path("/boot").glob("vmlinuz*") if os.access(path, os.R_OK))
-    return kernels[-1] if kernels else None
+def _readable_kernel(cache_dir: Path) -> Path | None:
+    """A kernel of the host's that we may read, or that of a base image."""
+    for folder, pattern in (*_KERNELS, (cache_dir, "*/vmlinuz*")):
+        if kernels := sorted(path for path in folder.glob(pattern) if os.access(path, os.R_OK)):
+            return kernels[-1]
+    return None
 
 
 async def _host_key() -> str:

@@ -342,7 +342,14 @@ class Keeper:
             waits = not isinstance(machine, QemuMachine)
             host, port = await asyncio.to_thread(machine.ssh_endpoint) if waits else machine.ssh_endpoint()
             ssh = {"host": host, "port": port}
-        return {"machine": machine.name, "state": state.value, "pid": machine.pid, "ssh": ssh}
+        used = machine.accelerator if isinstance(machine, QemuMachine) else None
+        return {
+            "machine": machine.name,
+            "state": state.value,
+            "pid": machine.pid,
+            "ssh": ssh,
+            "accelerator": used and {"name": used.name, "reason": used.reason, "tried": used.tried},
+        }
 
     async def _pause(self, request: Request) -> Answer:
         async with self.hold(request["machine"]):
@@ -434,7 +441,7 @@ class Keeper:
 
 
 def _off(name: str) -> Answer:
-    return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None}
+    return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None, "accelerator": None}
 
 
 def _refusal(kind: str, sentence: str, hint: str) -> Answer:

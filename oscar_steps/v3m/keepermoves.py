@@ -118,7 +118,8 @@ class Moves:
             keeper.system.update(name, ended=f"migrated to {host}")
         except (HostError, OSError) as error:  # it runs there: that must not be told as a failure
             print(f"that {name} has migrated to {host} is not written down: {error}", file=sys.stderr, flush=True)
-        return {"machine": name, "state": MachineState.OFF.value, "pid": None, "ssh": None, "host": host}
+        off = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accelerator": None}
+        return {"machine": name, **off, "host": host}
 
     async def _send(self, machine: QemuMachine, journey: Journey, *, paused: bool) -> None:
         name = machine.name

@@ -77,7 +77,7 @@ class QemuMachine(Machine):
         durable: bool = False,
     ) -> None:
         super().__init__(profile, run_directory, base_image, on_event)
-        self._accelerator = accelerator
+        self.accelerator = accelerator
         self._network = network
         self._head = head
         self._seed = seed
@@ -173,7 +173,7 @@ class QemuMachine(Machine):
         arguments = qemu_arguments(
             self.profile,
             self._network,
-            self._accelerator,
+            self.accelerator,
             plan,
             console=console,
             qmp_fd=qmp.fileno(),
@@ -213,7 +213,7 @@ class QemuMachine(Machine):
             await self._process.wait()
             raise MachineLost(f"QEMU of {self.name} did not start: {self.last_error()}") from None
         self._state = MachineState.RUNNING
-        self._emit(EventKind.STARTED, f"pid {self._process.pid}, {self._accelerator.name}")
+        self._emit(EventKind.STARTED, f"pid {self._process.pid}, {self.accelerator.name}")
         self._life = asyncio.create_task(self._live(self._qmp, self._process), name=f"life of {self.name}")
         if self.profile.host_nics:
             self._ssh_port = ssh_port(await self._usernet())

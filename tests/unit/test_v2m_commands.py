@@ -20,7 +20,7 @@ import pytest
 
 from oscar_steps import v2m
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.v2m import power, target
+from oscar_steps.v2m import asking, power, target
 from oscar_steps.v2m.oldwords import modern
 from oscar_steps.v3m import keeperlink, ledger, settings
 from oscar_steps.v3m.keeperstate import System, all_systems
@@ -336,6 +336,42 @@ def test_an_installation_that_is_not_waited_for_is_asked_for_as_one(
     assert [(request["do"], request["install"], request["wait"]) for request in asked] == [
         ("install", "network", False)
     ]
+
+
+class Answering:
+    """A keeper that gives every request the same answer."""
+
+    def __init__(self, **answer: object) -> None:
+        self.answer = {"machine": "vm1", "state": "running", "pid": 41, "ssh": None, **answer}
+
+    def ask(self, _request: dict[str, object]) -> dict[str, object]:
+        return self.answer
+
+
+def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_tried(
+    call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {"name": "tcg", "reason": "emulation, as KVM was not tried", "tried": False}
+    monkeypatch.setattr(
+        power, "keeper_of", lambda _system, start: contextlib.nullcontext(Answering(accelerator=used) if start else None)
+    )
+    assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "vm1: emulation, as KVM was not tried\n")
+    used["tried"] = True
+    assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "")
+    assert json.loads(call("boot", "--json", vm)[1])[0]["accelerator"] == used
+
+
+def test_shut_down_says_that_it_pressed_a_button_and_that_the_machine_still_runs(
+    call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "keeper_of", lambda _system, start: contextlib.nullcontext(Answering()))
+    assert call("shut-down", vm) == (
+        0,
+        "vm1: running (process 41); its power button was pressed, and its guest has to do the rest "
+        "(v2m power-off pulls the plug)\n",
+        "",
+    )
+    assert call("pause", vm)[1] == "vm1: running (process 41)\n"
 
 
 @pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])

@@ -57,6 +57,35 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return made_up
 
 
+def without_kernels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(accelerator, "_KERNELS", ((folder, "vmlinuz*"),))
+
+
+def test_where_the_host_lets_nobody_read_its_kernels_what_was_found_before_holds(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`v2m check-host --kernel FILE` found it."""
+    without_kernels(monkeypatch, tmp_path / "boot")
+    before = asyncio.run(find_accelerator(host.cache))
+    assert (before.name, before.tried) == ("tcg", False)
+    assert "can read no kernel" in before.reason
+    assert "v2m check-host --kernel FILE" in before.reason
+    host.found(load=0.1, seconds=3.0, kvm=0.5)
+    after = asyncio.run(find_accelerator(host.cache))
+    assert (after.name, after.tried) == ("kvm", True)
+
+
+def test_where_the_host_lets_nobody_read_its_kernels_that_of_a_base_image_is_tried(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_kernels(monkeypatch, tmp_path / "boot")
+    (host.cache / "0123").mkdir(parents=True)
+    (host.cache / "0123/vmlinuz").touch()
+    host.found(load=0.1, seconds=3.0, kvm=0.5)  # sets what the host would do
+    (host.cache / "accelerator.json").unlink()
+    assert asyncio.run(find_accelerator(host.cache)).name == "kvm"
+
+
 def test_a_calm_host_is_tried_once(host: Host) -> None:
     assert host.found(load=3.0, seconds=2.1).seconds == 2.1  # 0.75 of its 4 processors
     assert host.found(load=0.0, seconds=1.0).seconds == 2.1
