@@ -150,7 +150,7 @@ class Farm:
         base = self.directory / "master"
         master_port = free_port()
         web_port = self._wanted_port or free_port()
-        base.mkdir(mode=0o700)
+        base.mkdir(mode=0o700, exist_ok=True)
         command = [str(self._programs / "buildbot"), "create-master", "--quiet", "--no-logrotate"]
         children.run(*command, "--config", CHECKOUT / "master.cfg", base)
         secrets = base / "secrets"

@@ -96,11 +96,16 @@ def open_to_others(path: Path) -> bool:
     return bool(path.stat().st_mode & _OTHERS)
 
 
-def close_to_others(path: Path) -> None:
-    """Take group and others their rights to a file or folder of ours; what belongs to somebody else stays as it is."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & _OTHERS and path.stat().st_uid == os.geteuid():
-        path.chmod(mode & ~_OTHERS)
+def close_to_others(path: Path, *, group: bool = True) -> None:
+    """Take others, and the group, their rights to a file or folder of ours.
+
+    What belongs to somebody else, or has just gone, stays as it is; a link is not followed.
+    """
+    taken = _OTHERS if group else _OTHERS & stat.S_IRWXO
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if found.st_mode & taken and found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):
+            path.chmod(stat.S_IMODE(found.st_mode) & ~taken)
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:

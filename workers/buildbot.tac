@@ -14,8 +14,11 @@ from pathlib import Path
 from buildbot_worker.bot import Worker
 from twisted.application import service
 
+# What the worker and its runs leave is for this user alone.
 os.umask(0o077)
 base = Path(__file__).resolve().parent
+if base.stat().st_uid == os.geteuid():
+    base.chmod(0o700)
 try:
     settings = tomllib.loads((base / "worker.toml").read_text(encoding="utf-8"))
     host, port = settings["master"].rsplit(":", 1)
@@ -36,7 +39,7 @@ worker = Worker(
     password,
     str(base),
     keepalive=60,
-    umask=0o077,  # what a run leaves is for this user alone
+    umask=0o077,
     allow_shutdown=None,
 )
 # A master that was away is tried again after 1.5 s, then 2.25, 3.4 ... and at last about every minute: Twisted's

@@ -33,9 +33,9 @@ class FarmOnSmallDisk(Farm):
     def _take_directory(self) -> None:
         folder = self.directory / "master"
         super()._take_directory()
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         if os.geteuid() == 0:
-            mount = ["mount", "-t", "tmpfs", "-o", f"{_SIZE},mode=0755", "torment", str(folder)]
+            mount = ["mount", "-t", "tmpfs", "-o", f"{_SIZE},mode=0700", "torment", str(folder)]
             if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
                 self._stack.callback(_keep, folder)
 

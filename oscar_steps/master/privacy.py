@@ -33,9 +33,7 @@ def check_private(state: Path, database: Database) -> None:
     if file and file.is_file() and open_to_others(file):
         raise ConfigError(f"other users of this host can read the database {file}; close it: chmod 600 {file}")
     for path in state.iterdir():
-        with suppress(OSError):  # it has just gone; or it is a link to nowhere
-            if not path.is_symlink():
-                close_to_others(path)
+        close_to_others(path)
 
 
 def _first(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from oscar_steps.testdriver.commandline import explained, leave
+from oscar_steps.textio import keep_private
 from oscar_steps.verdict import ExitStatus
 
 _RUNS = ("run", "replay", "stage", "own", "status", "ssh", "console", "destroy", "verdict", "check-host")
@@ -56,6 +57,7 @@ def cli() -> None:
 @explained  # a default is made before the command begins
 def main() -> None:
     """Entry point."""
+    keep_private()
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -9,6 +9,7 @@ import os
 import pwd
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +32,7 @@ from oscar_steps.testdriver.imagebuild import (
     run_jailed,
 )
 from oscar_steps.testdriver.ordinary import require_user
+from oscar_steps.textio import close_to_others, keep_private
 
 BUILDER_VERSION = 2
 """Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
@@ -66,7 +68,8 @@ def digest_of(recipe: ImageRecipe) -> str:
 
 class ImageStore:
     """Base images by the digest of their recipe: `DIGEST/` is an image, `tmp-DIGEST-PID-…/` one that is being built,
-    `DIGEST.lock` is held by who builds it.
+    `DIGEST.lock` is held by who builds it. It is for its user alone; the setgid bit (`chmod g+s`)
+    says that an administrator shares it with its group.
 
     Why it survives kill -9, or a power cut, at any moment: a folder named `DIGEST` comes to be by one rename of a
     finished folder, whose files were synced before. The lock is the kernel's (flock) and ends with its process, and no
@@ -92,11 +95,12 @@ class ImageStore:
         ToolMissing (the host), ConfigError (the recipe).
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
         if not os.access(self.directory, os.W_OK | os.X_OK):
             return self._of_another(recipe)
+        self._close()
         await self._remove_orphans(report)
         if image := self.find(recipe):
             return image
@@ -122,7 +126,19 @@ class ImageStore:
         except KeyError:
             owner = str(number)
         what = f"the image store {self.directory} belongs to {owner}, and has no image {recipe.name} for you to read"
-        raise ImageBuildFailed(what, hint=f"name a store of your own (--images FOLDER), or let {owner} share that one")
+        share = f"chgrp -R GROUP {self.directory}; chmod -R g+rX {self.directory}; chmod g+s {self.directory}"
+        hint = f"name a store of your own (--images FOLDER), or let {owner} share that one with a group of yours: {share}"
+        raise ImageBuildFailed(what, hint=hint)
+
+    def _close(self) -> None:
+        """A store is for its user alone, also one that an earlier version left open; with the setgid bit for its group,
+        too: that is how an administrator shares one."""
+        group = not _is_shared(self.directory)
+        close_to_others(self.directory, group=group)
+        for path in self.directory.iterdir():
+            if not path.name.startswith("tmp-"):  # there a guest's own folders are being made
+                for each in (path, *path.glob("*")):
+                    close_to_others(each, group=group)
 
     @asynccontextmanager
     async def _locked(self, digest: str, report: Report) -> AsyncIterator[None]:
@@ -182,13 +198,18 @@ class ImageStore:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Make a finished build the image, read-only, in one step."""
+    shared = _is_shared(final.parent)
     for path in temporary.iterdir():
-        path.chmod(0o444)
+        path.chmod(0o440 if shared else 0o400)
         _sync(path)
-    temporary.chmod(0o555)
+    temporary.chmod(0o550 if shared else 0o500)
     _sync(temporary)
     temporary.rename(final)
     _sync(final.parent)
+
+
+def _is_shared(store: Path) -> bool:
+    return bool(store.stat().st_mode & stat.S_ISGID)
 
 
 def _sync(path: Path) -> None:
@@ -205,6 +226,7 @@ def _main() -> None:
 
     from oscar_steps.tomlfile import load_toml, validate
 
+    keep_private()
     path = Path(sys.argv[1])
     recipe = validate(ImageRecipe, path, *load_toml(path))
     store = ImageStore(Path(sys.argv[2]) if len(sys.argv) > 2 else None)

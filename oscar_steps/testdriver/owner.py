@@ -14,26 +14,39 @@ from pathlib import Path
 from typing import TextIO
 
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.job import Job
+from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import Listener
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.server import RunServer
 from oscar_steps.testdriver.stages import HANDLERS
-from oscar_steps.textio import open_regular
+from oscar_steps.textio import close_to_others, open_regular
 from oscar_steps.verdict import Verdict
 
 LOCK_FILE = "owner.lock"
 
 
 def make_directory(run_directory: Path) -> None:
-    """Make the run directory. Raises UserError where it cannot be one, HostError where the host's disk is at fault."""
+    """Make the run directory, for this user alone: it holds the guests' disks, and what they say.
+
+    Runs beside it that an earlier version left open are closed. Raises UserError where it cannot be a run directory,
+    HostError where the host's disk is at fault.
+    """
     try:
-        run_directory.mkdir(parents=True, exist_ok=True)
+        run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         sentence = f"the run directory {run_directory} cannot be made: {error.strerror}"
         raise UserError(sentence, hint="name a folder for it that can be written to") from None
     except OSError as error:
         raise HostError(f"the run directory {run_directory} cannot be made: {error.strerror}") from error
+    _close_runs(run_directory.parent)
+
+
+def _close_runs(runs: Path) -> None:
+    with suppress(OSError):
+        for folder in runs.iterdir():
+            with suppress(OSError):  # another user's
+                if (folder / JOB_FILE).is_file():
+                    close_to_others(folder)
 
 
 def lock_directory(run_directory: Path) -> TextIO | None:

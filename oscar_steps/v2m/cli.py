@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from oscar_steps.errors import ConfigError, FarmError, UserError
+from oscar_steps.textio import keep_private
 from oscar_steps.v2m import looking, media, moves, power, profiles
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE, EXIT_STATE
 from oscar_steps.v2m.oldwords import modern
@@ -83,6 +84,7 @@ for command in (
 
 def main() -> None:
     """Entry point; errors of ours are one sentence on stderr."""
+    keep_private()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no é must not make a traceback

@@ -86,8 +86,34 @@ def test_an_image_is_built_once_and_then_found(store: ImageStore) -> None:
 
 def test_nobody_may_write_to_an_image(store: ImageStore) -> None:
     image = asyncio.run(store.ensure(RECIPE, _quiet))
-    assert stat.S_IMODE(image.path.stat().st_mode) == 0o444
-    assert stat.S_IMODE(image.path.parent.stat().st_mode) == 0o555
+    assert stat.S_IMODE(image.path.stat().st_mode) == 0o400
+    assert stat.S_IMODE(image.path.parent.stat().st_mode) == 0o500
+
+
+def test_a_store_is_for_its_user_alone_also_one_that_was_left_open(store: ImageStore) -> None:
+    os.umask(0)
+    old = store.directory / "0123"
+    old.mkdir(parents=True)
+    (old / imagebuild.DISK).touch(0o444)
+    old.chmod(0o555)
+    root = store.directory / f"tmp-{digest_of(RECIPE)}-1" / "root"
+    root.mkdir(parents=True)
+    root.chmod(0o755)
+    store._close()
+    assert root.stat().st_mode & 0o777 == 0o755  # it is the root folder of a guest that is being made
+    for _ in range(2):
+        asyncio.run(store.ensure(RECIPE, _quiet))
+        for path in (store.directory, *store.directory.rglob("*")):
+            if path.suffix != ".lock":
+                assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_store_that_an_administrator_shares_is_open_to_its_group_and_to_nobody_else(store: ImageStore) -> None:
+    store.directory.mkdir()
+    store.directory.chmod(0o2755)
+    image = asyncio.run(store.ensure(RECIPE, _quiet))
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (store.directory, image.path.parent, image.path)]
+    assert [oct(mode & 0o777) for mode in modes] == ["0o750", "0o550", "0o440"]
 
 
 def test_of_two_that_want_the_same_image_one_builds_and_the_other_says_that_it_waits(store: ImageStore) -> None:

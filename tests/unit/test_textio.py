@@ -17,8 +17,8 @@ from oscar_steps.textio import name_bytes, printable_name, seen_line, write_atom
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        write_atomically(tmp_path / "open", "ü\n")
-        write_atomically(tmp_path / "closed", b"\xff", mode=0o600)
+        write_atomically(tmp_path / "open", "ü\n", mode=0o644)
+        write_atomically(tmp_path / "closed", b"\xff")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o644

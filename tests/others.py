@@ -1,0 +1,48 @@
+"""What another user of the host can open, tried as that user."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+NOBODY = 65534
+
+
+def open_to_others(root: Path) -> list[str]:
+    """What another user can read, write or enter at `root` and below, by its place below `root`.
+
+    Names are no secret: each file is tried by its own. As root that is tried as the user 'nobody'; everybody else
+    looks at the modes on the way. `root` itself has to be open, or nothing would be tried.
+    """
+    assert root.stat().st_mode & 0o005 == 0o005, f"{root} is closed"
+    paths = sorted(path for path in root.rglob("*") if not path.is_symlink())
+    may = _tried(paths) if os.geteuid() == 0 else [_by_modes(root, path) for path in paths]
+    return [str(path.relative_to(root)) for path, open_ in zip(paths, may, strict=True) if open_]
+
+
+def _tried(paths: list[Path]) -> list[bool]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            answer = json.dumps([any(os.access(path, way) for way in (os.R_OK, os.W_OK, os.X_OK)) for path in paths])
+            with os.fdopen(writer, "w") as pipe:
+                pipe.write(answer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    found: list[bool] = json.loads(answer)
+    return found
+
+
+def _by_modes(root: Path, path: Path) -> bool:
+    way = [parent for parent in path.parents if root in parent.parents]
+    return bool(path.stat().st_mode & stat.S_IRWXO) and all(parent.stat().st_mode & stat.S_IXOTH for parent in way)
