@@ -69,8 +69,8 @@ class Repository(_Frozen):
         if PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password does not belong into this address, which stands in logs and mails; Subversion takes none from "
-                "there, but remembers one: as the farm's user, type svn info with the address without the password",
+                "a password does not belong into this address, which stands in logs and mails; Subversion takes none "
+                "from there, but remembers one: as the farm's user, type svn info and the address without it",
             )
         return url
 
@@ -174,8 +174,8 @@ class Database(_Frozen):
         if _PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password does not belong into this file; write postgresql://USER@HOST/NAME here, and type the password "
-                "as a secret: python -m oscar_steps.master.secret farm.toml database-password --ask",
+                "a password does not belong into this file; write postgresql://USER@HOST/NAME here, and type the "
+                "password as a secret: python -m oscar_steps.master.secret farm.toml database-password --ask",
             )
         return url
 

@@ -1,4 +1,4 @@
-"""What the master keeps is for its own user: the database alone lets whoever reads it act as an admin on the web page."""
+"""What the master keeps is for its own user: who reads the database alone can act as an admin on the web page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_private(state: Path, database: Database) -> None:
 
 def _first(names: list[str]) -> str:
     first = _DATABASE if _DATABASE in names else names[0]
-    return first if len(names) == 1 else f"{first} and {len(names) - 1} more files"
+    return first if len(names) == 1 else f"{first} (and {len(names) - 1} more)"
 
 
 def _sqlite_file(url: str, state: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""`python -m oscar_steps.master.secret FARM.TOML [NAME]`: which secrets a site needs, and each made with the right mode.
+"""`python -m oscar_steps.master.secret FARM.TOML [NAME]`: the secrets a site needs, each made with the right mode.
 
 A secret is never an argument, which every user of the host could read in the list of processes.
 """
@@ -97,7 +97,9 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
     if os.path.lexists(site.secrets.directory / name) and not new:
         raise UserError(f"the secret {site.secrets.directory / name} is there already", hint="replace it: --new")
     if name in _GIVEN and not ask:
-        raise UserError(f"the secret {name} is not the farm's to choose", hint="type the one that you were given: --ask")
+        raise UserError(
+            f"the secret {name} is not the farm's to choose", hint="type the one that you were given: --ask"
+        )
     path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
     click.echo(f"{path} ({known[name]}) is written")
 

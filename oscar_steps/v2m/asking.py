@@ -43,9 +43,7 @@ def living_keeper_of(target: Target, what: str) -> Iterator[KeeperLink]:
         yield link
 
 
-def ask_each(
-    target: Target, do: str, what: str, *, as_json: bool = False, then: str = "", **more: object
-) -> None:
+def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, then: str = "", **more: object) -> None:
     """Ask the same of every machine that is meant, and say how each is then; the first that refuses ends it.
 
     `then`: what its state alone does not tell of what was done.

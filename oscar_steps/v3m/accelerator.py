@@ -99,8 +99,8 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
     """KVM where it was seen to boot a kernel, else emulation; kept in `cache_dir` until the host boots again.
 
     What was found on a busy host is tried again when that is calmer, and the best is kept.
-    `kernel` None: one of the host's own, or of a base image in `cache_dir`. Without any, what was found before is taken,
-    or else emulation, untried. Raises ToolMissing, and HostError when a kernel boots with neither.
+    `kernel` None: one of the host's own, or of a base image in `cache_dir`. Without any, what was found before is
+    taken, or else emulation, untried. Raises ToolMissing, and HostError when a kernel boots with neither.
     """
     kernel = kernel or _readable_kernel(cache_dir)
     key = await _host_key()

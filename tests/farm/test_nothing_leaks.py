@@ -86,7 +86,9 @@ def test_of_master_worker_and_runs_another_user_can_open_nothing(used: Farm) -> 
         # Nor would they in these, were they opened by mistake.
         (run,) = (path for path in used.runs.iterdir() if path.name.startswith(used.cell))
         for folder in (used.runs, run, used.directory / "master" / "runs", used.directory / "master" / "spool"):
-            assert [str(path) for path in folder.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077] == []
+            assert [
+                str(path) for path in folder.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077
+            ] == []
         state = used.directory / "master"
         assert [path.name for path in state.iterdir() if path.stat().st_mode & 0o077] == []
     finally:
@@ -115,7 +117,15 @@ def test_no_row_of_the_database_holds_a_secret(used: Farm) -> None:
 
 
 def test_no_answer_of_the_web_pages_holds_a_secret(used: Farm) -> None:
-    for path in ("workers", "builders", "builds?property=*", "changes", "schedulers", "forceschedulers", "changesources"):
+    for path in (
+        "workers",
+        "builders",
+        "builds?property=*",
+        "changes",
+        "schedulers",
+        "forceschedulers",
+        "changesources",
+    ):
         text = httpx.get(f"{used.master.base}api/v2/{path}", trust_env=False, timeout=60).content
         assert found_in(text) == [], path
     for path in ("", "config", "plugins/health/", "plugins/standing/"):

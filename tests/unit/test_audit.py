@@ -19,11 +19,11 @@ AUDIT = Path(__file__).resolve().parents[2] / "requirements" / "audit.sh"
         ("requests.exceptions.ProxyError: Max retries exceeded", 1, 20, "On a machine with access to it"),
     ],
 )
-def test_only_an_answer_of_the_database_is_good(
-    tmp_path: Path, words: str, ended: int, status: int, said: str
-) -> None:
+def test_only_an_answer_of_the_database_is_good(tmp_path: Path, words: str, ended: int, status: int, said: str) -> None:
     tool = tmp_path / "pip-audit"
-    tool.write_text(f'#!/bin/sh\ncase " $* " in *" --strict "*) ;; *) exit 0;; esac\necho "{words}" >&2\nexit {ended}\n')
+    tool.write_text(
+        f'#!/bin/sh\ncase " $* " in *" --strict "*) ;; *) exit 0;; esac\necho "{words}" >&2\nexit {ended}\n'
+    )
     tool.chmod(0o755)
     done = subprocess.run([AUDIT, tool, "a.txt"], capture_output=True, text=True, check=False)
     assert done.returncode == status

@@ -172,11 +172,11 @@ def test_a_folder_that_others_can_open_is_refused_with_the_file_that_they_can_re
     (base(tmp_path) / "state.sqlite").touch(0o644)
     tmp_path.chmod(0o755)
     assert complaints(tmp_path) == [
-        f"other users of this host can open the master's folder {tmp_path} (mode 0755), and read state.sqlite and 1 more "
-        f"files in it; close it: chmod -R go= {tmp_path}"
+        f"other users of this host can open the master's folder {tmp_path} (mode 0755), and read state.sqlite (and "
+        f"1 more) in it; close it: chmod -R go= {tmp_path}"
     ]
     tmp_path.chmod(0o711)  # its files' names are known
-    assert "read state.sqlite and" in complaints(tmp_path)[0]
+    assert "read state.sqlite (and" in complaints(tmp_path)[0]
     subprocess.run(["chmod", "-R", "go=", str(tmp_path)], check=True)
     load(tmp_path)
 

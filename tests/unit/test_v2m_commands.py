@@ -352,9 +352,8 @@ def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_trie
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = {"name": "tcg", "reason": "emulation, as KVM was not tried", "tried": False}
-    monkeypatch.setattr(
-        power, "keeper_of", lambda _system, start: contextlib.nullcontext(Answering(accelerator=used) if start else None)
-    )
+    link = Answering(accelerator=used)
+    monkeypatch.setattr(power, "keeper_of", lambda _system, start: contextlib.nullcontext(link if start else None))
     assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "vm1: emulation, as KVM was not tried\n")
     used["tried"] = True
     assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "")
@@ -364,7 +363,7 @@ def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_trie
 def test_shut_down_says_that_it_pressed_a_button_and_that_the_machine_still_runs(
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "keeper_of", lambda _system, start: contextlib.nullcontext(Answering()))
+    monkeypatch.setattr(asking, "keeper_of", lambda _system, **_start: contextlib.nullcontext(Answering()))
     assert call("shut-down", vm) == (
         0,
         "vm1: running (process 41); its power button was pressed, and its guest has to do the rest "
