@@ -17,8 +17,11 @@ from oscar_steps.matrix import Answers, default_profiles, load_matrix
 from oscar_steps.testdriver import forwards
 from oscar_steps.testdriver.forwards import Forward, forwards_for, forwards_of, url_in_guest, words_from_guest
 from oscar_steps.testdriver.headnode import HeadNode
+from oscar_steps.testdriver.stages.boot_headnode import reach
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.cluster import load_cluster
+from oscar_steps.v3m.profile import DiskImage, Hypervisor, Nic, NicType, VMProfile
+from oscar_steps.v3m.settings import HostSettings
 from tests.unit.sshd import Server, with_head
 
 LIMIT = 20.0
@@ -105,6 +108,24 @@ def test_what_subversion_says_in_the_guest_names_the_server_as_people_know_it() 
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "nic", "network", "told"),
+    [
+        (None, "TUN/TAP+NAT", {}, "h.example:80, and nothing else"),
+        (None, "BRIDGED_TAP", {}, "h.example:80, and nothing else"),
+        (None, "TUN/TAP+NAT", {"to_host": "open"}, "all that this host reaches"),
+        (None, "BRIDGED_TAP", {"bridges": ["br0"]}, "h.example:80 through this run, and what its own network leads to"),
+        ("Xen", "TUN/TAP", {}, "h.example:80 through this run, and what its own network leads to"),
+    ],
+)
+def test_a_run_says_what_its_head_node_reaches_and_promises_no_more_than_it_holds(
+    kind: Hypervisor | None, nic: NicType, network: dict[str, object], told: str
+) -> None:
+    settings = HostSettings.model_validate({"network": network})
+    head = VMProfile("head", kind, DiskImage("x"), nics=(Nic(nic, "52:54:00:00:00:01"),))
+    assert reach(head, settings, forwards_for(["http://h.example/x"])) == told
+
+
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +163,14 @@ def heard(channel: paramiko.Channel, said: bytes = b"") -> bytes:
     return b"".join(iter(lambda: channel.recv(65536), b""))
 
 
+def answer(server: Server, port: int, said: bytes = b"") -> bytes:
+    """What a program in the guest hears at `port`; nothing where it is closed, however soon."""
+    try:
+        return heard(connection(server, port), said)
+    except (paramiko.SSHException, OSError):
+        return b""
+
+
 def test_a_guest_speaks_with_a_server_that_is_named_any_number_of_times(server: Server, echo: Forward) -> None:
     async def work(head: HeadNode) -> None:
         await head.forwarded()
@@ -162,8 +191,8 @@ def test_a_port_that_nobody_named_is_closed_unread(server: Server, echo: Forward
     async def work(head: HeadNode) -> None:
         await head.forwarded()
         for port in (echo.port, 22, 0):
-            assert await asyncio.to_thread(heard, connection(server, port)) == b""
-        assert await asyncio.to_thread(heard, connection(server, 28690), b"still") == b"heard still"
+            assert await asyncio.to_thread(answer, server, port) == b""
+        assert await asyncio.to_thread(answer, server, 28690, b"still") == b"heard still"
 
     with_head(server, work, (echo,))
 
@@ -188,7 +217,7 @@ def test_forwards_come_back_with_the_connection_also_where_the_port_is_still_tak
         await head.reconnect()
         await head.forwarded()
         assert server.connections[-1].refusals == 0
-        assert await asyncio.to_thread(heard, connection(server, 28690), b"again") == b"heard again"
+        assert await asyncio.to_thread(answer, server, 28690, b"again") == b"heard again"
 
     with_head(server, work, (echo,))
 
@@ -210,7 +239,7 @@ def test_a_server_that_the_host_cannot_reach_is_named(server: Server) -> None:
     async def work(head: HeadNode) -> None:
         await head.forwarded()
         assert head.forward_trouble == ""
-        assert await asyncio.to_thread(heard, connection(server, 28690)) == b""
+        assert await asyncio.to_thread(answer, server, 28690) == b""
         assert head.forward_trouble == (
             f"the virtualization host cannot connect to 127.0.0.1:{port}: Connection refused"
         )
@@ -226,12 +255,12 @@ def test_a_guest_that_opens_connections_without_end_gets_so_many_at_once(
     async def work(head: HeadNode) -> None:
         await head.forwarded()
         held = [connection(server, 28690) for _ in range(3)]
-        assert await asyncio.to_thread(heard, connection(server, 28690)) == b""
+        assert await asyncio.to_thread(answer, server, 28690) == b""
         for channel in held:
             assert await asyncio.to_thread(heard, channel, b"x") == b"heard x"
             channel.close()
         end = asyncio.get_running_loop().time() + LIMIT
-        while await asyncio.to_thread(heard, connection(server, 28690), b"y") != b"heard y":
+        while await asyncio.to_thread(answer, server, 28690, b"y") != b"heard y":
             assert asyncio.get_running_loop().time() < end, "no place became free"
 
     with_head(server, work, (echo,))

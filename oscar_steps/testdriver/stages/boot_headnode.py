@@ -10,17 +10,21 @@ from oscar_steps.errors import MachineLost
 from oscar_steps.oscar.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.access import save_access
 from oscar_steps.testdriver.console import follow_console, last_lines
-from oscar_steps.testdriver.forwards import forwards_of
+from oscar_steps.testdriver.forwards import Forward, forwards_of
 from oscar_steps.testdriver.headcheck import head_rebooted
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.perishables import SEED_FILE
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.seed import write_seed
+from oscar_steps.v3m.libvirtxml import is_libvirts
 from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
+from oscar_steps.v3m.network import bridge_of
+from oscar_steps.v3m.profile import VMProfile
 from oscar_steps.v3m.runtime import VirtualCluster
-from oscar_steps.v3m.settings import ToHost, load_settings
+from oscar_steps.v3m.settings import HostSettings, ToHost, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # The head node ends only when we end it; anything else that ends it is a failure of the run.
@@ -72,11 +76,18 @@ async def run_stage(run: Run) -> None:
         async with deadline.enforced(f"SSH of {profile.head.name}", hint=partial(_hint, console)):
             await run.head.connect()
     run.in_background(_watch_console(console))
-    reached = ", ".join(str(forward) for forward in forwards) or "no server"
-    run.diary.say(
-        f"the head node reaches {'all that this host reaches' if is_open else f'{reached}, and nothing else'}"
-    )
+    run.diary.say(f"the head node reaches {reach(profile.head, settings, forwards)}")
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
+
+
+def reach(head: VMProfile, settings: HostSettings, forwards: Iterable[Forward]) -> str:
+    """What a head node reaches, for people. Only QEMU's user network can be closed by us."""
+    named = ", ".join(str(forward) for forward in forwards) or "no server"
+    if is_libvirts(head) or any(bridge_of(head, nic, settings) for nic in head.host_nics):
+        return f"{named} through this run, and what its own network leads to"
+    if settings.of_runs.network.to_host is ToHost.OPEN:
+        return "all that this host reaches"
+    return f"{named}, and nothing else"
 
 
 async def _login_prompt(console: Path) -> None:
