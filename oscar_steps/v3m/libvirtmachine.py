@@ -23,6 +23,7 @@ from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks, libvirtguard
 from oscar_steps.v3m.cluster import Boot
 from oscar_steps.v3m.command import BootPlan, install_medium
+from oscar_steps.v3m.consolelog import cut
 from oscar_steps.v3m.libvirtclient import (
     EventStream,
     LibvirtRefused,
@@ -233,6 +234,7 @@ class LibvirtMachine(Machine):
     def _write_console(self, data: bytes) -> None:
         with self.console.open("ab") as file:
             file.write(data)
+        cut(self.console)
 
     async def wait_ended(self) -> Ended:
         if self._life is None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from oscar_steps.testdriver.console import follow_console, last_lines
 from oscar_steps.v3m import consolelog
+from oscar_steps.v3m.libvirtmachine import LibvirtMachine
 
 
 @pytest.fixture
@@ -43,6 +46,17 @@ def test_a_short_log_a_missing_one_and_a_folder_are_left_alone(tmp_path: Path) -
     for path in (log, tmp_path / "none", tmp_path):
         assert not consolelog.cut(path)
     assert log.read_bytes() == numbered(0, 300)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_console_that_libvirt_hands_on_is_kept_small_too(tmp_path: Path) -> None:
+    machine: Any = object.__new__(LibvirtMachine)
+    machine.profile, machine._directory = SimpleNamespace(name="vm"), tmp_path
+    machine.console.parent.mkdir()
+    for turn in range(20):
+        machine._write_console(numbered(turn * 100, turn * 100 + 100))
+    assert machine.console.stat().st_size <= consolelog.MOST_BYTES
+    assert machine.console.read_bytes().endswith(numbered(1990, 2000))
 
 
 @pytest.mark.usefixtures("small")
