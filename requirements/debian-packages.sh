@@ -26,16 +26,19 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
-case $missing in
-*openssh-server*)
+for service in ssh:openssh-server nginx:nginx-light; do
     # For tests only: nobody has asked for a server that listens on this host.
-    echo "setup: the service ssh is masked, so that nothing listens; to have one: systemctl unmask ssh.service ssh.socket"
-    mkdir -p /etc/systemd/system
-    for unit in ssh.service ssh.socket; do
-        [ -e /etc/systemd/system/$unit ] || ln -s /dev/null /etc/systemd/system/$unit
-    done
-    ;;
-esac
+    case " $missing " in
+    *" ${service#*:} "*)
+        name=${service%:*}
+        echo "setup: the service $name is masked, so that nothing listens; to have one: systemctl unmask $name.service $name.socket"
+        mkdir -p /etc/systemd/system
+        for unit in $name.service $name.socket; do
+            [ -e /etc/systemd/system/$unit ] || ln -s /dev/null /etc/systemd/system/$unit
+        done
+        ;;
+    esac
+done
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 install() { apt-get install --yes --quiet --no-install-recommends $missing </dev/null >"$log" 2>&1; }

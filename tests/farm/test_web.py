@@ -5,12 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import shutil
 import socket
 import sqlite3
+import ssl
+import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import buildbot.data
@@ -21,7 +27,9 @@ from buildbot.data.base import Endpoint
 from twisted.python.modules import getModule
 
 import demo.farm
+from demo.children import Child
 from demo.farm import Farm
+from demo.ports import LOOPBACK, accepts, free_port
 from demo.rest import Build
 from oscar_steps.verdict import LINT
 from tests.farm.support import FAKE_DRIVER, eventually
@@ -271,3 +279,83 @@ def test_what_a_run_wrote_is_no_page_of_the_farms(farm: Farm, build: Build) -> N
             headers = browser.get(path).headers
             assert "frame-ancestors 'none'" in headers["content-security-policy"], path
             assert headers["x-content-type-options"] == "nosniff", path
+
+
+def proxy_example() -> str:
+    """nginx's configuration, as docs/operator-guide.md shows it."""
+    text = (Path(__file__).resolve().parents[2] / "docs/operator-guide.md").read_text()
+    found = re.search(r"^    server \{\n(?:^    .*\n|^\n)*?^    \}\n", text, re.MULTILINE)
+    assert found, "the operator's guide has no example of a proxy"
+    return textwrap.dedent(found[0])
+
+
+@pytest.fixture
+def proxy(farm: Farm, tmp_path: Path) -> Iterator[int]:
+    """The guide's proxy with a certificate of its own before the farm: its port on the loopback interface."""
+    if not (program := shutil.which("nginx", path="/usr/sbin:/usr/bin")):
+        pytest.skip("nginx is not installed (Debian: nginx-light)")
+    names = ("-subj", "/CN=farm.example.org", "-addext", "subjectAltName=DNS:farm.example.org")
+    files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *files, *names],
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    port = free_port()
+    server = proxy_example()
+    for old, new in (
+        ("listen 443", f"listen {LOOPBACK}:{port}"),
+        ("/etc/ssl/farm.example.org.pem", str(tmp_path / "certificate")),
+        ("/etc/ssl/private/farm.example.org.key", str(tmp_path / "key")),
+        ("http://127.0.0.1:8010", farm.master.base.rstrip("/")),
+    ):
+        assert old in server, old
+        server = server.replace(old, new)
+    places = "".join(
+        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {tmp_path}/pid; events {{}}\n"
+        f"http {{ access_log off; {places}\n{server}}}\n"
+    )
+    words = [program, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path), "-e", str(tmp_path / "error.log")]
+    child = Child("the proxy", words, log=tmp_path / "nginx.log", cwd=tmp_path, environment=dict(os.environ))
+    try:
+        child.wait_until(lambda: accepts(port), "listening", 30)
+        yield port
+    finally:
+        child.stop(10)
+
+
+def through(proxy: int, certificate: Path, request: bytes) -> bytes:
+    """What the proxy answers to these bytes by TLS; of a WebSocket all up to its first answer."""
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    with (
+        socket.create_connection((LOOPBACK, proxy), timeout=_SECONDS) as plain,
+        trusted.wrap_socket(plain, server_hostname="farm.example.org") as connection,
+    ):
+        connection.sendall(request)
+        answer = b""
+        while not any(end in answer for end in (b"pong", b" 403 Forbidden\r\n")) and (some := connection.recv(65536)):
+            answer += some
+    return answer
+
+
+def test_the_guides_proxy_gives_the_pages_and_their_websocket_by_tls(farm: Farm, proxy: int, tmp_path: Path) -> None:
+    def get(path: str, *more: str, after: bytes = b"") -> bytes:
+        lines = [f"GET {path} HTTP/1.1", "Host: farm.example.org", *more, "", ""]
+        return through(proxy, tmp_path / "certificate", "\r\n".join(lines).encode() + after)
+
+    page = get("/", "Connection: close")
+    assert page.startswith(b"HTTP/1.1 200") and b"<title>Buildbot</title>" in page
+    assert b"HttpOnly" in page
+    assert farm.cell.encode() in get("/api/v2/builders", "Connection: close")
+    key = base64.b64encode(os.urandom(16)).decode()
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13")
+    ping = b'{"cmd": "ping", "_id": 1}'
+    frame = bytes([0x81, 0x80 | len(ping), 0, 0, 0, 0]) + ping
+    opened = get("/ws", *upgrade, "Origin: https://farm.example.org", after=frame)
+    assert opened.startswith(b"HTTP/1.1 101"), opened
+    assert b'"msg":"pong"' in opened
+    assert get("/ws", *upgrade, "Origin: https://evil.example.org").startswith(b"HTTP/1.1 403")
