@@ -52,6 +52,35 @@ class Page(resource.Resource):
         raise NotImplementedError
 
 
+_STYLES = b"""
+/* One word of a commit may be thousands of characters long: it is broken or cut, and makes no page wider. */
+body, pre, li, th, td, .badge { overflow-wrap: anywhere; }
+th:first-child, td:first-child { min-width: 6em; }
+pre, .badge { white-space: pre-wrap; }
+[class*="bb-badge"] {
+  display: inline-block; max-width: min(24em, 40vw); overflow: hidden; text-overflow: ellipsis; vertical-align: bottom;
+}
+select { max-width: 100%; }
+.changedetails-heading { flex-wrap: wrap; }
+.changedetails-heading > * { min-width: 0; max-height: 4.5em; overflow: hidden; }
+"""
+_NO_ORDERS = b"""
+/* Who may not stop or begin a build anew is shown no button for it. */
+#bb-topbar-navbar-nav form { display: none; }
+"""
+
+
+class Styles(resource.Resource):
+    """What the farm adds to the style of Buildbot's page."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        request.setHeader(b"Content-Type", b"text/css")
+        request.setHeader(b"Cache-Control", b"no-store")
+        return _STYLES if request.may_control() else _STYLES + _NO_ORDERS
+
+
 class Plugin:
     """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty.
 
@@ -70,7 +99,7 @@ class Plugin:
         self.resource = self._page(master)
         # Buildbot's page asks every plug-in for these two.
         self.resource.putChild(b"scripts.js", static.Data(b"", "text/javascript"))
-        self.resource.putChild(b"styles.css", static.Data(b"", "text/css"))
+        self.resource.putChild(b"styles.css", Styles())
 
     def setConfiguration(self, _configuration: Any) -> None:
         """There is none."""

@@ -16,6 +16,7 @@ from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, SourceError
 from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
+from oscar_steps.master.told_changes import storable
 from oscar_steps.site import Repository, Site
 from oscar_steps.svn import svn_words
 from oscar_steps.textio import read_regular, write_atomically
@@ -215,8 +216,14 @@ class FarmPoller(SVNPoller):
             name = (str(change["revision"]), str(change["branch"]))
             if name in known:
                 continue
+            told = storable(change)
+            if told is None:
+                log.msg(
+                    f"SVNPoller: revision {name[0]} is not tested: {len(name[1])} characters are too long for a branch"
+                )
+                continue
             try:
-                await self.master.data.updates.addChange(src="svn", **change)
+                await self.master.data.updates.addChange(src="svn", **told)
             except BaseException:
                 self.last_change = int(change["revision"]) - 1  # ask for it again at the next look
                 raise

@@ -72,7 +72,7 @@ class FarmRequest(server.Request):
         looks = self.method in (b"GET", b"HEAD") and not self.requestHeaders.hasHeader(b"upgrade")
         if not origins or looks:
             return False
-        ours = {urlsplit(base).netloc.lower().encode(), (self.getHeader(b"host") or b"").lower()}
+        ours = {urlsplit(base).netloc.lower().encode(), (self.getHeader(b"host") or b"").lower()} - {b""}
         scheme, _, authority = origins[0].lower().partition(b"://")
         return len(origins) > 1 or scheme not in (b"http", b"https") or authority not in ours
 

@@ -161,6 +161,8 @@ def test_who_may_not_force_is_shown_no_button_for_it(farm: Farm) -> None:
         with client(farm, user) as browser:
             for path in paths:
                 assert bool(browser.get(path).json()["forceschedulers"]) is shown, (user, path)
+            styles = browser.get("plugins/runs/styles.css").text
+            assert ("navbar-nav form { display: none; }" not in styles) is shown, user
 
 
 def controls() -> dict[str, Any]:

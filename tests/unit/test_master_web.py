@@ -45,6 +45,7 @@ def test_behind_tls_a_cookie_never_goes_in_the_clear(base: str, secure: bool) ->
         ("null", "farm.example.org", True),
         ("", "farm.example.org", True),
         ("", "", True),
+        ("https://", "", True),
         ("farm.example.org", "farm.example.org", True),
     ],
 )

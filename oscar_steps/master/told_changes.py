@@ -1,0 +1,45 @@
+"""A commit as it is stored: what its author wrote, cut to what the database's columns hold and a page can show.
+
+Subversion takes an author of 10 kB and a message of a megabyte in one word. PostgreSQL refuses the first, and the farm
+would ask for that commit for ever; of the second a page would be a million pixels wide. A revision has it all in full.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_AUTHOR, _FILE, _BRANCH, _LINK = 200, 1000, 255, 255
+"""Buildbot's columns hold 255, 1024, 255 and 256 characters."""
+_FILES = 500
+_MESSAGE = 4000
+_NOT_SEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Control characters, and those that turn the direction of what follows."""
+
+
+def storable(change: dict[str, Any]) -> dict[str, Any] | None:
+    """`change` (as for `addChange`) in a form that can be stored and shown; None where its branch cannot be named."""
+    branch = change["branch"]
+    if branch is not None and len(branch) > _BRANCH:
+        return None
+    files = [_name(name, _FILE) for name in change["files"][:_FILES]]
+    if more := len(change["files"]) - len(files):
+        files.append(f"... and {more} more")
+    link = change["revlink"] or ""
+    return {
+        **change,
+        "author": _name(change["author"] or "", _AUTHOR),
+        "comments": _message(change["comments"] or "", change["revision"]),
+        "files": files,
+        "revlink": link if len(link) <= _LINK else "",
+    }
+
+
+def _message(text: str, revision: str) -> str:
+    said = _NOT_SEEN.sub("\ufffd", text[:_MESSAGE].replace("\r\n", "\n").replace("\r", "\n"))
+    return said if len(text) <= _MESSAGE else f"{said}...\n({len(text)} characters in all: svn log -r {revision})"
+
+
+def _name(text: str, length: int) -> str:
+    line = _NOT_SEEN.sub("\ufffd", text).replace("\n", "\ufffd").replace("\t", "\ufffd")
+    return line if len(line) <= length else f"{line[: length - 3]}..."
