@@ -30,10 +30,10 @@ _SHORTEST = 6
 def lost_functions(before: Tree, after: Tree) -> Findings:
     """Calls of functions that `after` has not, where the change brought the call or took the function away."""
     found = Findings()
-    changed = [file for path, file in after.files.items() if _is_read(file) and before.files.get(path) != file]
+    changed = [file for path, file in after.files.items() if is_read(file) and before.files.get(path) != file]
     if not changed:
         return found
-    files = [file for file in after.files.values() if _is_read(file)]
+    files = [file for file in after.files.values() if is_read(file)]
     defined = {name for file in files for name in functions_of(file)}
     for file in changed:
         old = before.files.get(file.path)
@@ -45,7 +45,7 @@ def lost_functions(before: Tree, after: Tree) -> Findings:
     return found
 
 
-def _is_read(file: File) -> bool:
+def is_read(file: File) -> bool:
     return not file.binary and is_perl(file) and not _DEPRECATED.search(file.path)
 
 
@@ -76,7 +76,7 @@ def _of_taken_away(old: File, file: File, files: list[File], defined: set[str], 
             package = _package(file)
             line = calls_of(user).get(name) if loads else None
             line = line or (calls_of(user).get(f"{package}::{name}") if package else None)
-            if line and not _is_made(name, user) and not _is_made(name, file):
+            if line and not is_made(name, user) and not is_made(name, file):
                 what = f"calls {name}, which this change took away from {file.path}"
                 right = "define it, or call what takes its place"
                 yield Problem(user.path, line, what, right, because=file.path)
@@ -88,7 +88,7 @@ def _calls_if(file: File, names: frozenset[str]) -> dict[str, int]:
 
 def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[str]) -> Iterator[Problem]:
     module, _, function = name.rpartition("::")
-    if function in defined or _is_made(function, file):
+    if function in defined or is_made(function, file):
         return
     line = calls_of(file)[name]
     if module:
@@ -101,7 +101,7 @@ def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[
         if meant := next((each for each in sorted(own) if _is_near(function, each)), ""):
             what = f"calls {function}, which nothing in the tree defines"
             yield Problem(file.path, line, what, f"{meant} may be meant")
-        elif not function.isupper() and function not in _imported(file) and _knows_all_modules(file, after):
+        elif not function.isupper() and function not in _imported(file) and knows_all_modules(file, after):
             what = f"calls {function}, which neither this file nor a module that it loads defines"
             yield Problem(file.path, line, what, f"define {function}, or load the module that does")
 
@@ -116,7 +116,7 @@ def _loaded(file: File, tree: Tree) -> list[File]:
     return [tree.files[load.path] for load in loads_of(file) if load.path in tree.files]
 
 
-def _knows_all_modules(file: File, tree: Tree) -> bool:
+def knows_all_modules(file: File, tree: Tree) -> bool:
     """Whether all that a file may import is known: from modules of the tree, or asked for by name."""
     seen, todo = set[str](), [file]
     while todo:
@@ -139,7 +139,7 @@ def _package(file: File) -> str:
     return declared[1] if declared else ""
 
 
-def _is_made(name: str, file: File) -> bool:
+def is_made(name: str, file: File) -> bool:
     """Whether a function may be there without a `sub` of its name."""
     made = rf"\*(?:\{{\W*)?(?:[\w:]+::)?{name}\b|\buse constant\b[^;]{{0,400}}\b{name}\b"
     return "AUTOLOAD" in file.text or re.search(made, file.text) is not None

@@ -1,22 +1,34 @@
-"""Files that are named in lists: what a Makefile installs, and the prerequisites that the installer installs first."""
+"""Files that are named in lists: what a Makefile installs, tests, packages, and what the installer installs first."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from xml.parsers import expat
 
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
 _MAKEFILE = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.am)?)$")
+_MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
+_BATCH = re.compile(r"^testing/.*\.apb$")
+_PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
 _ASSIGNMENT = re.compile(r"^(?P<name>\w+)[ \t]*[:+?]?=[ \t]*(?P<value>(?:[^\n\\]|\\\n|\\.)*)$", re.MULTILINE)
 _WORD = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*/?$")
 _LOOKS_FIRST = re.compile(r"(?:\btest|\[)\s+-[defrsx]\s|\$[({]wildcard\b")
 _RECIPE = re.compile(r"^\t.*", re.MULTILINE)
 _USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
+_OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
+"""What qmake asks for."""
+_GOES_IN = re.compile(r"\bcd\b[^\n]*\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
+_LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
+_PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
+_DIRECTIVE = re.compile(
+    r"(?:-?include|sinclude|if(?:n?eq|n?def)?|else|endif|endef|export|unexport|override|vpath|undefine|private|load)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +44,56 @@ def check_lists(tree: Tree) -> Findings:
     """Names in lists whose neighbours are all right, and which are not in the tree themselves."""
     found = Findings()
     for file in tree.files.values():
-        for names in _lists(file):
+        # Which name a package has is written in it, and may be another one than its folder's.
+        for names in _lists(file) if not _PACKAGE_SET.match(file.path) else ():
             lost = [name for name in names if name.path not in tree and not tree.may_have(name.path)]
+            if _BATCH.match(file.path):  # once they are installed, all tests are in one folder
+                lost = [name for name in lost if posixpath.basename(name.path) not in tree.names]
             # A list of what is no file of the tree (programs, targets, packages) has hardly a name in common with it.
             if 2 * len(lost) < len(names):
                 found.problems += [missing_in_list(file, name) for name in lost]
+        if not file.binary and is_makefile(file.path):
+            _check_folders(file, tree, found)
+            _check_lines(file, found)
     return found
+
+
+def _check_folders(file: File, tree: Tree, found: Findings) -> None:
+    """A folder of the tree that a Makefile goes into, without a Makefile of its own."""
+    if not any(_GOES_IN.search(line[0]) for line in _RECIPE.finditer(file.text)):
+        return
+    for names in _of_variables(file, {"SUBDIRS"}):
+        for name in names:
+            makefiles = [posixpath.join(name.path, each) for each in _MAKEFILES]
+            if name.path in tree.folders and not any(path in tree or tree.may_have(path) for path in makefiles):
+                what = f"goes into '{name.word}', which has no Makefile"
+                found.add(file.path, name.line, what, f"{makefiles[0]} has to be there")
+
+
+def _check_lines(file: File, found: Findings) -> None:
+    """The first line that make itself refuses: words that are no rule, no assignment and no directive."""
+    ruled = defining = False
+    for match in _LOGICAL_LINE.finditer(file.text):
+        line, words = match[0], match[0].strip()
+        if words.startswith(("define ", "endef")):
+            defining = words.startswith("define ")
+        elif defining or (ruled and line.startswith("\t")) or not words or words.startswith("#"):
+            continue
+        elif _PLAIN_WORDS.match(words) and not _DIRECTIVE.match(words):
+            number = file.text.count("\n", 0, match.start()) + 1
+            what = f"make: '{words.split()[0][:60]}' begins no rule, no assignment and no directive"
+            found.add(file.path, number, what, "the line before has to end with '\\' if its list goes on")
+            return
+        ruled = ruled or re.search(r":(?!=)", line) is not None
 
 
 def missing_in_list(file: File, name: Named) -> Problem:
     what = f"names '{name.word}', which is not in the tree"
     return Problem(file.path, name.line, what, f"{name.path} has to be there")
+
+
+def is_makefile(path: str) -> bool:
+    return _MAKEFILE.search(path) is not None
 
 
 def names_in(file: File) -> Iterator[Named]:
@@ -55,19 +106,26 @@ def _lists(file: File) -> Iterator[list[Named]]:
     if file.binary:
         return
     if _MAKEFILE.search(file.path) and not _LOOKS_FIRST.search(file.text):
-        yield from _of_makefile(file)
+        recipes = (line[0] for line in _RECIPE.finditer(file.text))
+        used = {name[1] or name[2] for line in recipes for name in _USED.finditer(line)}
+        yield from _of_variables(file, None if file.path.endswith(".am") else used)
+    elif file.path.endswith(".pro"):
+        yield from _of_variables(file, _OF_PROJECT)
     elif _ORDER.match(file.path):
         lines = enumerate((line.strip() for line in file.text.splitlines()), start=1)
         yield [Named(number, line, posixpath.normpath(line)) for number, line in lines if _WORD.match(line)]
+    elif _BATCH.match(file.path) or _PACKAGE_SET.match(file.path):
+        yield _of_xml(file)
 
 
-def _of_makefile(file: File) -> Iterator[list[Named]]:
-    """Variables that hold nothing but names, and are used in a recipe."""
+def _of_variables(file: File, wanted: Collection[str] | None) -> Iterator[list[Named]]:
+    """Variables that hold nothing but names, and are `wanted` (None: each is)."""
     folder = posixpath.dirname(file.path)
-    used = {name[1] or name[2] for line in _RECIPE.finditer(file.text) for name in _USED.finditer(line[0])}
     for match in _ASSIGNMENT.finditer(file.text):
         words = [(m[0], m.start()) for m in re.finditer(r"[^\s\\]+", match["value"].partition("#")[0])]
-        if match["name"] not in used or not words or not all(_WORD.match(word) for word, _ in words):
+        if wanted is not None and match["name"] not in wanted:
+            continue
+        if not words or not all(_WORD.match(word) for word, _ in words):
             continue
         yield [
             Named(
@@ -76,4 +134,31 @@ def _of_makefile(file: File) -> Iterator[list[Named]]:
                 posixpath.normpath(posixpath.join(folder, word)),
             )
             for word, start in words
+            # Packages are often fetched from elsewhere.
+            if not word.endswith((".rpm", ".deb"))
         ]
+
+
+def _of_xml(file: File) -> list[Named]:
+    """The tests of a batch, which lie beside it, or the packages of a set."""
+    names, folder, parser = list[Named](), posixpath.dirname(file.path), expat.ParserCreate()
+    words = list[str]()
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        words.clear()
+        tests = attributes.get("name") if name == "test" else None
+        for test in [tests] if tests else [attributes[key] for key in ("parent", "child") if key in attributes]:
+            if test.endswith((".apt", ".apb")) and _WORD.match(test):
+                names.append(Named(parser.CurrentLineNumber, test, posixpath.normpath(posixpath.join(folder, test))))
+
+    def end(name: str) -> None:
+        word = "".join(words).strip()
+        if name == "opkg" and _WORD.match(word):
+            names.append(Named(parser.CurrentLineNumber, word, f"packages/{word}"))
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, words.append
+    try:
+        parser.Parse(file.content, True)
+    except (expat.ExpatError, LookupError, ValueError):
+        return []
+    return names

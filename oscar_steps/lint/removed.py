@@ -20,6 +20,8 @@ from oscar_steps.lint.tree import File, Tree
 
 # What stands there is not used any more, by the name that OSCAR gave it.
 _DEPRECATED = re.compile(r"(^|/)deprecated/")
+_PACKAGE = re.compile(r"packages/([^/]+)/config\.xml$")
+"""A package is named by its folder."""
 _SHELLS_HOME = r"\$\{?OSCAR_HOME\}?/+"
 
 
@@ -31,8 +33,12 @@ def removed_but_used(before: Tree, after: Tree) -> Findings:
         return found
     users = [file for file in after.files.values() if not file.binary and not _DEPRECATED.search(file.path)]
     way = path_of_cells(after)
+    renames_packages = any(_PACKAGE.match(path) and path not in before for path in after.files)
     for path in sorted(gone):
-        name = posixpath.basename(path).encode()
+        package = _PACKAGE.match(path)
+        if package and not renames_packages:
+            continue  # Many have moved to other repositories, and are still installed.
+        name = (package[1] if package else posixpath.basename(path)).encode()
         naming = [file for file in users if name.removesuffix(b".pm") in file.content]
         problems = list(_of_module(path, naming, before, after)) if path.endswith(".pm") else []
         for file in naming:

@@ -15,7 +15,10 @@ from oscar_steps.lint.tree import File, Tree
 
 _OURS = re.compile(r"^<<<<<<< \S.*$", re.MULTILINE)
 _THEIRS = re.compile(r"^>>>>>>> \S.*$", re.MULTILINE)
-_XML = re.compile(r"^(packages/[^/]+/config\.xml|share/package_sets/.*\.xml)$")
+_XML = re.compile(r"\.(xml|xsd|apt|apb|qrc|ui)$")
+_PACKAGE = re.compile(r"^packages/[^/]+/config\.xml$")
+_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$")
+_MANY = 20
 _SHELL_LINE = re.compile(r"^\./\S+: line (\d+): (.*)$")
 _PACKAGE_LIST = re.compile(r"^oscarsamples/[^/]+\.(rpmlist|serverlist|pkglist)$")
 _HANDS_OVER = re.compile(r"^[^\S\n]*(?:eval\s+['\"]\s*)?exec\s+(?:\S*/)?(?:env\s+)?perl\b[^\n]*\$0", re.MULTILINE)
@@ -37,7 +40,7 @@ def check_texts(tree: Tree) -> Findings:
         _check_conflict(file, found, on_the_way=file.path in way)
         if file.in_command_line:
             _check_first_line(file, found)
-        if _XML.match(file.path):
+        if _XML.search(file.path):
             _check_xml(file, found)
         if _PACKAGE_LIST.match(file.path):
             _check_package_list(file, found)
@@ -99,12 +102,32 @@ def _check_first_line(file: File, found: Findings) -> None:
 
 def _check_xml(file: File, found: Findings) -> None:
     parser = expat.ParserCreate()
+    if _PACKAGE.match(file.path):
+        _check_changelog(parser, file, found)
     try:
         parser.Parse(file.content, True)
     except expat.ExpatError as error:
         found.add(file.path, error.lineno, f"XML: {expat.ErrorString(error.code)}", "the file has to be well-formed")
     except (LookupError, ValueError) as error:  # Python's own words on an encoding that it does not know
         found.add(file.path, 1, f"XML: {error}", "the file has to name an encoding such as UTF-8")
+
+
+def _check_changelog(parser: expat.XMLParserType, file: File, found: Findings) -> None:
+    """What opkgc refuses in a description of a package: its schema has one changelog, and a date in each entry."""
+    changelogs = bad = 0
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        nonlocal changelogs, bad
+        changelogs += name == "changelog"
+        line, date = parser.CurrentLineNumber, attributes.get("date")
+        if name == "changelog" and changelogs == 2:
+            found.add(file.path, line, "XML: a second <changelog>", "all entries have to be in the first one")
+        elif name == "changelogEntry" and date is not None and not _DATE_AND_TIME.match(date.strip()) and bad < _MANY:
+            bad += 1
+            what = f"XML: the entry's date '{date[:60]}' is no date with a time"
+            found.add(file.path, line, what, "such as 2014-02-25T11:00:00+01:00")
+
+    parser.StartElementHandler = begin
 
 
 def _check_package_list(file: File, found: Findings) -> None:

@@ -13,7 +13,9 @@ from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
+from oscar_steps.lint.exports import lost_exports
 from oscar_steps.lint.functions import lost_functions
+from oscar_steps.lint.leftout import left_out
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import dropped_uses, removed_but_used
@@ -110,9 +112,10 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
     report = report_of(trees.after, cache)
     if trees.before is not None and before is not None:
         comparison = compare(trees.before, before, trees.after, report, trees.copied)
-        new = {*comparison.new, *_lost(trees.before, trees.after, report)}
+        out, put_in = left_out(trees.before, trees.after)
+        new = {*comparison.new, *_lost(trees.before, trees.after, report), *out}
         # What the reverse of the change would take away, the change has brought back.
-        back = [each for each in _lost(trees.after, trees.before, before) if each not in comparison.mended]
+        back = [each for each in _lost(trees.after, trees.before, before) if each not in comparison.mended] + put_in
         mended = (*comparison.mended, *sorted(back))
         dropped = dropped_uses(trees.before, trees.after)
         comparison = replace(comparison, new=tuple(sorted(new)), mended=mended, dropped=dropped)
@@ -126,8 +129,12 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
 def _lost(before: Tree, after: Tree, report: Report) -> set[Problem]:
     """What only the comparison tells: `report` is that of `after`."""
     told = {(problem.file, problem.line) for problem in report.problems if "calls " in problem.what}
-    lost = (*removed_but_used(before, after).problems, *lost_functions(before, after).problems)
-    return {problem for problem in lost if (problem.file, problem.line) not in told}
+    found = set[Problem]()
+    for kind in (removed_but_used, lost_functions, lost_exports):
+        lost = {problem for problem in kind(before, after).problems if (problem.file, problem.line) not in told}
+        told |= {(problem.file, problem.line) for problem in lost}
+        found |= lost
+    return found
 
 
 def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:

@@ -280,6 +280,22 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
     ("CRLF", written("scripts/x", "#!/bin/sh\r\ntrue\r\n", 0o755), "scripts/x", 1, "CRLF"),
     ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
     ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "no absolute path"),
+    ("XML", written("testing/x/a.apb", '<a><b of="1" to "2"/></a>\n'), "testing/x/a.apb", 1, "not well-formed"),
+    ("XML", written("doc/x/sample.xml", "<a>\n<b></c>\n</a>\n"), "doc/x/sample.xml", 2, "mismatched tag"),
+    (
+        "a date with a letter too many",
+        written("packages/x/config.xml", '<a>\n<changelogEntry date="2009-07-1x2T02:37:01-05:00"/></a>'),
+        "packages/x/config.xml",
+        2,
+        "the entry's date '2009-07-1x2T02:37:01-05:00' is no date with a time",
+    ),
+    (
+        "a second changelog",
+        written("packages/x/config.xml", "<a>\n<changelog/>\n<changelog/>\n<changelog/></a>"),
+        "packages/x/config.xml",
+        3,
+        "a second <changelog>",
+    ),
     ("XML", written("packages/x/config.xml", "<a>\n<b>\n</a>\n"), "packages/x/config.xml", 3, "mismatched tag"),
     (
         "XML in an encoding that nobody knows",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.lint.leftout import left_out
 from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.problems import Problem
 from oscar_steps.lint.removed import dropped_uses, removed_but_used
@@ -157,6 +158,108 @@ def test_a_list_of_what_is_no_file_is_no_problem(tmp_path: Path) -> None:
     assert lists(tmp_path, MAKEFILE, "one") == []
 
 
+def test_a_list_of_automake_is_used_without_any_recipe(tmp_path: Path) -> None:
+    files = {
+        "scripts/Makefile.am": "oscar_DATA = \\\n\tone \\\n\ttwo \\\n\tgone\n",
+        "scripts/one": "x\n",
+        "scripts/two": "x\n",
+    }
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert str(found) == "scripts/Makefile.am:4: names 'gone', which is not in the tree; scripts/gone has to be there"
+
+
+def test_a_project_of_qmake_that_names_a_file_which_is_not_there(tmp_path: Path) -> None:
+    files = {
+        "src/x/x.pro": "HEADERS += a.h \\\n b.h \\\n c.h\nLIBS = d.h e.h f.h\n",
+        "src/x/a.h": "x\n",
+        "src/x/c.h": "x\n",
+    }
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert (found.line, found.right) == (2, "src/x/b.h has to be there")
+
+
+def test_a_batch_of_tests_that_names_one_which_is_not_there(tmp_path: Path) -> None:
+    batch = '<x>\n<test name="a.apt"/>\n<!-- <test name="old.apt"/> -->\n<dep parent="b.apb" child="gone.apt"/>\n</x>\n'
+    files = {"testing/w/x.apb": batch, "testing/w/a.apt": "<a/>\n", "testing/w/b.apb": "<b/>\n"}
+    found = one(check_lists(tree_of(tmp_path / "a", files)).problems)
+    assert (found.file, found.line, found.right) == ("testing/w/x.apb", 4, "testing/w/gone.apt has to be there")
+    files["packages/w/testing/gone.apt"] = "<a/>\n"
+    assert check_lists(tree_of(tmp_path / "installed beside it", files)).problems == []
+
+
+def test_a_set_of_packages_that_names_one_which_was_renamed(tmp_path: Path) -> None:
+    names = "<packages>\n<opkg>base</opkg>\n<opkg> lan </opkg>\n<opkg>elsewhere</opkg>\n</packages>\n"
+    before = {"share/package_sets/Default/x.xml": names, "packages/base/config.xml": "<a/>"}
+    assert check_lists(tree_of(tmp_path / "alone", before)).problems == []
+    before["packages/lan/config.xml"] = "<a/>"
+    assert told(tmp_path / "gone to another repository", before, "packages/lan/config.xml") == []
+    found = one(told(tmp_path, before, "packages/lan/config.xml", {"packages/local-area/config.xml": "<a/>"}))
+    assert (found.line, found.what) == (3, "names 'lan', which is not in the tree")
+
+
+GOES_IN = "SUBDIRS := one two\n\nall:\n\tfor dir in ${SUBDIRS} ; do ( cd $$dir ; ${MAKE} all ) ; done\n"
+
+
+def test_a_folder_that_a_makefile_goes_into_without_one_of_its_own(tmp_path: Path) -> None:
+    files = {"lib/Makefile": GOES_IN, "lib/one/Makefile": "all:\n\ttrue\n", "lib/two/x.pm": "1;\n"}
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert str(found) == "lib/Makefile:1: goes into 'two', which has no Makefile; lib/two/Makefile has to be there"
+
+
+@pytest.mark.parametrize("makefile", ["GNUmakefile", "Makefile.in", "Makefile.PL"])
+def test_a_folder_whose_makefile_has_another_name_or_is_made(tmp_path: Path, makefile: str) -> None:
+    files = {"lib/Makefile": GOES_IN, "lib/one/Makefile": "all:\n\ttrue\n", f"lib/two/{makefile}": "all:\n\ttrue\n"}
+    assert check_lists(tree_of(tmp_path, files)).problems == []
+
+
+def test_folders_that_are_only_copied_need_no_makefile(tmp_path: Path) -> None:
+    makefile = GOES_IN.replace("( cd $$dir ; ${MAKE} all )", "cp -r $$dir /x")
+    assert (
+        check_lists(tree_of(tmp_path, {"lib/Makefile": makefile, "lib/one/a": "x\n", "lib/two/b": "x\n"})).problems
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("makefile", "line"),
+    [
+        ("FILES := a \\\n\tb\n c.pm \\\n d.pm\nall:\n\ttrue\n", 3),
+        ("FILES = a \\\n\tb\n\tc.pm\n\nall:\n\ttrue\n", 3),
+        ("all:\n\ttrue\n\nSCRIPTS := a\nb c\n", 5),
+    ],
+    ids=["a list that is not continued", "with a tab before any rule", "behind a rule"],
+)
+def test_words_of_a_makefile_that_belong_to_nothing(tmp_path: Path, makefile: str, line: int) -> None:
+    found = one(check_lists(tree_of(tmp_path, {"lib/Makefile": makefile})).problems)
+    assert (found.line, found.what.partition(":")[0]) == (line, "make")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "include x.mk",
+        "-include x.mk",
+        "ifdef X",
+        "else",
+        "endif",
+        "export PATH",
+        "vpath %.c src",
+        "$(call x)",
+        "@X@",
+        "# a \\\nb",
+        "all: a\n\n\tb c",
+        "define x\na b\nendef",
+        "a b:",
+        "if COND",
+        "X = a \\\n b",
+        "\t# a",
+        "all:\n\ta \\\nb c",
+    ],
+)
+def test_what_make_takes_is_no_problem(tmp_path: Path, line: str) -> None:
+    assert check_lists(tree_of(tmp_path, {"lib/Makefile": f"{line}\n"})).problems == []
+
+
 def test_a_prerequisite_that_is_not_there(tmp_path: Path) -> None:
     order = "# share/prereqs/old\nshare/prereqs/base\nshare/prereqs/gone\nshare/prereqs/tk\n"
     files = {"share/prereqs/prereqs.order": order, "share/prereqs/base/x": "x\n", "share/prereqs/tk/x": "x\n"}
@@ -165,7 +268,7 @@ def test_a_prerequisite_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_hostile_lists_are_read_to_their_end(tmp_path: Path) -> None:
-    hostile = "A = " + "a \\\n" * 20_000 + "\t$(A)\n" + "B" * 200_000 + "\n" + "=" * 5_000
+    hostile = "A = " + "a \\\n" * 20_000 + "\t$(A)\n" + "B" * 200_000 + "=\n" + "=" * 5_000
     (tmp_path / "Makefile").write_text(hostile)
     assert check_lists(Tree(tmp_path)).problems == []
 
@@ -181,3 +284,49 @@ def test_what_a_changed_file_uses_no_more_is_told_unless_another_file_still_uses
     dropped = dropped_uses(tree_of(tmp_path / "before", old), tree_of(tmp_path / "after", new))
     assert {"gone", "a: uses OSCAR::One", "a: calls say_it", "c: names 'scripts/env.sh'"} <= {*dropped}
     assert "a: uses OSCAR::Two" not in dropped
+
+
+KINDS = {f"lib/{name}.pm": "1;\n" for name in "abcde"}
+INSTALLS = "clean:\n\trm -f *~\nFILES := a.pm b.pm c.pm \\\n d.pm e.pm{more}\ninstall:\n\tinstall {files} /usr/lib\n"
+
+
+def changed_list(top: Path, before: dict[str, str], after: dict[str, str]) -> tuple[list[Problem], list[Problem]]:
+    return left_out(tree_of(top / "before", {**KINDS, **before}), tree_of(top / "after", {**KINDS, **after}))
+
+
+def test_a_new_file_that_the_list_of_all_its_kind_leaves_out(tmp_path: Path) -> None:
+    makefile = INSTALLS.format(more="", files="$(FILES)")
+    new, mended = changed_list(tmp_path, {"lib/Makefile": makefile}, {"lib/Makefile": makefile, "lib/f.pm": "1;\n"})
+    assert str(one(new)) == (
+        "lib/Makefile:4: leaves out 'f.pm', and names all others of '*.pm'; what is not named is not installed"
+    )
+    assert mended == []
+
+
+def test_the_list_that_names_it_has_mended_it(tmp_path: Path) -> None:
+    old = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)"), "lib/f.pm": "1;\n"}
+    new, mended = changed_list(tmp_path, old, {**old, "lib/Makefile": INSTALLS.format(more=" f.pm", files="$(FILES)")})
+    assert new == []
+    assert "leaves out 'f.pm'" in one(mended).what
+
+
+def test_a_file_that_is_taken_away_is_left_out_no_more(tmp_path: Path) -> None:
+    makefile = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)")}
+    assert len(changed_list(tmp_path, {**makefile, "lib/f.pm": "1;\n"}, makefile)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, {"lib/f.pm": "1;\n", "lib/Makefile": INSTALLS.format(more=" f.pm", files="$(FILES)")}),
+        ({}, {"lib/f.txt": "x\n"}),
+        ({}, {"lib/f.pm": "1;\n", "lib/Makefile": INSTALLS.format(more="", files="*.pm")}),
+        ({}, {"lib/f.pm": "1;\n", "lib/Makefile": INSTALLS.format(more="", files="$(FILES)") + "\t# not f.pm\n"}),
+        ({"lib/g.pm": "1;\n"}, {"lib/g.pm": "1;\n", "lib/f.pm": "1;\n"}),
+        ({"lib/f.pm": "1;\n"}, {"lib/f.pm": "2;\n"}),
+    ],
+    ids=["listed at once", "of another kind", "all are taken", "said so", "not the only one", "it was so before"],
+)
+def test_a_file_that_need_not_be_in_the_list(tmp_path: Path, old: dict[str, str], new: dict[str, str]) -> None:
+    makefile = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)")}
+    assert changed_list(tmp_path, {**makefile, **old}, {**makefile, **new}) == ([], [])

@@ -1,0 +1,182 @@
+"""What modules hand out, and who takes it.
+
+Perl says nothing where a module exports a name that it does not define, where its package is another module's, or where
+a file calls what another module exports and does not load that module: the program ends when it comes there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+
+from oscar_steps.lint.functions import calls_of, functions_of, is_made, is_read, knows_all_modules
+from oscar_steps.lint.perltext import PerlText
+from oscar_steps.lint.perlwords import EXPORTED, WORDS
+from oscar_steps.lint.problems import Findings, Problem
+from oscar_steps.lint.tree import File, Tree
+
+_EXPORT = re.compile(
+    r"^[^\S\n]*(?:our\s+|push[\s(]+)?@EXPORT(?P<ok>_OK)?\s*(?:=|,)\s*(?:qw\s*[(/]\s*(?P<words>[^)/;]*)|\((?P<list>[^);]*)\))",
+    re.MULTILINE,
+)
+_PACKAGE = re.compile(r"^[^\S\n]*package\s+([\w:]+)", re.MULTILINE)
+_CONSTANT = re.compile(r"^[^\S\n]*use\s+constant\s+(\w+)", re.MULTILINE)
+_USED = re.compile(r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|\b([A-Z]\w*(?:::\w+)*)->import\b")
+# Functions of Perl's own modules whose names nobody else takes.
+_OF_PERL = {
+    name: module
+    for module in ("Carp", "Data::Dumper", "File::Basename", "File::Copy", "File::Path", "Getopt::Long")
+    for name in EXPORTED[module].split()
+}
+_MAY_HAVE_THEM = re.compile(r"^(?:POSIX|File|IO|IPC|Cwd|Getopt|Data|Shell|Test)\b")
+_LOADS_BY_NAME = re.compile(r"^[^\S\n]*(?:require|do)\s+[\"'$]|\beval\b[\s\"'{(]*(?:use|require)\s+\$", re.MULTILINE)
+_SHORTEST = 5
+_FEW = 20
+
+
+def lost_exports(before: Tree, after: Tree) -> Findings:
+    """What the files that changed export and do not define, or call and do not load, and did not before."""
+    found = Findings()
+    changed = [file for path, file in after.files.items() if is_read(file) and before.files.get(path) != file]
+    if not changed:
+        return found
+    homes, old_homes = _homes(after), None
+    for file in changed:
+        told = {**_undefined_exports(file), **_other_package(file), **_not_loaded(file, after, homes)}
+        if not told:
+            continue
+        old = before.files.get(file.path) or _moved_from(file, before, after)
+        if old is not None:
+            old_homes = old_homes or _homes(before)
+            was = {**_undefined_exports(old), **_other_package(old), **_not_loaded(old, before, old_homes)}
+            told = {name: problem for name, problem in told.items() if name not in was}
+        found.problems += list(told.values())[:_FEW]
+    return found
+
+
+def _moved_from(file: File, before: Tree, after: Tree) -> File | None:
+    name = file.path.rpartition("/")[2]
+    return next((f for p, f in before.files.items() if p not in after.files and p.rpartition("/")[2] == name), None)
+
+
+@lru_cache(maxsize=4096)
+def exports_of(file: File) -> frozenset[str]:
+    """The functions that a module exports, asked or unasked."""
+    return frozenset(name for _, names in _exports(file) for name in names)
+
+
+def _exports(file: File) -> Iterator[tuple[re.Match[str], list[str]]]:
+    for match in _EXPORT.finditer(file.text) if b"@EXPORT" in file.content else ():
+        words = re.sub(r"#[^\n]*", "", match["words"] or match["list"] or "")
+        quoted = re.findall(r"[\"']&?(\w+)[\"']", words) if match["words"] is None else words.split()
+        yield match, [word.lstrip("&") for word in quoted if re.fullmatch(r"&?[A-Za-z_]\w*", word)]
+
+
+@lru_cache(maxsize=4096)
+def _constants(file: File) -> frozenset[str]:
+    return frozenset(_CONSTANT.findall(file.text))
+
+
+def _undefined_exports(file: File) -> dict[str, Problem]:
+    """Names that a module exports, and says nowhere else."""
+    if (
+        not file.path.endswith(".pm")
+        or not exports_of(file)
+        or re.search(r"\b(AUTOLOAD|XSLoader|bootstrap)\b", file.text)
+    ):
+        return {}
+    missing = exports_of(file) - functions_of(file) - _constants(file)
+    missing = {name for name in missing if not is_made(name, file)}
+    if not missing:
+        return {}
+    perl, found = PerlText(file.text), dict[str, Problem]()
+    if perl.lost:
+        return {}
+    elsewhere = set(re.findall(r"\w+", perl.code))
+    lists = [(match, set(names)) for match, names in _exports(file) if perl.code[match.start() : match.end()].strip()]
+    for literal in perl.literals:
+        if not any(match.start() <= literal.start < match.end() for match, _ in lists):
+            elsewhere.update(re.findall(r"\w+", literal.value))
+    for name in sorted(missing - elsewhere):
+        for match, names in lists:
+            if name in names:
+                at = re.compile(rf"\b{name}\b").search(file.text, match.start())
+                line = perl.line(at.start() if at else match.start())
+                what = f"exports {name}, which it does not define"
+                found[what] = Problem(file.path, line, what, "define it, or export what is meant")
+    return found
+
+
+def _other_package(file: File) -> dict[str, Problem]:
+    """A module of OSCAR's that exports, and whose package is that of a module beside it, or none at all."""
+    if not (file.path.startswith("lib/OSCAR/") and file.path.endswith(".pm")):
+        return {}
+    module = file.path.removeprefix("lib/").removesuffix(".pm").replace("/", "::")
+    packages = _PACKAGE.findall(file.text)
+    if not packages and exports_of(file):
+        what = "exports functions and has no package"
+    elif packages and not any(f"::{module}".endswith(f"::{package}") for package in packages):
+        folder = packages[0].rpartition("::")[0]
+        if "::" not in folder or not f"::{module.rpartition('::')[0]}".endswith(f"::{folder}"):
+            return {}  # such as one that takes the place of another module
+        what = f"its package is {packages[0]}"
+    else:
+        return {}
+    line = file.text.count("\n", 0, match.start()) + 1 if (match := _PACKAGE.search(file.text)) else 1
+    return {what: Problem(file.path, line, what, f"its place is that of {module}")}
+
+
+def _homes(tree: Tree) -> dict[str, set[str]]:
+    """Functions and constants of the tree's modules, each with the modules that define it."""
+    found = defaultdict[str, set[str]](set)
+    for path, file in tree.files.items():
+        if path.startswith("lib/") and path.endswith(".pm") and not file.binary:
+            for name in functions_of(file) | _constants(file):
+                found[name].add(path)
+    return found
+
+
+def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
+    """What a file calls by its bare name, and no module that it loads can hand to it."""
+    found = dict[str, Problem]()
+    if (not file.shebang and not file.path.endswith(".pm")) or _LOADS_BY_NAME.search(file.text):
+        return found
+    own, used = functions_of(file) | _constants(file), {match[0] or match[1] for match in _USED.findall(file.text)}
+    for name, line in calls_of(file).items():
+        if "::" in name or name in own or name in WORDS or is_made(name, file):
+            continue
+        homes_of = homes.get(name, set())
+        what, right = _gap(name, file, tree, homes_of, used)
+        if what:
+            found[what] = Problem(file.path, line, what, right)
+    return found
+
+
+def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> tuple[str, str]:
+    """What is wrong with a call of `name`, and what would be right; '' for nothing."""
+    loaded = [
+        tree.files[path] for path in (f"lib/{module.replace('::', '/')}.pm" for module in used) if path in tree.files
+    ]
+    if any(name in exports_of(module) for module in loaded) or re.search(rf"\buse\b[^;\n]*\b{name}\b", file.text):
+        return "", ""
+    exporting = sorted(path for path in homes if name in exports_of(tree.files[path]))
+    if any(_is_used(path, used) for path in exporting):
+        return "", ""
+    if len(exporting) == 1 and len(name) >= _SHORTEST and exporting[0] != file.path:
+        module = exporting[0].removeprefix("lib/").removesuffix(".pm").replace("/", "::")
+        return f"calls {name}, which {exporting[0]} exports, and does not load that", f"use {module}"
+    silent = sorted({module.path for module in loaded} & homes)
+    if not exporting and silent and (name in _constants(tree.files[silent[0]]) or knows_all_modules(file, tree)):
+        return f"calls {name}, which {silent[0]} defines and does not export", f"export {name} there"
+    own = _OF_PERL.get(name)
+    if own and not homes and own not in used and not any(_MAY_HAVE_THEM.match(module) for module in used):
+        return f"calls {name}, which {own} exports, and does not load that", f"use {own}"
+    return "", ""
+
+
+def _is_used(path: str, used: set[str]) -> bool:
+    """Whether a file loads the module at `path` by its whole name, or by the end of it."""
+    parts = path.removesuffix(".pm").split("/")
+    return any("::".join(parts[at:]) in used for at in range(len(parts)))

@@ -1,0 +1,154 @@
+"""What modules export and do not define; what files call and do not load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.lint.exports import lost_exports
+from oscar_steps.lint.problems import Problem
+from tests.unit.test_lint_chain import one, tree_of
+
+UTILS = """package OSCAR::Utils;
+use strict;
+use base qw(Exporter);
+our @EXPORT = qw(
+    run_command
+    save_file
+    );
+sub run_command { 1 }
+sub save_file { 1 }
+sub quiet { 1 }
+1;
+"""
+FILES = {
+    "lib/OSCAR/Utils.pm": UTILS,
+    "lib/OSCAR/Defs.pm": "package OSCAR::Defs;\nuse base qw(Exporter);\nuse constant NTP => 'ntp';\n"
+    "use constant DNS => 'dns';\nour @EXPORT = qw(NTP);\n1;\n",
+    "scripts/go": "#!/usr/bin/perl\nuse OSCAR::Defs;\nuse SIS::Client;\nprint NTP();\n",
+}
+
+
+def told(top: Path, changes: dict[str, str], before: dict[str, str] | None = None) -> list[Problem]:
+    old = {**FILES, **(before or {})}
+    return lost_exports(tree_of(top / "before", old), tree_of(top / "after", {**old, **changes})).problems
+
+
+def test_a_name_that_is_exported_and_not_defined(tmp_path: Path) -> None:
+    changed = {"lib/OSCAR/Utils.pm": UTILS.replace("    save_file", "    save_files")}
+    found = one(told(tmp_path, changed))
+    assert str(found) == (
+        "lib/OSCAR/Utils.pm:6: exports save_files, which it does not define; define it, or export what is meant"
+    )
+    assert not found.gates
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    );", "    glad\n    );\n*glad = sub { 2 };"),
+        ("    );", "    glad\n    );\nuse constant glad => 1;"),
+        ("    );", "    glad\n    );\nuse SIS::Client qw(glad);"),
+        ("    );", "    glad\n    );\nsub AUTOLOAD { 1 }"),
+        ("    );", "    $glad\n    @others\n    );"),
+        ("    );", "    # glad\n    );"),
+        ("1;\n", "1;\n=head1 USE\n\nour @EXPORT = qw(glad);\n\n=cut\n"),
+        ("    save_file", "    &save_file"),
+    ],
+    ids=["assigned", "constant", "handed on", "autoload", "variables", "a comment", "documentation", "with its sigil"],
+)
+def test_an_export_that_may_be_right_is_no_problem(tmp_path: Path, old: str, new: str) -> None:
+    assert told(tmp_path, {"lib/OSCAR/Utils.pm": UTILS.replace(old, new, 1)}) == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "line", "what"),
+    [
+        ("package OSCAR::OCA::Detect::SLED;\n", 1, "its package is OSCAR::OCA::Detect::SLED"),
+        ("package OCA::Detect::SLED;\n", 1, "its package is OCA::Detect::SLED"),
+        ("", 1, "exports functions and has no package"),
+    ],
+)
+def test_a_module_whose_package_is_another_ones(tmp_path: Path, declared: str, line: int, what: str) -> None:
+    module = f"{declared}use base qw(Exporter);\nour @EXPORT = qw(detect);\nsub detect {{ 1 }}\n1;\n"
+    found = one(told(tmp_path, {"lib/OSCAR/OCA/Detect/SLES.pm": module}))
+    assert (found.line, found.what, found.right) == (line, what, "its place is that of OSCAR::OCA::Detect::SLES")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "package OSCAR::OCA::Detect::SLES;",
+        "package OCA::Detect::SLES;",
+        "package SLES;",
+        "package oda;",
+        "package OSCAR::Own;\npackage OSCAR::OCA::Detect::SLES;",
+        "package Other::Place::SLES;",
+        "# no module",
+    ],
+)
+def test_a_package_that_may_be_right_is_no_problem(tmp_path: Path, declared: str) -> None:
+    assert told(tmp_path, {"lib/OSCAR/OCA/Detect/SLES.pm": f"{declared}\nsub detect {{ 1 }}\n1;\n"}) == []
+
+
+def test_a_new_call_of_what_a_module_exports_that_is_not_loaded(tmp_path: Path) -> None:
+    """Modules that nobody knows here are loaded: they do not bring a name that OSCAR's own module has."""
+    found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + "run_command('x');\n"}))
+    assert str(found) == (
+        "scripts/go:5: calls run_command, which lib/OSCAR/Utils.pm exports, and does not load that; use OSCAR::Utils"
+    )
+
+
+def test_a_module_that_is_loaded_no_more_while_its_function_is_called(tmp_path: Path) -> None:
+    old = {"scripts/go": "#!/usr/bin/perl\nuse OSCAR::Utils;\nsave_file('x');\n"}
+    found = one(told(tmp_path, {"scripts/go": "#!/usr/bin/perl\nsave_file('x');\n"}, old))
+    assert (found.line, found.right) == (2, "use OSCAR::Utils")
+
+
+def test_a_constant_that_its_module_does_not_export(tmp_path: Path) -> None:
+    found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + "print DNS();\n"}))
+    assert (found.line, found.what) == (5, "calls DNS, which lib/OSCAR/Defs.pm defines and does not export")
+
+
+def test_a_function_of_perls_own_modules_that_are_not_loaded(tmp_path: Path) -> None:
+    found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + "copy('a', 'b') or die;\n"}))
+    assert (found.line, found.right) == (5, "use File::Copy")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "use OSCAR::Utils;\nrun_command('x');",
+        "require OSCAR::Utils; OSCAR::Utils->import;\nrun_command('x');",
+        "eval 'use OSCAR::Utils';\nrun_command('x');",
+        "use Utils;\nrun_command('x');",
+        "use SIS::Client qw(run_command);\nrun_command('x');",
+        "require 'helpers.pl';\nrun_command('x');",
+        "sub run_command { 1 }\nrun_command('x');",
+        "$self->run_command('x');",
+        "OSCAR::Other::run_command('x');",
+        "# run_command('x');",
+        "print 'run_command(x)';",
+        "quiet('x');",
+        "use OSCAR::Utils;\nuse SIS::Image;\nquiet('x');",
+        "use File::Copy::More;\ncopy('a', 'b');",
+        "use POSIX;\nbasename('a');",
+        "$file->copy('a');",
+    ],
+)
+def test_a_call_that_may_be_right_is_no_problem(tmp_path: Path, code: str) -> None:
+    assert told(tmp_path, {"scripts/go": f"{FILES['scripts/go']}{code}\n"}) == []
+
+
+def test_a_name_that_two_modules_export_is_nobodys(tmp_path: Path) -> None:
+    both = {"lib/OSCAR/Other.pm": UTILS.replace("OSCAR::Utils", "OSCAR::Other")}
+    assert told(tmp_path, {"scripts/go": FILES["scripts/go"] + "run_command('x');\n"}, both) == []
+
+
+def test_what_was_so_before_or_in_a_file_of_another_place_is_not_told(tmp_path: Path) -> None:
+    old = {"scripts/go": FILES["scripts/go"] + "run_command('x');\n"}
+    assert told(tmp_path / "a", {"scripts/go": f"{old['scripts/go']}print 'more';\n"}, old) == []
+    before, after = {**FILES, **old}, {**FILES, "bin/go": f"{old['scripts/go']}print 'more';\n"}
+    after.pop("scripts/go")
+    assert lost_exports(tree_of(tmp_path / "b", before), tree_of(tmp_path / "c", after)).problems == []
