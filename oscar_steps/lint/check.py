@@ -17,7 +17,7 @@ from oscar_steps.lint.problems import Findings, Problem, Report
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
-from oscar_steps.lint.tree import Tree
+from oscar_steps.lint.tree import File, Tree
 from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
 
 SECONDS = 120
@@ -36,6 +36,8 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS, cache: Path | None = 
     found.take(check_chain(tree))
     found.take(check_lists(tree))
     found.take(_check_menus(tree))
+    for file in filter(_is_odd, tree.files.values()):
+        found.leave(file.path, "its name has characters that no line can show")
     tasks = list(_tasks(tree))
     ranks = {path: rank for rank, path in enumerate(way_of_cells(tree))}
     found.take(_compile(tree, tasks, began + seconds, Kept(cache, tree), frozenset(ranks)))
@@ -44,9 +46,13 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS, cache: Path | None = 
     return Report(problems, tuple(sorted(set(found.left_alone))), looked_at, time.monotonic() - began)
 
 
+def _is_odd(file: File) -> bool:
+    return not file.path.isprintable()
+
+
 def _tasks(tree: Tree) -> Iterator[Task]:
     for file in tree.files.values():
-        if file.binary or not file.in_command_line or not file.path.isprintable() or has_conflict(file):
+        if file.binary or not file.in_command_line or _is_odd(file) or has_conflict(file):
             continue
         if is_perl(file):
             yield Task("perl", file.path)

@@ -34,26 +34,55 @@ _MAY_HAVE_THEM = re.compile(r"^(?:POSIX|File|IO|IPC|Cwd|Getopt|Data|Shell|Test)\
 _LOADS_BY_NAME = re.compile(r"^[^\S\n]*(?:require|do)\s+[\"'$]|\beval\b[\s\"'{(]*(?:use|require)\s+\$", re.MULTILINE)
 _SHORTEST = 5
 _FEW = 20
+_MANY = 60
+"""What is more is no work of a person, and takes its time."""
 
 
 def lost_exports(before: Tree, after: Tree) -> Findings:
-    """What the files that changed export and do not define, or call and do not load, and did not before."""
+    """What files export and do not define, or call and do not load, and did not before the change."""
     found = Findings()
     changed = [file for path, file in after.files.items() if is_read(file) and before.files.get(path) != file]
     if not changed:
         return found
     homes, old_homes = _homes(after), None
-    for file in changed:
-        told = {**_undefined_exports(file), **_other_package(file), **_not_loaded(file, after, homes)}
+    names = _other_exports(changed, before)
+    for file in [*changed, *_users(names, after, changed)]:
+        told = _told(file, after, homes)
         if not told:
             continue
         old = before.files.get(file.path) or _moved_from(file, before, after)
         if old is not None:
+            if PerlText(old.text).lost:
+                continue  # nobody knows what it had
             old_homes = old_homes or _homes(before)
-            was = {**_undefined_exports(old), **_other_package(old), **_not_loaded(old, before, old_homes)}
+            was = _told(old, before, old_homes)
             told = {name: problem for name, problem in told.items() if name not in was}
         found.problems += list(told.values())[:_FEW]
     return found
+
+
+def _told(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
+    return {**_undefined_exports(file), **_other_package(file), **_not_loaded(file, tree, homes)}
+
+
+def _other_exports(changed: list[File], before: Tree) -> set[str]:
+    """Names that a module exports now and did not, or the other way round."""
+    names = set[str]()
+    for file in changed:
+        old = before.files.get(file.path)
+        if old is not None and not old.binary and file.path.endswith(".pm"):
+            names |= exports_of(old) ^ exports_of(file)
+    return names
+
+
+def _users(names: set[str], after: Tree, changed: list[File]) -> list[File]:
+    """Files that call any of these by its bare name, and did not change themselves."""
+    if not names:
+        return []
+    called = re.compile(rb"(?<![\w:>$@%%])(?:%s)[ \t]*\(" % b"|".join(name.encode() for name in sorted(names)))
+    others = after.files.keys() - {file.path for file in changed}
+    users = (after.files[path] for path in sorted(others))
+    return [file for file in users if is_read(file) and called.search(file.content)][:_MANY]
 
 
 def _moved_from(file: File, before: Tree, after: Tree) -> File | None:

@@ -14,6 +14,8 @@ from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
 MAX_PER_FILE = 5
+_BLANK = "\0"
+"""Stands for a blank in the name of a script, which perl says as it is."""
 _PLACE = re.compile(
     r"^(?P<what>.*?) at (?P<file>\S+) line (?P<line>\d+)(?P<near>, near .*|, at EOF|, within .*|\.|, <.*|$)"
 )
@@ -106,9 +108,11 @@ def _called_empty_module(answer: Answer) -> bool:
 def _errors(answer: Answer, tree: Tree) -> Iterator[Problem]:
     if _depends_on_order(answer, tree):
         return
-    seen = {(said["file"], said["line"]) for words in answer.words if (said := _PLACE.match(words)) and _too_new(words)}
+    name = posixpath.basename(answer.task.path)
+    lines = [words.replace(name, name.replace(" ", _BLANK)) for words in answer.words]
+    seen = {(said["file"], said["line"]) for words in lines if (said := _PLACE.match(words)) and _too_new(words)}
     count, not_exported = 0, None
-    for words in answer.words:
+    for words in lines:
         not_exported = not_exported or _NOT_EXPORTED.match(words)
         if not_exported and (failed := _IMPORT_FAILED.match(words)):
             yield from _import_failed(not_exported, in_tree(failed[1], answer.task.path, tree), int(failed[2]), tree)
@@ -123,7 +127,8 @@ def _errors(answer: Answer, tree: Tree) -> Iterator[Problem]:
         if file is None or _has_other_words(tree.files[file], int(said["line"])):
             return
         near = said["near"] if said["near"].startswith((", near", ", at EOF")) else ""
-        yield Problem(file, int(said["line"]), f"perl: {said['what']}{near}", _right(said["what"]))
+        what = f"perl: {said['what']}{near}".replace(_BLANK, " ")
+        yield Problem(file, int(said["line"]), what, _right(said["what"]))
         count += 1
         # After a syntax error perl has lost its way.
         if count == MAX_PER_FILE or not said["what"].startswith(("Global symbol", "Bareword")):
@@ -178,6 +183,7 @@ def _right(what: str) -> str:
 
 def in_tree(said: str, script: str, tree: Tree) -> str | None:
     """The file of the tree that perl, which was started in the script's own folder, means by `said`."""
+    said = said.replace(_BLANK, " ")
     if said.startswith("/tree/"):
         path = posixpath.normpath(said.removeprefix("/tree/"))
     elif said.startswith("/"):

@@ -19,7 +19,7 @@ _XML = re.compile(r"\.(xml|xsd|apt|apb|qrc|ui)$")
 _PACKAGE = re.compile(r"^packages/[^/]+/config\.xml$")
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$")
 _MANY = 20
-_SHELL_LINE = re.compile(r"^\./\S+: line (\d+): (.*)$")
+_SHELL_LINE = re.compile(r"^\./[^:]+: line (\d+): (.*)$")
 _PACKAGE_LIST = re.compile(r"^oscarsamples/[^/]+\.(rpmlist|serverlist|pkglist)$")
 _HANDS_OVER = re.compile(r"^[^\S\n]*(?:eval\s+['\"]\s*)?exec\s+(?:\S*/)?(?:env\s+)?perl\b[^\n]*\$0", re.MULTILINE)
 # What Python learnt in 3.12 and later (3.12: type parameters, quotes within f-strings; 3.14: t-strings, bare `except`).

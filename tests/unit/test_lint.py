@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -304,6 +305,20 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         1,
         "unknown encoding: none-99",
     ),
+    (
+        "perl in a file whose name has blanks",
+        written("scripts/a b c", "#!/usr/bin/perl\nmy $x = ;\n", 0o755),
+        "scripts/a b c",
+        2,
+        'perl: syntax error, near "= ;"',
+    ),
+    (
+        "shell in a file whose name has blanks",
+        written("scripts/a b c", "#!/bin/sh\nif true; fi\n", 0o755),
+        "scripts/a b c",
+        2,
+        "bash: syntax error",
+    ),
     ("python", written("scripts/x", "#!/usr/bin/python3\nif True\n", 0o755), "scripts/x", 2, "python: expected ':'"),
     (
         "an item of a menu is missing",
@@ -467,3 +482,11 @@ def test_one_mistake_that_is_said_in_two_ways_is_one_problem() -> None:
     final, symbol = (Problem("lib/OSCAR/A.pm", 3, f"perl: {what}", "x") for what in ("Final $ should", "Global symbol"))
     surely, elsewhere = replace(symbol, gates=True), replace(symbol, line=4)
     assert list(one_a_line([final, surely, elsewhere, surely])) == [surely, elsewhere]
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\033[2Jb", b"a\xffb"], ids=["two lines", "escape", "not UTF-8"])
+def test_a_name_that_no_line_can_show_is_left_alone_with_its_cause(tree: Path, name: bytes) -> None:
+    (tree / "scripts" / os.fsdecode(name)).write_text("#!/usr/bin/perl\nmy $x = ;\n")
+    report = check_tree(tree)
+    assert report.problems == ()
+    assert [alone.why for alone in report.left_alone] == ["its name has characters that no line can show"]

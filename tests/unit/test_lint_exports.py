@@ -111,6 +111,16 @@ def test_a_constant_that_its_module_does_not_export(tmp_path: Path) -> None:
     assert (found.line, found.what) == (5, "calls DNS, which lib/OSCAR/Defs.pm defines and does not export")
 
 
+def test_a_module_that_exports_no_more_what_a_file_which_did_not_change_calls(tmp_path: Path) -> None:
+    defs = FILES["lib/OSCAR/Defs.pm"]
+    found = one(told(tmp_path / "a", {"lib/OSCAR/Defs.pm": defs.replace("qw(NTP)", "qw(DNS)")}))
+    assert (found.file, found.line) == ("scripts/go", 4)
+    assert found.what == "calls NTP, which lib/OSCAR/Defs.pm defines and does not export"
+    more = {"lib/OSCAR/Defs.pm": defs.replace("qw(NTP)", "qw(NTP DNS)")}
+    old = {"lib/OSCAR/Defs.pm": defs.replace("qw(NTP)", "qw(DNS)")}
+    assert told(tmp_path / "and the one that exports it again", more, old) == []
+
+
 def test_a_function_of_perls_own_modules_that_are_not_loaded(tmp_path: Path) -> None:
     found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + "copy('a', 'b') or die;\n"}))
     assert (found.line, found.right) == (5, "use File::Copy")
@@ -139,6 +149,13 @@ def test_a_function_of_perls_own_modules_that_are_not_loaded(tmp_path: Path) -> 
 )
 def test_a_call_that_may_be_right_is_no_problem(tmp_path: Path, code: str) -> None:
     assert told(tmp_path, {"scripts/go": f"{FILES['scripts/go']}{code}\n"}) == []
+
+
+def test_what_could_not_be_read_before_is_neither_new_nor_mended(tmp_path: Path) -> None:
+    wrong = UTILS.replace("    save_file", "    save_files")
+    lost = {"lib/OSCAR/Utils.pm": wrong.replace("sub quiet { 1 }", "sub quiet { 1 ")}
+    assert told(tmp_path / "a", {"lib/OSCAR/Utils.pm": wrong}, lost) == []
+    assert told(tmp_path / "b", lost, {"lib/OSCAR/Utils.pm": wrong}) == []
 
 
 def test_a_name_that_two_modules_export_is_nobodys(tmp_path: Path) -> None:
