@@ -18,12 +18,13 @@ from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
 _EXPORT = re.compile(
-    r"^[^\S\n]*(?:our\s+|push[\s(]+)?@EXPORT(?P<ok>_OK)?\s*(?:=|,)\s*(?:qw\s*[(/]\s*(?P<words>[^)/;]*)|\((?P<list>[^);]*)\))",
+    r"^[^\S\n]*(?:our\s+|push[\s(]+)?@EXPORT(?P<ok>_OK)?\s*(?:=|,)\s*(?:qw\s*[(/]\s*(?P<words>[^)/;]*)|\((?P<list>[^);]*))",
     re.MULTILINE,
 )
 _PACKAGE = re.compile(r"^[^\S\n]*package\s+([\w:]+)", re.MULTILINE)
 _CONSTANT = re.compile(r"^[^\S\n]*use\s+constant\s+(\w+)", re.MULTILINE)
-_USED = re.compile(r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|\b([A-Z]\w*(?:::\w+)*)->import\b")
+_USED = re.compile(r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|(?<![\w:])([A-Z]\w*+(?:::\w++)*+)->import\b")
+_ASKED = re.compile(r"^[^\S\n]*use\b([^;]*)", re.MULTILINE)
 # Functions of Perl's own modules whose names nobody else takes.
 _OF_PERL = {
     name: module
@@ -79,7 +80,7 @@ def _users(names: set[str], after: Tree, changed: list[File]) -> list[File]:
     """Files that call any of these by its bare name, and did not change themselves."""
     if not names:
         return []
-    called = re.compile(rb"(?<![\w:>$@%%])(?:%s)[ \t]*\(" % b"|".join(name.encode() for name in sorted(names)))
+    called = re.compile(rb"(?<![\w:>$@%%])(?:%s)[ \t]*\(" % b"|".join(map(str.encode, sorted(names)[:_MANY])))
     others = after.files.keys() - {file.path for file in changed}
     users = (after.files[path] for path in sorted(others))
     return [file for file in users if is_read(file) and called.search(file.content)][:_MANY]
@@ -117,7 +118,7 @@ def _undefined_exports(file: File) -> dict[str, Problem]:
     ):
         return {}
     missing = exports_of(file) - functions_of(file) - _constants(file)
-    missing = {name for name in missing if not is_made(name, file)}
+    missing = {name for name in sorted(missing)[:_MANY] if not is_made(name, file)}
     if not missing:
         return {}
     perl, found = PerlText(file.text), dict[str, Problem]()
@@ -125,6 +126,8 @@ def _undefined_exports(file: File) -> dict[str, Problem]:
         return {}
     elsewhere = set(re.findall(r"\w+", perl.code))
     lists = [(match, set(names)) for match, names in _exports(file) if perl.code[match.start() : match.end()].strip()]
+    if len(lists) > _FEW:
+        return {}
     for literal in perl.literals:
         if not any(match.start() <= literal.start < match.end() for match, _ in lists):
             elsewhere.update(re.findall(r"\w+", literal.value))
@@ -172,37 +175,34 @@ def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str,
     found = dict[str, Problem]()
     if (not file.shebang and not file.path.endswith(".pm")) or _LOADS_BY_NAME.search(file.text):
         return found
-    own, used = functions_of(file) | _constants(file), {match[0] or match[1] for match in _USED.findall(file.text)}
+    used = {match[0] or match[1] for match in _USED.findall(file.text)}
+    paths = (f"lib/{module.replace('::', '/')}.pm" for module in sorted(used))
+    loaded = [tree.files[path] for path in paths if path in tree.files]
+    known = functions_of(file) | _constants(file) | WORDS
+    known = known.union(*map(exports_of, loaded), *(re.findall(r"\w+", asked) for asked in _ASKED.findall(file.text)))
     for name, line in calls_of(file).items():
-        if "::" in name or name in own or name in WORDS or is_made(name, file):
+        if "::" in name or name in known or (gap := _gap(name, file, tree, homes.get(name, set()), used)) is None:
             continue
-        homes_of = homes.get(name, set())
-        what, right = _gap(name, file, tree, homes_of, used)
-        if what:
-            found[what] = Problem(file.path, line, what, right)
+        if len(found) < _MANY and not is_made(name, file):
+            found[gap[0]] = Problem(file.path, line, *gap)
     return found
 
 
-def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> tuple[str, str]:
-    """What is wrong with a call of `name`, and what would be right; '' for nothing."""
-    loaded = [
-        tree.files[path] for path in (f"lib/{module.replace('::', '/')}.pm" for module in used) if path in tree.files
-    ]
-    if any(name in exports_of(module) for module in loaded) or re.search(rf"\buse\b[^;\n]*\b{name}\b", file.text):
-        return "", ""
+def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> tuple[str, str] | None:
+    """What is wrong with a call of `name`, which no loaded module of the tree exports, and what would be right."""
     exporting = sorted(path for path in homes if name in exports_of(tree.files[path]))
     if any(_is_used(path, used) for path in exporting):
-        return "", ""
+        return None
     if len(exporting) == 1 and len(name) >= _SHORTEST and exporting[0] != file.path:
         module = exporting[0].removeprefix("lib/").removesuffix(".pm").replace("/", "::")
         return f"calls {name}, which {exporting[0]} exports, and does not load that", f"use {module}"
-    silent = sorted({module.path for module in loaded} & homes)
+    silent = sorted(path for path in homes if path.removeprefix("lib/").removesuffix(".pm").replace("/", "::") in used)
     if not exporting and silent and (name in _constants(tree.files[silent[0]]) or knows_all_modules(file, tree)):
         return f"calls {name}, which {silent[0]} defines and does not export", f"export {name} there"
     own = _OF_PERL.get(name)
     if own and not homes and own not in used and not any(_MAY_HAVE_THEM.match(module) for module in used):
         return f"calls {name}, which {own} exports, and does not load that", f"use {own}"
-    return "", ""
+    return None
 
 
 def _is_used(path: str, used: set[str]) -> bool:

@@ -25,6 +25,8 @@ _DEPRECATED = re.compile(r"(^|/)deprecated/")
 _USED = re.compile(r"^[ \t]*(?:use|require)\s+([A-Z][\w:]*+)\s*+([^;]*+);", re.MULTILINE)
 _SHORTEST = 6
 """Names that are shorter are near to each other by chance."""
+_MANY = 300
+"""So many new calls of a file are looked at."""
 
 
 def lost_functions(before: Tree, after: Tree) -> Findings:
@@ -40,7 +42,7 @@ def lost_functions(before: Tree, after: Tree) -> Findings:
         if old is not None:
             found.problems += _of_taken_away(old, file, files, defined, after)
         new = set(calls_of(file)) - set(calls_of(old) if old is not None else ())
-        for name in sorted(new):
+        for name in sorted(new)[:_MANY]:
             found.problems += _of_new_call(name, file, before, after, defined)
     return found
 

@@ -7,9 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from oscar_steps.lint.lists import is_makefile, names_in
+from oscar_steps.lint.lists import MAKEFILES, is_makefile, names_in
 from oscar_steps.lint.problems import Problem
-from oscar_steps.lint.tree import Tree
+from oscar_steps.lint.tree import File, Tree
 
 _FEWEST = 5
 """So many names make a list of all files of a kind."""
@@ -29,27 +29,32 @@ def left_out(before: Tree, after: Tree) -> tuple[list[Problem], list[Problem]]:
 def _is_named(path: str, tree: Tree) -> bool:
     """Whether the Makefile beside a file says its name."""
     folder, name = posixpath.split(path)
-    beside = (file for file in tree.files.values() if posixpath.dirname(file.path) == folder)
-    return any(is_makefile(file.path) and name in file.text for file in beside)
+    beside = (tree.files.get(posixpath.join(folder, makefile)) for makefile in MAKEFILES)
+    return any(file is not None and name in file.text for file in beside)
 
 
 def _missing(tree: Tree, folders: set[str]) -> Iterator[tuple[str, Problem]]:
     """The one file of its kind in a folder that no list of the folder's Makefile names."""
-    for file in tree.files.values():
-        folder = posixpath.dirname(file.path)
-        if folder not in folders or not is_makefile(file.path) or file.binary or _TAKES_ALL.search(file.text):
-            continue
-        named = {name.path: name.line for name in names_in(file)}
-        kinds = defaultdict[str, set[str]](set)
-        for path in tree.files:
-            if posixpath.dirname(path) == folder and not is_makefile(path) and (kind := _kind(path)):
-                kinds[kind].add(path)
-        for kind, paths in kinds.items():
-            left = paths - named.keys()
-            if len(left) == 1 and len(paths) > _FEWEST and not _is_named(path := left.pop(), tree):
-                line = max(named[each] for each in paths if each in named)
-                what = f"leaves out '{posixpath.basename(path)}', and names all others of '*{kind}'"
-                yield path, Problem(file.path, line, what, "what is not named is not installed")
+    inside = defaultdict[str, list[str]](list)
+    for path in tree.files:
+        inside[posixpath.dirname(path)].append(path)
+    for folder in sorted(folders):
+        for file in (tree.files[path] for path in inside[folder] if is_makefile(path)):
+            if not file.binary and not _TAKES_ALL.search(file.text):
+                yield from _missing_in(file, inside[folder], tree)
+
+
+def _missing_in(makefile: File, beside: list[str], tree: Tree) -> Iterator[tuple[str, Problem]]:
+    named, kinds = {name.path: name.line for name in names_in(makefile)}, defaultdict[str, set[str]](set)
+    for path in beside:
+        if not is_makefile(path) and (kind := _kind(path)):
+            kinds[kind].add(path)
+    for kind, paths in kinds.items():
+        left = paths - named.keys()
+        if len(left) == 1 and len(paths) > _FEWEST and not _is_named(path := left.pop(), tree):
+            line = max(named[each] for each in paths if each in named)
+            what = f"leaves out '{posixpath.basename(path)}', and names all others of '*{kind}'"
+            yield path, Problem(makefile.path, line, what, "what is not named is not installed")
 
 
 def _kind(path: str) -> str:

@@ -12,7 +12,7 @@ from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
 _MAKEFILE = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.am)?)$")
-_MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
+MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _BATCH = re.compile(r"^testing/.*\.apb$")
 _PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
@@ -23,7 +23,7 @@ _RECIPE = re.compile(r"^\t.*", re.MULTILINE)
 _USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
 _OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
 """What qmake asks for."""
-_GOES_IN = re.compile(r"\bcd\b[^\n]*\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
+_GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
 _LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
 _DIRECTIVE = re.compile(
@@ -64,7 +64,7 @@ def _check_folders(file: File, tree: Tree, found: Findings) -> None:
         return
     for names in _of_variables(file, {"SUBDIRS"}):
         for name in names:
-            makefiles = [posixpath.join(name.path, each) for each in _MAKEFILES]
+            makefiles = [posixpath.join(name.path, each) for each in MAKEFILES]
             if name.path in tree.folders and not any(path in tree or tree.may_have(path) for path in makefiles):
                 what = f"goes into '{name.word}', which has no Makefile"
                 found.add(file.path, name.line, what, f"{makefiles[0]} has to be there")

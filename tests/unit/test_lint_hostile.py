@@ -15,6 +15,7 @@ SIZE = 1 << 16
 READ_PERL = """
 from oscar_steps.lint.calls import undefined_calls
 from oscar_steps.lint.confine import Answer, Task
+from oscar_steps.lint.exports import lost_exports
 from oscar_steps.lint.functions import lost_functions
 from oscar_steps.lint.perl import judge_perl
 from oscar_steps.lint.starts import loads_of, starts_of
@@ -23,10 +24,13 @@ task = Task("perl", file.path)
 list(undefined_calls(Answer(task, "done", 0, (), ("undefined main gone",)), file, tree))
 judge_perl(Answer(task, "done", 255, ("syntax error at ./hostile line 1, near x",), ()), tree)
 lost_functions(Tree(folder / "none"), tree)
+lost_exports(Tree(folder / "none"), tree)
 """
 READ_MAKEFILE = """
+from oscar_steps.lint.leftout import left_out
 from oscar_steps.lint.lists import check_lists
 check_lists(tree)
+left_out(Tree(folder / "none"), tree)
 tree.is_built("scripts/gone")
 """
 
@@ -38,6 +42,14 @@ tree.is_built("scripts/gone")
         ("scripts/hostile", "require A::B\n"),
         ("scripts/hostile", "use A::B\n"),
         ("scripts/hostile", "\n"),
+        ("lib/OSCAR/Hostile.pm", "our @EXPORT = (\n"),
+        ("lib/OSCAR/Hostile.pm", "our @EXPORT = qw(f{number});\n"),
+        ("lib/OSCAR/Hostile.pm", "A::"),
+        ("lib/OSCAR/Hostile.pm", "use A "),
+        ("lib/OSCAR/Hostile.pm", "f{number}(); "),
+        ("Makefile", "\tcd "),
+        ("Makefile", "* "),
+        ("Makefile", "*."),
         ("Makefile", "A{number}=x\n"),
         ("Makefile", ">"),
         ("Makefile", "> "),
