@@ -117,7 +117,7 @@ def _undefined_exports(file: File) -> dict[str, Problem]:
         or re.search(r"\b(AUTOLOAD|XSLoader|bootstrap)\b", file.text)
     ):
         return {}
-    missing = exports_of(file) - functions_of(file) - _constants(file)
+    missing = set(exports_of(file) - functions_of(file) - _constants(file))
     missing = {name for name in sorted(missing)[:_MANY] if not is_made(name, file)}
     if not missing:
         return {}
