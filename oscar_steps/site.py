@@ -69,7 +69,7 @@ class Repository(_Frozen):
         if PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password does not belong into this address, which stands in logs and mails; Subversion takes none "
+                "a password must not stand in this address, which goes into logs and mails; Subversion takes none "
                 "from there, but remembers one: as the farm's user, type svn info and the address without it",
             )
         return url
@@ -174,8 +174,8 @@ class Database(_Frozen):
         if _PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password does not belong into this file; write postgresql://USER@HOST/NAME here, and type the "
-                "password as a secret: python -m oscar_steps.master.secret farm.toml database-password --ask",
+                "a password must not stand in this file; write postgresql://USER@HOST/NAME here, and type the password "
+                f"as a secret: {sys.executable} -P -m oscar_steps.master.secret farm.toml database-password --ask",
             )
         return url
 
@@ -192,7 +192,9 @@ class Secrets(_Frozen):
     def read(self, name: str, purpose: str) -> str:
         """The secret `name`. Raises ConfigError that says which file to create, and how."""
         path = self.directory / name
-        create = f"umask 077; mkdir -p {self.directory}; head -c 24 /dev/urandom | base64 > {path}"
+        make = f"{sys.executable} -P -m oscar_steps.master.secret {SITE_FILE} {name}"
+        create = f"{make} --ask" if name in (MAIL_PASSWORD, DATABASE_PASSWORD) else make
+        again = f"write it anew: {create} --new"
         try:
             secret = read_regular(path).decode("utf-8").strip()
         except FileNotFoundError:
@@ -201,11 +203,11 @@ class Secrets(_Frozen):
             said = error.strerror
             raise ConfigError(f"the secret file {path} ({purpose}) cannot be read by the farm's user: {said}") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"the secret file {path} ({purpose}) is no UTF-8 text; fill it: {create}") from None
+            raise ConfigError(f"the secret file {path} ({purpose}) is no UTF-8 text; {again}") from None
         if any(character < " " for character in secret):
-            raise ConfigError(f"the secret file {path} ({purpose}) has to be one line of text; fill it: {create}")
+            raise ConfigError(f"the secret file {path} ({purpose}) has to be one line of text; {again}")
         if not secret:
-            raise ConfigError(f"the secret file {path} ({purpose}) is empty; fill it: {create}")
+            raise ConfigError(f"the secret file {path} ({purpose}) is empty; {again}")
         if open_to_others(path):
             sentence = f"other users of this host can read the secret file {path} ({purpose})"
             raise ConfigError(f"{sentence}; close it: chmod 600 {path}")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Known vulnerabilities of the locked packages: audit.sh PIP-AUDIT FILE...   (make audit)
 # Strict: pip-audit itself ends well where it could ask about no package at all.
-# Exit status 0: none is known; 1: there are some; 20: the database cannot be asked.
+# Exit status 0: none is known; 1: there are some; 20: the database cannot be asked. make shows it as 'Error 1', 'Error 20'.
 audit=$1
 shift
 worst=0

@@ -84,7 +84,7 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
       python -m oscar_steps.master.secret farm.toml mail-password --ask
 
     A changed secret holds from the next `systemctl reload oscar-farm-master` on; the password of the database from the
-    next restart. A worker gets its new password into its own file `password`, and a restart.
+    next restart on. Write a worker's new password into the worker's own file `password`, too, and restart the worker.
     """
     site = load_site(farm_toml)
     known = dict(needed(site))

@@ -44,7 +44,7 @@ class FarmRequest(server.Request):
         if not _is_a_name(unquote_to_bytes(self.path)):
             self._refuse(404, "no file and no page has such a name")
         elif self._is_foreign(master.config.buildbotURL):
-            self._refuse(403, "another site's page has asked for this; only the farm's own pages may")
+            self._refuse(403, "another site's page has asked for this; the farm's own are at [web] url of farm.toml")
         else:
             super().process()
 

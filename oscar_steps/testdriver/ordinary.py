@@ -1,4 +1,4 @@
-"""What a user who is not root needs so that images can be built: a range of users of his own, in a namespace."""
+"""What a user who is not root needs so that images can be built: a range of users of its own, in a namespace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIRST = 100_000
 _SECONDS = 60.0
 _FILES = {"/etc/subuid": "--add-subuids", "/etc/subgid": "--add-subgids"}
 _STATUS = Path("/proc/self/status")
-_NO_BUILD = "no image can be built here: this process may gain no privileges (NoNewPrivileges), and newuidmap has to"
+_NO_BUILD = "no image can be built here: this process may gain no privileges (NoNewPrivileges), which newuidmap needs"
 _BUILD_ELSEWHERE = "the service oscar-farm-images builds those of profiles/images: systemctl restart oscar-farm-images"
 _KERNEL = (
     "as root, whichever of these the host has: sysctl -w kernel.unprivileged_userns_clone=1; "

@@ -167,7 +167,7 @@ def _runs(directory: Path) -> list[Path]:
 @click.option("--runs", type=_directory(), help="Folder with the run directories.")
 @_explained
 def status(directory: Path | None, runs: Path | None) -> None:
-    """Say how a run, or every run of this host, stands. A run whose process was killed is told so, and cleaned up."""
+    """Say how a run, or every run of this host, stands. What a killed run has left is cleaned up."""
     _each([directory.resolve()] if directory else _runs(runs or default_runs()), _status)
 
 

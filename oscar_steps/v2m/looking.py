@@ -37,10 +37,10 @@ def status(file: Path | None, names: tuple[str, ...], system: str | None, as_jso
 
     \b
     States: off, running, paused, panicked. The JSON has for each machine: system, machine,
-    state, pid, ssh (null, or host and port), accelerator (null, or name: kvm or tcg, which is
-    emulation, reason: how it was found, and tried: whether a kernel was booted with it),
-    profile (its file), disk (null, or file, exists,
-    made: whether `v2m destroy` deletes it), console (a file), ended (how its last boot ended).
+    state, pid, ssh (null, or host and port), accelerator (null, or name: kvm, or tcg, which is
+    emulation; reason: how it was found; tried: whether a kernel was booted with it), profile
+    (its file), disk (null, or file, exists, made: whether `v2m destroy` deletes it), console
+    (a file), ended (how its last boot ended).
 
     \b
     Exit status:

@@ -34,8 +34,8 @@ def _with_exits(text: str) -> str:
 @click.command(
     help=_with_exits("""Print what the machine has written to its serial console, in all boots.
 
-    Colours, cursor movements and whatever else a guest may order a terminal to do are left out, unless you say --raw:
-    a full-screen program needs it. A very long log has its beginning and its end only.
+    Colours, cursor movements and all else that a guest may order a terminal to do are left out, unless you say --raw. A
+    full-screen program needs --raw. Of a log of more than 16 MiB the beginning and the end are kept.
 
     \b
     Examples:

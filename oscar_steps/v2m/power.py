@@ -258,7 +258,7 @@ shut_down = _simple(
     "shut-down", "shut-down", "shut down",
     """Press the power button of machines: a guest may power itself off, or not. Nobody waits for it.
 
-    What is said is the state right after it, most often still running; `v2m status` tells later what came of it.
+    It prints the state right after that, which most often is still running; `v2m status` later says what came of it.
 
     \b
     Examples:

@@ -34,7 +34,7 @@ _SHOWN_NAMES = 6
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
     """Check profiles: of a VM, of a set of VMs, or of a cluster.
 
-    Every FILE is checked, and of each the first mistake is told: file, line, column, what is there and what would be
+    Every FILE is checked. Of each, the first mistake is shown: file, line, column, what is there and what would be
     right. Whatever DTD a file names, the farm's own grammar is used, and nothing is fetched.
 
     \b

@@ -127,9 +127,8 @@ def test_the_example_site_is_valid_and_fits_the_matrix() -> None:
 def test_a_missing_secret_says_which_file_to_create_and_how(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         Secrets(directory=tmp_path / "s").read("worker-w", "password of the worker w")
-    assert f"secret file {tmp_path}/s/worker-w (password of the worker w) is missing; create it: umask 077;" in str(
-        error.value
-    )
+    assert f"secret file {tmp_path}/s/worker-w (password of the worker w) is missing; create it: " in str(error.value)
+    assert str(error.value).endswith(" -P -m oscar_steps.master.secret farm.toml worker-w")
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
@@ -153,7 +152,7 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> 
 )
 def test_a_password_in_the_address_of_the_database_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
     said = complaint(tmp_path, MINIMAL + f'[database]\nurl = "{url}"\n')
-    assert said.startswith("farm.toml:7: database.url: a password does not belong into this file; ")
+    assert said.startswith("farm.toml:7: database.url: a password must not stand in this file; ")
     assert "master.secret farm.toml database-password --ask" in said
     assert "hidden" not in said and "hid/den" not in said
 
@@ -169,7 +168,7 @@ def test_a_password_in_the_address_of_the_repository_is_refused_and_not_repeated
     text = MINIMAL.replace("svn://", "https://farm:hidden@")
     assert text != MINIMAL
     said = complaint(tmp_path, text)
-    assert "repository.url: a password does not belong into this address" in said
+    assert "repository.url: a password must not stand in this address" in said
     assert "hidden" not in said
     for url in ("svn://h:3690/oscar", "svn+ssh://farm@h:22/oscar", "file:///a:b@c/oscar"):
         assert not PASSWORD_IN_URL.search(url)
