@@ -7,6 +7,8 @@ buttons that end with 403. All of that is settled in `FarmRequest`, before a pag
 from __future__ import annotations
 
 import json
+import re
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -72,7 +74,11 @@ class FarmRequest(server.Request):
         looks = self.method in (b"GET", b"HEAD") and not self.requestHeaders.hasHeader(b"upgrade")
         if not origins or looks:
             return False
-        ours = {urlsplit(base).netloc.lower().encode(), (self.getHeader(b"host") or b"").lower()} - {b""}
+        ours = {urlsplit(base).netloc.lower().encode()} - {b""}
+        host = (self.getHeader(b"host") or b"").lower()
+        # Anybody can have a name that leads to this host: where nobody logs in, only an address is the farm's own.
+        if host and (self.channel.site.master.www.authz.allowRules or _is_address(host)):
+            ours.add(host)
         scheme, _, authority = origins[0].lower().partition(b"://")
         return len(origins) > 1 or scheme not in (b"http", b"https") or authority not in ours
 
@@ -96,6 +102,15 @@ class FarmRequest(server.Request):
         """No script reads a cookie of ours, no other site's page sends it, and with TLS it never goes in the clear."""
         secure = self.isSecure() or self.channel.site.master.config.buildbotURL.startswith("https:")
         super().addCookie(k, v, *words, **{**named, "secure": secure, "httpOnly": True, "sameSite": "lax"})
+
+
+def _is_address(host: bytes) -> bool:
+    """Whether a `Host` is a number, or this host's own name for itself: no name server is asked for it."""
+    name = re.fullmatch(rb"(?:\[([0-9a-f:.]+)\]|([0-9.]+)|localhost)(?::[0-9]+)?", host)
+    try:
+        return name is not None and bool(ip_address((name[1] or name[2] or b"127.0.0.1").decode("ascii")))
+    except ValueError:
+        return False
 
 
 def _is_a_name(path: bytes) -> bool:
