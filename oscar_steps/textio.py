@@ -22,11 +22,15 @@ _SEQUENCE = re.compile(
     r"|\x1b[ -/]+[0-~]?"  # designates a character set: ESC ( B
     r"|\x1b[0-~]?"
 )
-_INTRODUCERS = "\x1b\x90\x98\x9b\x9d\x9e\x9f"
 _NOT_TYPED = re.compile(r"[\x00-\x06\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Bell, backspace, tab, line feed and carriage return are left."""
 _LONGEST_SEQUENCE = 4096
-_STRING = re.compile(r"\x1b[\]PX^_]|[\x90\x98\x9d-\x9f]")
+_UNFINISHED = re.compile(
+    # A string, also one that stands before the second half of its end.
+    r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x18\x1a\x1b\x90\x98\x9c-\x9f]*\x1b?\Z"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*\Z"
+    r"|\x1b[ -/]*\Z"
+)
 _TO_BEGINNING = re.compile(r"[01]?G|2K")
 _TO_THE_RIGHT = re.compile(r"\d*[CG`a]")
 
@@ -52,13 +56,8 @@ def without_sequences(text: str) -> str:
 
 def split_unfinished(text: str) -> tuple[str, str]:
     """`text` up to a sequence that may go on behind its end, and from there; one without end is taken for text."""
-    begin = max(map(text.rfind, _INTRODUCERS))
-    if begin < 0 or len(text) - begin > _LONGEST_SEQUENCE:
-        return text, ""
-    whole = _SEQUENCE.match(text, begin)
-    string = _STRING.match(text, begin)
-    goes_on = whole is None or whole.end() == len(text) or (string is not None and whole.end() <= string.end())
-    return (text[:begin], text[begin:]) if goes_on else (text, "")
+    found = _UNFINISHED.search(text, max(0, len(text) - _LONGEST_SEQUENCE))
+    return (text[: found.start()], found[0]) if found else (text, "")
 
 
 def _drawn(sequence: re.Match[str]) -> str:
