@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
 import paramiko
@@ -51,11 +52,14 @@ class Forward:
         return self.host if self.host != "localhost" and _NAME.fullmatch(self.host) else GUEST_LOOPBACK
 
 
-def forwards_of(job: Job) -> tuple[Forward, ...]:
-    """The servers that a run needs: its repository's, and those of the packages that its answers name."""
+def forwards_of(job: Job, *, is_open: bool = False) -> tuple[Forward, ...]:
+    """The servers that a run needs: its repository's, and those of the packages that its answers name.
+
+    Where the host is open the guest reaches them by itself, but for those on the host's own loopback interface.
+    """
     answers = job.answers
     urls = [job.source.url, answers.oscar_repository.partition(" ")[0], *answers.repositories.split(",")]
-    return forwards_for(urls)
+    return forwards_for(url for url in urls if not is_open or _is_on_loopback(url))
 
 
 def forwards_for(urls: Iterable[str]) -> tuple[Forward, ...]:
@@ -80,6 +84,14 @@ def words_from_guest(words: str, forwards: Iterable[Forward]) -> str:
     for forward in forwards:
         words = words.replace(f"{forward.name}:{forward.guest_port}", str(forward))
     return words
+
+
+def _is_on_loopback(url: str) -> bool:
+    host = (_server(url) or ("", 0))[0]
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _server(url: str) -> tuple[str, int] | None:

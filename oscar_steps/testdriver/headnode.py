@@ -84,7 +84,8 @@ class HeadNode:
         self._reconnecting = asyncio.Lock()
         self._commands = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._gone = ""
-        self._forwarder = Forwarder(forwards)
+        self.forwards = tuple(forwards)
+        self._forwarder = Forwarder(self.forwards)
         name = f"[{host}]:{port}" if port != 22 else host
         self._client.get_host_keys().add(name, host_key.get_name(), host_key)
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())

@@ -93,6 +93,16 @@ def test_a_run_reaches_its_repository_and_the_packages_that_its_answers_name() -
     assert forwards_of(job_of("file:///srv/svn/oscar")) == ()
 
 
+def test_where_the_host_is_open_only_what_is_on_its_loopback_interface_goes_through_the_run() -> None:
+    urls = {"oscar_repository": "http://[::1]:8080/oscar bookworm main", "repositories": "http://127.0.0.2/y"}
+    assert forwards_of(job_of("https://svn.example.org/oscar"), is_open=True) == ()
+    assert [str(one) for one in forwards_of(job_of("svn://LocalHost/oscar", **urls), is_open=True)] == [
+        "localhost:3690",
+        "[::1]:8080",
+        "127.0.0.2:80",
+    ]
+
+
 def test_packages_that_the_answers_name_are_named_as_the_guest_reaches_them() -> None:
     job = job_of("svn://svn.example.org/oscar", repositories="/tftpboot/x,http://rpm.example.org/y")
     profile = load_cluster(default_profiles() / "clusters" / "head-and-two-nodes.xml")

@@ -36,9 +36,10 @@ _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 async def run_stage(run: Run) -> None:
     """Raises MachineLost, StageTimeout, HeadNodeLost; ConfigError, HostError for the host's settings of networks."""
     profile = need(run.profile, "the cluster profile")
-    answers, forwards = run.job.answers, forwards_of(run.job)
+    answers = run.job.answers
     settings = load_settings()
     is_open = settings.of_runs.network.to_host is ToHost.OPEN
+    forwards = forwards_of(run.job, is_open=is_open)
     seed_path = run.directory / SEED_FILE
     seed = write_seed(
         seed_path,
@@ -87,7 +88,7 @@ def reach(head: VMProfile, settings: HostSettings, forwards: Iterable[Forward]) 
         return f"{named} through this run, and what its own network leads to"
     if settings.of_runs.network.to_host is ToHost.OPEN:
         return "all that this host reaches"
-    return f"{named}, and nothing else"
+    return f"{named}, and nothing else" if forwards else "no server"
 
 
 async def _login_prompt(console: Path) -> None:

@@ -15,7 +15,7 @@ from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.svn import svn_words
-from oscar_steps.testdriver.forwards import forwards_of, url_in_guest, words_from_guest
+from oscar_steps.testdriver.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.source import NOT_THERE
@@ -31,7 +31,10 @@ FIND_MENU_FILES = (
 
 # Subversion's own number for externals that could not be had.
 EXTERNALS = re.compile(r"E205011\b")
-OTHER_SERVERS = 'externals of other servers are out of reach, unless the host\'s settings say to_host = "open"'
+OTHER_SERVERS = (
+    "externals by a full URL are out of reach (write them from the repository's root, as ^/...), "
+    'unless the host\'s settings say to_host = "open"'
+)
 
 # Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
 LINES_BEFORE, LINES_AFTER = 12, 12
@@ -45,7 +48,7 @@ async def run_stage(run: Run) -> None:
     source, home = run.job.source, run.job.answers.oscar_home
     head = need(run.head, "the head node")
     deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.checkout)
-    forwards = forwards_of(run.job)
+    forwards = head.forwards
     words = ["svn", "checkout", "--non-interactive", "--quiet", "-r", source.revision]
     command = shlex.join([*words, f"{url_in_guest(source.url, forwards)}@{source.revision}", home])
     await head.forwarded()
@@ -75,7 +78,7 @@ async def run_stage(run: Run) -> None:
         run.menus = await read_or_show(menus, run.directory)
     run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
     try:
-        answer_files(run.job, need(run.profile, "the profile"), run.menus)
+        answer_files(run.job, need(run.profile, "the profile"), run.menus, forwards)
     except UserError as error:
         raise AnswersRefused(error.sentence, hint=error.hint) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from oscar_steps.errors import ConfigError
@@ -20,7 +21,7 @@ from oscar_steps.oscar.installlog import InstallLog
 from oscar_steps.oscar.menus import LAYOUTS, Menus
 from oscar_steps.oscar.wizard import SCRIPT, Way, install_script, script_command
 from oscar_steps.oscar.wizardlog import WizardLog
-from oscar_steps.testdriver.forwards import forwards_of, url_in_guest
+from oscar_steps.testdriver.forwards import Forward, forwards_of, url_in_guest
 from oscar_steps.testdriver.headlink import HeadLink
 from oscar_steps.testdriver.installer import Installer, Limits
 from oscar_steps.testdriver.nodes import NodeBoard
@@ -29,16 +30,19 @@ from oscar_steps.testdriver.run import Run, need
 from oscar_steps.v3m.cluster import ClusterProfile
 
 
-def answer_files(job: Job, profile: ClusterProfile, menus: Menus | None = None) -> AnswerFiles:
+def answer_files(
+    job: Job, profile: ClusterProfile, menus: Menus | None = None, forwards: Iterable[Forward] | None = None
+) -> AnswerFiles:
     """The answers of `job` for this cluster, by the numbers of `menus`; None: before there is an OSCAR to read.
+    `forwards`: what the head node reaches through us; None: as where the host is closed.
 
     Raises UserError where OSCAR would not do what is asked for, MenuUnreadable where a menu lacks what is needed,
     ConfigError for files written by hand that OSCAR would choke on (before there is an OSCAR: any OSCAR).
     """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
     fields = job.answers.model_dump(exclude={"files", "tests", "oscar_repository"})
-    forwards = forwards_of(job)
-    fields["repositories"] = ",".join(url_in_guest(one, forwards) for one in job.answers.repositories.split(","))
+    through_us = forwards_of(job) if forwards is None else tuple(forwards)
+    fields["repositories"] = ",".join(url_in_guest(one, through_us) for one in job.answers.repositories.split(","))
     written = {kind: file.text for kind, file in job.answers.files.items()}
     layouts = (menus,) if menus else LAYOUTS
     rendered = [
@@ -82,7 +86,7 @@ async def run_stage(run: Run) -> None:
     )
     timeouts = run.job.timeouts
     flavour = run.flavour
-    driven = _by_wizard(run.job, flavour.way) if flavour and flavour.way else _by_command_line(run, profile)
+    driven = _by_wizard(run, flavour.way) if flavour and flavour.way else _by_command_line(run, profile)
     with run.diary.step("the answers to reach the head node"):
         await head.write_files(driven.files)
     run.board = NodeBoard(addresses(run.job, profile), lambda: run.diary.elapsed)
@@ -115,7 +119,7 @@ class _Driven:
 
 def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
     answers, menus = run.job.answers, need(run.menus, "OSCAR's menus")
-    files = answer_files(run.job, profile, menus)
+    files = answer_files(run.job, profile, menus, need(run.head, "the head node").forwards)
     return _Driven(
         files={path: (text, files.mode(path)) for path, text in files.files.items()},
         command=installer_command(
@@ -134,14 +138,14 @@ def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
     )
 
 
-def _by_wizard(job: Job, way: Way) -> _Driven:
-    answers = job.answers
+def _by_wizard(run: Run, way: Way) -> _Driven:
+    answers, forwards = run.job.answers, need(run.head, "the head node").forwards
     script = install_script(
         way,
         oscar_home=answers.oscar_home,
-        distro=answers.distro or job.cell,
+        distro=answers.distro or run.job.cell,
         adapter="eth1",
-        repository=" ".join(url_in_guest(word, forwards_of(job)) for word in answers.oscar_repository.split(" ")),
+        repository=" ".join(url_in_guest(word, forwards) for word in answers.oscar_repository.split(" ")),
     )
     return _Driven(
         files={SCRIPT: (script, 0o755)},
