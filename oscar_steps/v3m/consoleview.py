@@ -17,6 +17,7 @@ from oscar_steps.textio import seen_line, split_unfinished, without_sequences
 
 LOOK_SECONDS = 0.2
 _CHUNK = 1 << 20
+_LONGEST_LINE = 1 << 16
 
 
 def show(
@@ -81,6 +82,9 @@ class _Seen(_Raw):
 
     def write(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:  # a guest that ends no line: it is shown anew at each look
+            lines.append(self._rest)
+            self._rest = b""
         for line in lines:
             self._show(line)
             self._out.write(b"\n")

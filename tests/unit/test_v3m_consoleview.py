@@ -46,6 +46,21 @@ def test_only_the_last_lines_are_shown_where_that_is_asked_for(tmp_path: Path) -
     assert shown(tmp_path, b"one\r\ntwo\r\nthree\r\n", lines=0) == b""
 
 
+def test_a_line_without_an_end_is_ended_for_the_reader_so_that_no_look_begins_at_its_beginning(tmp_path: Path) -> None:
+    looks = iter((*(True,) * 3, False))
+    log = tmp_path / "vm.log"
+    log.write_bytes(b"a" * 70_000)
+
+    def goes_on() -> bool:
+        with log.open("ab") as guest:
+            guest.write(b"b" * 10)
+        return next(looks)
+
+    out = io.BytesIO()
+    show(log, out, goes_on=goes_on)
+    assert out.getvalue() == b"a" * 70_000 + b"\n" + b"b" * 40 + b"\n"
+
+
 def test_who_follows_sees_a_prompt_what_is_typed_behind_it_and_what_comes_behind_a_cut(tmp_path: Path) -> None:
     log = tmp_path / "vm.log"
     log.write_bytes(b"up\r\nhost login: ")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -80,8 +81,7 @@ class Target:
 
 class _Greeter(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)  # the loop's own class is none of its children
 
     def datagram_received(self, _data: bytes, address: tuple[str, int]) -> None:
         self.transport.sendto(f"{GREETING}\n".encode(), address)
