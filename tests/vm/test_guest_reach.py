@@ -41,8 +41,8 @@ CASES = {
             (said=$(nc -w 10 ${place%:*} ${place#*:} < /dev/null); say "tried tcp $place '$said'") &
         done
         for place in $(echo $udp | tr , ' '); do
-            said="exec 3<>/dev/udp/${place%:*}/${place#*:} && echo hello >&3 && head -n 1 <&3"
-            (said=$(timeout 10 bash -c "$said"); say "tried udp $place '$said'") &
+            said="exec 3<>/dev/udp/${place%:*}/${place#*:} && echo hello >&3 && timeout 10 head -n 1 <&3"
+            (said=$(bash -c "$said"); say "tried udp $place '$said'") &
         done
         wait; poweroff -f""",
 }
