@@ -26,7 +26,18 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
+has_unit() {
+    for folder in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system \
+        /lib/systemd/system; do
+        for unit in "$1.service" "$1.socket"; do
+            if [ -e "$folder/$unit" ] || [ -L "$folder/$unit" ]; then return 0; fi
+        done
+    done
+    return 1
+}
 for service in ssh:openssh-server nginx:nginx-light; do
+    # One that the host has already is the site's own, from whatever package: nginx-light is missing where nginx serves.
+    if has_unit "${service%:*}"; then continue; fi
     # For tests only: nobody has asked for a server that listens on this host.
     case " $missing " in
     *" ${service#*:} "*)
@@ -34,7 +45,7 @@ for service in ssh:openssh-server nginx:nginx-light; do
         echo "setup: the service $name is masked, so that nothing listens; to have one: systemctl unmask $name.service $name.socket"
         mkdir -p /etc/systemd/system
         for unit in $name.service $name.socket; do
-            [ -e /etc/systemd/system/$unit ] || ln -s /dev/null /etc/systemd/system/$unit
+            ln -s /dev/null /etc/systemd/system/$unit
         done
         ;;
     esac
