@@ -8,6 +8,7 @@ a mail account's, a web login's) stands in files of its own, one secret each, be
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import sys
 from pathlib import Path
@@ -210,8 +211,19 @@ class Secrets(_Frozen):
             raise ConfigError(f"the secret file {path} ({purpose}) is empty; {again}")
         if open_to_others(path):
             sentence = f"other users of this host can read the secret file {path} ({purpose})"
-            raise ConfigError(f"{sentence}; close it: chmod 600 {path}")
+            raise ConfigError(f"{sentence}; close it: {self._close(path)}")
         return secret
+
+    def _close(self, path: Path) -> str:
+        """What to type so that the farm's user alone can read a secret: of somebody else's it could not itself."""
+        user = os.geteuid() or self.directory.parent.stat().st_uid
+        if path.stat().st_uid == user:
+            return f"chmod 600 {path}"
+        try:
+            name = pwd.getpwuid(user).pw_name
+        except KeyError:
+            name = str(user)
+        return f"chown {name} {path}; chmod 600 {path}"
 
 
 class Worker(_Frozen):

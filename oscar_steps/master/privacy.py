@@ -31,7 +31,9 @@ def check_private(state: Path, database: Database) -> None:
         )
     file = _sqlite_file(database.url, state)
     if file and file.is_file() and open_to_others(file):
-        raise ConfigError(f"other users of this host can read the database {file}; close it: chmod 600 {file}")
+        if state.resolve() not in file.parents:
+            raise ConfigError(f"other users of this host can read the database {file}; close it: chmod 600 {file}")
+        close_to_others(file)
     for path in state.iterdir():
         close_to_others(path)
 
@@ -42,10 +44,10 @@ def _first(names: list[str]) -> str:
 
 
 def _sqlite_file(url: str, state: Path) -> Path | None:
-    """The database's file where it is outside the master's folder."""
+    """The database's file, links followed, where it is not in the master's folder itself."""
     with suppress(ArgumentError):
         parts = make_url(url)
         if parts.get_backend_name() == "sqlite" and parts.database:
             file = state / parts.database
-            return None if file.parent == state else file
+            return None if file.parent == state else file.resolve()
     return None

@@ -37,8 +37,14 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
 
 
 def write(site: Site, name: str, text: str) -> Path:
-    """Keep `text` as the secret `name`, for the user alone whose folder holds the folder of secrets."""
+    """Keep `text` as the secret `name`, for the user alone whose folder holds the folder of secrets.
+
+    Whoever may write in that folder says where a link leads to; root does not write there.
+    """
     folder = site.secrets.directory
+    if os.geteuid() == 0 and folder.is_symlink():
+        what = f"the secret {folder / name} cannot be written: its folder is a link, which root does not follow"
+        raise UserError(what, hint="name the folder itself in [secrets] directory, or type this as the master's user")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         close_to_others(folder)
@@ -62,9 +68,15 @@ def _state(site: Site, name: str, purpose: str) -> str:
 
 def _asked(name: str) -> str:
     """The secret as somebody types it, or as it comes on standard input."""
-    text = getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    try:
+        line = getpass.getpass(f"{name}: ").encode() if sys.stdin.isatty() else sys.stdin.buffer.readline()
+        text = line.decode().rstrip("\r\n")
+    except UnicodeError:
+        raise UserError(f"no secret was given for {name}", hint="it has to be UTF-8 text") from None
     if not text.strip() or any(character < " " for character in text):
         raise UserError(f"no secret was given for {name}", hint="it has to be one line of text")
+    if text != text.strip():  # they would be left out where it is read
+        raise UserError(f"no secret was given for {name}", hint="it has no blank at its beginning or its end")
     return text
 
 

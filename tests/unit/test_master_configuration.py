@@ -193,16 +193,27 @@ def test_what_was_made_under_another_umask_and_what_is_made_from_then_on_is_for_
     assert modes == {"farm.toml": 0o600, "secrets": 0o700, "state.sqlite": 0o600, "twistd.log.1": 0o600}
 
 
-def test_a_database_elsewhere_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "db").mkdir()
-    file = tmp_path / "db" / "state.sqlite"
-    file.touch(0o644)
-    text = SITE + f'[database]\nurl = "sqlite:///{file}"\n'
-    assert complaints(base(tmp_path, text)) == [
-        f"other users of this host can read the database {file}; close it: chmod 600 {file}"
+@pytest.mark.parametrize("place", ["../{name}-db/state.sqlite", "/{folder}-db/state.sqlite", "link/state.sqlite"])
+def test_a_database_elsewhere_that_others_can_read_is_refused(tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-db"
+    elsewhere.mkdir()
+    (tmp_path / "link").symlink_to(elsewhere)
+    (elsewhere / "state.sqlite").touch(0o644)
+    url = "sqlite:///" + place.format(name=tmp_path.name, folder=tmp_path)
+    assert complaints(base(tmp_path, SITE + f'[database]\nurl = "{url}"\n')) == [
+        f"other users of this host can read the database {elsewhere}/state.sqlite; close it: "
+        f"chmod 600 {elsewhere}/state.sqlite"
     ]
-    file.chmod(0o600)
+    (elsewhere / "state.sqlite").chmod(0o600)
     load(tmp_path)
+
+
+def test_a_database_further_down_in_the_masters_folder_is_closed(tmp_path: Path) -> None:
+    file = base(tmp_path, SITE + '[database]\nurl = "sqlite:///db/state.sqlite"\n') / "db" / "state.sqlite"
+    file.parent.mkdir(mode=0o755)
+    file.touch(0o644)
+    load(tmp_path)
+    assert [path.stat().st_mode & 0o777 for path in (file.parent, file)] == [0o700, 0o600]
 
 
 def test_the_databases_password_comes_from_a_secret_and_is_in_nothing_that_is_printed(

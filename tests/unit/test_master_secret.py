@@ -76,6 +76,33 @@ def test_a_secret_that_somebody_else_has_chosen_is_read_from_standard_input_and_
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint", "language"),
+    [
+        (b"caf\xe9\n", "it has to be UTF-8 text", "C.UTF-8"),
+        (b"caf\xe9\n", "it has to be UTF-8 text", "POSIX"),
+        (b" blanks \n", "it has no blank at its beginning or its end", "C.UTF-8"),
+        (b"two\x07\n", "it has to be one line of text", "C.UTF-8"),
+    ],
+)
+def test_what_could_not_be_read_back_is_no_secret(site: Path, typed: bytes, hint: str, language: str) -> None:
+    command = [sys.executable, "-m", "oscar_steps.master.secret", str(site), "mail-password", "--ask"]
+    done = subprocess.run(command, input=typed, capture_output=True, check=False, env=os.environ | {"LC_ALL": language})
+    said = f"no secret was given for mail-password\n  {hint}\n".encode()
+    assert (done.returncode, done.stdout + done.stderr) == (64, said)
+    assert not (site.parent / "secrets").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root would write where others send it")
+def test_root_does_not_follow_a_link_in_the_place_of_the_folder_of_secrets(site: Path) -> None:
+    (site.parent / "elsewhere").mkdir()
+    (site.parent / "secrets").symlink_to("elsewhere")
+    status, said = secret(site, "worker-worker1")
+    assert status == 64
+    assert said.startswith(f"the secret {site.parent}/secrets/worker-worker1 cannot be written: its folder is a link")
+    assert list((site.parent / "elsewhere").iterdir()) == []
+
+
 def test_without_a_name_it_says_what_is_there_and_what_is_missing_and_shows_none(site: Path) -> None:
     assert secret(site, "worker-worker1")[0] == 0
     status, said = secret(site)

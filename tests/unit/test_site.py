@@ -226,6 +226,20 @@ def test_a_pipe_or_a_folder_instead_of_the_file_is_refused_at_once(tmp_path: Pat
         load_site(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_secret_of_somebody_else_is_given_to_the_farms_user_before_it_is_closed(tmp_path: Path) -> None:
+    for path in (tmp_path / "secrets", tmp_path / "secrets/x"):
+        path.mkdir() if path.name == "secrets" else path.write_text("secret\n")
+        path.chmod(0o750)
+    secrets = Secrets(directory=tmp_path / "secrets")
+    os.chown(tmp_path, 4242, 4242)
+    for owner, close in ((0, "chown 4242 {0}; chmod 600 {0}"), (4242, "chmod 600 {0}")):
+        os.chown(secrets.directory / "x", owner, 4242)
+        with pytest.raises(ConfigError) as error:
+            secrets.read("x", "p")
+        assert str(error.value).endswith("; close it: " + close.format(secrets.directory / "x"))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"\xff\xfe", "is no UTF-8 text"), (b"a\nb", "one line of text"), (b"a\0", "one line of text"), (b"", "is empty")],
