@@ -95,6 +95,11 @@ def open_to_others(path: Path) -> bool:
     return bool(path.stat().st_mode & _OTHERS)
 
 
+def shared_with_group(folder: Path) -> bool:
+    """Whether an administrator shares a folder of ours with its group: the setgid bit (`chmod g+s`) says so."""
+    return bool(folder.stat().st_mode & stat.S_ISGID)
+
+
 def close_to_others(path: Path, *, group: bool = True) -> None:
     """Take others, and the group, their rights to a file or folder of ours.
 

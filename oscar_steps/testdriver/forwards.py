@@ -31,6 +31,8 @@ MOST_CONNECTIONS = 64
 """At once, so that a guest cannot make threads of ours without end."""
 CONNECT_SECONDS = 30.0
 LONGEST_PAUSE = 30.0
+LOOK_SECONDS = 1.0
+"""Between two looks at whether a guest that has said all is still there: nothing tells of it."""
 CHUNK = 1 << 16
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
@@ -163,7 +165,11 @@ def _speak(channel: paramiko.Channel, server: socket.socket) -> None:
     back = threading.Thread(target=_copy, args=(server.recv, channel.sendall, channel.shutdown_write), daemon=True)
     back.start()
     _copy(channel.recv, server.sendall, lambda: _end_input(server, channel))
-    back.join()
+    while back.is_alive():
+        if channel.closed:  # the guest has gone; a server that keeps silent would be waited for without end
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+        back.join(LOOK_SECONDS)
 
 
 def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], end: Callable[[], object]) -> None:

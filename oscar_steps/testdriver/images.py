@@ -9,7 +9,6 @@ import os
 import pwd
 import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -32,7 +31,7 @@ from oscar_steps.testdriver.imagebuild import (
     run_jailed,
 )
 from oscar_steps.testdriver.ordinary import require_user
-from oscar_steps.textio import close_to_others, keep_private
+from oscar_steps.textio import close_to_others, keep_private, shared_with_group
 
 BUILDER_VERSION = 2
 """Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
@@ -100,6 +99,18 @@ class ImageStore:
             raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
         if not os.access(self.directory, os.W_OK | os.X_OK):
             return self._of_another(recipe)
+        try:
+            return await self._ensured(recipe, report)
+        except PermissionError as error:
+            file = Path(str(error.filename))
+            if self.directory not in file.parents:
+                raise
+            what = f"the image store {self.directory} is shared, but this user may not open {file}"
+            hint = f"its owner or root opens it to the group: chmod g+rw {file}"
+            raise ImageBuildFailed(what, hint=hint) from error
+
+    async def _ensured(self, recipe: ImageRecipe, report: Report) -> BaseImage:
+        """The image in a store that this user may write to. Raises PermissionError for what another has closed in it."""
         self._close()
         await self._remove_orphans(report)
         if image := self.find(recipe):
@@ -133,7 +144,7 @@ class ImageStore:
     def _close(self) -> None:
         """A store is for its user alone, also one that an earlier version left open; with the setgid bit for its group,
         too: that is how an administrator shares one."""
-        group = not _is_shared(self.directory)
+        group = not shared_with_group(self.directory)
         close_to_others(self.directory, group=group)
         for path in self.directory.iterdir():
             if not path.name.startswith("tmp-"):  # there a guest's own folders are being made
@@ -142,7 +153,7 @@ class ImageStore:
 
     @asynccontextmanager
     async def _locked(self, digest: str, report: Report) -> AsyncIterator[None]:
-        lock = AsyncFileLock(self._lock_path(digest), run_in_executor=False)
+        lock = AsyncFileLock(self._lock_path(digest), mode=self._lock_mode(), run_in_executor=False)
         try:
             await lock.acquire(blocking=False)
         except Timeout:
@@ -156,6 +167,9 @@ class ImageStore:
     def _lock_path(self, digest: str) -> Path:
         return self.directory / f"{digest}.lock"
 
+    def _lock_mode(self) -> int:
+        return 0o660 if shared_with_group(self.directory) else 0o600
+
     async def _build(self, recipe: ImageRecipe, digest: str, report: Report) -> None:
         temporary = self.directory / f"tmp-{digest}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir()
@@ -166,6 +180,7 @@ class ImageStore:
         except ImageBuildFailed as failure:
             kept = self.directory / f"failed-{recipe.name}.log"
             with suppress(FileNotFoundError):
+                kept.unlink(missing_ok=True)  # it may be another user's
                 shutil.copyfile(temporary / LOG, kept)
             raise ImageBuildFailed(
                 f"image {recipe.name}: {failure.sentence}", hint=f"The build's log: {kept}"
@@ -177,7 +192,8 @@ class ImageStore:
         """Remove what builders left that were killed: whoever gets a folder's lock knows that its builder is gone."""
         for folder in self.directory.glob("tmp-*-*"):
             digest = folder.name.split("-")[1]
-            with suppress(Timeout), FileLock(self._lock_path(digest), blocking=False):
+            lock = FileLock(self._lock_path(digest), mode=self._lock_mode(), blocking=False)
+            with suppress(Timeout, PermissionError), lock:  # PermissionError: it is another user's to remove
                 await self._remove(folder, report)
 
     async def _remove(self, folder: Path, report: Report) -> None:
@@ -198,7 +214,7 @@ class ImageStore:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Make a finished build the image, read-only, in one step."""
-    shared = _is_shared(final.parent)
+    shared = shared_with_group(final.parent)
     for path in temporary.iterdir():
         path.chmod(0o440 if shared else 0o400)
         _sync(path)
@@ -206,10 +222,6 @@ def _publish(temporary: Path, final: Path) -> None:
     _sync(temporary)
     temporary.rename(final)
     _sync(final.parent)
-
-
-def _is_shared(store: Path) -> bool:
-    return bool(store.stat().st_mode & stat.S_ISGID)
 
 
 def _sync(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Literal, cast, get_args
 
 from oscar_steps.environment import machine_environment, tool_environment
 from oscar_steps.errors import HostError, ToolMissing
-from oscar_steps.textio import write_atomically
+from oscar_steps.textio import shared_with_group, write_atomically
 from oscar_steps.v3m import ledger
 from oscar_steps.v3m.confinement import SANDBOX, confined
 
@@ -116,7 +116,8 @@ async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accel
         return kept
     with contextlib.suppress(OSError):  # it is tried again then
         cache_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache, json.dumps({"key": key, **asdict(best)}) + "\n")
+        mode = 0o640 if shared_with_group(cache_dir) else 0o600
+        write_atomically(cache, json.dumps({"key": key, **asdict(best)}) + "\n", mode=mode)
     return best
 
 

@@ -106,8 +106,10 @@ def _devices(settings: HostSettings) -> Iterator[Check]:
         yield Check("kvm", True, f"{KVM} may not be opened by this user: machines are emulated", _group_hint(KVM))
     network = settings.network
     if (network.bridges or network.vlan is VlanKind.BRIDGE) and not os.access(TUN, os.R_OK | os.W_OK):
+        # Every VLAN needs it. A bridge of the host's is joined only by a machine that wants one, and told there.
+        needed = network.vlan is VlanKind.BRIDGE
         what = f"{TUN} may not be opened by this user; {SETTINGS_FILE} wants bridges, which need it"
-        yield Check("tun", False, what, f"as root: chmod 666 {TUN} (modprobe tun, where it is not there)")
+        yield Check("tun", not needed, what, f"as root: chmod 666 {TUN} (modprobe tun, where it is not there)")
 
 
 def _group_hint(device: Path) -> str:

@@ -291,3 +291,31 @@ def test_a_connection_ends_at_the_server_too_when_the_guest_is_gone(server: Serv
                 assert await asyncio.to_thread(its.recv, 5) == b""
 
         with_head(server, work, (Forward("127.0.0.1", listener.getsockname()[1], 28690),))
+
+
+def test_a_guest_that_has_said_all_and_goes_away_leaves_its_place_though_the_server_keeps_silent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwards, "MOST_CONNECTIONS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(LIMIT)
+        forward = Forward("127.0.0.1", listener.getsockname()[1], 28690)
+
+        async def work(head: HeadNode) -> None:
+            await head.forwarded()
+            for _ in range(2):
+                channel = connection(server, 28690)
+                channel.sendall(b"hello")
+                channel.shutdown_write()
+                its, _ = await asyncio.to_thread(listener.accept)
+                with its:
+                    its.settimeout(LIMIT)
+                    assert await asyncio.to_thread(its.recv, 5) == b"hello"
+                    assert await asyncio.to_thread(its.recv, 5) == b""  # it has heard all, and says nothing
+                    channel.close()
+                    end = asyncio.get_running_loop().time() + LIMIT
+                    while [each for each in threading.enumerate() if each.name == f"to {forward}"]:
+                        assert asyncio.get_running_loop().time() < end, "the connection is still there"
+                        await asyncio.sleep(0.05)
+
+        with_head(server, work, (forward,))

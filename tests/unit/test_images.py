@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +106,7 @@ def test_a_store_is_for_its_user_alone_also_one_that_was_left_open(store: ImageS
     for _ in range(2):
         asyncio.run(store.ensure(RECIPE, _quiet))
         for path in (store.directory, *store.directory.rglob("*")):
-            if path.suffix != ".lock":
-                assert path.stat().st_mode & 0o077 == 0, path
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_store_that_an_administrator_shares_is_open_to_its_group_and_to_nobody_else(store: ImageStore) -> None:
@@ -114,6 +115,42 @@ def test_a_store_that_an_administrator_shares_is_open_to_its_group_and_to_nobody
     image = asyncio.run(store.ensure(RECIPE, _quiet))
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (store.directory, image.path.parent, image.path)]
     assert [oct(mode & 0o777) for mode in modes] == ["0o750", "0o550", "0o440"]
+    (lock,) = store.directory.glob("*.lock")
+    assert oct(lock.stat().st_mode & 0o777) == "0o660"  # another member of the group builds the next image
+
+
+_IN_ANOTHERS_STORE = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.unit.test_images import RECIPE, images
+from oscar_steps.errors import ImageBuildFailed
+images.check_host = images.require_user = lambda *_: None
+os.setgroups([])
+os.setresgid(4242, 4242, 4242)
+os.setresuid(4243, 4243, 4243)
+try:
+    asyncio.run(images.ImageStore(Path(sys.argv[1])).ensure(RECIPE, print))
+except ImageBuildFailed as failure:
+    print(failure.explain())
+"""
+
+
+@needs_root
+def test_what_another_member_of_the_group_has_closed_is_named(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="farm-shared-") as folder:
+        place = Path(folder)
+        lock = place / f"{digest_of(RECIPE)}.lock"
+        (place / f"tmp-{digest_of(RECIPE)}-4711").mkdir(mode=0o700)
+        lock.touch(0o600)
+        for path in (place, *place.iterdir()):
+            os.chown(path, 4244, 4242)
+        place.chmod(0o2770)
+        command = [sys.executable, "-c", _IN_ANOTHERS_STORE, place]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == (
+        f"the image store {place} is shared, but this user may not open {lock}\n"
+        f"  its owner or root opens it to the group: chmod g+rw {lock}\n"
+    ), done.stderr
 
 
 def test_of_two_that_want_the_same_image_one_builds_and_the_other_says_that_it_waits(store: ImageStore) -> None:
@@ -144,6 +181,19 @@ def test_another_builder_makes_another_image(monkeypatch: pytest.MonkeyPatch) ->
     before = digest_of(RECIPE)
     monkeypatch.setattr(imagebuild, "_FINISH_SCRIPT", "exit 0\n")
     assert digest_of(RECIPE) != before
+
+
+@pytest.mark.parametrize(("bad", "status"), [("", 0), ("a", 1)])
+def test_the_service_builds_the_other_images_where_one_cannot_be_built(tmp_path: Path, bad: str, status: int) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.toml").touch()
+    unit = (Path(__file__).resolve().parents[2] / "workers/oscar-farm-images.service").read_text()
+    (script,) = re.findall(r"^ExecStart=/bin/sh -ec '(.*?)'$", unit.replace("\\\n", " "), re.MULTILINE)
+    script = script.replace("/opt/oscar-farm/profiles/images", str(tmp_path))
+    script = script.replace("/opt/oscar-farm/.venv/bin/python", "build")
+    build = f'build() {{ echo "${{3##*/}}"; [ "$3" != "{tmp_path}/{bad}.toml" ]; }}\n'
+    done = subprocess.run(["/bin/sh", "-ec", build + script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (status, ["a.toml", "b.toml", "c.toml"])
 
 
 def test_a_failed_build_leaves_its_log_and_nothing_else(store: ImageStore) -> None:

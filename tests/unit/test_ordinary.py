@@ -107,6 +107,9 @@ def test_a_kvm_that_may_not_be_opened_is_a_note_and_a_tun_that_is_needed_is_miss
     _, tun = host._devices(HostSettings(network=NetworkSettings(vlan=VlanKind.BRIDGE)))
     assert not tun.ok
     assert f"chmod 666 {tmp_path / 'tun'}" in tun.hint
+    _, tun = host._devices(HostSettings(network=NetworkSettings(bridges=("br0",))))
+    assert tun.ok  # a run without a BRIDGED_TAP needs none
+    assert f"chmod 666 {tmp_path / 'tun'}" in tun.hint
 
 
 @pytest.fixture

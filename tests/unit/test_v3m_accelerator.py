@@ -61,6 +61,16 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(accelerator, "_KERNELS", ((folder, "vmlinuz*"),))
 
 
+def test_what_was_found_is_read_by_whom_a_store_is_shared_with(host: Host) -> None:
+    for bits, mode in ((0o700, 0o600), (0o2750, 0o640)):
+        host.cache.mkdir(exist_ok=True)
+        host.cache.chmod(bits)
+        host.found(load=0, seconds=2.0)
+        (kept,) = host.cache.iterdir()
+        assert kept.stat().st_mode & 0o777 == mode
+        kept.unlink()
+
+
 def test_where_the_host_lets_nobody_read_its_kernels_what_was_found_before_holds(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
