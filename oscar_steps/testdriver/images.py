@@ -110,7 +110,7 @@ class ImageStore:
             raise ImageBuildFailed(what, hint=hint) from error
 
     async def _ensured(self, recipe: ImageRecipe, report: Report) -> BaseImage:
-        """The image in a store that this user may write to. Raises PermissionError for what another has closed in it."""
+        """The image in a store that this user may write to. Raises PermissionError: another has closed something."""
         self._close()
         await self._remove_orphans(report)
         if image := self.find(recipe):

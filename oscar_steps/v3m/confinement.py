@@ -5,6 +5,9 @@ it start none. Its environment is empty but for its language, so no agent and no
 fixed amount above the guest's. What it is to use and may not open itself (a tap, its control socket, a saved state) it
 gets as a descriptor.
 
+Where root lacks CAP_SETPCAP, as in a lean container, it cannot give up its bounding set, and a QEMU keeps what the
+container has: an ordinary user has no such trouble.
+
 Its files are opened as our user. Root without capabilities is an ordinary user who owns root's files: let an ordinary
 user run the farm (`workers/oscar-farm-worker.service`).
 """
@@ -46,6 +49,7 @@ def _privileges() -> tuple[str, ...]:
 
 
 def _may_give_up() -> bool:
+    """Whether we have CAP_SETPCAP, without which setpriv would end with an error."""
     status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> _CAP_SETPCAP & 1)

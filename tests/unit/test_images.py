@@ -136,7 +136,7 @@ except ImageBuildFailed as failure:
 
 
 @needs_root
-def test_what_another_member_of_the_group_has_closed_is_named(tmp_path: Path) -> None:
+def test_what_another_member_of_the_group_has_closed_is_named() -> None:
     with tempfile.TemporaryDirectory(prefix="farm-shared-") as folder:
         place = Path(folder)
         lock = place / f"{digest_of(RECIPE)}.lock"
