@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 from oscar_steps.lint.functions import calls_of, functions_of, is_made, is_read, knows_all_modules
@@ -17,14 +17,23 @@ from oscar_steps.lint.perlwords import EXPORTED, WORDS
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
-_EXPORT = re.compile(
-    r"^[^\S\n]*(?:our\s+|push[\s(]+)?@EXPORT(?P<ok>_OK)?\s*(?:=|,)\s*(?:qw\s*[(/]\s*(?P<words>[^)/;]*)|\((?P<list>[^);]*))",
-    re.MULTILINE,
+_EXPORT = re.compile(r"(?P<add>\b(?:push|unshift)\b[\s(]*+)?@EXPORT(?:_OK)?\s*+(?:=(?![=~])|(?P<comma>,))")
+# What a list of plain names is made of.
+_IN_LIST = re.compile(
+    r"""[\s(),]++ | \#[^\n]*+ | (?P<quote>["'])(?P<name>[\w&$@%%:.-]*+)(?P=quote)
+    | qw\s*+(?: \( (?P<round>(?:[^()]|\([^()]*\))*+) \) | \[ (?P<square>[^\]]*+) \] | \{ (?P<curly>[^}]*+) \}
+        | < (?P<angle>[^>]*+) > | (?P<mark>[^\w\s(\[{<\#]) (?P<marked>.*?) (?P=mark) )""",
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"#[^\n]*")
+_EXPORTS_MORE = re.compile(
+    r"EXPORT_TAGS|::EXPORT|\*EXPORT|\\@EXPORT|@\{\s*+EXPORT|@EXPORT\w*+\s*+\)\s*+=|"
+    r"\bsub\s+import\b|\*(?:\w++::)*+import\b|\bexport_to_level\b"
 )
 _PACKAGE = re.compile(r"^[^\S\n]*package\s+([\w:]+)", re.MULTILINE)
 _CONSTANT = re.compile(r"^[^\S\n]*use\s+constant\s+(\w+)", re.MULTILINE)
 _USED = re.compile(r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|(?<![\w:])([A-Z]\w*+(?:::\w++)*+)->import\b")
-_ASKED = re.compile(r"^[^\S\n]*use\b([^;]*)", re.MULTILINE)
+_ASKED = re.compile(r"(?:^|[;{}])[^\S\n]*use\b([^;]*)", re.MULTILINE)
 # Functions of Perl's own modules whose names nobody else takes.
 _OF_PERL = {
     name: module
@@ -32,7 +41,6 @@ _OF_PERL = {
     for name in EXPORTED[module].split()
 }
 _MAY_HAVE_THEM = re.compile(r"^(?:POSIX|File|IO|IPC|Cwd|Getopt|Data|Shell|Test)\b")
-_LOADS_BY_NAME = re.compile(r"^[^\S\n]*(?:require|do)\s+[\"'$]|\beval\b[\s\"'{(]*(?:use|require)\s+\$", re.MULTILINE)
 _SHORTEST = 5
 _FEW = 20
 _MANY = 60
@@ -63,7 +71,7 @@ def lost_exports(before: Tree, after: Tree) -> Findings:
 
 
 def _told(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
-    return {**_undefined_exports(file), **_other_package(file), **_not_loaded(file, tree, homes)}
+    return {**_undefined_exports(file, tree), **_other_package(file), **_not_loaded(file, tree, homes)}
 
 
 def _other_exports(changed: list[File], before: Tree) -> set[str]:
@@ -91,17 +99,59 @@ def _moved_from(file: File, before: Tree, after: Tree) -> File | None:
     return next((f for p, f in before.files.items() if p not in after.files and p.rpartition("/")[2] == name), None)
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True)
+class _List:
+    """A list of exported names, with its place."""
+
+    start: int
+    end: int
+    names: frozenset[str]
+
+
 def exports_of(file: File) -> frozenset[str]:
-    """The functions that a module exports, asked or unasked."""
-    return frozenset(name for _, names in _exports(file) for name in names)
+    """The functions that a module exports, asked or unasked, as far as they can be read."""
+    return frozenset[str]().union(*(each.names for each in _exports(file)[0]))
 
 
-def _exports(file: File) -> Iterator[tuple[re.Match[str], list[str]]]:
-    for match in _EXPORT.finditer(file.text) if b"@EXPORT" in file.content else ():
-        words = re.sub(r"#[^\n]*", "", match["words"] or match["list"] or "")
-        quoted = re.findall(r"[\"']&?(\w+)[\"']", words) if match["words"] is None else words.split()
-        yield match, [word.lstrip("&") for word in quoted if re.fullmatch(r"&?[A-Za-z_]\w*", word)]
+@lru_cache(maxsize=4096)
+def _exports(file: File) -> tuple[tuple[_List, ...], bool]:
+    """The lists of what a module exports, and whether they are all."""
+    if b"EXPORT" not in file.content and b"import" not in file.content:
+        return (), True
+    found, text = list[_List](), file.text
+    complete = _EXPORTS_MORE.search(text) is None
+    for count, match in enumerate(_EXPORT.finditer(text)):
+        if count == _MANY:
+            return tuple(found), False
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if (match["comma"] and not match["add"]) or re.search(r"(?<!\S)#", before):
+            continue  # the name is only said, or in a comment
+        at, words = match.end(), list[str]()
+        while part := _IN_LIST.match(text, at):
+            at = part.end()
+            if part["quote"]:
+                words.append(part["name"])
+            else:
+                plain = next(filter(None, part.group("round", "square", "curly", "angle", "marked")), "")
+                words += _COMMENT.sub("", plain).split()
+        names = frozenset(word.lstrip("&") for word in words if re.fullmatch(r"&?[A-Za-z_]\w*", word))
+        found.append(_List(match.start(), at, names))
+        complete = complete and text[at : at + 1] in ("", ";", "}")
+    return tuple(found), complete
+
+
+def _is_known(file: File, tree: Tree) -> bool:
+    """Whether all that the modules may hand to a file which it loads can be read."""
+    return knows_all_modules(file, tree) and all(_exports(module)[1] for module in _loaded(file, tree))
+
+
+def _used(file: File) -> set[str]:
+    return {match[0] or match[1] for match in _USED.findall(file.text)}
+
+
+def _loaded(file: File, tree: Tree) -> list[File]:
+    paths = (f"lib/{module.replace('::', '/')}.pm" for module in sorted(_used(file)))
+    return [tree.files[path] for path in paths if path in tree.files and path != file.path]
 
 
 @lru_cache(maxsize=4096)
@@ -109,8 +159,8 @@ def _constants(file: File) -> frozenset[str]:
     return frozenset(_CONSTANT.findall(file.text))
 
 
-def _undefined_exports(file: File) -> dict[str, Problem]:
-    """Names that a module exports, and says nowhere else."""
+def _undefined_exports(file: File, tree: Tree) -> dict[str, Problem]:
+    """Names that a module exports, and neither says elsewhere nor gets from a module that it loads."""
     if (
         not file.path.endswith(".pm")
         or not exports_of(file)
@@ -118,24 +168,25 @@ def _undefined_exports(file: File) -> dict[str, Problem]:
     ):
         return {}
     missing = set(exports_of(file) - functions_of(file) - _constants(file))
+    missing = missing.difference(*map(exports_of, _loaded(file, tree)))
     missing = {name for name in sorted(missing)[:_MANY] if not is_made(name, file)}
-    if not missing:
+    if not missing or not _is_known(file, tree):
         return {}
     perl, found = PerlText(file.text), dict[str, Problem]()
     if perl.lost:
         return {}
     elsewhere = set(re.findall(r"\w+", perl.code))
-    lists = [(match, set(names)) for match, names in _exports(file) if perl.code[match.start() : match.end()].strip()]
+    lists = [each for each in _exports(file)[0] if perl.code[each.start : each.end].strip()]
     if len(lists) > _FEW:
         return {}
     for literal in perl.literals:
-        if not any(match.start() <= literal.start < match.end() for match, _ in lists):
+        if not any(each.start <= literal.start < each.end for each in lists):
             elsewhere.update(re.findall(r"\w+", literal.value))
     for name in sorted(missing - elsewhere):
-        for match, names in lists:
-            if name in names:
-                at = re.compile(rf"\b{name}\b").search(file.text, match.start())
-                line = perl.line(at.start() if at else match.start())
+        for each in lists:
+            if name in each.names:
+                at = re.compile(rf"\b{name}\b").search(file.text, each.start)
+                line = perl.line(at.start() if at else each.start)
                 what = f"exports {name}, which it does not define"
                 found[what] = Problem(file.path, line, what, "define it, or export what is meant")
     return found
@@ -173,11 +224,9 @@ def _homes(tree: Tree) -> dict[str, set[str]]:
 def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
     """What a file calls by its bare name, and no module that it loads can hand to it."""
     found = dict[str, Problem]()
-    if (not file.shebang and not file.path.endswith(".pm")) or _LOADS_BY_NAME.search(file.text):
+    if not file.shebang and not file.path.endswith(".pm"):
         return found
-    used = {match[0] or match[1] for match in _USED.findall(file.text)}
-    paths = (f"lib/{module.replace('::', '/')}.pm" for module in sorted(used))
-    loaded = [tree.files[path] for path in paths if path in tree.files]
+    used, loaded = _used(file), _loaded(file, tree)
     known = functions_of(file) | _constants(file) | WORDS
     known = known.union(*map(exports_of, loaded), *(re.findall(r"\w+", asked) for asked in _ASKED.findall(file.text)))
     for name, line in calls_of(file).items():
@@ -185,7 +234,7 @@ def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str,
             continue
         if len(found) < _MANY and not is_made(name, file):
             found[gap[0]] = Problem(file.path, line, *gap)
-    return found
+    return found if found and _is_known(file, tree) else {}
 
 
 def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> tuple[str, str] | None:
@@ -197,7 +246,7 @@ def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> 
         module = exporting[0].removeprefix("lib/").removesuffix(".pm").replace("/", "::")
         return f"calls {name}, which {exporting[0]} exports, and does not load that", f"use {module}"
     silent = sorted(path for path in homes if path.removeprefix("lib/").removesuffix(".pm").replace("/", "::") in used)
-    if not exporting and silent and (name in _constants(tree.files[silent[0]]) or knows_all_modules(file, tree)):
+    if not exporting and silent:
         return f"calls {name}, which {silent[0]} defines and does not export", f"export {name} there"
     own = _OF_PERL.get(name)
     if own and not homes and own not in used and not any(_MAY_HAVE_THEM.match(module) for module in used):

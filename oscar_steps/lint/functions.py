@@ -22,7 +22,12 @@ _CALL = re.compile(
 )
 _NO_CALL_BEFORE = re.compile(r"(?:\bsub|->|\bpackage|\bmy|\bour|\bgoto|\bnew)\s*$")
 _DEPRECATED = re.compile(r"(^|/)deprecated/")
-_USED = re.compile(r"^[ \t]*(?:use|require)\s+([A-Z][\w:]*+)\s*+([^;]*+);", re.MULTILINE)
+_USED = re.compile(r"(?:^|(?<=[;{}]))[ \t]*(?:use|require)\s+([A-Z][\w:]*+)\s*+([^;]*+)(?:;|$)", re.MULTILINE)
+# What is loaded so is not known, or not always loaded.
+_LOADS_BY_NAME = re.compile(
+    r"\beval\b[\s\"'{(q]*(?:use|require)\b|(?<![\w$@%>:-])(?:require|do)\b[\s(]*+[\"'$]|"
+    r"\b(?:use|require)_ok\b|\buse\s+(?:if|autouse)\b|\A#![^\n]*\s-\w*[mM]"
+)
 _SHORTEST = 6
 """Names that are shorter are near to each other by chance."""
 _MANY = 300
@@ -123,7 +128,7 @@ def knows_all_modules(file: File, tree: Tree) -> bool:
     seen, todo = set[str](), [file]
     while todo:
         user = todo.pop()
-        if re.search(r"\beval\b[\s\"'{(]*(?:use|require)\b|^[^\S\n]*(?:require|do)\s+[\"'$]", user.text, re.MULTILINE):
+        if _LOADS_BY_NAME.search(user.text):
             return False
         for module, asked in _USED.findall(user.text):
             path = f"lib/{module.replace('::', '/')}.pm"
@@ -142,8 +147,11 @@ def _package(file: File) -> str:
 
 
 def is_made(name: str, file: File) -> bool:
-    """Whether a function may be there without a `sub` of its name."""
-    made = rf"\*(?:\{{\W*)?(?:[\w:]+::)?{name}\b|\buse constant\b[^;]{{0,400}}\b{name}\b"
+    """Whether a function may be there without a `sub` of its name, or the file looks for it first."""
+    made = (
+        rf"\*(?:[\w:]+::)?{name}\b|\*\{{[^*\n]{{0,80}}?\b{name}\b|\buse constant\b[^;]{{0,400}}\b{name}\b|"
+        rf"\b(?:defined|exists)\b[\s(]*&\s*(?:[\w:]+::)?{name}\b|\bcan[\s(]+[\"']{name}\b"
+    )
     return "AUTOLOAD" in file.text or re.search(made, file.text) is not None
 
 

@@ -26,7 +26,7 @@ FILES = {
     "lib/OSCAR/Utils.pm": UTILS,
     "lib/OSCAR/Defs.pm": "package OSCAR::Defs;\nuse base qw(Exporter);\nuse constant NTP => 'ntp';\n"
     "use constant DNS => 'dns';\nour @EXPORT = qw(NTP);\n1;\n",
-    "scripts/go": "#!/usr/bin/perl\nuse OSCAR::Defs;\nuse SIS::Client;\nprint NTP();\n",
+    "scripts/go": "#!/usr/bin/perl\nuse OSCAR::Defs;\nuse Carp;\nprint NTP();\n",
 }
 
 
@@ -93,7 +93,6 @@ def test_a_package_that_may_be_right_is_no_problem(tmp_path: Path, declared: str
 
 
 def test_a_new_call_of_what_a_module_exports_that_is_not_loaded(tmp_path: Path) -> None:
-    """Modules that nobody knows here are loaded: they do not bring a name that OSCAR's own module has."""
     found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + "run_command('x');\n"}))
     assert str(found) == (
         "scripts/go:5: calls run_command, which lib/OSCAR/Utils.pm exports, and does not load that; use OSCAR::Utils"
@@ -142,6 +141,23 @@ def test_a_function_of_perls_own_modules_that_are_not_loaded(tmp_path: Path) -> 
         "print 'run_command(x)';",
         "quiet('x');",
         "use OSCAR::Utils;\nuse SIS::Image;\nquiet('x');",
+        "use SIS::Client;\nrun_command('x');",
+        "use SIS::Client;\nprint DNS();",
+        "use Carp; use SIS::Client;\nrun_command('x');",
+        "BEGIN { require SIS::Client }\nrun_command('x');",
+        "use Carp; use SIS::Client qw(run_command);\nrun_command('x');",
+        "use_ok('OSCAR::Utils');\nrun_command('x');",
+        "use if $] > 5, 'OSCAR::Utils';\nrun_command('x');",
+        "require('helpers.pl');\nrun_command('x');",
+        "BEGIN { require './helpers.pl' }\nrun_command('x');",
+        "do('helpers.pl') or die;\nrun_command('x');",
+        "eval q{use SIS::Client};\nrun_command('x');",
+        "if (defined &run_command) { run_command('x') }",
+        "run_command('x') if defined(&main::run_command);",
+        "run_command('x') if main->can('run_command');",
+        "use CGI::Carp;\ncroak('x');",
+        "use Moose;\nconfess('x');",
+        "use Curses;\nmove(1, 2);",
         "use File::Copy::More;\ncopy('a', 'b');",
         "use POSIX;\nbasename('a');",
         "$file->copy('a');",
@@ -149,6 +165,81 @@ def test_a_function_of_perls_own_modules_that_are_not_loaded(tmp_path: Path) -> 
 )
 def test_a_call_that_may_be_right_is_no_problem(tmp_path: Path, code: str) -> None:
     assert told(tmp_path, {"scripts/go": f"{FILES['scripts/go']}{code}\n"}) == []
+
+
+@pytest.mark.parametrize("code", ["use File::Copy;", "use Cwd qw(getcwd); use Other::Module qw(some_name);"])
+def test_modules_that_are_known_do_not_bring_it(tmp_path: Path, code: str) -> None:
+    go = FILES["scripts/go"] + code
+    assert len(told(tmp_path, {"scripts/go": f"{go}\nrun_command('x');\n"})) == 1
+
+
+LIST = "our @EXPORT = qw(\n    run_command\n    save_file\n    );"
+
+
+@pytest.mark.parametrize(
+    "exports",
+    [
+        "our @EXPORT = qw[run_command quiet];",
+        "our @EXPORT = qw{run_command quiet};",
+        "our @EXPORT = qw<run_command quiet>;",
+        "our @EXPORT = qw|run_command quiet|;",
+        "our @EXPORT = qw/run_command quiet/;",
+        "our @EXPORT = (qw(run_command), qw(quiet));",
+        "our @EXPORT = ('run_command', # (old)\n 'quiet');",
+        "our @EXPORT = ('run_command', # a; b / c\n 'quiet');",
+        "our @EXPORT = qw(run_command # (old)\n quiet);",
+        "our @EXPORT = 'run_command';\npush @EXPORT, 'quiet';",
+        "our @EXPORT = 'run_command';\npush(@EXPORT, 'quiet');",
+        "our @EXPORT = qw(run_command); our @EXPORT_OK = qw(quiet);",
+        "our @ISA = ('Exporter'); our @EXPORT = qw(quiet);",
+        "BEGIN { our @EXPORT = ('quiet') }",
+        "@OSCAR::Utils::EXPORT = ('quiet');",
+        "our %EXPORT_TAGS = (all => ['quiet']);\nour @EXPORT = @{$EXPORT_TAGS{all}};",
+        "our @EXPORT = (@more, 'quiet');",
+        "our @EXPORT = map { lc } qw(QUIET);",
+        "(@ISA, @EXPORT) = (['Exporter'], 'quiet');",
+        "for my $name (qw(quiet)) { push @EXPORT, $name }",
+        "sub import { no strict 'refs'; *{caller() . '::quiet'} = 1 }",
+        "*import = \\&Other::import;",
+    ],
+)
+def test_exports_are_read_or_known_to_be_more_than_what_is_read(tmp_path: Path, exports: str) -> None:
+    changed = {"scripts/go": FILES["scripts/go"] + "use OSCAR::Utils;\nquiet('x');\n"}
+    assert told(tmp_path, changed, {"lib/OSCAR/Utils.pm": UTILS.replace(LIST, exports)}) == []
+
+
+@pytest.mark.parametrize("exports", [LIST, "our @EXPORT = ('run_command');", "# our @EXPORT = qw(quiet);", ""])
+def test_a_function_that_its_module_does_not_export(tmp_path: Path, exports: str) -> None:
+    changed = {"scripts/go": FILES["scripts/go"] + "use OSCAR::Utils;\nquiet('x');\n"}
+    found = one(told(tmp_path, changed, {"lib/OSCAR/Utils.pm": UTILS.replace(LIST, exports)}))
+    assert (found.line, found.what) == (6, "calls quiet, which lib/OSCAR/Utils.pm defines and does not export")
+
+
+@pytest.mark.parametrize(
+    "exports",
+    ["our @EXPORT = qw[\n    glad ];", "our @EXPORT = (qw(save_file),\n qw(glad));", "push @EXPORT,\n 'glad';"],
+)
+def test_a_name_that_is_exported_in_another_way_and_not_defined(tmp_path: Path, exports: str) -> None:
+    found = one(told(tmp_path, {"lib/OSCAR/Utils.pm": UTILS.replace(LIST, exports)}))
+    assert (found.line, found.what) == (5, "exports glad, which it does not define")
+
+
+@pytest.mark.parametrize(
+    "loads",
+    ["use OSCAR::Utils;", "use SIS::Client;", "use OSCAR::Handing;", "require 'helpers.pl';"],
+)
+def test_a_module_may_export_what_one_that_it_loads_hands_to_it(tmp_path: Path, loads: str) -> None:
+    handing = "package OSCAR::Handing;\nour @EXPORT = @OSCAR::Utils::EXPORT;\n1;\n"
+    module = f"package OSCAR::All;\nuse base qw(Exporter);\n{loads}\nour @EXPORT = qw(save_file);\n1;\n"
+    assert told(tmp_path, {"lib/OSCAR/All.pm": module}, {"lib/OSCAR/Handing.pm": handing}) == []
+    changed = {"lib/OSCAR/All.pm": module.replace(loads, "use OSCAR::Defs;")}
+    assert len(told(tmp_path / "no", changed, {"lib/OSCAR/Handing.pm": handing})) == 1
+
+
+def test_a_module_that_hands_on_what_another_exports(tmp_path: Path) -> None:
+    handing = "package OSCAR::Handing;\nuse OSCAR::Utils;\nour @EXPORT = @OSCAR::Utils::EXPORT;\n1;\n"
+    changed = {"scripts/go": FILES["scripts/go"] + "use OSCAR::Handing;\nsave_file('x');\n"}
+    assert told(tmp_path, changed, {"lib/OSCAR/Handing.pm": handing}) == []
 
 
 def test_what_could_not_be_read_before_is_neither_new_nor_mended(tmp_path: Path) -> None:

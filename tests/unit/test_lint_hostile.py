@@ -44,6 +44,10 @@ tree.is_built("scripts/gone")
         ("scripts/hostile", "\n"),
         ("lib/OSCAR/Hostile.pm", "our @EXPORT = (\n"),
         ("lib/OSCAR/Hostile.pm", "our @EXPORT = qw(f{number});\n"),
+        ("lib/OSCAR/Hostile.pm", "our @EXPORT = qw[\n"),
+        ("lib/OSCAR/Hostile.pm", "@EXPORT = ( "),
+        ("lib/OSCAR/Hostile.pm", "*{{"),
+        ("lib/OSCAR/Hostile.pm", "defined ("),
         ("lib/OSCAR/Hostile.pm", "A::"),
         ("lib/OSCAR/Hostile.pm", "use A "),
         ("lib/OSCAR/Hostile.pm", "f{number}(); "),
@@ -51,6 +55,10 @@ tree.is_built("scripts/gone")
         ("Makefile", "* "),
         ("Makefile", "*."),
         ("Makefile", "A{number}=x\n"),
+        ("Makefile", "a=\\\n"),
+        ("Makefile", "a "),
+        ("Makefile.am", "a="),
+        ("Makefile", "define a\n"),
         ("Makefile", ">"),
         ("Makefile", "> "),
     ],
@@ -66,6 +74,6 @@ from oscar_steps.lint.tree import Tree
 folder = Path({str(tmp_path)!r})
 tree = Tree(folder / "tree")
 file = tree.files[{path!r}]
-{READ_MAKEFILE if path == "Makefile" else READ_PERL}
+{READ_MAKEFILE if path.startswith("Makefile") else READ_PERL}
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=SECONDS)
