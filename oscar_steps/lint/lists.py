@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from xml.parsers import expat
@@ -11,13 +12,22 @@ from xml.parsers import expat
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
 
+_MANY = 100
+"""A list of more names that are not in the tree is no list of its files, and takes its time."""
 _MAKEFILE = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.am)?)$")
 MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _BATCH = re.compile(r"^testing/.*\.apb$")
 _PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
-_ASSIGNMENT = re.compile(r"^(?P<name>\w+)[ \t]*[:+?]?=[ \t]*(?P<value>(?:[^\n\\]|\\\n|\\.)*)$", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"^(?P<name>\w++)[ \t]*+[:+?]?=[ \t]*+(?P<value>(?:[^\n\\]|\\\n|\\.)*+)\\?$", re.MULTILINE)
 _WORD = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*/?$")
+# What a build makes, by the variable that names it, by its own name, and by what it is made from.
+_OF_BUILD = re.compile(
+    r"(?:\w*CLEANFILES|BUILT_SOURCES|nodist_\w+|(?:\w+_)?(?:LDADD|LIBADD|PROGRAMS|LIBRARIES|LTLIBRARIES))$"
+)
+_MADE = re.compile(r"(?:.*/)?(?:moc_|ui_|qrc_)[^/]*$")
+_MADE_FROM = re.compile(r"(.+)\.(?:y|yy|ypp|l|ll|lpp|ui)$")
+_MAY_BE_MADE = re.compile(r"(.+)\.(?:h|hh|hpp|c|cc|cpp|cxx)$")
 _LOOKS_FIRST = re.compile(r"(?:\btest|\[)\s+-[defrsx]\s|\$[({]wildcard\b")
 _RECIPE = re.compile(r"^\t.*", re.MULTILINE)
 _USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
@@ -26,8 +36,9 @@ _OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
 _GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
 _LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
+_DEFINES = re.compile(r"(?:(?:override|export)\s+)*+define\b")
 _DIRECTIVE = re.compile(
-    r"(?:-?include|sinclude|if(?:n?eq|n?def)?|else|endif|endef|export|unexport|override|vpath|undefine|private|load)\b"
+    r"\.[a-zA-Z]|(?:-?include|sinclude|if(?:n?eq|n?def)?|else|endif|endef|export|unexport|override|vpath|undefine|private|load)\b"
 )
 
 
@@ -46,7 +57,10 @@ def check_lists(tree: Tree) -> Findings:
     for file in tree.files.values():
         # Which name a package has is written in it, and may be another one than its folder's.
         for names in _lists(file) if not _PACKAGE_SET.match(file.path) else ():
-            lost = [name for name in names if name.path not in tree and not tree.may_have(name.path)]
+            gone = [name for name in names if name.path not in tree]
+            if len(gone) > _MANY:
+                continue
+            lost = [name for name in gone if not tree.may_have(name.path)]
             if _BATCH.match(file.path):  # once they are installed, all tests are in one folder
                 lost = [name for name in lost if posixpath.basename(name.path) not in tree.names]
             # A list of what is no file of the tree (programs, targets, packages) has hardly a name in common with it.
@@ -72,12 +86,14 @@ def _check_folders(file: File, tree: Tree, found: Findings) -> None:
 
 def _check_lines(file: File, found: Findings) -> None:
     """The first line that make itself refuses: words that are no rule, no assignment and no directive."""
-    ruled = defining = False
+    ruled, depth = False, 0
     for match in _LOGICAL_LINE.finditer(file.text):
         line, words = match[0], match[0].strip()
-        if words.startswith(("define ", "endef")):
-            defining = words.startswith("define ")
-        elif defining or (ruled and line.startswith("\t")) or not words or words.startswith("#"):
+        if not line.startswith("\t") and _DEFINES.match(words):
+            depth += 1
+        elif depth:
+            depth -= not line.startswith("\t") and re.match(r"endef\b", words) is not None
+        elif (ruled and line.startswith("\t")) or not words or words.startswith("#"):
             continue
         elif _PLAIN_WORDS.match(words) and not _DIRECTIVE.match(words):
             number = file.text.count("\n", 0, match.start()) + 1
@@ -120,23 +136,32 @@ def _lists(file: File) -> Iterator[list[Named]]:
 
 def _of_variables(file: File, wanted: Collection[str] | None) -> Iterator[list[Named]]:
     """Variables that hold nothing but names, and are `wanted` (None: each is)."""
-    folder = posixpath.dirname(file.path)
-    for match in _ASSIGNMENT.finditer(file.text):
-        words = [(m[0], m.start()) for m in re.finditer(r"[^\s\\]+", match["value"].partition("#")[0])]
-        if wanted is not None and match["name"] not in wanted:
+    folder, text = posixpath.dirname(file.path), file.text
+    starts = [match.end() for match in re.finditer("\n", text)]
+    found, built, sources = list[tuple[str, list[tuple[str, int]]]](), set[str](), set[str]()
+    for match in _ASSIGNMENT.finditer(text):
+        value, begin = match["value"].partition("#")[0], match.start("value")
+        words = [(word[0], begin + word.start()) for word in re.finditer(r"[^\s\\]+", value)]
+        found.append((match["name"], words))
+        built.update(word for word, _ in words if match["name"] == "BUILT_SOURCES")
+        sources.update(source[1] for word, _ in words if (source := _MADE_FROM.match(word)))
+    for variable, words in found:
+        if (wanted is not None and variable not in wanted) or _OF_BUILD.match(variable):
             continue
         if not words or not all(_WORD.match(word) for word, _ in words):
             continue
         yield [
-            Named(
-                file.text.count("\n", 0, match.start("value") + start) + 1,
-                word,
-                posixpath.normpath(posixpath.join(folder, word)),
-            )
-            for word, start in words
+            Named(bisect_right(starts, at) + 1, word, posixpath.normpath(posixpath.join(folder, word)))
+            for word, at in words
             # Packages are often fetched from elsewhere.
-            if not word.endswith((".rpm", ".deb"))
+            if not word.endswith((".rpm", ".deb")) and word not in built and not _is_made(word, sources)
         ]
+
+
+def _is_made(word: str, sources: set[str]) -> bool:
+    """Whether a build makes the file, by its name, or from one of these (named without their ends)."""
+    made = _MAY_BE_MADE.match(word)
+    return _MADE.match(word) is not None or (made is not None and made[1] in sources)
 
 
 def _of_xml(file: File) -> list[Named]:

@@ -282,6 +282,7 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
     ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
     ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "no absolute path"),
     ("XML", written("testing/x/a.apb", '<a><b of="1" to "2"/></a>\n'), "testing/x/a.apb", 1, "not well-formed"),
+    ("XML", written("packages/x/config.xml", "<a>\n&oscar;</a>\n"), "packages/x/config.xml", 2, "undefined entity"),
     ("XML", written("doc/x/sample.xml", "<a>\n<b></c>\n</a>\n"), "doc/x/sample.xml", 2, "mismatched tag"),
     (
         "a date with a letter too many",
@@ -394,6 +395,8 @@ GOOD: tuple[tuple[str, Change], ...] = (
     ("a script handed to a shell", begun_with(CLI, 'system("sh $ENV{OSCAR_HOME}/share/node/mkinitrd");')),
     ("modules that use each other", one_and_two),
     ("python of 2007", written("scripts/x", "#!/usr/bin/python\nprint 'x'\n", 0o755)),
+    ("an entity of the book's", written("doc/x/part.xml", "<para>\n&oscar; is it</para>\n")),
+    ("a part of a book", written("doc/x/part.xml", "<para>x</para>\n<para>y</para>\n")),
     ("a rule of equal signs", written("README.more", "Title\n=======\n<<<<<<< only one marker\n")),
     ("bashism in /bin/sh", written("scripts/x", "#!/bin/sh\na=(1 2)\n", 0o755)),
     ("a link to nowhere", lambda tree: (tree / "lib/OSCAR/oda.pm").symlink_to("/nowhere")),

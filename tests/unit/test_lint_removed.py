@@ -168,6 +168,36 @@ def test_a_list_of_automake_is_used_without_any_recipe(tmp_path: Path) -> None:
     assert str(found) == "scripts/Makefile.am:4: names 'gone', which is not in the tree; scripts/gone has to be there"
 
 
+@pytest.mark.parametrize(
+    "makefile",
+    [
+        "CLEANFILES = one two out.log\n",
+        "MOSTLYCLEANFILES = one two out.log\n",
+        "BUILT_SOURCES = one two made.h\n",
+        "BUILT_SOURCES = made.h\nx_SOURCES = one two made.h\n",
+        "nodist_x_SOURCES = one two made.h\n",
+        "LDADD = libx.la one two\n",
+        "x_LDADD = libx.la one two\n",
+        "x_la_LIBADD = libx.la one two\n",
+        "bin_PROGRAMS = one two three\n",
+        "x_SOURCES = one two parse.y parse.h parse.c\n",
+        "x_SOURCES = one two scan.l scan.c\n",
+    ],
+)
+def test_what_a_build_makes_need_not_be_in_the_tree(tmp_path: Path, makefile: str) -> None:
+    names = ("one", "two", "parse.y", "scan.l")
+    assert lists(tmp_path / "plain", f"{makefile}all:\n\techo $({makefile.partition(' ')[0]})\n", *names) == []
+    files = {"x/Makefile.am": makefile, **{f"x/{name}": "x\n" for name in names}}
+    assert check_lists(tree_of(tmp_path / "automake", files)).problems == []
+
+
+@pytest.mark.parametrize("made", ["moc_a.cpp", "ui_form.h", "qrc_x.cpp", "sub/moc_a.cpp", "form.h"])
+def test_what_qmake_makes_need_not_be_in_the_tree(tmp_path: Path, made: str) -> None:
+    files = {"x/x.pro": f"SOURCES = a.cpp b.cpp {made}\nFORMS = form.ui\n", "x/form.ui": "<ui/>\n"}
+    files |= {"x/a.cpp": "x\n", "x/b.cpp": "x\n"}
+    assert check_lists(tree_of(tmp_path, files)).problems == []
+
+
 def test_a_project_of_qmake_that_names_a_file_which_is_not_there(tmp_path: Path) -> None:
     files = {
         "src/x/x.pro": "HEADERS += a.h \\\n b.h \\\n c.h\nLIBS = d.h e.h f.h\n",
@@ -226,8 +256,9 @@ def test_folders_that_are_only_copied_need_no_makefile(tmp_path: Path) -> None:
         ("FILES := a \\\n\tb\n c.pm \\\n d.pm\nall:\n\ttrue\n", 3),
         ("FILES = a \\\n\tb\n\tc.pm\n\nall:\n\ttrue\n", 3),
         ("all:\n\ttrue\n\nSCRIPTS := a\nb c\n", 5),
+        ("define x\na\nendef\nb c\n", 4),
     ],
-    ids=["a list that is not continued", "with a tab before any rule", "behind a rule"],
+    ids=["a list that is not continued", "with a tab before any rule", "behind a rule", "behind a definition"],
 )
 def test_words_of_a_makefile_that_belong_to_nothing(tmp_path: Path, makefile: str, line: int) -> None:
     found = one(check_lists(tree_of(tmp_path, {"lib/Makefile": makefile})).problems)
@@ -254,6 +285,12 @@ def test_words_of_a_makefile_that_belong_to_nothing(tmp_path: Path, makefile: st
         "X = a \\\n b",
         "\t# a",
         "all:\n\ta \\\nb c",
+        "define\tx\na b\nendef",
+        "override define x\na b\nendef",
+        "export override define x =\na b\nendef",
+        "define x\na b\ndefine y\nc d\nendef\ne f\nendef",
+        "define x\n\tdefine y\na b\nendef",
+        ".if X\n.else\n.endif",
     ],
 )
 def test_what_make_takes_is_no_problem(tmp_path: Path, line: str) -> None:
