@@ -59,6 +59,17 @@ class RestartedFarm(Farm):
         assert done.returncode == 0, text
         return text
 
+    def restart(self) -> None:
+        """As the guide says, also where a slow disk lets the old master need longer than `buildbot restart` waits."""
+        old = self.master_pid
+        try:
+            self.buildbot("restart")
+        except AssertionError as slow:
+            if "never saw process go away" not in str(slow):
+                raise
+            eventually(lambda: not psutil.pid_exists(old), 60)
+            self.buildbot("start")
+
     @property
     def master_pid(self) -> int:
         return int((self.directory / "master/twistd.pid").read_text())
@@ -149,7 +160,7 @@ def test_a_commit_that_the_farm_failed_is_tried_again_over_a_restart_and_its_aut
 
     eventually(purple, 90)
     play(farm, "fail")
-    farm.buildbot("restart")
+    farm.restart()
 
     def red() -> dict[str, Any] | None:
         return next((build for build in builds_of_cell(farm)[first:] if build["results"] == 2), None)
