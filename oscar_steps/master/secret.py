@@ -39,7 +39,7 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
 def write(site: Site, name: str, text: str) -> Path:
     """Keep `text` as the secret `name`, for the user alone whose folder holds the folder of secrets.
 
-    Whoever may write in that folder says where a link leads to; root does not write there.
+    Root follows no link to it: another user may have made the link, and may have it lead anywhere.
     """
     folder = site.secrets.directory
     if os.geteuid() == 0 and folder.is_symlink():

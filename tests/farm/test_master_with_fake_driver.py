@@ -12,12 +12,11 @@ import httpx
 import psutil
 import pytest
 
-import demo.farm
 from demo.farm import USERS, Farm
 from demo.judge import Finished
 from demo.mailsink import body_of, read_mail
 from oscar_steps.verdict import LINT, Outcome
-from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
 DEVELOPER = USERS[1]
 MASTER_SECONDS = 60.0
@@ -27,15 +26,11 @@ CANCELLED, RETRY, SKIPPED = 6, 5, 3
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    standin = tmp_path_factory.mktemp("standin")
-    (standin / "tree").mkdir()
-    (standin / "tree/README").write_text("A tree that is never installed.\n")
-    (standin / "faults").mkdir()
-    (standin / "faults/faults.toml").write_text("")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.farm, "STANDIN", standin)
-        with Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
-            yield farm
+    with (
+        nothing_to_install(tmp_path_factory.mktemp("standin")),
+        Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm,
+    ):
+        yield farm
 
 
 def play(farm: Farm, name: str, stage: str = "wait-nodes", **more: Any) -> None:

@@ -18,7 +18,7 @@ import pytest
 import demo.farm
 from demo import children
 from demo.farm import Farm
-from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 from tests.farm.test_reconfig import Relay, change, reconfigure, secret, serving
 from tests.others import open_to_others
 
@@ -34,15 +34,10 @@ def farm() -> Iterator[Farm]:
     with tempfile.TemporaryDirectory(prefix="farm-others-") as folder, pytest.MonkeyPatch.context() as patch:
         place = Path(folder)
         place.chmod(0o755)
-        (place / "tree").mkdir()
-        (place / "tree/README").write_text("A tree that is never installed.\n")
-        (place / "faults").mkdir()
-        (place / "faults/faults.toml").write_text("")
-        patch.setattr(demo.farm, "STANDIN", place)
         patch.setattr(demo.farm, "_PASSWORD", WORKER)
         before = os.umask(0)
         try:
-            with Farm(place / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
+            with nothing_to_install(place), Farm(place / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
                 yield farm
         finally:
             os.umask(before)

@@ -17,24 +17,19 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-import demo.farm
 from demo.children import Child
 from demo.farm import CHECKOUT, Farm
 from demo.ports import LOOPBACK, free_port
-from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    standin = tmp_path_factory.mktemp("standin")
-    (standin / "tree").mkdir()
-    (standin / "tree/README").write_text("A tree that is never installed.\n")
-    (standin / "faults").mkdir()
-    (standin / "faults/faults.toml").write_text("")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.farm, "STANDIN", standin)
-        with Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
-            yield farm
+    with (
+        nothing_to_install(tmp_path_factory.mktemp("standin")),
+        Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm,
+    ):
+        yield farm
 
 
 def secret(farm: Farm, name: str, text: str) -> None:

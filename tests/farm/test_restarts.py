@@ -12,11 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-import demo.farm
 from demo import children
 from demo.farm import USERS, WORKER, Farm
 from demo.mailsink import read_mail
-from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 from tests.farm.test_master_with_fake_driver import commit, hanging, mails_to, play
 
 CHANCES = 5
@@ -77,13 +76,7 @@ class RestartedFarm(Farm):
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartedFarm]:
-    standin = tmp_path_factory.mktemp("standin")
-    (standin / "tree").mkdir()
-    (standin / "tree/README").write_text("A tree that is never installed.\n")
-    (standin / "faults").mkdir()
-    (standin / "faults/faults.toml").write_text("")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.farm, "STANDIN", standin)
+    with nothing_to_install(tmp_path_factory.mktemp("standin")):
         directory = tmp_path_factory.mktemp("farm") / "f"
         with RestartedFarm(directory, driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
             farm.to_the_background()

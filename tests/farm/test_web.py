@@ -26,13 +26,12 @@ import pytest
 from buildbot.data.base import Endpoint
 from twisted.python.modules import getModule
 
-import demo.farm
 from demo.children import Child
 from demo.farm import Farm
 from demo.ports import LOOPBACK, accepts, free_port
 from demo.rest import Build
 from oscar_steps.verdict import LINT
-from tests.farm.support import FAKE_DRIVER, eventually
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
 ADMIN, FORMER_ADMIN = "ann", "bob"
 _PASSWORD = "a word for the tests"
@@ -51,16 +50,12 @@ class GuardedFarm(Farm):
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    standin = tmp_path_factory.mktemp("standin")
-    (standin / "tree").mkdir()
-    (standin / "tree/README").write_text("A tree that is never installed.\n")
-    (standin / "faults").mkdir()
-    (standin / "faults/faults.toml").write_text("")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.farm, "STANDIN", standin)
-        with GuardedFarm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm:
-            (farm.directory / "scenario").write_text(json.dumps({"play": "pass", "stage": "wait-nodes"}))
-            yield farm
+    with (
+        nothing_to_install(tmp_path_factory.mktemp("standin")),
+        GuardedFarm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)]) as farm,
+    ):
+        (farm.directory / "scenario").write_text(json.dumps({"play": "pass", "stage": "wait-nodes"}))
+        yield farm
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""An ordinary user hears by name what is missing, and what to type; a store keeps working whoever left what in it."""
+"""An ordinary user gets the name of what is missing, and what to type; what others left in a store stops no run."""
 
 from __future__ import annotations
 
