@@ -1,14 +1,16 @@
 """The link to the head node while OSCAR's installer runs: who broke it, and since when.
 
 A connection whose other end is cut off says nothing: TCP waits for a quarter of an hour. So a small loop of the head
-node's shell echoes a word every few seconds, and says whether the installer's terminal is still there. It forks
-nothing. Where no echo comes, a new connection is tried, since an old one may be slow to go on after a short break; and
-before anybody is blamed, the other witnesses are asked: the hypervisor, the host, the serial console.
+node's shell echoes a word every few seconds, says whether the installer's terminal is still there, and forks once: a
+head node on which that fails starts no command any more. Where no echo comes, a new connection is tried, since an old
+one may be slow to go on after a short break; and before anybody is blamed, the other witnesses are asked: the
+hypervisor, the host, the serial console.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import time
 from contextlib import suppress
@@ -49,7 +51,9 @@ UNUSED_SECONDS = 60.0
 CUT_OFF = "the head node runs but does not answer on eth0 any more"
 LOCKED_OUT = "the head node runs and answers on eth0, but does not let root in any more"
 NO_COMMANDS = "the head node runs and answers on eth0, but starts no command any more"
-ECHO = "while read -r n; do if [ -e {file} ]; then echo $n here; else echo $n gone; fi; done"
+ECHO = "exec 2>&1; while read -r n; do if [ -e {file} ]; then echo $n here; else echo $n gone; fi; (:); done"
+NO_FORK = re.compile(r"\bfork: (?!retry:)|\bCannot fork\b")
+"""A shell's last word where it cannot fork. Bash says 'retry' for 15 s before (`make_child` in its jobs.c)."""
 HINTS = {
     CUT_OFF: "its interface, its firewall or its SSH server is gone: what did OSCAR change there?",
     LOCKED_OUT: "root's password, its shell or the server's keys are others now: what did OSCAR change there?",
@@ -100,7 +104,8 @@ class HeadLink:
         return self._lost * LATE_SECONDS / LOST_SECONDS
 
     async def watch(self) -> None:
-        """Raises HeadNodeCutOff where the farm's files are gone; the alarm of a lost link is raised by itself."""
+        """Raises HeadNodeCutOff where the farm's files are gone, or no command can be started; the alarm of a lost
+        link is raised by itself."""
         works = (self._echo(), self._knock(), self._clock(), self._installer.ended.wait())
         watching = [asyncio.create_task(work) for work in works]
         try:
@@ -137,6 +142,8 @@ class HeadLink:
         async for chunk in stream:
             for line in splitter.feed(chunk):
                 self._heard = self._echoed = time.monotonic()
+                if NO_FORK.search(line):
+                    raise self._given_up(await cut_off(self._run, NO_COMMANDS))
                 self._missing = self._missing + 1 if line.endswith(" gone") else 0
                 if self._missing >= MISSING_TIMES:
                     raise gone_files(self._run)
@@ -168,15 +175,19 @@ class HeadLink:
             silent = now - self._heard
             if silent >= self._lost or (silent >= LOST_SECONDS and await self._is_certain(now)):
                 still = now - self._stood_still <= self._lost + GAP_SECONDS
-                error = await cut_off(self._run, host_stood_still=still)
-                self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say
-                self._head.gone(error.sentence)
+                self._given_up(await cut_off(self._run, host_stood_still=still))
                 return
             if silent >= self._late and not told:
                 self._run.diary.say(f"the head node has not answered for {silent:.0f} s")
             elif told and silent < self._late:
                 self._run.diary.say("the head node answers again")
             told = silent >= self._late
+
+    def _given_up(self, error: FarmError) -> FarmError:
+        """`error`, as the run's alarm; nobody waits for the head node any more."""
+        self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say
+        self._head.gone(error.sentence)
+        return error
 
     async def _is_certain(self, now: float) -> bool:
         """Whether more patience changes nothing: no host is so slow that its machines stand still, or that a kernel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,6 +249,53 @@ def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(s
         assert "does not let root in any more" in error.sentence
 
     with_head(server, work)
+
+
+BASH = (
+    "bash: fork: retry: Resource temporarily unavailable\\n",
+    "bash: fork: Resource temporarily unavailable\\n",
+)
+
+
+@pytest.mark.parametrize("last", [BASH[1], "bash: fork: Cannot allocate memory\\n", "sh: 1: Cannot fork\\n"])
+def test_a_full_process_table_is_known_from_the_shell_that_echoes(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: f"read n; printf '1 here\\n{BASH[0]}{last}'")
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        with pytest.raises(HeadNodeCutOff, match="starts no command any more, since OSCAR began installing the server"):
+            await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        (error,) = run.alarms
+        assert head.is_gone == error.sentence
+
+    with_head(server, work)
+
+
+def test_a_shell_that_tries_to_fork_again_is_left_to_try(
+    server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"while read n; do printf '1 here\\n{BASH[0]}'; done"
+    monkeypatch.setattr(headlink, "echo_command", lambda _file: line)
+
+    async def work(head: HeadNode) -> None:
+        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        asyncio.get_running_loop().call_later(1.0, run.installer.ended.set)
+        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        assert not run.alarms
+
+    with_head(server, work)
+
+
+def test_the_shell_that_echoes_forks_each_time_so_that_it_says_when_it_no_longer_can() -> None:
+    command = ["prlimit", "--nproc=1:1", "dash", "-c", echo_command("/etc/passwd")]
+    if os.geteuid() == 0:  # the kernel counts nothing of root's
+        command = ["setpriv", "--reuid", "54321", "--clear-groups", "--inh-caps=-all", "--", *command]
+    done = subprocess.run(command, input="1\n", capture_output=True, text=True, timeout=60, check=False)
+    here, word = done.stdout.splitlines()
+    assert here == "1 here"
+    assert headlink.NO_FORK.search(word)
 
 
 def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(server: Server, hurried: Path) -> None:
