@@ -2,7 +2,7 @@
 
 The disk is the guest's: it is flattened into a raw file of ours, and e2fsprogs reads that; the host's kernel mounts
 nothing. `debugfs` is only ever asked for listings and for contents by inode number: its `rdump` writes under names and
-through links that the guest chose.
+through links that the guest chose. A file system may break its reader: that has no privileges (`reading`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.textio import printable_name
+from oscar_steps.v3m.confinement import reading
 
 MAX_FILES = 500
 MAX_FILE_BYTES = 16 << 20
@@ -155,12 +156,10 @@ def _tool(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
     if shutil.which(command[0], path=tool_environment()["PATH"]) is None:
         raise ToolMissing(f"`{command[0]}` is not on this host, so the head node's disk cannot be read")
     name, late = command[0], threading.Event()
-    # It dies with this thread, however the driver ends; `ledger.owned` does that for the main thread alone.
-    command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            command, env=tool_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            reading(command), env=tool_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         ) as process,
     ):
         timer = threading.Timer(seconds, _end, (process, late))

@@ -43,6 +43,15 @@ def confined(command: list[str], memory_mib: int = 0, cpus: int = 1) -> list[str
     return ledger.owned(["prlimit", *limits, "--", *command], _privileges())
 
 
+def reading(command: list[str]) -> list[str]:
+    """`command` that reads what a guest wrote, confined as a QEMU is but for the filter of system calls.
+
+    May be called from any thread: it dies with that one, however the process ends.
+    """
+    limits = (f"--core={_at_most(resource.RLIMIT_CORE, 0)}", f"--data={_at_most(resource.RLIMIT_DATA, OWN_MIB << 20)}")
+    return ["setpriv", "--pdeathsig", "KILL", *_privileges(), "--", "prlimit", *limits, "--", *command]
+
+
 def _privileges() -> tuple[str, ...]:
     """setpriv's options. It is the bounding set that takes root's capabilities, at the next start of a program."""
     return (*_NO_PRIVILEGES, "--bounding-set=-all") if _may_give_up() else _NO_PRIVILEGES

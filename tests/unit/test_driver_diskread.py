@@ -17,6 +17,7 @@ import pytest
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver import diskread
 from oscar_steps.testdriver.diskread import logs_from_disk
+from oscar_steps.v3m.confinement import OWN_MIB
 
 
 def disk_of(tree: Path, folder: Path, *, start: int = 0) -> Path:
@@ -120,6 +121,19 @@ def test_a_tool_is_held_to_its_time_and_to_its_bytes() -> None:
         diskread._tool(["yes"], 20.0, 4096)
     with pytest.raises(HostError, match="timed out after 0 s"):
         diskread._tool(["sleep", "60"], 0.2)
+
+
+def test_what_reads_a_guests_disk_has_no_privilege_and_gets_none() -> None:
+    status = diskread._tool(["cat", "/proc/self/status", "/proc/self/limits"], 20.0).decode()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    held = ("CapInh", "CapPrm", "CapEff", "CapAmb", *(("CapBnd",) if os.geteuid() == 0 else ()))
+    assert {name: int(fields[name], 16) for name in held} == dict.fromkeys(held, 0)
+    assert fields["NoNewPrivs"] == "1"
+    core, data = (
+        next(line for line in status.splitlines() if line.startswith(name)) for name in ("Max core", "Max data")
+    )
+    assert core.split()[4:6] == ["0", "0"]
+    assert int(data.split()[3]) <= OWN_MIB << 20
 
 
 def test_a_tool_dies_with_the_driver() -> None:
