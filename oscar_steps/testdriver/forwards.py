@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import paramiko
 
+from oscar_steps.errors import SourceError
 from oscar_steps.job import Job
 
 GUEST_LOOPBACK = "127.0.0.1"
@@ -62,6 +63,19 @@ def forwards_of(job: Job, *, is_open: bool = False) -> tuple[Forward, ...]:
     answers = job.answers
     urls = [job.source.url, answers.oscar_repository.partition(" ")[0], *answers.repositories.split(",")]
     return forwards_for(url for url in urls if not is_open or _is_on_loopback(url))
+
+
+def check_reach(job: Job, *, is_open: bool) -> None:
+    """Raise SourceError where a head node cannot reach the repository, whatever is forwarded: it checks out itself."""
+    url = job.source.url
+    scheme = url.partition(":")[0].lower()
+    if _server(url) or (is_open and scheme != "file"):
+        return
+    what = f"the head node checks {url} out itself; it reaches {', '.join(f'{name}://' for name in PORTS)} with a host"
+    hint = "serve the repository with svnserve: svn://HOST/..."
+    if scheme != "file":
+        hint += "; or say to_host = 'open' in host.toml, where a head node has what that server asks for"
+    raise SourceError(what, hint=hint)
 
 
 def forwards_for(urls: Iterable[str]) -> tuple[Forward, ...]:

@@ -11,11 +11,18 @@ from collections.abc import Iterator
 import paramiko
 import pytest
 
-from oscar_steps.errors import HostError
+from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Job, Source
 from oscar_steps.matrix import Answers, default_profiles, load_matrix
 from oscar_steps.testdriver import forwards
-from oscar_steps.testdriver.forwards import Forward, forwards_for, forwards_of, url_in_guest, words_from_guest
+from oscar_steps.testdriver.forwards import (
+    Forward,
+    check_reach,
+    forwards_for,
+    forwards_of,
+    url_in_guest,
+    words_from_guest,
+)
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.stages.boot_headnode import reach
 from oscar_steps.testdriver.stages.start_install import answer_files
@@ -101,6 +108,21 @@ def test_where_the_host_is_open_only_what_is_on_its_loopback_interface_goes_thro
         "[::1]:8080",
         "127.0.0.2:80",
     ]
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///srv/svn/oscar", "FILE:///srv", "svn+ssh://h/oscar", "http://[::1", "svn:///x"]
+)
+def test_a_repository_that_no_head_node_reaches_is_refused_before_anything_boots(url: str) -> None:
+    with pytest.raises(SourceError, match=r"checks .* out itself; it reaches svn://, http://, https://"):
+        check_reach(job_of(url), is_open=False)
+
+
+def test_an_open_host_lets_a_head_node_try_every_server_but_no_file() -> None:
+    check_reach(job_of("svn://svn.example.org/oscar"), is_open=False)
+    check_reach(job_of("svn+ssh://h/oscar"), is_open=True)
+    with pytest.raises(SourceError):
+        check_reach(job_of("file:///srv/svn/oscar"), is_open=True)
 
 
 def test_packages_that_the_answers_name_are_named_as_the_guest_reaches_them() -> None:

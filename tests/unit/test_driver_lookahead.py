@@ -40,8 +40,15 @@ def repository(folder: Path, change: Callable[[Path], None]) -> str:
     return f"file://{folder}/r/oscar/trunk"
 
 
-def verdict_of_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> tuple[Verdict, Run]:
-    """The verdict of a run that would go on to build an image, which it says instead."""
+def verdict_of_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, *, served: bool = True
+) -> tuple[Verdict, Run]:
+    """The verdict of a run that would go on to build an image, which it says instead.
+
+    `served`: the repository, a folder, stands for one that a server has.
+    """
+    if served:
+        monkeypatch.setattr(create_image, "check_reach", lambda *_job, **_host: None)
 
     async def builds(*_arguments: object) -> Any:
         raise HostError("the image would be built")
@@ -96,6 +103,15 @@ def test_a_revision_that_can_be_installed_goes_on_and_leaves_no_sources_behind(
     assert "the image would be built" in verdict.sentence
     assert run.flavour is not None
     assert not list((tmp_path / "run").glob("sources-*"))
+
+
+def test_a_repository_that_no_head_node_reaches_is_a_mistake_of_the_person_who_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict, _ = verdict_of_run(tmp_path, monkeypatch, f"file://{tmp_path}/svn", served=False)
+    assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CREATE_IMAGE)
+    assert "out itself; it reaches svn://, http://, https:// with a host" in verdict.sentence
+    assert "svnserve" in verdict.hint
 
 
 @pytest.mark.parametrize("kind", ["no repository", "no answer"])

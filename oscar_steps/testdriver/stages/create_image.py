@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from oscar_steps.errors import ConfigError, UserError
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
+from oscar_steps.testdriver.forwards import check_reach
 from oscar_steps.testdriver.images import ImageStore
 from oscar_steps.testdriver.lookahead import look_ahead
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.accelerator import find_accelerator
 from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
 from oscar_steps.v3m.host import check_host, check_space, require
+from oscar_steps.v3m.settings import ToHost, load_settings
 
 if TYPE_CHECKING:
     from oscar_steps.job import Job
@@ -44,8 +46,10 @@ def check_job(job: Job, source: str = "the cluster profile", answers: str = "the
 
 
 async def run_stage(run: Run) -> None:
-    """Raises ToolMissing, HostError, ProfileError, ConfigError, ImageBuildFailed; AnswersRefused by the sources."""
+    """Raises ToolMissing, HostError, ProfileError, ConfigError, SourceError, ImageBuildFailed; AnswersRefused by the
+    sources."""
     run.profile = check_job(run.job)
+    check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
     require(check_host(run.directory, run.profile.memory_mib))
