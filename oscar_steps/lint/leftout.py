@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from oscar_steps.lint.lists import MAKEFILES, is_makefile, names_in
 from oscar_steps.lint.problems import Problem
@@ -13,51 +14,97 @@ from oscar_steps.lint.tree import File, Tree
 
 _FEWEST = 5
 """So many names make a list of all files of a kind."""
-_TAKES_ALL = re.compile(r"\$[({](?:wildcard|shell)\b|\bfind\b|(?<=[\s/])\*(?=\s)|\*[\w.]*\.\w")
+_FEW = 10
+"""One file in so many may stand outside of the list, and the list is still that of all; but for scripts: one that is
+left out may be there for developers alone, and so may the next one."""
+_SCRIPTS = "the scripts"
+_TAKES_ALL = re.compile(r"\$[({](?:wildcard|shell)\b|\bfind\b|(?<=[\s/])\*(?=\s)|\*[\w.]*\.\w|\w\*(?=\s|$)")
+_REMOVES = re.compile(r"\brm\s[^;|&\n]*")
+_WORD = re.compile(r"[\w.+-]+")
+_TO_BE_READ = re.compile(r"[A-Z]+(?:[._-]\w+)?$")
+"""README and its like need not be installed."""
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """What a list leaves out, of a kind of which it names `named`."""
+
+    makefile: str
+    line: int
+    kind: str
+    paths: frozenset[str]
+    named: int
+
+    def problems(self, paths: Iterator[str]) -> Iterator[Problem]:
+        for path in sorted(paths):
+            what = f"leaves out '{posixpath.basename(path)}', and names all others of {self.kind}"
+            yield Problem(self.makefile, self.line, what, "what is not named is not installed")
 
 
 def left_out(before: Tree, after: Tree) -> tuple[list[Problem], list[Problem]]:
     """What the change left out of a list, and what it put in, or took away."""
     both = [(before, after), (after, before)]
-    touched = {posixpath.dirname(path) for a, b in both for path, file in b.files.items() if a.files.get(path) != file}
-    now = dict(_missing(after, touched))
-    new = [problem for path, problem in now.items() if path not in before]
-    gone = [each for each in _missing(before, touched) if each[0] not in after or _is_named(each[0], after)]
-    return new, [problem for _, problem in gone]
+    changed = [path for a, b in both for path, file in b.files.items() if a.files.get(path) != file]
+    # A new folder is left out by the Makefile above it.
+    touched = {posixpath.dirname(path) for path in changed} | {posixpath.dirname(posixpath.dirname(p)) for p in changed}
+    was, now = _gaps(before, touched), _gaps(after, touched)
+    new, mended = list[Problem](), list[Problem]()
+    for gap in now.values():
+        brought = {path for path in gap.paths if not _was_there(path, before)}
+        others = len(gap.paths) - len(brought)
+        complete = not others if gap.kind == _SCRIPTS else others * _FEW <= gap.named
+        if complete and 2 * len(brought) <= gap.named:
+            new += gap.problems(iter(brought))
+    for key, gap in was.items():
+        if key not in now and gap.makefile in after and 2 * len(gap.paths) <= gap.named:
+            mended += gap.problems(iter(gap.paths))
+    return new, mended
 
 
-def _is_named(path: str, tree: Tree) -> bool:
-    """Whether the Makefile beside a file says its name."""
-    folder, name = posixpath.split(path)
-    beside = (tree.files.get(posixpath.join(folder, makefile)) for makefile in MAKEFILES)
-    return any(file is not None and name in file.text for file in beside)
+def _was_there(path: str, tree: Tree) -> bool:
+    return path in tree.files or any(posixpath.join(path, makefile) in tree for makefile in MAKEFILES)
 
 
-def _missing(tree: Tree, folders: set[str]) -> Iterator[tuple[str, Problem]]:
-    """The one file of its kind in a folder that no list of the folder's Makefile names."""
+def _gaps(tree: Tree, folders: set[str]) -> dict[tuple[str, str], _Gap]:
+    """By Makefile and kind, what the lists of a folder's Makefile do not name, though they name others of the kind."""
     inside = defaultdict[str, list[str]](list)
     for path in tree.files:
-        inside[posixpath.dirname(path)].append(path)
+        folder = posixpath.dirname(path)
+        inside[folder].append(path)
+        if is_makefile(path) and folder:
+            inside[posixpath.dirname(folder)].append(folder)
+    found = dict[tuple[str, str], _Gap]()
     for folder in sorted(folders):
-        for file in (tree.files[path] for path in inside[folder] if is_makefile(path)):
-            if not file.binary and not _TAKES_ALL.search(file.text):
-                yield from _missing_in(file, inside[folder], tree)
+        makefiles = [tree.files[path] for path in inside[folder] if is_makefile(path) and path in tree.files]
+        said = {word for makefile in makefiles for word in _WORD.findall(makefile.text)}
+        for makefile in makefiles:
+            if not makefile.binary and not _TAKES_ALL.search(_REMOVES.sub("", makefile.text)):
+                for gap in _gaps_in(makefile, inside[folder], tree, said):
+                    found[makefile.path, gap.kind] = gap
+    return found
 
 
-def _missing_in(makefile: File, beside: list[str], tree: Tree) -> Iterator[tuple[str, Problem]]:
+def _gaps_in(makefile: File, beside: list[str], tree: Tree, said: set[str]) -> Iterator[_Gap]:
     named, kinds = {name.path: name.line for name in names_in(makefile)}, defaultdict[str, set[str]](set)
     for path in beside:
-        if not is_makefile(path) and (kind := _kind(path)):
+        if kind := _kind(path, tree):
             kinds[kind].add(path)
     for kind, paths in kinds.items():
-        left = paths - named.keys()
-        if len(left) == 1 and len(paths) > _FEWEST and not _is_named(path := left.pop(), tree):
-            line = max(named[each] for each in paths if each in named)
-            what = f"leaves out '{posixpath.basename(path)}', and names all others of '*{kind}'"
-            yield path, Problem(makefile.path, line, what, "what is not named is not installed")
+        left = {path for path in paths - named.keys() if posixpath.basename(path) not in said}
+        listed = paths & named.keys()
+        if left and len(listed) >= _FEWEST:
+            line = max(named[path] for path in listed)
+            yield _Gap(makefile.path, line, kind, frozenset(left), len(listed))
 
 
-def _kind(path: str) -> str:
-    """The end of a file's name; names without one are of no kind."""
+def _kind(path: str, tree: Tree) -> str:
+    """What a file is like by its name, or a folder that has a Makefile; '' for what is of no kind."""
     name = posixpath.basename(path)
-    return posixpath.splitext(name)[1] if not name.startswith(".") else ""
+    if path not in tree.files:
+        return "the folders with a Makefile"
+    if name.startswith(".") or _TO_BE_READ.match(name) or is_makefile(path):
+        return ""
+    end = posixpath.splitext(name)[1]
+    if end:
+        return f"'*{end}'"
+    return _SCRIPTS if tree.files[path].shebang else "the files without an end"

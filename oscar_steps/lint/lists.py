@@ -34,6 +34,7 @@ _USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
 _OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
 """What qmake asks for."""
 _GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
+_WRITES_AM = re.compile(r"/Makefile\.am[\"']?$", re.MULTILINE)
 _LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
 _DEFINES = re.compile(r"(?:(?:override|export)\s+)*+define\b")
@@ -76,6 +77,8 @@ def _check_folders(file: File, tree: Tree, found: Findings) -> None:
     """A folder of the tree that a Makefile goes into, without a Makefile of its own."""
     if not any(_GOES_IN.search(line[0]) for line in _RECIPE.finditer(file.text)):
         return
+    if file.path.endswith(".am") and any(_WRITES_AM.search(other.text) for other in tree.builds):
+        return  # what a folder lacks is made there before automake is run
     for names in _of_variables(file, {"SUBDIRS"}):
         for name in names:
             makefiles = [posixpath.join(name.path, each) for each in MAKEFILES]
@@ -126,7 +129,10 @@ def _lists(file: File) -> Iterator[list[Named]]:
         used = {name[1] or name[2] for line in recipes for name in _USED.finditer(line)}
         yield from _of_variables(file, None if file.path.endswith(".am") else used)
     elif file.path.endswith(".pro"):
-        yield from _of_variables(file, _OF_PROJECT)
+        # One list for all: that of the resources often has one name alone.
+        yield [name for names in _of_variables(file, _OF_PROJECT) for name in names]
+    elif file.path.endswith(".qrc"):
+        yield _of_xml(file)
     elif _ORDER.match(file.path):
         lines = enumerate((line.strip() for line in file.text.splitlines()), start=1)
         yield [Named(number, line, posixpath.normpath(line)) for number, line in lines if _WORD.match(line)]
@@ -165,7 +171,7 @@ def _is_made(word: str, sources: set[str]) -> bool:
 
 
 def _of_xml(file: File) -> list[Named]:
-    """The tests of a batch, which lie beside it, or the packages of a set."""
+    """The tests of a batch and the files of a resource, which lie beside it, or the packages of a set."""
     names, folder, parser = list[Named](), posixpath.dirname(file.path), expat.ParserCreate()
     words = list[str]()
 
@@ -180,6 +186,8 @@ def _of_xml(file: File) -> list[Named]:
         word = "".join(words).strip()
         if name == "opkg" and _WORD.match(word):
             names.append(Named(parser.CurrentLineNumber, word, f"packages/{word}"))
+        elif name == "file" and file.path.endswith(".qrc") and _WORD.match(word):
+            names.append(Named(parser.CurrentLineNumber, word, posixpath.normpath(posixpath.join(folder, word))))
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, words.append
     try:

@@ -125,12 +125,20 @@ class Tree:
         """Whether the tree's own build makes this file: it has a template, or a build's rule names it."""
         if f"{path}.in" in self:
             return True
-        name = re.escape(posixpath.basename(path))
-        makes = re.compile(rf"^(?:[^\s#:=]*/)?{name}\s*:(?!=)|>\s*(?:[^\s>]*/)?{name}\b", re.MULTILINE)
-        return any(makes.search(file.text) for file in self._builds)
+        folder, name = posixpath.split(path)
+        makes = re.compile(
+            rf"^(?P<place>[^\s#:=]*/)?{re.escape(name)}\s*:(?!=)|>\s*(?:[^\s>]*/)?{re.escape(name)}\b", re.MULTILINE
+        )
+        # A target without a folder is made where make runs: in the folder of its Makefile.
+        return any(
+            ">" in match[0] or match["place"] or posixpath.dirname(file.path) == folder or file.path.endswith(".mk")
+            for file in self.builds
+            for match in makes.finditer(file.text)
+        )
 
     @cached_property
-    def _builds(self) -> tuple[File, ...]:
+    def builds(self) -> tuple[File, ...]:
+        """What the tree is built with: Makefiles, `configure`, and what makes these."""
         return tuple(f for f in self.files.values() if _BUILD.search(f.path) and not f.binary)
 
     def write_scripts(self, directory: Path) -> None:
