@@ -36,7 +36,7 @@ from oscar_steps.v3m.accelerator import Accelerator, emulator, find_accelerator
 from oscar_steps.v3m.cluster import ClusterProfile, load_cluster
 from oscar_steps.v3m.command import BootPlan, qemu_arguments
 from oscar_steps.v3m.confinement import SANDBOX
-from oscar_steps.v3m.network import MachineNetwork, plan
+from oscar_steps.v3m.network import VLAN_DIRECTORY, MachineNetwork, plan
 from oscar_steps.v3m.qemu import QemuMachine
 
 CHECKOUT = Path(__file__).parent.parent
@@ -66,7 +66,8 @@ class Bench:
     async def cost(self, way: str, number: int) -> Cost:
         """Boot once. Raises HostError where the login prompt does not come."""
         directory = self.directory / f"{way}-{number}"
-        (directory / "console").mkdir(parents=True)
+        for folder in ("console", VLAN_DIRECTORY):
+            (directory / folder).mkdir(mode=0o700, parents=True)
         head = self.cluster.head
         lines = plan(self.cluster)[head.name]
         machine = QemuMachine(head, directory, self.accelerator, lines, base_image=self.image, seed=self.seed)
@@ -76,7 +77,7 @@ class Bench:
         async with start as pid:
             try:
                 async with asyncio.timeout(LIMIT):
-                    await _login_prompt(machine.console)
+                    await _login_prompt(machine.console, pid)
             except TimeoutError:
                 raise HostError(f"{way}: timed out after {LIMIT:.0f} s waiting for the login prompt") from None
             return Cost(time.monotonic() - began, _cpu_seconds(pid))
@@ -123,11 +124,13 @@ def _without_ours(arguments: list[str]) -> list[str]:
     return left
 
 
-async def _login_prompt(console: Path) -> None:
+async def _login_prompt(console: Path, pid: int) -> None:
     async for line in follow_console(console):
         sign = classify(line)
         if sign and sign.kind is SignKind.LOGIN_PROMPT:
             return
+        if ledger.start_time(pid) is None:
+            raise HostError(f"QEMU ended before the login prompt; the console ends so: {line!r}")
 
 
 def _cpu_seconds(pid: int) -> float:
