@@ -1,6 +1,7 @@
 # The farm's everyday commands; `make` alone lists them.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Debian's own first: that is what most users have, and another user can read it, too.
+PYTHON ?= $(or $(wildcard /usr/bin/python3.11),$(shell command -v python3.11 || command -v python3))
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest

@@ -13,7 +13,7 @@ from oscar_steps.lint.problems import Problem
 from oscar_steps.lint.tree import File, Tree
 
 _CALL = re.compile(r"(?<![\w$@%&>:'*\\-])&?((?:\w+::)*)([A-Za-z_]\w*)([ \t]*)\(")
-_CALL_ELSEWHERE = re.compile(r"(?<!\w)(?<!\w::)((?:\w++::)*+)(\w++)[ \t]*+\(")
+_CALL_ELSEWHERE = re.compile(r"(?<!\w)(?<!\w::)((?>(?:\w++::)*))(\w++)[ \t]*+\(")
 _TO_FILE = re.compile(r"\b(?:print|printf|say)\s*\(?\s*$")
 _PACKAGE = re.compile(r"^[^\S\n]*package\s+(\w+(?:::\w+)*)", re.MULTILINE)
 # `new Foo(...)`, `sub foo (...)`, and names that are asked for before they are called; `print FH (...)`.

@@ -21,18 +21,20 @@ _EXPORT = re.compile(r"(?P<add>\b(?:push|unshift)\b[\s(]*+)?@EXPORT(?:_OK)?\s*+(
 # What a list of plain names is made of.
 _IN_LIST = re.compile(
     r"""[\s(),]++ | \#[^\n]*+ | (?P<quote>["'])(?P<name>[\w&$@%%:.-]*+)(?P=quote)
-    | qw\s*+(?: \( (?P<round>(?:[^()]|\([^()]*\))*+) \) | \[ (?P<square>[^\]]*+) \] | \{ (?P<curly>[^}]*+) \}
+    | qw\s*+(?: \( (?P<round>(?>(?:[^()]|\([^()]*\))*)) \) | \[ (?P<square>[^\]]*+) \] | \{ (?P<curly>[^}]*+) \}
         | < (?P<angle>[^>]*+) > | (?P<mark>[^\w\s(\[{<\#]) (?P<marked>.*?) (?P=mark) )""",
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT = re.compile(r"#[^\n]*")
 _EXPORTS_MORE = re.compile(
     r"EXPORT_TAGS|::EXPORT|\*EXPORT|\\@EXPORT|@\{\s*+EXPORT|@EXPORT\w*+\s*+\)\s*+=|"
-    r"\bsub\s+import\b|\*(?:\w++::)*+import\b|\bexport_to_level\b"
+    r"\bsub\s+import\b|\*(?>(?:\w++::)*)import\b|\bexport_to_level\b"
 )
 _PACKAGE = re.compile(r"^[^\S\n]*package\s+([\w:]+)", re.MULTILINE)
 _CONSTANT = re.compile(r"^[^\S\n]*use\s+constant\s+(\w+)", re.MULTILINE)
-_USED = re.compile(r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|(?<![\w:])([A-Z]\w*+(?:::\w++)*+)->import\b")
+_USED = re.compile(
+    r"\b(?:use|require|import)\b[\s\"'({]*([A-Za-z_][\w:]*)|(?<![\w:])([A-Z]\w*+(?>(?:::\w++)*))->import\b"
+)
 _ASKED = re.compile(r"(?:^|[;{}])[^\S\n]*use\b([^;]*)", re.MULTILINE)
 # Functions of Perl's own modules whose names nobody else takes.
 _OF_PERL = {

@@ -19,7 +19,7 @@ MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL"
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _BATCH = re.compile(r"^testing/.*\.apb$")
 _PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
-_ASSIGNMENT = re.compile(r"^(?P<name>\w++)[ \t]*+[:+?]?=[ \t]*+(?P<value>(?:[^\n\\]|\\\n|\\.)*+)\\?$", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"^(?P<name>\w++)[ \t]*+[:+?]?=[ \t]*+(?P<value>(?>(?:[^\n\\]|\\\n|\\.)*))\\?$", re.MULTILINE)
 _WORD = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*/?$")
 # What a build makes, by the variable that names it, by its own name, and by what it is made from.
 _OF_BUILD = re.compile(
@@ -37,7 +37,7 @@ _GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
 _WRITES_AM = re.compile(r"/Makefile\.am[\"']?$", re.MULTILINE)
 _LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
-_DEFINES = re.compile(r"(?:(?:override|export)\s+)*+define\b")
+_DEFINES = re.compile(r"(?>(?:(?:override|export)\s+)*)define\b")
 _DIRECTIVE = re.compile(
     r"\.[a-zA-Z]|(?:-?include|sinclude|if(?:n?eq|n?def)?|else|endif|endef|export|unexport|override|vpath|undefine|private|load)\b"
 )

@@ -13,8 +13,8 @@ from functools import cached_property
 _TOKEN = r"""
       (?P<pod>^=[a-zA-Z][^\n]*(?:\n(?!=cut\b)[^\n]*)*(?:\n=cut[^\n]*)?)
     | (?P<end>^__(?:END|DATA)__\b)
-    | (?P<plain>(?:BLANK*+(?:(?!(?:q[qwxr]?|m|s|tr|y)\b)[A-Za-z_]\w*+(?:::\w++)*+(?!\s*=>)
-        |[$@]\w++(?:::\w++)*+|[;,()}\[\]=.]|\d++))++)
+    | (?P<plain>(?>(?:(?>BLANK*)(?:(?!(?:q[qwxr]?|m|s|tr|y)\b)[A-Za-z_]\w*+(?>(?:::\w++)*)(?!\s*=>)
+        |[$@]\w++(?>(?:::\w++)*)|[;,()}\[\]=.]|\d++))+))
     | (?P<space>\s+)
     | (?P<comment>\#[^\n]*)
     | (?P<heredoc><<~?(?:"[^"\n]*"|'[^'\n]*'|[A-Za-z_]\w*))

@@ -165,10 +165,16 @@ def _export_head(folder: Path, target: Path) -> bool:
         archive.write_bytes(_git(top, "archive", "--format=tar", f"HEAD:{prefix}"))
         with tarfile.open(archive) as tar:
             # Links are not followed by the first tier: one that leads out of the tree must not hide the rest.
-            tar.extractall(target, [member for member in tar if member.isreg() or member.isdir()], filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every Python 3.11
+            tar.extractall(target, [member for member in tar if _is_plain(member)])
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError, tarfile.TarError):
         return False
     return True
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    path = Path(member.name)
+    return (member.isreg() or member.isdir()) and not path.is_absolute() and ".." not in path.parts
 
 
 def _git(folder: Path, *words: str) -> bytes:

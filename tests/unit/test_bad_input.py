@@ -105,6 +105,12 @@ class Desk:
     def run_words(self, url: str) -> tuple[str | Path, ...]:
         return ("run", "--cell", CELL, "--url", url, "--profiles", self.profiles, "--runs", self.runs)
 
+    def store(self) -> tuple[str | Path, ...]:
+        """For a process that is root in a namespace alone, to whom root's own store is closed."""
+        folder = self.profiles.parent / "images"
+        folder.mkdir()
+        return ("--images", folder)
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
@@ -306,7 +312,7 @@ def small_disk(desk: Desk) -> Callable[[str], list[str]]:
 def test_a_host_with_too_little_disk_says_how_much_is_lacking(
     desk: Desk, url: str, small_disk: Callable[[str], list[str]]
 ) -> None:
-    answer = desk.call("oscar_steps.testdriver", *desk.run_words(url), prefix=small_disk("8m"))
+    answer = desk.call("oscar_steps.testdriver", *desk.run_words(url), *desk.store(), prefix=small_disk("8m"))
     assert answer.status == INFRASTRUCTURE
     assert "INFRASTRUCTURE: this host cannot run the cluster: " in answer.out
     assert "MiB are free in" in answer.out
@@ -314,7 +320,7 @@ def test_a_host_with_too_little_disk_says_how_much_is_lacking(
 
 
 def test_a_disk_that_is_full_is_one_sentence(desk: Desk, url: str, small_disk: Callable[[str], list[str]]) -> None:
-    answer = desk.call("oscar_steps.testdriver", *desk.run_words(url), prefix=small_disk("4k"))
+    answer = desk.call("oscar_steps.testdriver", *desk.run_words(url), *desk.store(), prefix=small_disk("4k"))
     assert answer.status == INFRASTRUCTURE
     assert "No space left on device" in answer.sentence
 

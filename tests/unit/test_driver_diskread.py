@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver import diskread
 from oscar_steps.testdriver.diskread import logs_from_disk
@@ -23,7 +24,8 @@ from oscar_steps.v3m.confinement import OWN_MIB
 def disk_of(tree: Path, folder: Path, *, start: int = 0) -> Path:
     """A qcow2 disk with an overlay on top, as a run has it; `start`: sector of its only partition."""
     system, raw, base, overlay = (folder / name for name in ("fs", "raw", "base.qcow2", "disk.qcow2"))
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(system), "8M"], check=True)
+    command = ["mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(system), "8M"]
+    subprocess.run(command, check=True, env=tool_environment())  # it is in sbin
     table = bytearray(512)
     table[446 + 4], table[510:512] = 0x83, b"\x55\xaa"
     table[446 + 8 : 446 + 12] = start.to_bytes(4, "little")
