@@ -14,7 +14,6 @@ import shlex
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -281,22 +280,26 @@ class Stream:
     def __init__(self, channel: paramiko.Channel, name: str) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
         # Bounded: a reader that is slower than a flood makes the head node wait, it does not fill our memory.
-        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(FOLLOW_CHUNKS)
+        self._room = threading.Semaphore(FOLLOW_CHUNKS)
+        self._closed = False
         threading.Thread(target=self._pump, name=f"stream {name[:40]}", daemon=True).start()
 
     def _pump(self) -> None:
         with suppress(Exception):  # RuntimeError: the loop is closed
-            while chunk := self._channel.recv(CHUNK):
+            while not self._closed and (chunk := self._channel.recv(CHUNK)):
+                self._room.acquire()
                 self._put(chunk)
-        with suppress(RuntimeError, CancelledError):  # the loop may be closed already
+        with suppress(RuntimeError):  # the loop may be closed already
             self._put(None)
 
     def _put(self, chunk: bytes | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._chunks.put(chunk), self._loop).result()
+        self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (chunk := await self._chunks.get()) is not None:
+            self._room.release()
             yield chunk
 
     async def send(self, data: bytes) -> None:
@@ -307,9 +310,9 @@ class Stream:
 
     def close(self) -> None:
         """End the command's input and forget what it still says."""
+        self._closed = True
         self._channel.close()
-        while not self._chunks.empty():  # lets the pump end, which may wait for room
-            self._chunks.get_nowait()
+        self._room.release()  # the pump, which may wait for room, ends
 
 
 class LineSplitter:
