@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from oscar_steps.testdriver.imagebuild import (
 )
 from oscar_steps.testdriver.ordinary import require_user
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
+from oscar_steps.v3m import eventloop
 
 BUILDER_VERSION = 2
 """Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
@@ -242,7 +242,7 @@ def _main() -> None:
     path = Path(sys.argv[1])
     recipe = validate(ImageRecipe, path, *load_toml(path))
     store = ImageStore(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    image = asyncio.run(store.ensure(recipe, lambda line: print(line, flush=True)))
+    image = eventloop.run(store.ensure(recipe, lambda line: print(line, flush=True)))
     print(image.path)
 
 

@@ -20,6 +20,7 @@ from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.server import RunServer
 from oscar_steps.testdriver.stages import HANDLERS
 from oscar_steps.textio import close_to_others, open_regular
+from oscar_steps.v3m import eventloop
 from oscar_steps.verdict import Verdict
 
 LOCK_FILE = "owner.lock"
@@ -88,10 +89,7 @@ def own(
     if lock is None:
         raise UserError(f"{run_directory} belongs to a run that is still going on", hint="take another directory")
     with lock:
-        # Children are waited for by pidfd: a watcher with threads would not do, since a QEMU must be forked by the main
-        # thread (its parent-death signal comes when the *thread* that forked it ends).
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        return asyncio.run(_own(run_directory, job, options, windows, listener, ready))
+        return eventloop.run(_own(run_directory, job, options, windows, listener, ready))
 
 
 async def _own(

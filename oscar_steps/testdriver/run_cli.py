@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.verdicts import verdict_of
-from oscar_steps.v3m import consoleview
+from oscar_steps.v3m import consoleview, eventloop
 from oscar_steps.v3m import host as v3m_host
 from oscar_steps.verdict import ExitStatus, Stage, Verdict
 
@@ -271,7 +270,7 @@ def check_host(images: Path, memory: int) -> None:
     checks = [*v3m_host.check_host(images, memory), *check_user()]
     if all(one.ok for one in checks if one.tool):
         kernel = next(iter(sorted(images.glob("*/vmlinuz"))), None)  # of a base image that is there already
-        checks.append(asyncio.run(v3m_host.check_accelerator(images, kernel))[0])
+        checks.append(eventloop.run(v3m_host.check_accelerator(images, kernel))[0])
     for one in checks:
         click.echo(f"{one.mark} {one.sentence}")
         if one.hint:

@@ -27,6 +27,7 @@ from oscar_steps.testdriver.events import EVENTS_FILE, Event
 from oscar_steps.testdriver.owner import make_directory
 from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
 from oscar_steps.testdriver.server import SOCKET_FILE
+from oscar_steps.v3m import eventloop
 from oscar_steps.v3m.shortpath import short_path
 from oscar_steps.verdict import Stage, StageResult
 
@@ -78,7 +79,7 @@ def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) 
         stage = Stage(str(request.get("stage", Stage.TEARDOWN)))
         print(f"{verdict.outcome}: {verdict.sentence}", flush=True)
         return next((report.result for report in verdict.stages if report.stage is stage), StageResult.INFRASTRUCTURE)
-    return asyncio.run(_look(run_directory, request, printer))
+    return eventloop.run(_look(run_directory, request, printer))
 
 
 def _die_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import sys
 
@@ -88,8 +87,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no é must not make a traceback
-    # Children are waited for by pidfd, so that they can be forked by the main thread and die with it.
-    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     try:
         cli(args=modern(sys.argv[1:]), prog_name=_PROGRAM)
     except click.UsageError as error:  # of an old command line

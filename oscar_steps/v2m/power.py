@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from oscar_steps.v2m.asking import (
 )
 from oscar_steps.v2m.exits import EXIT_NOT_INSTALLED
 from oscar_steps.v2m.target import Target, about_machines, find, json_option
-from oscar_steps.v3m import disks, firmware
+from oscar_steps.v3m import disks, eventloop, firmware
 from oscar_steps.v3m.libvirtxml import disk_format, is_libvirts
 from oscar_steps.v3m.machine import InstallFrom
 from oscar_steps.v3m.profile import VMProfile
@@ -80,7 +79,7 @@ def make_disk(target: Target, machine: VMProfile) -> None:
         raise ProfileError(what, hint=f"make it: qemu-img create -f vmdk {image.path} {image.size_mib}M")
     target.system.make()
     form = disk_format(image.path) if is_libvirts(machine) else "qcow2"
-    asyncio.run(disks.create_disk(Path(image.path), image.size_mib, form))
+    eventloop.run(disks.create_disk(Path(image.path), image.size_mib, form))
     made_file = disks.file_identity(Path(image.path))
     target.system.update(machine.name, profile=str(target.file), made=image.path, made_file=made_file)
 
@@ -345,7 +344,7 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
 
 
 def _delete(machine: VMProfile, disk: Path) -> None:
-    if disk.is_file() and asyncio.run(disks.is_used(disk)):
+    if disk.is_file() and eventloop.run(disks.is_used(disk)):
         what = f"the disk {disk} of {machine.name} is not deleted: a machine uses it, of another system or not of v2m's"
         raise HostError(what, hint="`v2m status` shows all systems; power it off there")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from oscar_steps.environment import cache_directory
 from oscar_steps.errors import ProfileError, UserError
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
 from oscar_steps.v2m.target import load
-from oscar_steps.v3m import describe
+from oscar_steps.v3m import describe, eventloop
 from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.host import check_host
 from oscar_steps.v3m.hypervisors import check_hypervisors
@@ -140,7 +139,7 @@ def check_host_command(
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")
     checks = check_host(directory, memory_mib)
     cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER")
-    hypervisors = asyncio.run(check_hypervisors(cache, kernel))
+    hypervisors = eventloop.run(check_hypervisors(cache, kernel))
     if as_json:
         told = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}
         click.echo(json.dumps(told, indent=2))

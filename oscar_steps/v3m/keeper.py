@@ -25,7 +25,7 @@ from typing import Any
 
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
-from oscar_steps.v3m import ledger
+from oscar_steps.v3m import eventloop, ledger
 from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.cluster import Boot
@@ -522,9 +522,7 @@ def main() -> None:
     system = System(name, Path(root))
     with system.kept():
         ledger.end_leftovers(system.directory)
-        # Children are waited for by pidfd: QEMU must be forked by the main thread, which a watcher with threads is not.
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-        asyncio.run(Keeper(system).live(int(ready)))
+        eventloop.run(Keeper(system).live(int(ready)))
 
 
 if __name__ == "__main__":
