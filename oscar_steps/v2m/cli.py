@@ -6,27 +6,45 @@ import io
 import sys
 
 import click
-from click.shell_completion import get_completion_class
 
 from oscar_steps.errors import ConfigError, FarmError, UserError
+from oscar_steps.lazygroup import LazyGroup
 from oscar_steps.textio import keep_private
-from oscar_steps.v2m import looking, media, moves, power, profiles
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE, EXIT_STATE
 from oscar_steps.v2m.oldwords import modern
-from oscar_steps.v3m.machine import ImpossibleTransition
 
 _PROGRAM = "v2m"
 
+_TABLE = {
+    name: (f"oscar_steps.v2m.{module}", words)
+    for name, module, words in (
+        ("validate", "profiles", "Check profiles: of a VM, of a set of VMs, or of a cluster."),
+        ("show", "profiles", "Say what a profile means and what it becomes here."),
+        ("check-host", "profiles", "Say what this host lacks, and which hypervisors work here."),
+        ("create", "power", "Make the disks that FILE names."),
+        ("boot", "power", "Power machines on: all of FILE, a cluster's head node first."),
+        ("install", "power", "Install machines from a CD, from the network, or by OSCAR."),
+        ("status", "looking", "Say how machines are: those of FILE, or all that are known."),
+        ("console", "media", "Print what the machine has written to its serial console."),
+        ("screenshot", "media", "Write what the machine's screen shows to PICTURE, as PNG."),
+        ("pause", "power", "Stop the processors of machines; their memory stays."),
+        ("unpause", "power", "Let machines go on after `v2m pause`."),
+        ("reset", "power", "Press the reset button of machines."),
+        ("shut-down", "power", "Press the power button of machines."),
+        ("power-off", "power", "Pull the plug of machines."),
+        ("insert-cd", "media", "Put the CD ISO into the drive of a machine that is on."),
+        ("eject-cd", "media", "Take the CD out of the drive of a machine that is on."),
+        ("save", "media", "Write memory and devices to the file STATE, and power off."),
+        ("restore", "media", "Go on with a machine where `v2m save` stopped it."),
+        ("migrate", "moves", "Move a machine to HOST while it runs."),
+        ("receive", "moves", ""),
+        ("destroy", "power", "Pull the plug, and delete the disks that `v2m create` made."),
+        ("completion", "completion", "Print the script that completes commands in your shell."),
+    )
+}
 
-class _InOrder(click.Group):
-    """Lists its commands in the order in which one needs them, not by the alphabet."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx  # it is the same everywhere
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=_TABLE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oscar-farm", prog_name=_PROGRAM)
 def cli() -> None:
     """Virtual machines and virtual clusters, described by profiles.
@@ -54,33 +72,6 @@ def cli() -> None:
     """
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the script that completes commands, files, machines and systems in your shell.
-
-    \b
-    Examples:
-      v2m completion bash > ~/.local/share/bash-completion/completions/v2m
-      v2m completion zsh > ~/.zfunc/_v2m
-      v2m completion fish > ~/.config/fish/completions/v2m.fish
-    """
-    found = get_completion_class(shell)
-    assert found is not None
-    complete = found(cli, {}, _PROGRAM, "_V2M_COMPLETE")
-    click.echo(complete.source_template % complete.source_vars())
-
-
-for command in (
-    profiles.validate, profiles.show, profiles.check_host_command,
-    power.create, power.boot, power.install, looking.status, media.console, media.screenshot,
-    power.pause, power.unpause, power.reset, power.shut_down, power.power_off,
-    media.insert_cd, media.eject_cd, media.save, media.restore, moves.migrate, moves.receive,
-    power.destroy, completion,
-):  # fmt: skip
-    cli.add_command(command)
-
-
 def main() -> None:
     """Entry point; errors of ours are one sentence on stderr."""
     keep_private()
@@ -104,4 +95,6 @@ def main() -> None:
 def _status(error: FarmError) -> int:
     if isinstance(error, UserError) and not isinstance(error, ConfigError):  # a mistake in the host's settings
         return EXIT_PROFILE
+    from oscar_steps.v3m.machine import ImpossibleTransition  # not needed where nothing is wrong
+
     return EXIT_STATE if isinstance(error, ImpossibleTransition) else EXIT_HOST

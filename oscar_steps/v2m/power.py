@@ -23,7 +23,6 @@ from oscar_steps.v2m.asking import (
 from oscar_steps.v2m.exits import EXIT_NOT_INSTALLED
 from oscar_steps.v2m.target import Target, about_machines, find, json_option
 from oscar_steps.v3m import disks, eventloop, firmware
-from oscar_steps.v3m.libvirtxml import disk_format, is_libvirts
 from oscar_steps.v3m.machine import InstallFrom
 from oscar_steps.v3m.profile import VMProfile
 
@@ -77,6 +76,8 @@ def make_disk(target: Target, machine: VMProfile) -> None:
     if machine.type == "VMWare":
         what = f"{target.source}: the disk of {machine.name}, a VMware guest, has to be there"
         raise ProfileError(what, hint=f"make it: qemu-img create -f vmdk {image.path} {image.size_mib}M")
+    from oscar_steps.v3m.libvirtxml import disk_format, is_libvirts  # with them come the host's settings
+
     target.system.make()
     form = disk_format(image.path) if is_libvirts(machine) else "qcow2"
     eventloop.run(disks.create_disk(Path(image.path), image.size_mib, form))

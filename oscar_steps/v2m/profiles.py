@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import ProfileError, UserError
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
-from oscar_steps.v2m.target import load
-from oscar_steps.v3m import describe, eventloop
+from oscar_steps.v2m.reading import load
 from oscar_steps.v3m.cluster import ClusterProfile
-from oscar_steps.v3m.host import check_host
-from oscar_steps.v3m.hypervisors import check_hypervisors
-from oscar_steps.v3m.settings import load_settings
 from oscar_steps.v3m.xmlfile import InvalidProfile
 
 _FILE_WIDTH = 160
@@ -92,6 +87,11 @@ def show(file: Path, install: bool, as_json: bool) -> None:
       64  it is not; the sentence is on standard error
        2  the command line itself is wrong
     """
+    from rich.console import Console  # `validate` needs nothing of all this
+
+    from oscar_steps.v3m import describe
+    from oscar_steps.v3m.settings import load_settings
+
     profiles = load(file)
     place = file.parent.resolve()
     described = describe.describe(profiles, install=install, directory=place, settings=load_settings())
@@ -135,6 +135,10 @@ def check_host_command(
        2  the command line itself is wrong
       20  something is missing; it says what, and how to get it
     """
+    from oscar_steps.v3m import eventloop
+    from oscar_steps.v3m.host import check_host
+    from oscar_steps.v3m.hypervisors import check_hypervisors
+
     if kernel is not None and not kernel.is_file():
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")
     checks = check_host(directory, memory_mib)

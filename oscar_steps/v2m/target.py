@@ -13,9 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from oscar_steps.errors import FarmError, UserError
-from oscar_steps.v3m import xmlfile
-from oscar_steps.v3m.cluster import ClusterProfile, parse_any
-from oscar_steps.v3m.describe import Profiles
+from oscar_steps.v2m.reading import load
+from oscar_steps.v3m.cluster import ClusterProfile
 from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, SYSTEM_NAME, System, all_systems
 from oscar_steps.v3m.profile import VMProfile, beside
 
@@ -34,11 +33,6 @@ class Target:
     source: str
     file: Path
     machines: tuple[VMProfile, ...]
-
-
-def load(file: Path) -> Profiles:
-    """What a file holds. Raises ProfileError with file, line and column."""
-    return parse_any(xmlfile.read(file), click.format_filename(file))
 
 
 def find(file: Path, names: tuple[str, ...], system: str | None) -> Target:

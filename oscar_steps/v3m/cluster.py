@@ -88,7 +88,10 @@ def parse_cluster(text: str | bytes, source: str) -> ClusterProfile:
     return _cluster_from_document(xmlfile.parse(text, source, CLUSTER_DTD, ("cluster",)))
 
 
-def parse_any(text: str | bytes, source: str) -> ClusterProfile | tuple[VMProfile, ...]:
+Profiles = ClusterProfile | tuple[VMProfile, ...]
+
+
+def parse_any(text: str | bytes, source: str) -> Profiles:
     """`text` as whatever it is: a cluster, one profile or a set of them. Raises ProfileError."""
     document = xmlfile.parse(text, source, CLUSTER_DTD, ("profile", "profiles", "cluster"))
     return _cluster_from_document(document) if document.root.tag == "cluster" else _profiles_from_document(document)

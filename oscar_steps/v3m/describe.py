@@ -19,15 +19,13 @@ from oscar_steps.errors import FarmError
 from oscar_steps.v3m import libvirtxml, network
 from oscar_steps.v3m.accelerator import QEMU, Accelerator
 from oscar_steps.v3m.bridge import Place
-from oscar_steps.v3m.cluster import Boot, ClusterProfile
+from oscar_steps.v3m.cluster import Boot, ClusterProfile, Profiles
 from oscar_steps.v3m.command import BootPlan, Part, qemu_parts
 from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
 from oscar_steps.v3m.network import MachineNetwork
 from oscar_steps.v3m.profile import Nic, VMProfile, beside
 from oscar_steps.v3m.runtime import at_home, check_backend
 from oscar_steps.v3m.settings import DEFAULTS, HostSettings
-
-Profiles = ClusterProfile | tuple[VMProfile, ...]
 
 _QMP_DESCRIPTOR = 3
 _INSTALLER_CD = Path("boot.iso")

@@ -1,0 +1,15 @@
+"""The file that a command is about, read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from oscar_steps.v3m import xmlfile
+from oscar_steps.v3m.cluster import Profiles, parse_any
+
+
+def load(file: Path) -> Profiles:
+    """What a file holds. Raises ProfileError with file, line and column."""
+    return parse_any(xmlfile.read(file), click.format_filename(file))
