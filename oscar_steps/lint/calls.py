@@ -52,9 +52,13 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
     """Packages and names; not those that may come from a module that is missing here, or are defined at run time."""
     notes = [note.split(" ") for note in answer.notes]
     granted = {words[2] for words in notes if words[0] == "unknown" and len(words) == 3}
+    handed = {(words[2], words[1]) for words in notes if words[0] == "handed" and len(words) == 3}
     loaded = {words[1] for words in notes if words[0] == "needs" and len(words) == 2}
     seen = {(words[1], words[2]) for words in notes if words[0] == "undefined" and len(words) == 3}
     found = {(package, name) for package, name in seen if package not in granted and not _makes(file, name)}
+    for into, path in handed:
+        module = tree.files.get(path)
+        found = {(package, name) for package, name in found if package != into or not _may_hand(module, name)}
     for package, name in {(place[:-2], name) for place, name in _CALL_ELSEWHERE.findall(file.text) if place}:
         module = tree.files.get(_path(package))
         if module is None:
@@ -65,6 +69,11 @@ def _undefined(answer: Answer, file: File, tree: Tree) -> set[tuple[str, str]]:
         elif _makes(module, name):
             found.discard((package, name))
     return found
+
+
+def _may_hand(module: File | None, name: str) -> bool:
+    """Whether a module that died, or does not compile, may export the name: it says it, or what it says is no list."""
+    return module is None or re.search(rf"\b{name}\b|::EXPORT|\bAUTOLOAD\b|\bsub import\b", module.text) is not None
 
 
 def _makes(file: File, name: str) -> bool:

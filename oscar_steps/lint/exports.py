@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 
-from oscar_steps.lint.functions import calls_of, functions_of, is_made, is_read, knows_all_modules
+from oscar_steps.lint.functions import calls_of, functions_of, is_made, is_read, loads_by_name, unknown_modules
 from oscar_steps.lint.perltext import PerlText
 from oscar_steps.lint.perlwords import EXPORTED, WORDS
 from oscar_steps.lint.problems import Findings, Problem
@@ -43,7 +43,10 @@ _OF_PERL = {
     for name in EXPORTED[module].split()
 }
 _MAY_HAVE_THEM = re.compile(r"^(?:POSIX|File|IO|IPC|Cwd|Getopt|Data|Shell|Test)\b")
+_OF_WORDS = re.compile(r"[a-z]_|[a-z][A-Z]")
+"""POSIX exports no such name."""
 _SHORTEST = 5
+_SEVERAL = 3
 _FEW = 20
 _MANY = 60
 """What is more is no work of a person, and takes its time."""
@@ -58,7 +61,7 @@ def lost_exports(before: Tree, after: Tree) -> Findings:
     homes, old_homes = _homes(after), None
     names = _other_exports(changed, before)
     for file in [*changed, *_users(names, after, changed)]:
-        told = _told(file, after, homes)
+        told = _told(file, after, homes, before)
         if not told:
             continue
         old = before.files.get(file.path) or _moved_from(file, before, after)
@@ -66,14 +69,18 @@ def lost_exports(before: Tree, after: Tree) -> Findings:
             if PerlText(old.text).lost:
                 continue  # nobody knows what it had
             old_homes = old_homes or _homes(before)
-            was = _told(old, before, old_homes)
+            was = _told(old, before, old_homes, before)
             told = {name: problem for name, problem in told.items() if name not in was}
         found.problems += list(told.values())[:_FEW]
     return found
 
 
-def _told(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
-    return {**_undefined_exports(file, tree), **_other_package(file), **_not_loaded(file, tree, homes)}
+def _told(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree) -> dict[str, Problem]:
+    return {
+        **_undefined_exports(file, tree, before),
+        **_other_package(file, tree),
+        **_not_loaded(file, tree, homes, before),
+    }
 
 
 def _other_exports(changed: list[File], before: Tree) -> set[str]:
@@ -142,9 +149,62 @@ def _exports(file: File) -> tuple[tuple[_List, ...], bool]:
     return tuple(found), complete
 
 
-def _is_known(file: File, tree: Tree) -> bool:
-    """Whether all that the modules may hand to a file which it loads can be read."""
-    return knows_all_modules(file, tree) and all(_exports(module)[1] for module in _loaded(file, tree))
+def _may_bring(name: str, file: File, tree: Tree, before: Tree) -> bool:
+    """Whether a module that the file loads may hand this name to it.
+
+    Of one whose exports cannot be read this is believed where it, or one that it loads, says the name. Of one that is
+    not in the tree it is believed unless somebody who loads it has the name from elsewhere.
+    """
+    word = re.compile(rf"\b{name}\b")
+    for module in _loaded(file, tree):
+        if not _exports(module)[1] and any(word.search(each.text) for each in (module, *_named(module, tree))):
+            return True
+    unknown = [each for each in unknown_modules(file, tree) if each != "POSIX" or not _OF_WORDS.search(name)]
+    return bool(unknown) and not _come_from_elsewhere(name, unknown, file, tree, before)
+
+
+def _come_from_elsewhere(name: str, unknown: list[str], file: File, tree: Tree, before: Tree) -> bool:
+    """Whether those who load these modules show that none of them brings the name.
+
+    Of each module somebody loads it, and defines the name or has it from a module of the tree. Or the name is one of
+    OSCAR's own, which several have from a module of the tree, and nobody who loads these has it from nowhere.
+    """
+    left, lacking = set(unknown), set[str]()
+    for user in _users_of(name, file, before):
+        loaded = unknown_modules(user, before)
+        if _has(name, user, before):
+            left -= set(loaded)
+        elif name in calls_of(user):
+            lacking |= set(loaded)
+    if not left:
+        return True
+    own = _OF_WORDS.search(name) is not None and name not in _OF_PERL
+    own = own and sum(_has(name, user, tree) for user in _users_of(name, file, tree)) >= _SEVERAL
+    return own and left.isdisjoint(lacking) and not any(_stands_elsewhere(module, name, before) for module in left)
+
+
+def _users_of(name: str, file: File, tree: Tree) -> list[File]:
+    """Other files of Perl that say the name."""
+    word = name.encode()
+    return [user for user in tree.files.values() if word in user.content and user.path != file.path and is_read(user)]
+
+
+def _stands_elsewhere(module: str, name: str, tree: Tree) -> bool:
+    """Whether a module is in the tree at another place than perl's, and says the name."""
+    place, word = f"/{module.replace('::', '/')}.pm", name.encode()
+    return any(f"/{path}".endswith(place) and word in file.content for path, file in tree.files.items())
+
+
+def _is_said(name: str, file: File, tree: Tree) -> bool:
+    """Whether any other file says the name."""
+    word = name.encode()
+    return any(word in other.content for other in tree.files.values() if other.path != file.path)
+
+
+def _has(name: str, user: File, tree: Tree) -> bool:
+    if name in functions_of(user) or name in _constants(user):
+        return True
+    return name in calls_of(user) and any(name in exports_of(module) for module in _loaded(user, tree))
 
 
 def _used(file: File) -> set[str]:
@@ -156,12 +216,19 @@ def _loaded(file: File, tree: Tree) -> list[File]:
     return [tree.files[path] for path in paths if path in tree.files and path != file.path]
 
 
+def _named(file: File, tree: Tree) -> list[File]:
+    """Modules of the tree that a file says the names of."""
+    paths = (f"lib/{module.replace('::', '/')}.pm" for module in sorted(set(re.findall(r"\w+(?:::\w+)*", file.text))))
+    own = [path.removesuffix("/EXPORT.pm").removesuffix("/EXPORT_OK.pm") for path in paths]
+    return [tree.files[place] for path in own if (place := f"{path.removesuffix('.pm')}.pm") in tree.files]
+
+
 @lru_cache(maxsize=4096)
 def _constants(file: File) -> frozenset[str]:
     return frozenset(_CONSTANT.findall(file.text))
 
 
-def _undefined_exports(file: File, tree: Tree) -> dict[str, Problem]:
+def _undefined_exports(file: File, tree: Tree, before: Tree) -> dict[str, Problem]:
     """Names that a module exports, and neither says elsewhere nor gets from a module that it loads."""
     if (
         not file.path.endswith(".pm")
@@ -172,7 +239,7 @@ def _undefined_exports(file: File, tree: Tree) -> dict[str, Problem]:
     missing = set(exports_of(file) - functions_of(file) - _constants(file))
     missing = missing.difference(*map(exports_of, _loaded(file, tree)))
     missing = {name for name in sorted(missing)[:_MANY] if not is_made(name, file)}
-    if not missing or not _is_known(file, tree):
+    if not missing or loads_by_name(file):
         return {}
     perl, found = PerlText(file.text), dict[str, Problem]()
     if perl.lost:
@@ -184,8 +251,11 @@ def _undefined_exports(file: File, tree: Tree) -> dict[str, Problem]:
     for literal in perl.literals:
         if not any(each.start <= literal.start < each.end for each in lists):
             elsewhere.update(re.findall(r"\w+", literal.value))
+    old = before.files.get(file.path)
+    had = functions_of(old) if old is not None else frozenset[str]()
     for name in sorted(missing - elsewhere):
-        for each in lists:
+        sure = name in had or not (_is_said(name, file, tree) and _may_bring(name, file, tree, before))
+        for each in lists if sure else []:
             if name in each.names:
                 at = re.compile(rf"\b{name}\b").search(file.text, each.start)
                 line = perl.line(at.start() if at else each.start)
@@ -194,23 +264,32 @@ def _undefined_exports(file: File, tree: Tree) -> dict[str, Problem]:
     return found
 
 
-def _other_package(file: File) -> dict[str, Problem]:
-    """A module of OSCAR's that exports, and whose package is that of a module beside it, or none at all."""
+def _other_package(file: File, tree: Tree) -> dict[str, Problem]:
+    """A module of OSCAR's that exports, and whose package is that of a module beside it, another than the name by
+    which it is loaded, or none at all."""
     if not (file.path.startswith("lib/OSCAR/") and file.path.endswith(".pm")):
         return {}
     module = file.path.removeprefix("lib/").removesuffix(".pm").replace("/", "::")
     packages = _PACKAGE.findall(file.text)
-    if not packages and exports_of(file):
+    exports = bool(exports_of(file))
+    if not packages and exports:
         what = "exports functions and has no package"
     elif packages and not any(f"::{module}".endswith(f"::{package}") for package in packages):
         folder = packages[0].rpartition("::")[0]
         if "::" not in folder or not f"::{module.rpartition('::')[0]}".endswith(f"::{folder}"):
             return {}  # such as one that takes the place of another module
         what = f"its package is {packages[0]}"
+    elif exports and len(packages) == 1 and packages[0] != module and not _is_loaded_as(packages[0], tree):
+        what = f"its package is {packages[0]}, whose exports 'use {module}' does not take"
     else:
         return {}
     line = file.text.count("\n", 0, match.start()) + 1 if (match := _PACKAGE.search(file.text)) else 1
     return {what: Problem(file.path, line, what, f"its place is that of {module}")}
+
+
+def _is_loaded_as(package: str, tree: Tree) -> bool:
+    word = package.encode()
+    return any(package in _used(file) for file in tree.files.values() if word in file.content and is_read(file))
 
 
 def _homes(tree: Tree) -> dict[str, set[str]]:
@@ -223,10 +302,10 @@ def _homes(tree: Tree) -> dict[str, set[str]]:
     return found
 
 
-def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str, Problem]:
+def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree) -> dict[str, Problem]:
     """What a file calls by its bare name, and no module that it loads can hand to it."""
     found = dict[str, Problem]()
-    if not file.shebang and not file.path.endswith(".pm"):
+    if (not file.shebang and not file.path.endswith(".pm")) or loads_by_name(file):
         return found
     used, loaded = _used(file), _loaded(file, tree)
     known = functions_of(file) | _constants(file) | WORDS
@@ -234,9 +313,9 @@ def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]]) -> dict[str,
     for name, line in calls_of(file).items():
         if "::" in name or name in known or (gap := _gap(name, file, tree, homes.get(name, set()), used)) is None:
             continue
-        if len(found) < _MANY and not is_made(name, file):
+        if len(found) < _MANY and not is_made(name, file) and not _may_bring(name, file, tree, before):
             found[gap[0]] = Problem(file.path, line, *gap)
-    return found if found and _is_known(file, tree) else {}
+    return found
 
 
 def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> tuple[str, str] | None:

@@ -28,6 +28,7 @@ _LOADS_BY_NAME = re.compile(
     r"\beval\b[\s\"'{(q]*(?:use|require)\b|(?<![\w$@%>:-])(?:require|do)\b[\s(]*+[\"'$]|"
     r"\b(?:use|require)_ok\b|\buse\s+(?:if|autouse)\b|\A#![^\n]*\s-\w*[mM]"
 )
+_IS_LIST = re.compile(r"(?:qw\b|\(|['\"])(?!.*:)")
 _SHORTEST = 6
 """Names that are shorter are near to each other by chance."""
 _MANY = 300
@@ -75,8 +76,12 @@ def calls_of(file: File) -> dict[str, int]:
 def _of_taken_away(old: File, file: File, files: list[File], defined: set[str], after: Tree) -> Iterator[Problem]:
     gone = functions_of(old) - defined
     loaded = {load.module for load in loads_of(file)} - {load.module for load in loads_of(old)} - EXPORTED.keys()
-    if not gone or any(f"lib/{module.replace('::', '/')}.pm" not in after for module in loaded):
+    if any(f"lib/{module.replace('::', '/')}.pm" not in after for module in loaded):
         return  # What is loaded now, and nobody knows here, may define it, and hand it on.
+    yield from _of_lost_package(old, file, files, after)
+    yield from _called_by_its_package(functions_of(old) - functions_of(file) - gone, file, files, after)
+    if not gone:
+        return
     for user in files:
         loads = user.path == file.path or any(load.path == file.path for load in loads_of(user))
         for name in sorted(gone & {call.rpartition("::")[2] for call in _calls_if(user, gone)}):
@@ -89,19 +94,52 @@ def _of_taken_away(old: File, file: File, files: list[File], defined: set[str], 
                 yield Problem(user.path, line, what, right, because=file.path)
 
 
+def _called_by_its_package(names: frozenset[str], file: File, files: list[File], after: Tree) -> Iterator[Problem]:
+    """Functions that are still defined elsewhere, and not where they are called."""
+    package = _package(file)
+    code = PerlText(file.text).code if names and package else ""
+    brought = [module.text for module in _loaded(file, after)]
+    for name in sorted(names):
+        word = re.compile(rf"\b{name}\b|AUTOLOAD")
+        if not code or is_made(name, file) or word.search(code) or any(word.search(text) for text in brought):
+            continue
+        for user in files:
+            if f"{package}::{name}".encode() in user.content and (line := calls_of(user).get(f"{package}::{name}")):
+                what = f"calls {package}::{name}, which this change took away from {file.path}"
+                yield Problem(user.path, line, what, "define it, or call what takes its place", because=file.path)
+
+
+def _of_lost_package(old: File, file: File, files: list[File], after: Tree) -> Iterator[Problem]:
+    """Calls of what stands in a package that has another name now."""
+    package, now = _package(old), _package(file)
+    if not package or not now or package == now or f"lib/{package.replace('::', '/')}.pm" in after:
+        return
+    if any(_declares(package, each) for each in files):
+        return
+    for user in files:
+        calls = calls_of(user) if f"{package}::".encode() in user.content else {}
+        for call, line in calls.items():
+            if call.rpartition("::")[0] == package:
+                what = f"calls {call}, whose package {package} this change took away from {file.path}"
+                yield Problem(user.path, line, what, f"the package is {now} now", because=file.path)
+
+
 def _calls_if(file: File, names: frozenset[str]) -> dict[str, int]:
     return calls_of(file) if any(name.encode() in file.content for name in names) else {}
 
 
 def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[str]) -> Iterator[Problem]:
     module, _, function = name.rpartition("::")
-    if function in defined or is_made(function, file):
+    if is_made(function, file) or (function in defined and not module):
         return
     line = calls_of(file)[name]
     if module:
         path = f"lib/{module.replace('::', '/')}.pm"
         other = after.files.get(path)
-        if other is not None and not _hands_on(other, function):
+        yield from _of_wrong_package(name, file, after)
+        if other is None or any(_hands_on(each, function) for each in (other, *_loaded(other, after))):
+            return
+        if not unknown_modules(other, after) or not (function in defined or _is_known(function, before)):
             yield Problem(file.path, line, f"calls {name}, which {path} does not define", f"define {function} there")
     elif len(function) >= _SHORTEST and function not in WORDS and not _is_known(function, before):
         own = functions_of(file).union(*(functions_of(f) for f in _loaded(file, after)))
@@ -111,6 +149,26 @@ def _of_new_call(name: str, file: File, before: Tree, after: Tree, defined: set[
         elif not function.isupper() and function not in _imported(file) and knows_all_modules(file, after):
             what = f"calls {function}, which neither this file nor a module that it loads defines"
             yield Problem(file.path, line, what, f"define {function}, or load the module that does")
+
+
+def _of_wrong_package(name: str, file: File, after: Tree) -> Iterator[Problem]:
+    """A call of a module as if it were a function, or by a package that differs from a module's in its case only."""
+    module, _, _function = name.rpartition("::")
+    path, itself = (f"lib/{each.replace('::', '/')}.pm" for each in (module, name))
+    line = calls_of(file)[name]
+    if path in after or not module.startswith("OSCAR") or any(_declares(module, each) for each in after.files.values()):
+        return
+    if itself in after:
+        yield Problem(file.path, line, f"calls {name}, which is a module", "call a function of it")
+    for other in after.files:
+        if other.lower() == path.lower():
+            meant = other.removeprefix("lib/").removesuffix(".pm").replace("/", "::")
+            yield Problem(file.path, line, f"calls {name}, whose package nothing has", f"{meant} may be meant")
+
+
+def _declares(package: str, file: File) -> bool:
+    declared = re.compile(rf"^[^\S\n]*package\s+{package}\b(?!::)", re.MULTILINE)
+    return package.encode() in file.content and not file.binary and declared.search(file.text) is not None
 
 
 def _imported(file: File) -> set[str]:
@@ -132,13 +190,28 @@ def knows_all_modules(file: File, tree: Tree) -> bool:
             return False
         for module, asked in _USED.findall(user.text):
             path = f"lib/{module.replace('::', '/')}.pm"
-            if path in seen or module in EXPORTED or re.match(r"(?:qw\b|\(|['\"])(?!.*:)", asked):
+            if path in seen or module in EXPORTED or _IS_LIST.match(asked):
                 continue
             seen.add(path)
             if path not in tree.files:
                 return False
             todo.append(tree.files[path])
     return True
+
+
+def loads_by_name(file: File) -> bool:
+    """Whether a file loads something whose name is put together when it runs, or that is not always loaded."""
+    return _LOADS_BY_NAME.search(file.text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _used_without_list(file: File) -> tuple[str, ...]:
+    return tuple({m: None for m, asked in _USED.findall(file.text) if m not in EXPORTED and not _IS_LIST.match(asked)})
+
+
+def unknown_modules(file: File, tree: Tree) -> list[str]:
+    """Modules that are not in the tree and may hand anything to the file: it asks for nothing by name."""
+    return [module for module in _used_without_list(file) if f"lib/{module.replace('::', '/')}.pm" not in tree.files]
 
 
 def _package(file: File) -> str:

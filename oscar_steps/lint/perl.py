@@ -72,12 +72,24 @@ def judge_perl(answer: Answer, tree: Tree) -> Findings:
         found.leave(path, "it ends while it is being compiled")
     else:
         found.problems = list(undefined_calls(answer, tree.files[path], tree))
+    found.problems += (replace(problem, gates=_is_certain(problem, answer)) for problem in _errors_behind(answer, tree))
     return found
+
+
+def _errors_behind(answer: Answer, tree: Tree) -> Iterator[Problem]:
+    """What perl says of the modules of the tree that the file loads and that do not compile."""
+    said: dict[str, list[str]] = {}
+    for note in answer.notes:
+        if note.startswith("refused ") and ": " in note:
+            module, _, words = note.removeprefix("refused ").partition(": ")
+            said.setdefault(module, []).append(words)
+    for lines in said.values():
+        yield from _errors(replace(answer, words=tuple(lines)), tree)
 
 
 def _is_certain(problem: Problem, answer: Answer) -> bool:
     """Whether the true modules in the place of those that are missing here, or died here, could change nothing."""
-    granted = any(note.startswith(("unknown ", "died ")) for note in answer.notes)
+    granted = any(note.startswith(("unknown ", "died ", "refused ", "handed ")) for note in answer.notes)
     return not (granted and problem.what.startswith(_OF_NAMES))
 
 

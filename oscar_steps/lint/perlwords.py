@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 EXPORTED = {
+    "AppConfig": "",
     "Carp": "carp croak confess",
     "Cwd": "cwd getcwd fastcwd fastgetcwd",
+    "DBI": "",
     "Data::Dumper": "Dumper",
+    "English": "",
     "Exporter": "",
     "File::Basename": "basename dirname fileparse fileparse_set_fstype",
     "File::Copy": "copy move",
@@ -15,13 +18,24 @@ EXPORTED = {
     "FindBin": "",
     "Getopt::Long": "GetOptions",
     "IO::File": "",
+    "IO::Handle": "",
+    "IO::Select": "",
+    "IPC::Open2": "open2",
     "IPC::Open3": "open3",
+    "LWP::Simple": "get head getprint getstore mirror",
+    "LWP::UserAgent": "",
+    "List::Util": "",
+    "Scalar::Util": "",
+    "Storable": "store retrieve nstore store_fd nstore_fd fd_retrieve",
     "Sys::Hostname": "hostname",
     "Term::ANSIColor": "color colored",
     "Text::Wrap": "wrap fill",
+    "Time::HiRes": "",
     "Time::Local": "timelocal timegm",
+    "XML::Parser": "",
+    "XML::Simple": "XMLin XMLout",
 }
-"""What modules of Perl's own export to those who ask for nothing. Modules that export much are not here."""
+"""What well-known modules export to those who ask for nothing. Modules that export much are not here."""
 
 _WORDS = """
 AUTOLOAD BEGIN CHECK DESTROY END INIT VERSION abs accept alarm and atan2 bind binmode bless caller chdir chmod chomp

@@ -427,6 +427,29 @@ def test_a_script_is_read_as_its_interpreter_reads_it_or_left_alone(tree: Path, 
     assert [problem.file for problem in check_tree(tree).problems] == ([] if right else ["scripts/of-its-own"])
 
 
+BROKEN = """package OSCAR::Broken;
+use strict; use base qw(Exporter); our @EXPORT = qw(broken $said);
+sub broken { if (1 { } }
+our @kept;
+sub other { 1 }
+1;
+"""
+
+
+def test_a_module_that_does_not_compile_hides_nothing_of_who_loads_it(tree: Path) -> None:
+    code = "use strict; use OSCAR::Broken; use SIS::Image;\nbroken(1); $said = other_thing();\nprint @kept;"
+    report = lint(tree, begun_with(CLI, code, "lib/OSCAR/Broken.pm", BROKEN))
+    assert [(found.file, found.line) for found in report.problems] == [("lib/OSCAR/Broken.pm", 3), (CLI, 4)]
+    assert "@kept" in report.problems[1].what
+
+
+def test_what_a_module_that_does_not_compile_may_export_is_granted_and_nothing_else(tree: Path) -> None:
+    code = "use strict; use OSCAR::Broken;\nbroken(1); broken 2; print $said, OSCAR::Broken::other();\nnever_there();"
+    report = lint(tree, begun_with(CLI, code, "lib/OSCAR/Broken.pm", BROKEN))
+    assert [(found.file, found.line) for found in report.problems] == [("lib/OSCAR/Broken.pm", 3), (CLI, 4)]
+    assert "never_there" in report.problems[1].what
+
+
 def test_a_real_error_is_seen_beside_a_module_that_is_missing_here(tree: Path) -> None:
     found = only(lint(tree, begun_with(CLI, "use SIS::Image;\nmy @a = list_image\nmy $b = 1;")))
     assert (found.file, found.line) == (CLI, 4)

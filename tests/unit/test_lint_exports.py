@@ -260,3 +260,74 @@ def test_what_was_so_before_or_in_a_file_of_another_place_is_not_told(tmp_path: 
     before, after = {**FILES, **old}, {**FILES, "bin/go": f"{old['scripts/go']}print 'more';\n"}
     after.pop("scripts/go")
     assert lost_exports(tree_of(tmp_path / "b", before), tree_of(tmp_path / "c", after)).problems == []
+
+
+OTHER = "#!/usr/bin/perl\nuse SIS::Client;\nuse OSCAR::Utils;\nrun_command('y');\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scripts/other": OTHER},
+        {"scripts/other": OTHER.replace("use OSCAR::Utils;", "sub run_command { 1 }")},
+        {"lib/OSCAR/Utils.pm": UTILS.replace("use strict;", "use strict;\nuse SIS::Client;")},
+    ],
+    ids=["loads both", "defines it", "exports it"],
+)
+def test_a_module_that_is_not_in_the_tree_does_not_bring_what_others_that_load_it_have_from_elsewhere(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
+    code = "use SIS::Client;\nrun_command('x');\n"
+    found = one(told(tmp_path, {"scripts/go": FILES["scripts/go"] + code}, other))
+    assert found.what == "calls run_command, which lib/OSCAR/Utils.pm exports, and does not load that"
+    more = "use SIS::Image;\n" + code
+    assert told(tmp_path / "more", {"scripts/go": FILES["scripts/go"] + more}, other) == []
+
+
+def test_others_that_load_it_too_and_have_the_name_from_nowhere_else_show_that_it_brings_it(tmp_path: Path) -> None:
+    other = {"scripts/other": OTHER.replace("use OSCAR::Utils;\n", "")}
+    changed = {"scripts/go": FILES["scripts/go"] + "use SIS::Client;\nrun_command('x');\n"}
+    assert told(tmp_path, changed, other) == []
+
+
+def test_a_function_that_was_renamed_and_is_exported_by_its_old_name(tmp_path: Path) -> None:
+    old = UTILS.replace("use strict;", "use strict;\nuse SIS::Client;")
+    changed = {"lib/OSCAR/Utils.pm": old.replace("sub save_file ", "sub save_any_file ")}
+    found = one(told(tmp_path, changed, {"lib/OSCAR/Utils.pm": old}))
+    assert found.what == "exports save_file, which it does not define"
+
+
+def test_a_module_that_exports_by_another_name_than_that_by_which_it_is_loaded(tmp_path: Path) -> None:
+    module = "package Next;\nuse base qw(Exporter);\nour @EXPORT = qw(next_one);\nsub next_one { 1 }\n1;\n"
+    found = one(told(tmp_path, {"lib/OSCAR/Next.pm": module}))
+    assert found.what == "its package is Next, whose exports 'use OSCAR::Next' does not take"
+    by_name = {"scripts/other": "#!/usr/bin/perl\nuse lib 'lib/OSCAR';\nuse Next;\n"}
+    assert told(tmp_path / "b", {"lib/OSCAR/Next.pm": module}, by_name) == []
+    silent = module.replace("our @EXPORT = qw(next_one);", "our @EXPORT = ();")
+    assert told(tmp_path / "c", {"lib/OSCAR/Next.pm": silent}) == []
+
+
+def _have_it(count: int) -> dict[str, str]:
+    text = "#!/usr/bin/perl\nuse OSCAR::Utils;\nrun_command('y');\n"
+    return {f"scripts/user{number}": text for number in range(count)}
+
+
+def test_a_name_of_oscars_own_that_several_have_from_its_module_comes_from_no_other(tmp_path: Path) -> None:
+    """The module itself is one of those who have it."""
+    changed = {"scripts/go": FILES["scripts/go"] + "use SIS::Client;\nrun_command('x');\n"}
+    found = one(told(tmp_path / "a", changed, _have_it(2)))
+    assert found.what == "calls run_command, which lib/OSCAR/Utils.pm exports, and does not load that"
+    assert told(tmp_path / "b", changed, _have_it(1)) == []
+    lacking = {**_have_it(2), "scripts/other": OTHER.replace("use OSCAR::Utils;\n", "")}
+    assert told(tmp_path / "c", changed, lacking) == []
+    elsewhere = {**_have_it(2), "src/SIS/Client.pm": "package SIS::Client;\nsub run_command { 1 }\n1;\n"}
+    assert told(tmp_path / "d", changed, elsewhere) == []
+    plain = {path: text.replace("run_command", "croak") for path, text in {**_have_it(4), **changed}.items()}
+    assert told(tmp_path / "e", {"scripts/go": plain.pop("scripts/go")}, plain) == []
+
+
+def test_a_name_that_no_file_but_its_export_says(tmp_path: Path) -> None:
+    old = UTILS.replace("use strict;", "use strict;\nuse SIS::Client;")
+    wrong = {"lib/OSCAR/Utils.pm": old.replace("    save_file", "    save_fill\n    save_file")}
+    found = one(told(tmp_path, wrong, {"lib/OSCAR/Utils.pm": old}))
+    assert (found.line, found.what) == (7, "exports save_fill, which it does not define")

@@ -130,3 +130,71 @@ def test_what_another_module_may_define_is_no_problem(tmp_path: Path, code: str)
 def test_a_slip_that_was_there_before_the_change_is_not_told(tmp_path: Path) -> None:
     slip = {USER: f"{FILES[USER]}log_sectoin('y');\n"}
     assert told(tmp_path, {USER: f"{slip[USER]}print 'more';\n"}, slip) == []
+
+
+def test_a_function_that_is_called_by_its_package_and_is_still_defined_elsewhere(tmp_path: Path) -> None:
+    old = {
+        USER: FILES[USER] + "OSCAR::Image::make_image('y');\n",
+        "scripts/own": "#!/usr/bin/perl\nsub make_image { 2 }\n",
+    }
+    changed = {MODULE: IMAGE.replace("sub make_image", "sub make_any_image")}
+    found = one(told(tmp_path, changed, old))
+    assert (found.line, found.what) == (6, f"calls OSCAR::Image::make_image, which this change took away from {MODULE}")
+    handed = {MODULE: f"{changed[MODULE]}use OSCAR::Own;\n"}
+    brings = {"lib/OSCAR/Own.pm": "package OSCAR::Own;\nsub make_image { 2 }\n1;\n"}
+    assert told(tmp_path / "handed", handed, {**old, **brings}) == []
+
+
+def test_a_package_that_has_another_name_now_while_its_functions_are_called_by_the_old_one(tmp_path: Path) -> None:
+    old = {
+        MODULE: IMAGE.replace("OSCAR::Image", "Image"),
+        USER: "#!/usr/bin/perl\nuse OSCAR::Image;\nImage::make_image();\n",
+    }
+    found = one(told(tmp_path, {MODULE: IMAGE}, old))
+    assert str(found) == (
+        f"{USER}:3: calls Image::make_image, whose package Image this change took away from {MODULE}; "
+        "the package is OSCAR::Image now"
+    )
+    other = {"lib/OSCAR/More.pm": "package Image;\nsub make_image { 1 }\n1;\n"}
+    assert told(tmp_path / "other", {MODULE: IMAGE}, {**old, **other}) == []
+    changed = {MODULE: IMAGE, USER: old[USER].replace("Image::make", "OSCAR::Image::make")}
+    assert told(tmp_path / "changed", changed, old) == []
+
+
+def test_a_new_call_by_a_package_that_lacks_what_another_module_defines(tmp_path: Path) -> None:
+    changed = {USER: FILES[USER] + "OSCAR::Image::log_section('x');\n"}
+    found = one(told(tmp_path / "a", changed))
+    assert found.what == f"calls OSCAR::Image::log_section, which {MODULE} does not define"
+    handed = {MODULE: IMAGE.replace("1;\n", "use OSCAR::Log;\n1;\n")}
+    assert told(tmp_path / "b", changed, handed) == []
+    unknown = {MODULE: IMAGE.replace("1;\n", "use OSCAR::Elsewhere;\n1;\n")}
+    assert told(tmp_path / "c", changed, unknown) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "right"),
+    [
+        ("OSCAR::Image('x');", "calls OSCAR::Image, which is a module", "call a function of it"),
+        (
+            "OSCAR::image::make_image('x');",
+            "calls OSCAR::image::make_image, whose package nothing has",
+            "OSCAR::Image may be meant",
+        ),
+    ],
+)
+def test_a_new_call_of_what_is_no_package_or_no_function(tmp_path: Path, code: str, what: str, right: str) -> None:
+    found = one(told(tmp_path, {USER: FILES[USER] + f"{code}\n"}))
+    assert (found.line, found.what, found.right) == (6, what, right)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "Tk::Image('x');",
+        "OSCAR::Other::make_image('x');",
+        "OSCAR::Image->make('x');",
+        "package OSCAR::image; OSCAR::image::x();",
+    ],
+)
+def test_a_call_of_another_package_is_no_problem(tmp_path: Path, code: str) -> None:
+    assert told(tmp_path, {USER: FILES[USER] + f"{code}\n", "lib/Tk/Image.pm": "package Tk::Image;\n1;\n"}) == []

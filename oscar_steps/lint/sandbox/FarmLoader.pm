@@ -3,11 +3,12 @@ package FarmLoader;
 # Compiles one file of the tree in this process, without running it, and every module that it loads.
 #
 # Each file of the tree is read here, not by perl itself: its text is made fit for today's perl (FarmDialect), what was
-# loaded is noted, and a module that compiles but dies when it is run (it looks for a database, for root, for a file of
-# the head node) counts as loaded: what is behind it can be judged all the same.
+# loaded is noted, and a module of the tree that dies when it is run (it looks for a database, for root, for a file of
+# the head node), or does not even compile, counts as loaded: what is behind it can be judged all the same.
 # Notes, each a line: "needs FILE" (of the tree), "lacks FILE" (looked for in the tree, and not there), "missing MODULE",
 # "unknown MODULE PACKAGE" (imports nobody knows what), "called NAME" (an empty module's), "died FILE: words",
-# "undefined PACKAGE NAME" (a function, or whatever else has that name).
+# "refused FILE: a line of what perl says of a module that does not compile", "handed FILE PACKAGE" (imports from a
+# module that died or was refused), "undefined PACKAGE NAME" (a function, or whatever else has that name).
 
 use strict;
 use B ();
@@ -16,8 +17,7 @@ use PerlIO::scalar;
 use FarmDialect;
 use FarmStubs;
 
-our ($own, $notes, @names, @files, $refused, %compiled, %place, %told);
-$refused = "\n";    # what perl said of the last file that does not compile: whoever loads it does not either
+our ($own, $notes, $hints, @names, @files, %compiled, %place, %told);
 
 # Only Perl's own modules: what else this host has must make no difference.
 my %core = map { $_ => 1 } @Config{qw(privlibexp archlibexp)};
@@ -36,7 +36,7 @@ sub compile {
     FarmStubs::export('main', grep { /::/ } @names);
     splice @INC, 1, 0, '/tree/lib';
     @ARGV = ();
-    my $hints = '';
+    $hints = '';
     ($0, $SIG{__WARN__}) = ($own, sub { $hints .= "$_[0]\n" if $_[0] =~ /^\s*\(Do you need to predeclare / });
     do 'FARM:own';
     return $compiled{$own} ? '' : ($@ || "it ends while it is being compiled\n") . $hints;
@@ -96,11 +96,13 @@ sub load {
     my $result = eval { CORE::require($key) };
     return $result if $result;
     my ($died, $at) = ($@, $place{$key});
-    if (!defined $at || !$compiled{$at} || $died =~ /did not return a true value/ || index($died, $refused) == 0) {
-        $refused = $died;
-        die $died;
+    die $died if !defined $at;
+    if ($compiled{$at} && $died !~ /did not return a true value/) {
+        note('died', substr($at, 6) . ':', $died);
     }
-    note('died', substr($at, 6) . ':', $died);
+    else {
+        note('refused', substr($at, 6) . ':', $_) foreach split /\n/, $died . $hints;
+    }
     delete $INC{$key};    # what perl leaves there cannot be written to
     $INC{$key} = $at;
     FarmStubs::grant_to_importers($1 =~ s{/}{::}gr, $at) if $key =~ /^([\w\/]+)\.pm$/;

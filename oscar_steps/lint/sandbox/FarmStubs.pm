@@ -35,7 +35,7 @@ sub instead_of {
     return $in;
 }
 
-# A module of the tree that died half-way may not have said yet what it exports.
+# A module of the tree that died half-way, or does not compile, may not have said yet what it exports.
 sub grant_to_importers {
     my ($module, $file) = @_;
     no strict 'refs';
@@ -46,10 +46,16 @@ sub grant_to_importers {
     *{"${module}::import"} = sub {
         local $Exporter::ExportLevel = ($Exporter::ExportLevel || 0) + 2;
         eval { local $SIG{__DIE__}; &$import } if $import;
-        FarmLoader::note('unknown', $module, scalar caller);
-        FarmStubs::export(scalar caller, @_[1 .. $#_], grep { $text =~ /\Q$_\E\b/ } @FarmLoader::names);
+        FarmLoader::note('handed', substr($file, 6), scalar caller);
+        FarmStubs::export(scalar caller, @_[1 .. $#_], grep { says($text, $_) } @FarmLoader::names);
     };
     return;
+}
+
+# Functions may be put into the list of exports by other ways than by name, variables are not.
+sub says {
+    my ($text, $name) = @_;
+    return $name =~ /^\w/ ? $text =~ /\b\Q$name\E\b/ : $text =~ /EXPORT(?:[^;#]|#[^\n]*\n)*\Q$name\E\b/;
 }
 
 sub grant {
@@ -61,7 +67,7 @@ sub grant {
         }
         else {
             FarmLoader::note('unknown', $module, $into);
-            push @names, @FarmLoader::names;
+            push @names, grep { /^\w/ } @FarmLoader::names;
         }
     }
     no strict 'refs';

@@ -18,7 +18,7 @@ my ($said, $notes, $noise);    # files without names: nothing that another file 
 my $mode = (stat '/tmp')[2];
 my ($MAX, $ROUNDS) = (64 * 1024, 4);
 # What an empty module may be expected to export. Of variables that is believed of the tree's own modules alone, which
-# died before they said what they export: a name that is declared nowhere is far more often a mistyped one.
+# died or did not compile before they said what they export: a name that is declared nowhere is far more often a mistyped one.
 my $lacked_variable = qr/^Global symbol "([\$\@%]\w+)" requires/m;
 my @lacked = (
     qr/^Bareword "([\w:]+)" not allowed/m,
@@ -70,12 +70,14 @@ sub check {
         my ($words, $noted) = map { written($_) } $said, $notes;
         $words = written($noise) if $words eq '';
         $text = $noted =~ s/^(?=.)/+/mgr . $words;
-        last if $status !~ /^\d+$/ || $status == 0 || $noted !~ /^(?:unknown|missing) /m;
-        my $before = keys %names;
-        foreach my $lacked (@lacked, $noted =~ /^died /m ? $lacked_variable : ()) {
-            while ($words =~ /$lacked/g) {
+        my $refused = join "\n", $noted =~ /^refused .*?: (.*)$/mg;
+        last if $status !~ /^\d+$/ || ($status == 0 && $refused eq '');
+        last if $noted !~ /^(?:unknown|missing|handed|refused) /m;
+        my ($before, $all) = (scalar keys %names, "$words\n$refused");
+        foreach my $lacked (@lacked, $noted =~ /^handed /m ? $lacked_variable : ()) {
+            while ($all =~ /$lacked/g) {
                 my $name = $1;
-                my $from = $name =~ /^(\w+)::/ ? qr/^missing $1(?:::|$)/m : qr/^unknown /m;
+                my $from = $name =~ /^(\w+)::/ ? qr/^(?:missing $1(?:::|$)|refused )/m : qr/^(?:unknown|handed) /m;
                 $names{$name} = 1 if $noted =~ $from;
             }
         }
