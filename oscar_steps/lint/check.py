@@ -10,10 +10,13 @@ from pathlib import Path
 from oscar_steps.errors import HostError
 from oscar_steps.lint.chain import check_chain, way_of_cells
 from oscar_steps.lint.confine import Answer, Sandbox, Task
+from oscar_steps.lint.control import check_control
 from oscar_steps.lint.kept import Kept
 from oscar_steps.lint.lists import check_lists
+from oscar_steps.lint.paths import check_paths
 from oscar_steps.lint.perl import judge_perl
 from oscar_steps.lint.problems import Findings, Problem, Report
+from oscar_steps.lint.recipes import check_recipes, read_makefile, script_of
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
@@ -35,6 +38,9 @@ def check_tree(top: Path | Tree, seconds: float = SECONDS, cache: Path | None = 
     found = check_texts(tree)
     found.take(check_chain(tree))
     found.take(check_lists(tree))
+    found.take(check_paths(tree))
+    found.take(check_recipes(tree))
+    found.take(check_control(tree))
     found.take(_check_menus(tree))
     for file in filter(_is_odd, tree.files.values()):
         found.leave(file.path, "its name has characters that no line can show")
@@ -52,9 +58,13 @@ def _is_odd(file: File) -> bool:
 
 def _tasks(tree: Tree) -> Iterator[Task]:
     for file in tree.files.values():
-        if file.binary or not file.in_command_line or _is_odd(file) or has_conflict(file):
+        if file.binary or _is_odd(file) or has_conflict(file):
             continue
-        if is_perl(file):
+        if read_makefile(file) is not None:
+            yield Task("shell", file.path)
+        elif not file.in_command_line:
+            continue
+        elif is_perl(file):
             yield Task("perl", file.path)
         elif file.interpreter in SHELLS and not is_for_two(file):
             yield Task("shell", file.path)
@@ -99,7 +109,9 @@ def _ask(tree: Tree, tasks: list[Task], until: float) -> list[Answer]:
         place.chmod(0o755)
         for folder in ("tree", "checks"):
             (place / folder).mkdir()
-        tree.write_scripts(place / "tree")
+        shells = [task.path for task in tasks if task.kind == "shell"]
+        makefiles = [tree.files[path] for path in shells if read_makefile(tree.files[path]) is not None]
+        tree.write_scripts(place / "tree", {file.path: script_of(file) for file in makefiles})
         return Sandbox(place / "tree", place / "checks").check(tasks, until)
 
 

@@ -21,6 +21,8 @@ from oscar_steps.lint.tree import Tree
 
 MAX_ENTRIES = 20_000
 """One is about a kilobyte; the oldest tenth goes when there are more."""
+_RECIPES = Path(__file__).with_name("recipes.py")
+"""What the shell is given of a Makefile is written there."""
 _FIELDS = ("status", "words", "notes", "loaded")
 _MINE = Path(__file__).parent / "sandbox"
 _LOADS = re.compile(rb"(?:^|[;{(\"'])[ \t]*(?:use|require|no|do)(?:\s|(?=[\"'(]))[^;#]*", re.MULTILINE)
@@ -109,6 +111,8 @@ class Kept:
 
 
 def _version() -> str:
-    """What else an answer depends on: our own programs in the sandbox, its limits, and the compilers."""
-    mine = b"".join(path.read_bytes() for path in sorted(_MINE.iterdir()) if path.suffix in (".pl", ".pm"))
+    """What else an answer depends on: our own programs in the sandbox and what writes for them, its limits, and the
+    compilers."""
+    sources = [path for path in sorted(_MINE.iterdir()) if path.suffix in (".pl", ".pm")]
+    mine = b"".join(path.read_bytes() for path in (*sources, _RECIPES))
     return hashlib.sha256(mine).hexdigest() + repr(LIMITS) + compilers()

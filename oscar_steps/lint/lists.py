@@ -18,6 +18,8 @@ _MAKEFILE = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.am)?)$")
 MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _BATCH = re.compile(r"^testing/.*\.apb$")
+_PACKAGE = re.compile(r"^packages/[^/]+/config\.xml$")
+_PACKAGE_NAME = re.compile(r"<name>\s*([\w.+-]+)\s*</name>")
 _PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
 _ASSIGNMENT = re.compile(r"^(?P<name>\w++)[ \t]*+[:+?]?=[ \t]*+(?P<value>(?>(?:[^\n\\]|\\\n|\\.)*))\\?$", re.MULTILINE)
 _WORD = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*/?$")
@@ -31,6 +33,8 @@ _MAY_BE_MADE = re.compile(r"(.+)\.(?:h|hh|hpp|c|cc|cpp|cxx)$")
 _LOOKS_FIRST = re.compile(r"(?:\btest|\[)\s+-[defrsx]\s|\$[({]wildcard\b")
 _RECIPE = re.compile(r"^\t.*", re.MULTILINE)
 _USED = re.compile(r"\$(?:\((\w+)\)|\{(\w+)\})")
+_INSTALLS = re.compile(r"\t[@-]*install(?=\s)(?![^;&|]*\s-d\b)[^;&|]*$")
+_OF_MAKER = re.compile(r"'([\w.-]+)'\s*=>\s*'\$\(INST_|\bEXE_FILES'?\s*=>\s*\[\s*qw\s*([(/\[{])([^)/\]}]*)")
 _OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
 """What qmake asks for."""
 _GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
@@ -55,6 +59,7 @@ class Named:
 def check_lists(tree: Tree) -> Findings:
     """Names in lists whose neighbours are all right, and which are not in the tree themselves."""
     found = Findings()
+    _check_sets(tree, found)
     for file in tree.files.values():
         # Which name a package has is written in it, and may be another one than its folder's.
         for names in _lists(file) if not _PACKAGE_SET.match(file.path) else ():
@@ -70,7 +75,24 @@ def check_lists(tree: Tree) -> Findings:
         if not file.binary and is_makefile(file.path):
             _check_folders(file, tree, found)
             _check_lines(file, found)
+            _check_twice(file, found)
     return found
+
+
+def _check_sets(tree: Tree, found: Findings) -> None:
+    """A package that sets name, and that the tree has with other marks between its letters."""
+    configs = {path.split("/")[1]: file for path, file in tree.files.items() if _PACKAGE.match(path)}
+    names = {name for file in configs.values() for name in _PACKAGE_NAME.findall(file.text)} | configs.keys()
+    meant = {_letters(name): name for name in configs}
+    for file in tree.files.values():
+        for named in _lists(file) if _PACKAGE_SET.match(file.path) else ():
+            for name in named:
+                if name.word not in names and f"packages/{name.word}" not in tree and _letters(name.word) in meant:
+                    found.problems.append(missing_in_list(file, name))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _check_folders(file: File, tree: Tree, found: Findings) -> None:
@@ -106,6 +128,19 @@ def _check_lines(file: File, found: Findings) -> None:
         ruled = ruled or re.search(r":(?!=)", line) is not None
 
 
+def _check_twice(file: File, found: Findings) -> None:
+    """A name that `install` gets twice: it ends there, and what comes behind it is not installed."""
+    lines = [line[0] for line in _RECIPE.finditer(file.text) if _INSTALLS.match(line[0])]
+    used = {name[1] or name[2] for line in lines for name in _USED.finditer(line)}
+    for names in _of_variables(file, used) if used else ():
+        seen = set[str]()
+        for name in names:
+            if name.path in seen:
+                what = f"names '{name.word}' twice: install will not overwrite what it has just installed"
+                found.add(file.path, name.line, what, "once is enough")
+            seen.add(name.path)
+
+
 def missing_in_list(file: File, name: Named) -> Problem:
     what = f"names '{name.word}', which is not in the tree"
     return Problem(file.path, name.line, what, f"{name.path} has to be there")
@@ -113,6 +148,10 @@ def missing_in_list(file: File, name: Named) -> Problem:
 
 def is_makefile(path: str) -> bool:
     return _MAKEFILE.search(path) is not None
+
+
+def line_starts(text: str) -> list[int]:
+    return [0, *(match.end() for match in re.finditer("\n", text))]
 
 
 def names_in(file: File) -> Iterator[Named]:
@@ -131,6 +170,8 @@ def _lists(file: File) -> Iterator[list[Named]]:
     elif file.path.endswith(".pro"):
         # One list for all: that of the resources often has one name alone.
         yield [name for names in _of_variables(file, _OF_PROJECT) for name in names]
+    elif posixpath.basename(file.path) == "Makefile.PL":
+        yield _of_maker(file)
     elif file.path.endswith(".qrc"):
         yield _of_xml(file)
     elif _ORDER.match(file.path):
@@ -143,7 +184,7 @@ def _lists(file: File) -> Iterator[list[Named]]:
 def _of_variables(file: File, wanted: Collection[str] | None) -> Iterator[list[Named]]:
     """Variables that hold nothing but names, and are `wanted` (None: each is)."""
     folder, text = posixpath.dirname(file.path), file.text
-    starts = [match.end() for match in re.finditer("\n", text)]
+    starts = line_starts(text)
     found, built, sources = list[tuple[str, list[tuple[str, int]]]](), set[str](), set[str]()
     for match in _ASSIGNMENT.finditer(text):
         value, begin = match["value"].partition("#")[0], match.start("value")
@@ -157,11 +198,22 @@ def _of_variables(file: File, wanted: Collection[str] | None) -> Iterator[list[N
         if not words or not all(_WORD.match(word) for word, _ in words):
             continue
         yield [
-            Named(bisect_right(starts, at) + 1, word, posixpath.normpath(posixpath.join(folder, word)))
+            Named(bisect_right(starts, at), word, posixpath.normpath(posixpath.join(folder, word)))
             for word, at in words
             # Packages are often fetched from elsewhere.
             if not word.endswith((".rpm", ".deb")) and word not in built and not _is_made(word, sources)
         ]
+
+
+def _of_maker(file: File) -> list[Named]:
+    """What a Makefile.PL installs, and what it makes manual pages of."""
+    folder, starts, found = posixpath.dirname(file.path), line_starts(file.text), list[Named]()
+    for match in _OF_MAKER.finditer(file.text):
+        group = 1 if match[1] else 3
+        for word in re.finditer(r"[\w./+-]+", match[group]):
+            line = bisect_right(starts, match.start(group) + word.start())
+            found.append(Named(line, word[0], posixpath.normpath(posixpath.join(folder, word[0]))))
+    return found
 
 
 def _is_made(word: str, sources: set[str]) -> bool:

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -127,7 +127,8 @@ class Tree:
             return True
         folder, name = posixpath.split(path)
         makes = re.compile(
-            rf"^(?P<place>[^\s#:=]*/)?{re.escape(name)}\s*:(?!=)|>\s*(?:[^\s>]*/)?{re.escape(name)}\b", re.MULTILINE
+            rf"^(?P<place>[^\s#:=]*/)?{re.escape(name)}\s*:(?!=)|(?<![=-])>\s*(?:[^\s>]*/)?{re.escape(name)}\b",
+            re.MULTILINE,
         )
         # A target without a folder is made where make runs: in the folder of its Makefile.
         return any(
@@ -141,14 +142,18 @@ class Tree:
         """What the tree is built with: Makefiles, `configure`, and what makes these."""
         return tuple(f for f in self.files.values() if _BUILD.search(f.path) and not f.binary)
 
-    def write_scripts(self, directory: Path) -> None:
-        """Write all files that a script may load into `directory`, readable for everybody."""
+    def write_scripts(self, directory: Path, made: Mapping[str, str]) -> None:
+        """Write all files that a script may load into `directory`, readable for everybody; `made`: by path, what is
+        written in the place of a file."""
         for file in self.files.values():
             if file.binary or not (file.in_command_line or file.path.endswith((".pm", ".pl", ".ph"))):
                 continue
             target = directory / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.content)
+        for path, text in made.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_text(text, encoding="utf-8")
         for folder, folders, names in os.walk(directory):
             for name in (*folders, *names):
                 (Path(folder) / name).chmod(0o755)

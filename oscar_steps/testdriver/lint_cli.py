@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
 
 def _lost(before: Tree, after: Tree, report: Report) -> set[Problem]:
     """What only the comparison tells: `report` is that of `after`."""
-    told = {(problem.file, problem.line) for problem in report.problems if "calls " in problem.what}
+    told = {(each.file, each.line) for each in report.problems if re.match(r"calls |starts ", each.what)}
     found = set[Problem]()
     for kind in (removed_but_used, lost_functions, lost_exports):
         lost = {problem for problem in kind(before, after).problems if (problem.file, problem.line) not in told}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.lint.control import check_control
 from oscar_steps.lint.leftout import left_out
 from oscar_steps.lint.lists import check_lists
 from oscar_steps.lint.problems import Problem
@@ -110,3 +111,75 @@ def test_a_resource_of_a_project_that_is_not_there_and_a_picture_that_a_resource
     files |= {"src/x/x.qrc": pictures, "src/x/i/a.png": "x\n", "src/x/i/c.png": "x\n"}
     found = one(check_lists(tree_of(tmp_path / "b", files)).problems)
     assert (found.file, found.line, found.right) == ("src/x/x.qrc", 4, "src/x/i/b.png has to be there")
+
+
+def test_what_a_makefile_of_perl_installs_or_makes_manual_pages_of(tmp_path: Path) -> None:
+    text = (
+        "WriteMakefile(\n 'MAN1PODS' => {\n  'a' => '$(INST_MAN1DIR)/a.$(MAN1EXT)',\n  'b' => '$(INST_MAN1DIR)/b.1',\n"
+    )
+    text += " },\n 'EXE_FILES' => [qw(\n  a\n  c\n  d\n )]);\n"
+    files = {f"scripts/{name}": "x\n" for name in "acd"} | {"scripts/Makefile.PL": text}
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert (found.file, found.line, found.right) == ("scripts/Makefile.PL", 4, "scripts/b has to be there")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "twice"),
+    [
+        ("install -m 0644 $(FILES) /usr/lib", True),
+        ("@install ${FILES} /usr/lib", True),
+        ("install -d $(FILES)", False),
+        ("cp $(FILES) /usr/lib", False),
+        ("for f in $(FILES); do install $$f /usr/lib; done", False),
+    ],
+)
+def test_a_name_that_install_gets_twice(tmp_path: Path, recipe: str, twice: bool) -> None:
+    makefile = f"FILES := a \\\n\tb c \\\n\ta\nall:\n\t{recipe}\n"
+    found = check_lists(tree_of(tmp_path, {"Makefile": makefile, "a": "x\n", "b": "x\n", "c": "x\n"})).problems
+    words = "names 'a' twice: install will not overwrite what it has just installed"
+    assert [(each.line, each.what) for each in found] == ([(3, words)] if twice else [])
+
+
+def test_a_package_that_a_set_writes_in_another_way_than_the_tree(tmp_path: Path) -> None:
+    names = "<s>\n<opkg>sync_files</opkg>\n<opkg>elsewhere</opkg>\n<opkg>lan_two</opkg>\n</s>\n"
+    files = {"share/package_sets/D/x.xml": names, "packages/sync-files/config.xml": "<name>sync-files</name>"}
+    files |= {"packages/lan-two/config.xml": "<name>lan_two</name>"}
+    found = one(check_lists(tree_of(tmp_path, files)).problems)
+    assert (found.line, found.what) == (2, "names 'sync_files', which is not in the tree")
+
+
+CONTROL = """Source: x
+# a comment
+Build-Depends: debhelper (>= 9), ${misc:Depends},
+ perl:any [amd64 !i386] <!nocheck> | a
+ , b2
+
+Package: x
+Architecture: all
+Description: what it does
+ and why: it
+ .
+Depends: a (= ${binary:Version}), b
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("Depends: a (= ${binary:Version}), b", "Depends: a\n set of a", 12, "'a set of a' is no dependency"),
+        (" , b2", " b2", 4, "'a b2' is no dependency"),
+        ("(>= 9)", "(=> 9)", 3, "'debhelper (=> 9)' is no dependency"),
+        ("Architecture: all", "Architecture: all\narchitecture: any", 9, "'architecture' is there twice"),
+        (" and why: it", "and why", 10, "'and why' is no field"),
+        ("Package: x", " x", 7, "'x' continues nothing"),
+    ],
+)  # fmt: skip
+def test_what_dpkg_refuses_in_a_control_file(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    assert check_control(tree_of(tmp_path / "good", {"debian/control": CONTROL})).problems == []
+    assert CONTROL.count(old) == 1
+    found = one(check_control(tree_of(tmp_path / "bad", {"debian/control": CONTROL.replace(old, new)})).problems)
+    assert (found.line, found.what) == (line, f"control: {words}")
+
+
+def test_a_control_file_of_nothing_but_faults_is_told_so_often(tmp_path: Path) -> None:
+    assert len(check_control(tree_of(tmp_path, {"debian/control": "x\n" * 1000})).problems) == 20
