@@ -16,9 +16,8 @@ import click
 
 from demo.farm import STANDIN
 from demo.repository import Repository
-from oscar_steps.job import Source
 from oscar_steps.lint.check import check_tree
-from oscar_steps.testdriver.source import export
+from oscar_steps.testdriver.source import svn
 
 _FOLDERS = ("scripts", "testing", "sbin", "src/cli", "lib/OSCAR")
 
@@ -42,7 +41,7 @@ def main(tree: Path, times: int) -> None:
         enlarge(enlarged, times)
         Repository(place / "svn", enlarged, users=("bench",))
         began = time.monotonic()
-        export(Source(url=f"{(place / 'svn/oscar').as_uri()}/trunk", revision="1"), place / "export")
+        svn("export", "--quiet", f"{(place / 'svn/oscar').as_uri()}/trunk", str(place / "export"), about="trunk")
         exported = time.monotonic()
         report = check_tree(place / "export")
         click.echo(report.summary)

@@ -19,9 +19,9 @@ import click
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError
 from oscar_steps.svn import characters
-from oscar_steps.testdriver.history import svn
 from oscar_steps.testdriver.lint_cli import look_at_revision
 from oscar_steps.testdriver.lint_words import Looked
+from oscar_steps.testdriver.source import svn
 
 
 def revisions(url: str, first: int, last: int) -> list[int]:

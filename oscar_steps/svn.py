@@ -1,22 +1,54 @@
-"""What Subversion complains of, for people."""
+"""What Subversion is asked and answers, on both sides of the farm: exact revisions, reasons, whose mistake it is."""
 
 from __future__ import annotations
 
 import re
 
+from oscar_steps.errors import HostError, SourceError
+
 PASSWORD_IN_URL = re.compile(r"^[^/]*//[^/@]*:[^/]*@")
 """Subversion takes none from there, and the address stands in logs, on pages and in mails."""
 _NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
-# E170013: unable to connect; E200009: some target was not there; E155009: the working copy. Others tell why.
-_WRAPPERS = ("E170013", "E200009", "E155009")
+# E170013: unable to connect; E200009: some target was not there; E155009: the working copy; E205011: externals.
+# Others tell why.
+_WRAPPERS = ("E170013", "E200009", "E155009", "E205011")
+# What does not exist (revision, path, repository), and what cannot be meant. Warnings have the same numbers.
+_ASKERS = {"125002", "160005", "160006", "160013", "170000", "180001", "195002", "195012", "205000", "210005"}
+_SAID = re.compile(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", re.MULTILINE)
+
+
+def revision_question(url: str, wanted: str) -> list[str]:
+    """The words for svn that ask which revision `wanted` (a number, 'HEAD', a date) is at `url`."""
+    return ["info", "--non-interactive", "--show-item", "last-changed-revision", f"{url}@{wanted}"]
+
+
+def revision_answer(url: str, wanted: str, output: str, complaint: str) -> str:
+    """The number of the revision: the one that was asked for if it exists there, else the last that changed anything.
+
+    `output` and `complaint` are what svn printed to `revision_question`. Raises SourceError where there is no such
+    revision, path or repository, HostError where svn cannot find out.
+    """
+    number = wanted.lower().removeprefix("r")
+    if output.strip().isdecimal():
+        return number if number.isdecimal() else output.strip()
+    if error_kind(complaint) is SourceError:
+        raise SourceError(f"{url} at revision {wanted}: {svn_words(complaint)}", hint="check address and revision")
+    hint = "is the server up, and the address right?"
+    raise HostError(f"{url} cannot be asked for its revision: {svn_words(complaint)}", hint=hint)
+
+
+def error_kind(errors: str) -> type[SourceError] | type[HostError]:
+    """Whose fault it is that svn ended with these lines: the asker's where each reason is that nothing is there."""
+    reasons = {line[1:].partition(":")[0] for line in _SAID.findall(errors) if not line.startswith(_WRAPPERS)}
+    return SourceError if reasons and reasons <= _ASKERS else HostError
 
 
 def svn_words(errors: str) -> str:
     """Subversion's reason, among the lines that it wrote to standard error."""
     # A warning says more than the error after it, which is that there was one; an error that says only that something
     # did not work is followed by the reason, whose second line may name what it is about.
-    said = re.findall(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", errors, re.MULTILINE)
+    said = _SAID.findall(errors)
     causes = [line for line in said if not line.startswith(_WRAPPERS)] or said
     if not causes:
         lines = [line.strip() for line in errors.splitlines() if line.strip()]

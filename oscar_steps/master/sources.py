@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from oscar_steps.master.operator_mail import tell_operator
 from oscar_steps.master.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.master.told_changes import storable
 from oscar_steps.site import Repository, Site
-from oscar_steps.svn import svn_words
+from oscar_steps.svn import revision_answer, revision_question, svn_words
 from oscar_steps.textio import read_regular, write_atomically
 
 PROJECT = "oscar"
@@ -26,7 +25,6 @@ _SVN_SECONDS = 120
 _REMEMBERED = 500
 DEAF_AFTER = 3
 """So many looks must fail in a row before the operator hears of it: a server may be restarted."""
-_DOES_NOT_EXIST = re.compile(r"E160006|E160013|E170000|E200009|W170000|W160013")
 
 
 class BranchSplitter:
@@ -199,7 +197,7 @@ class FarmPoller(SVNPoller):
             self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
         )
         if rc != 0:
-            said = _reason(complaint)
+            said = svn_words(_complaint(complaint))
             raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
         return output
 
@@ -278,17 +276,14 @@ async def exact_revision(reactor: Any, url: str, wanted: str | None, running: se
 
     Raises SourceError where there is no such revision or path, HostError where the repository does not answer.
     """
-    words = ["info", "--non-interactive", "--no-newline", "--show-item", "last-changed-revision"]
-    rc, output, complaint = await run_svn(reactor, [*words, f"{url}@{wanted or 'HEAD'}"], running)
-    if rc == 0:
-        return wanted or output.decode().strip()
-    said = _reason(complaint)
-    log.msg(f"svn info {url}@{wanted or 'HEAD'} ended with {rc}: {complaint!r}")
-    if _DOES_NOT_EXIST.search(complaint.decode(errors="replace")):
-        raise SourceError(f"there is no {f'revision {wanted} of ' if wanted else ''}{url} (svn says: {said})")
-    raise HostError(f"the repository {url} does not answer (svn says: {said})")
+    _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running)
+    try:
+        return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), _complaint(complaint))
+    except (SourceError, HostError):
+        log.msg(f"svn info {url}@{wanted or 'HEAD'} said {complaint!r}")
+        raise
 
 
-def _reason(complaint: bytes) -> str:
+def _complaint(complaint: bytes) -> str:
     """What svn complains of; where it was ended before it said anything, that."""
-    return svn_words(complaint.decode(errors="replace")) if complaint.strip() else f"nothing within {_SVN_SECONDS} s"
+    return complaint.decode("utf-8", "replace") if complaint.strip() else f"svn said nothing within {_SVN_SECONDS} s"

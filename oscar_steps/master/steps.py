@@ -94,7 +94,6 @@ class JobStep(CutShort, buildstep.BuildStep):
             self._told = clean(error.sentence)
             if isinstance(error, SourceError):
                 self.setProperty(ASKERS_MISTAKE, True, self.name)
-                self.setProperty(FINAL, True, self.name)
             category = Category.FARM if isinstance(error, SourceError) else Category.HOST
             verdict = identity_of(self, self.plan.name).verdict(
                 Outcome.INFRASTRUCTURE, error.sentence, hint=error.hint, category=category

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
-from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.svn import characters, svn_words
-from oscar_steps.testdriver.source import NOT_THERE
-from oscar_steps.v3m.ledger import owned
+from oscar_steps.svn import characters
+from oscar_steps.testdriver.source import svn
 
-ASK_SECONDS = 60
 MAX_COMMITS = 1000
 NOBODY = "(nobody)"
 
@@ -66,24 +62,6 @@ class Change:
     @property
     def revision(self) -> int:
         return self.commits[-1].revision
-
-
-def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:
-    """What svn prints. Raises SourceError where `about` does not exist, HostError otherwise, in svn's words."""
-    command = ["svn", words[0], "--non-interactive", *words[1:]]
-    try:
-        answer = subprocess.run(
-            owned(command), capture_output=True, timeout=seconds, check=False, env=tool_environment()
-        )
-    except FileNotFoundError:
-        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
-    except subprocess.TimeoutExpired:
-        raise HostError(f"timed out after {seconds:.0f} s waiting for svn {words[0]} of {about}") from None
-    if answer.returncode == 0:
-        return answer.stdout
-    errors = answer.stderr.decode("utf-8", "replace")
-    kind = SourceError if NOT_THERE.search(errors) else HostError
-    raise kind(f"{about}: svn {words[0]} says {svn_words(errors)}", hint="check --url and the revision")
 
 
 def change_of(url: str, revision: str, first: int | None = None) -> Change:

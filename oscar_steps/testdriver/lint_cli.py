@@ -26,7 +26,7 @@ from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.history import Change, change_of
 from oscar_steps.testdriver.lint_trees import Trees, trees_of, trees_of_folder
 from oscar_steps.testdriver.lint_words import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
-from oscar_steps.testdriver.source import DEFAULT_URL, source_as_asked
+from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
 
 WORKING_COPY = "working-copy"
@@ -96,7 +96,7 @@ def look_at_revision(url: str, revision: str, first: int | None, cache: Path) ->
     """Judge a revision (or all from `first` to it) by the revision before. Raises SourceError or HostError."""
     began = time.monotonic()
     asked = source_as_asked(url, revision)
-    change = change_of(asked.url, asked.revision, first)
+    change = change_of(url, resolve_revision(url, asked.revision), first)
     source = Source(url=url, revision=str(change.asked))
     return _compared(trees_of(change, cache / "trees"), source, change, began, cache)
 

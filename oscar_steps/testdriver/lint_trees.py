@@ -28,8 +28,8 @@ from oscar_steps.errors import FarmError, HostError
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
 from oscar_steps.svn import characters
-from oscar_steps.testdriver.history import Change, svn
-from oscar_steps.testdriver.source import EXPORT_SECONDS
+from oscar_steps.testdriver.history import Change
+from oscar_steps.testdriver.source import EXPORT_SECONDS, svn
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.v3m.ledger import owned
 

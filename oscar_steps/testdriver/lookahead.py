@@ -17,8 +17,7 @@ from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, flavour_of
 from oscar_steps.oscar.menus import is_menu_file
-from oscar_steps.svn import svn_words
-from oscar_steps.testdriver.source import NOT_THERE
+from oscar_steps.svn import error_kind, svn_words
 from oscar_steps.v3m.ledger import owned
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ async def _export(url: str, revision: str, place: Path, *options: str) -> None:
             await process.wait()
     if process.returncode != 0:
         words = complaint.decode("utf-8", "replace")
-        kind = SourceError if NOT_THERE.search(words) else HostError
-        raise kind(f"{url} at revision {revision} cannot be exported: {svn_words(words)}")
+        raise error_kind(words)(f"{url} at revision {revision} cannot be exported: {svn_words(words)}")
 
 
 def texts_below(tree: Path) -> dict[str, str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-from pathlib import Path
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
-from oscar_steps.svn import PASSWORD_IN_URL, svn_words
+from oscar_steps.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
 from oscar_steps.v3m.ledger import owned
 
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
 EXPORT_SECONDS = 300
-# Subversion's own numbers for what does not exist: revision, path, repository; and for what cannot be meant.
-NOT_THERE = re.compile(r"[EW](160005|160006|160013|170000|180001|195002|195012|200009|205000|210005)\b")
+ASK_SECONDS = 60
 
 
 def source_as_asked(url: str, revision: str) -> Source:
@@ -32,39 +31,27 @@ def source_as_asked(url: str, revision: str) -> Source:
 
 
 def resolve_revision(url: str, revision: str) -> str:
-    """The number of `revision` ('HEAD' is asked of the server). Raises SourceError or HostError, in svn's words."""
-    command = ["svn", "info", "--non-interactive", "--show-item", "revision", "-r", revision, url]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=60, check=False, env=tool_environment()
-        )
-    except FileNotFoundError:
-        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
-    except subprocess.TimeoutExpired:
-        raise HostError(f"the repository {url} did not answer for 60 s") from None
+    """The number of `revision`, as the farm's master finds it. Raises SourceError or HostError, in svn's words."""
+    answer = run_svn(revision_question(url, revision), ASK_SECONDS, url)
+    return revision_answer(url, revision, *(each.decode("utf-8", "replace") for each in (answer.stdout, answer.stderr)))
+
+
+def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:
+    """What svn prints. Raises SourceError where `about` does not exist, HostError otherwise, in svn's words."""
+    answer = run_svn([words[0], "--non-interactive", *words[1:]], seconds, about)
     if answer.returncode == 0:
-        return answer.stdout.strip()
-    words = svn_words(answer.stderr)
-    if NOT_THERE.search(answer.stderr):
-        raise SourceError(f"{url} at revision {revision}: {words}", hint="check --url and --revision")
-    raise HostError(f"{url} cannot be asked for its revision: {words}", hint="is the server up, and --url right?")
+        return answer.stdout
+    errors = answer.stderr.decode("utf-8", "replace")
+    raise error_kind(errors)(f"{about}: svn {words[0]} says {svn_words(errors)}", hint="check --url and the revision")
 
 
-def export(source: Source, place: Path) -> None:
-    """The files of `source`, without what its externals name. Raises SourceError or HostError, in svn's words."""
-    command = ["svn", "export", "--quiet", "--non-interactive", "--ignore-externals", "-r", source.revision]
+def run_svn(words: list[str], seconds: float, about: str) -> subprocess.CompletedProcess[bytes]:
+    """Run svn to its end. Raises HostError where there is none on this host, or where it takes longer."""
+    if shutil.which("svn") is None:
+        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion")
     try:
-        answer = subprocess.run(
-            owned([*command, str(source), str(place)]),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=EXPORT_SECONDS,
-            env=tool_environment(),
-            check=False,
+        return subprocess.run(
+            owned(["svn", *words]), capture_output=True, timeout=seconds, check=False, env=tool_environment()
         )
     except subprocess.TimeoutExpired:
-        raise HostError(f"the repository did not deliver {source} in {EXPORT_SECONDS} s") from None
-    if answer.returncode != 0:
-        kind = SourceError if NOT_THERE.search(answer.stderr) else HostError
-        raise kind(f"{source} cannot be exported: {svn_words(answer.stderr)}", hint="check --url and --revision")
+        raise HostError(f"timed out after {seconds:.0f} s waiting for svn {words[0]} of {about}") from None

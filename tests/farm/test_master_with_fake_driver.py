@@ -272,7 +272,10 @@ def test_a_revision_that_does_not_exist_is_said_in_one_sentence_before_anything_
     number = last_build(farm)["number"]
     force(farm, branch="trunk", revision="4711", nodes="0", boot="cdrom")
     build = complete_after(farm, number)
-    assert "there is no revision 4711 of " in farm.master.property(build["buildid"], "verdict")["sentence"]
+    assert (
+        " at revision 4711: E160006: No such revision 4711"
+        in farm.master.property(build["buildid"], "verdict")["sentence"]
+    )
     ran = [step["name"] for step in farm.master.steps(build["buildid"]) if step["results"] not in (None, 3)]
     assert ran == ["worker_preparation", "locks_acquire", "job", "report"]
 

@@ -18,7 +18,6 @@ import pytest
 
 from oscar_steps.errors import FarmError, HostError, StageTimeout
 from oscar_steps.oscar import dhcplog, rsyncdlog
-from oscar_steps.svn import svn_words
 from oscar_steps.testdriver import lookout
 from oscar_steps.testdriver.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.nodes import NodeBoard, NodeState
@@ -289,34 +288,3 @@ def test_names_that_are_not_ascii_are_checked_out_whatever_the_guests_locale(
 
     asyncio.run(work())
     assert (tmp_path / "w" / "Übersicht.txt").is_dir()
-
-
-@pytest.mark.parametrize(
-    ("errors", "words"),
-    [
-        (
-            "svn: E000022: Can't convert string from 'UTF-8' to native encoding:\nsvn: E000022: /opt/oscar/?\\195",
-            "E000022: Can't convert string from 'UTF-8' to native encoding: /opt/oscar/?\\195",
-        ),
-        (
-            "svn: E170013: Unable to connect to a repository at URL 'svn://h/x'\n"
-            "svn: E000111: Can't connect to host 'h': Connection refused",
-            "E000111: Can't connect to host 'h': Connection refused",
-        ),
-        (
-            "svn: warning: W170000: URL 'file:///r/b' non-existent in revision 2\n\n"
-            "svn: E200009: Could not display info for all targets because some targets don't exist",
-            "W170000: URL 'file:///r/b' non-existent in revision 2",
-        ),
-        (
-            "svn: E155009: Failed to run the WC DB work queue\nsvn: E000028: Can't write: No space left on device",
-            "E000028: Can't write: No space left on device",
-        ),
-        ("svn: E160006: No such revision 99", "E160006: No such revision 99"),
-        ("svn: E170013: Unable to connect", "E170013: Unable to connect"),
-        ("sh: 1: svn: not found\n", "sh: 1: svn: not found"),
-        ("", "(it said nothing)"),
-    ],
-)
-def test_the_cause_is_quoted_of_what_svn_says(errors: str, words: str) -> None:
-    assert svn_words(errors) == words

@@ -106,6 +106,9 @@ def test_a_commit_that_breaks_the_installer_fails_and_the_next_ones_hear_nothing
     assert verdict.mended[0].startswith("mended: src/cli/main_cli:15: perl: syntax error")
     assert done.output.startswith(verdict.mended[0])
 
+    run("svn", "mkdir", "--quiet", "-m", "elsewhere", url.replace("trunk", "tags/5.1"))
+    assert judged("lint-r4-b5")[1].revision == "4"
+
 
 def test_a_module_that_a_commit_takes_away_is_new_with_the_commit_that_did_it(tmp_path: Path) -> None:
     tree = tmp_path / "tree"

@@ -11,12 +11,13 @@ from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SKIPP
 from buildbot.schedulers.forcesched import ValidationError
 from twisted.internet.task import Clock
 
-from oscar_steps.errors import HostError
-from oscar_steps.master import again, once
+from oscar_steps.errors import HostError, SourceError
+from oscar_steps.master import again, once, steps
 from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
 from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
 from oscar_steps.master.steps import ASKERS_MISTAKE, MAX_TRIES, JobStep
+from oscar_steps.master.verdicts import VERDICT
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
@@ -321,6 +322,26 @@ def test_planned_restarts_and_a_killed_master_are_no_losses_of_the_worker() -> N
     with pytest.raises(HostError, match="was lost 3 times"):
         asyncio.run(JobStep._refuse_endless_tries(step))
     assert step.values[again.FINAL] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [([11], "tried again in 60 s"), ([], "")], ids=["a commit", "a forced build"]
+)
+def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_revision_is_not(
+    monkeypatch: pytest.MonkeyPatch, changes: list[int], words: str
+) -> None:
+    async def gone(*_: Any) -> str:
+        raise SourceError("svn://127.0.0.1/oscar/trunk at revision 5: E210005: No repository found")
+
+    monkeypatch.setattr(steps, "exact_revision", gone)
+    step = fake_step(**{CHANGES: changes, "branch": "trunk", "revision": "5", "buildnumber": 1})
+    step.name, step.plan, step.site, step.svn = "job", SimpleNamespace(name="c"), SITE, set()
+    step.build.stopped, step.master.reactor = False, None
+    step._refuse_endless_tries = lambda: JobStep._refuse_endless_tries(step)
+    assert asyncio.run(JobStep.run(step)) == EXCEPTION
+    said = Verdict.model_validate(step.values[VERDICT])
+    assert words in ask(step, said).hint
+    assert len(step.master.data.added) == len(changes)
 
 
 class Alone(HostWorker):

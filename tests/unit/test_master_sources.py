@@ -22,6 +22,7 @@ from oscar_steps.master.schedulers import WatchedBranch
 from oscar_steps.master.sources import DEAF_AFTER, BranchSplitter, FarmPoller, exact_revision
 from oscar_steps.master.svn_xml import UNREADABLE, log_entries
 from oscar_steps.site import Repository, Schedule
+from oscar_steps.testdriver.source import resolve_revision
 
 REPOSITORY = Repository(url="svn://127.0.0.1/oscar")
 
@@ -160,28 +161,38 @@ class WithRepository(unittest.TestCase):
         await poller.poll()
         assert updates.stored == ["2", "3", "4"]
 
-    async def test_the_last_revision_of_a_branch_is_the_one_that_changed_it(self) -> None:
+    async def test_a_laptop_and_the_farm_test_the_same_revision(self) -> None:
+        """The last one that changed the branch, or the one that was asked for."""
         self.commit("branches")
-        assert await exact_revision(reactor, f"{self.url}/trunk", None) == "1"
-        assert await exact_revision(reactor, f"{self.url}/trunk", "2") == "2"
+        run("svn", "copy", "--quiet", "-m", "branch", f"{self.url}/trunk", f"{self.url}/branches/5.1")
+        self.commit("tags")
+        for branch, wanted, number in (("trunk", "HEAD", "1"), ("branches/5.1", "HEAD", "3"), ("trunk", "2", "2")):
+            url = f"{self.url}/{branch}"
+            assert await exact_revision(reactor, url, wanted.replace("HEAD", "") or None) == number
+            assert resolve_revision(url, wanted) == number
 
-    async def test_a_revision_or_branch_that_does_not_exist_is_the_askers_mistake(self) -> None:
-        for url, revision in ((f"{self.url}/trunk", "99"), (f"{self.url}/nowhere", None)):
-            try:
-                await exact_revision(reactor, url, revision)
-            except SourceError as error:
-                assert "there is no " in str(error)
-                assert url in str(error)
-            else:
-                self.fail("it was found")
-
-    async def test_a_repository_that_does_not_answer_is_nobodys_commit(self) -> None:
-        try:
-            await exact_revision(reactor, "svn://127.0.0.1:9/oscar/trunk", None)
-        except HostError as error:
-            assert "svn://127.0.0.1:9/oscar/trunk does not answer" in str(error)
-        else:
-            self.fail("it answered")
+    async def test_a_fault_of_the_source_has_one_owner_and_one_sentence_on_a_laptop_and_on_the_farm(self) -> None:
+        self.commit("branches")
+        run("svn", "copy", "--quiet", "-m", "branch", f"{self.url}/trunk", f"{self.url}/branches/5.1")
+        broken = self.path.parent / "broken"
+        shutil.copytree(self.path, broken)
+        (broken / "format").write_text("99\n")
+        for url, wanted, owner in (
+            (f"{self.url}/trunk", "99", SourceError),
+            (f"{self.url}/nowhere", None, SourceError),
+            (f"{self.url}/branches/5.1", "2", SourceError),  # it was made later
+            (f"{self.url}-/trunk", None, SourceError),
+            (f"{self.url}/../trunk", None, SourceError),
+            ("svn://127.0.0.1:9/oscar/trunk", None, HostError),
+            (f"{broken.as_uri()}/trunk", None, HostError),
+        ):
+            with self.assertRaises((SourceError, HostError)) as farm:
+                await exact_revision(reactor, url, wanted)
+            with self.assertRaises((SourceError, HostError)) as laptop:
+                resolve_revision(url, wanted or "HEAD")
+            assert type(farm.exception) is type(laptop.exception) is owner, url
+            assert farm.exception.explain() == laptop.exception.explain()
+            assert url in farm.exception.sentence
 
     def commit_raw(self, message: bytes, folder: str = "trunk/raw", author: bytes = b"eric") -> None:
         """Commit, then give the revision a message and an author that are written as they are."""

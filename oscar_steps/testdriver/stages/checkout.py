@@ -9,16 +9,15 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from oscar_steps.errors import HostError, SourceError, UserError
+from oscar_steps.errors import UserError
 from oscar_steps.oscar.answers import AnswersRefused
 from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
 from oscar_steps.oscar.menuitems import MenuStage
 from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
-from oscar_steps.svn import svn_words
+from oscar_steps.svn import error_kind, svn_words
 from oscar_steps.testdriver.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.source import NOT_THERE
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -55,9 +54,8 @@ async def run_stage(run: Run) -> None:
     with run.diary.step(f"the head node to check out {source}"):
         result = await head.run(command, seconds=deadline.seconds)
     if not result.ok:
-        kind = SourceError if NOT_THERE.search(result.output) else HostError
         why = words_from_guest(svn_words(result.output), forwards)
-        raise kind(
+        raise error_kind(result.output)(
             f"the head node could not check out {source}: {why}",
             hint=head.forward_trouble or (OTHER_SERVERS if EXTERNALS.search(result.output) else ""),
         )
