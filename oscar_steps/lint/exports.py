@@ -69,13 +69,13 @@ def lost_exports(before: Tree, after: Tree) -> Findings:
             if PerlText(old.text).lost:
                 continue  # nobody knows what it had
             old_homes = old_homes or _homes(before)
-            was = _told(old, before, old_homes, before)
+            was = _told(old, before, old_homes, None)  # what may have been so before is not new
             told = {name: problem for name, problem in told.items() if name not in was}
         found.problems += list(told.values())[:_FEW]
     return found
 
 
-def _told(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree) -> dict[str, Problem]:
+def _told(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree | None) -> dict[str, Problem]:
     return {
         **_undefined_exports(file, tree, before),
         **_other_package(file, tree),
@@ -149,18 +149,18 @@ def _exports(file: File) -> tuple[tuple[_List, ...], bool]:
     return tuple(found), complete
 
 
-def _may_bring(name: str, file: File, tree: Tree, before: Tree) -> bool:
+def _may_bring(name: str, file: File, tree: Tree, before: Tree | None) -> bool:
     """Whether a module that the file loads may hand this name to it.
 
     Of one whose exports cannot be read this is believed where it, or one that it loads, says the name. Of one that is
-    not in the tree it is believed unless somebody who loads it has the name from elsewhere.
+    not in the tree it is believed unless others show by the tree `before` that it does not, or there is no such tree.
     """
     word = re.compile(rf"\b{name}\b")
     for module in _loaded(file, tree):
         if not _exports(module)[1] and any(word.search(each.text) for each in (module, *_named(module, tree))):
             return True
     unknown = [each for each in unknown_modules(file, tree) if each != "POSIX" or not _OF_WORDS.search(name)]
-    return bool(unknown) and not _come_from_elsewhere(name, unknown, file, tree, before)
+    return bool(unknown) and before is not None and not _come_from_elsewhere(name, unknown, file, tree, before)
 
 
 def _come_from_elsewhere(name: str, unknown: list[str], file: File, tree: Tree, before: Tree) -> bool:
@@ -228,7 +228,7 @@ def _constants(file: File) -> frozenset[str]:
     return frozenset(_CONSTANT.findall(file.text))
 
 
-def _undefined_exports(file: File, tree: Tree, before: Tree) -> dict[str, Problem]:
+def _undefined_exports(file: File, tree: Tree, before: Tree | None) -> dict[str, Problem]:
     """Names that a module exports, and neither says elsewhere nor gets from a module that it loads."""
     if (
         not file.path.endswith(".pm")
@@ -251,7 +251,7 @@ def _undefined_exports(file: File, tree: Tree, before: Tree) -> dict[str, Proble
     for literal in perl.literals:
         if not any(each.start <= literal.start < each.end for each in lists):
             elsewhere.update(re.findall(r"\w+", literal.value))
-    old = before.files.get(file.path)
+    old = before.files.get(file.path) if before is not None else None
     had = functions_of(old) if old is not None else frozenset[str]()
     for name in sorted(missing - elsewhere):
         sure = name in had or not (_is_said(name, file, tree) and _may_bring(name, file, tree, before))
@@ -302,7 +302,7 @@ def _homes(tree: Tree) -> dict[str, set[str]]:
     return found
 
 
-def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree) -> dict[str, Problem]:
+def _not_loaded(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree | None) -> dict[str, Problem]:
     """What a file calls by its bare name, and no module that it loads can hand to it."""
     found = dict[str, Problem]()
     if (not file.shebang and not file.path.endswith(".pm")) or loads_by_name(file):

@@ -331,3 +331,11 @@ def test_a_name_that_no_file_but_its_export_says(tmp_path: Path) -> None:
     wrong = {"lib/OSCAR/Utils.pm": old.replace("    save_file", "    save_fill\n    save_file")}
     found = one(told(tmp_path, wrong, {"lib/OSCAR/Utils.pm": old}))
     assert (found.line, found.what) == (7, "exports save_fill, which it does not define")
+
+
+def test_what_may_have_been_so_before_is_not_new(tmp_path: Path) -> None:
+    """Others who lacked the name have got it from its module since: what stands is no fault of this change."""
+    lacking = OTHER.replace("use OSCAR::Utils;\n", "")
+    old = {"scripts/other": lacking, "scripts/go": FILES["scripts/go"] + "use SIS::Client;\nrun_command('x');\n"}
+    changed = {"scripts/other": OTHER, "scripts/go": old["scripts/go"].replace("use SIS::Client;", "use Carp;")}
+    assert told(tmp_path, changed, old) == []
