@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from xml.parsers import expat
@@ -18,6 +19,8 @@ _MAKEFILE = re.compile(r"(^|/)(GNUmakefile|[Mm]akefile(\.am)?)$")
 MAKEFILES = ("Makefile", "makefile", "GNUmakefile", "Makefile.am", "Makefile.PL")
 _ORDER = re.compile(r"^share/prereqs/[\w.-]*\.order$")
 _BATCH = re.compile(r"^testing/.*\.apb$")
+_SETS, _LONG = 3, 6
+"""More sets than that have a name, and it is longer, where a name of one letter less is a slip."""
 _PACKAGE = re.compile(r"^packages/[^/]+/config\.xml$")
 _PACKAGE_NAME = re.compile(r"<name>\s*([\w.+-]+)\s*</name>")
 _PACKAGE_SET = re.compile(r"^share/package_sets/.*\.xml$")
@@ -80,15 +83,29 @@ def check_lists(tree: Tree) -> Findings:
 
 
 def _check_sets(tree: Tree, found: Findings) -> None:
-    """A package that sets name, and that the tree has with other marks between its letters."""
+    """A package that a set writes in another way than the tree does, or than all other sets do."""
     configs = {path.split("/")[1]: file for path, file in tree.files.items() if _PACKAGE.match(path)}
-    names = {name for file in configs.values() for name in _PACKAGE_NAME.findall(file.text)} | configs.keys()
+    known = {name for file in configs.values() for name in _PACKAGE_NAME.findall(file.text)} | configs.keys()
     meant = {_letters(name): name for name in configs}
-    for file in tree.files.values():
-        for named in _lists(file) if _PACKAGE_SET.match(file.path) else ():
-            for name in named:
-                if name.word not in names and f"packages/{name.word}" not in tree and _letters(name.word) in meant:
-                    found.problems.append(missing_in_list(file, name))
+    sets = {file: [*_of_xml(file)] for path, file in tree.files.items() if _PACKAGE_SET.match(path) and not file.binary}
+    count = Counter(word for names in sets.values() for word in {name.word for name in names})
+    for file, names in sets.items():
+        for name in names:
+            if name.word in known or name.path in tree:
+                continue
+            near = (other for other, sets_of in count.items() if sets_of > _SETS and _is_slip(name.word, other))
+            if _letters(name.word) in meant or (count[name.word] == 1 and next(near, "")):
+                found.problems.append(missing_in_list(file, name))
+
+
+def _is_slip(word: str, meant: str) -> bool:
+    """Whether a letter is missing, or too much, or another one."""
+    if min(len(word), len(meant)) < _LONG or word == meant:
+        return False
+    start = len(posixpath.commonprefix([word, meant]))
+    end = len(posixpath.commonprefix([word[start:][::-1], meant[start:][::-1]]))
+    here, there = word[start : len(word) - end], meant[start : len(meant) - end]
+    return len(here) <= 1 and len(there) <= 1 and (here + there).isalpha()
 
 
 def _letters(name: str) -> str:

@@ -6,11 +6,11 @@ import posixpath
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import product
+from itertools import product, zip_longest
 
 from oscar_steps.lint.lists import line_starts
 from oscar_steps.lint.problems import Findings
-from oscar_steps.lint.recipes import TOP, Makefile, read_makefile
+from oscar_steps.lint.recipes import TOP, UNKNOWN, Makefile, read_makefile
 from oscar_steps.lint.shellwords import Command, commands_of
 from oscar_steps.lint.texts import SHELLS
 from oscar_steps.lint.tree import File, Tree
@@ -23,6 +23,7 @@ _CHOICE = re.compile(r"\{([\w.,+-]+)\}")
 # What is there only later, or comes from elsewhere.
 _LATER = re.compile(r"(?:tmp|packages|src|doc)(?:/|$)")
 _MADE_BY_CONFIGURE = {"configure", "config.status", "config.guess", "config.sub", "libtool"}
+_INCLUDE = re.compile(r"include[ \t]+(\S+)[ \t]*$")
 _PREFIX = re.compile(r"[\t @+-]*")
 _KNOWN = r"(?:(?:\[|\btest)\s[^\n;]*-[defrsx]\s+\S*|>\s*\S*|\b(?:cp|ln|mv)\s[^;&|\n]*\s(?:\S*/)?|(?<![\w/.,{-]))"
 _OUTSIDE = re.compile(r"^(?!\s*#).*?\s(\$\"([A-Za-z_]\w*)\")", re.MULTILINE)
@@ -41,17 +42,46 @@ def check_paths(tree: Tree) -> Findings:
 
 
 def _check_makefile(makefile: Makefile, tree: Tree, found: Findings) -> None:
+    _check_includes(makefile, tree, found)
     for recipe in (*makefile.recipes, *makefile.shell_calls()):
         prefix = _PREFIX.match(recipe.text)
         text, _ = makefile.expand(recipe.text[prefix.end() if prefix else 0 :])
         moved = prefix is not None and "-" in prefix[0]  # make goes on without it
-        for command in sorted(commands_of(text), key=lambda command: command.at[0]):
+        commands = sorted(commands_of(text), key=lambda command: command.at[0])
+        for command, then in zip_longest(commands, commands[1:]):
+            if command.words[0] == "cd" and then and then.words[0] in ("make", UNKNOWN) and not moved:
+                line = recipe.line + text.count("\n", 0, command.at[0])
+                _check_folder(command.words[-1], line, makefile, tree, found)
             moved = moved or command.words[0] in ("cd", "pushd")
             word = _program(command)
             path = _place(word, makefile.folder, moved=moved)
             if path and _is_missing(path, tree, makefile.file.text):
                 line = recipe.line + text.count("\n", 0, command.at[0])
                 _tell(makefile.file, line, word, path, found)
+
+
+def _check_folder(word: str, line: int, makefile: Makefile, tree: Tree, found: Findings) -> None:
+    """A folder in which make is started, and which nothing makes."""
+    path = _place(word if "/" in word else f"./{word}", makefile.folder, moved=False)
+    if not path or path in tree or tree.may_have(path):
+        return
+    makes = rf"\b(?:mkdir|tar|unzip|svn|git|cp|ln|mv|install)\b[^\n;]*\b{re.escape(posixpath.basename(path))}\b"
+    if re.search(makes, makefile.file.text) is None:
+        what = f"goes into '{word.removeprefix(TOP + '/')}', which is not in the tree"
+        found.add(makefile.file.path, line, what, f"{path} has to be there")
+
+
+def _check_includes(makefile: Makefile, tree: Tree, found: Findings) -> None:
+    """Without a file that it includes make does nothing."""
+    for line in makefile.others:
+        if (include := _INCLUDE.match(line.text)) is None:
+            continue
+        word, _ = makefile.expand(include[1])
+        path = _place(word, makefile.folder, moved=False)
+        if path and path not in tree and not tree.may_have(path):
+            found.add(
+                makefile.file.path, line.line, f"includes '{word}', which is not in the tree", f"{path} has to be there"
+            )
 
 
 def _tell(file: File, line: int, word: str, path: str, found: Findings) -> None:

@@ -183,3 +183,22 @@ def test_what_dpkg_refuses_in_a_control_file(tmp_path: Path, old: str, new: str,
 
 def test_a_control_file_of_nothing_but_faults_is_told_so_often(tmp_path: Path) -> None:
     assert len(check_control(tree_of(tmp_path, {"debian/control": "x\n" * 1000})).problems) == 20
+
+
+@pytest.mark.parametrize(
+    ("word", "slip"),
+    [
+        ("lam-osca", True),
+        ("lam-oscars", True),
+        ("lem-oscar", True),
+        ("lam-oscar2", False),
+        ("lamosca", False),
+        ("c", False),
+    ],
+)
+def test_a_package_that_one_set_writes_in_another_way_than_all_others(tmp_path: Path, word: str, slip: bool) -> None:
+    names = "<s>\n<opkg>c3</opkg>\n<opkg>lam-oscar</opkg>\n</s>\n"
+    files = {f"share/package_sets/D/{number}.xml": names for number in range(4)}
+    files["share/package_sets/D/x.xml"] = f"<s>\n<opkg>{word}</opkg>\n</s>\n"
+    found = check_lists(tree_of(tmp_path, files)).problems
+    assert [(each.file, each.line) for each in found] == ([("share/package_sets/D/x.xml", 2)] if slip else [])

@@ -130,6 +130,24 @@ def test_a_path_that_is_right_or_that_nobody_can_judge(tmp_path: Path, path: str
     assert check_paths(tree_of(tmp_path, {**TREE, path: text})).problems == []
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("Makefile", "clean:\n\t(cd src; make clean)\n", "goes into 'src', which is not in the tree"),
+        ("Makefile", "A = $(CURDIR)\nall:\n\tcd $(A)/y/x && $(MAKE) c\n", "goes into 'y/x', which is not in the tree"),
+        ("Makefile", "b:\n\tmkdir src; (cd src; make)\n\tcd $(A); make\n\tcd src; ls\n\tcd lib; make\n", ""),
+        ("rpm/Makefile", "TOP = ..\ninclude $(TOP)/Config.mk\n", "includes '../Config.mk', which is not in the tree"),
+        ("doc/Makefile.am", "include $(top_builddir)/dist/o.sh\n", "includes '../dist/o.sh', which is not in the tree"),
+        ("Makefile", "-include x.mk\ninclude $(X)/y.mk\ninclude z.mk\nz.mk:\n\ttouch $@\ninclude /etc/x\n", ""),
+        ("Makefile", "# include x.mk\ninclude $(wildcard *.mk)\n", ""),
+    ],
+)  # fmt: skip
+def test_a_folder_that_make_goes_into_and_what_it_includes(tmp_path: Path, path: str, text: str, words: str) -> None:
+    assert [each.what for each in check_paths(tree_of(tmp_path, {**TREE, path: text})).problems] == [words] * bool(
+        words
+    )
+
+
 def test_a_dollar_sign_that_slipped_out_of_its_string(tmp_path: Path) -> None:
     text = '#!/bin/sh\n# -n $"data"\ndata=\nif test -n "$a" -o -n $"data"; then echo $"Hello" "$"; fi\n'
     found = one(check_paths(tree_of(tmp_path, {"autogen.sh": text})).problems)
