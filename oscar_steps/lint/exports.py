@@ -204,7 +204,9 @@ def _is_said(name: str, file: File, tree: Tree) -> bool:
 def _has(name: str, user: File, tree: Tree) -> bool:
     if name in functions_of(user) or name in _constants(user):
         return True
-    return name in calls_of(user) and any(name in exports_of(module) for module in _loaded(user, tree))
+    if name not in calls_of(user):
+        return False
+    return _OF_PERL.get(name) in _used(user) or any(name in exports_of(module) for module in _loaded(user, tree))
 
 
 def _used(file: File) -> set[str]:
@@ -330,7 +332,12 @@ def _gap(name: str, file: File, tree: Tree, homes: set[str], used: set[str]) -> 
     if not exporting and silent:
         return f"calls {name}, which {silent[0]} defines and does not export", f"export {name} there"
     own = _OF_PERL.get(name)
-    if own and not homes and own not in used and not any(_MAY_HAVE_THEM.match(module) for module in used):
+    if (
+        own
+        and not homes
+        and own not in used
+        and not any(_MAY_HAVE_THEM.match(module) for module in used - EXPORTED.keys())
+    ):
         return f"calls {name}, which {own} exports, and does not load that", f"use {own}"
     return None
 

@@ -206,11 +206,15 @@ def loads_by_name(file: File) -> bool:
 
 @lru_cache(maxsize=4096)
 def _used_without_list(file: File) -> tuple[str, ...]:
-    return tuple({m: None for m, asked in _USED.findall(file.text) if m not in EXPORTED and not _IS_LIST.match(asked)})
+    used = {module: None for module, asked in _USED.findall(file.text) if not _IS_LIST.match(asked)}
+    return tuple(module for module in used if module not in EXPORTED and not re.match(r"Tk\b", module))
 
 
 def unknown_modules(file: File, tree: Tree) -> list[str]:
-    """Modules that are not in the tree and may hand anything to the file: it asks for nothing by name."""
+    """Modules that are not in the tree and may hand anything to the file: it asks for nothing by name.
+
+    Tk is none of them: what it exports is nothing of OSCAR's.
+    """
     return [module for module in _used_without_list(file) if f"lib/{module.replace('::', '/')}.pm" not in tree.files]
 
 

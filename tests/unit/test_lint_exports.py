@@ -167,7 +167,9 @@ def test_a_call_that_may_be_right_is_no_problem(tmp_path: Path, code: str) -> No
     assert told(tmp_path, {"scripts/go": f"{FILES['scripts/go']}{code}\n"}) == []
 
 
-@pytest.mark.parametrize("code", ["use File::Copy;", "use Cwd qw(getcwd); use Other::Module qw(some_name);"])
+@pytest.mark.parametrize(
+    "code", ["use File::Copy;", "use Tk; use Tk::Pane;", "use Cwd qw(getcwd); use Other::Module qw(some_name);"]
+)
 def test_modules_that_are_known_do_not_bring_it(tmp_path: Path, code: str) -> None:
     go = FILES["scripts/go"] + code
     assert len(told(tmp_path, {"scripts/go": f"{go}\nrun_command('x');\n"})) == 1
@@ -339,3 +341,13 @@ def test_what_may_have_been_so_before_is_not_new(tmp_path: Path) -> None:
     old = {"scripts/other": lacking, "scripts/go": FILES["scripts/go"] + "use SIS::Client;\nrun_command('x');\n"}
     changed = {"scripts/other": OTHER, "scripts/go": old["scripts/go"].replace("use SIS::Client;", "use Carp;")}
     assert told(tmp_path, changed, old) == []
+
+
+def test_others_that_load_it_too_show_that_it_brings_no_function_of_perls_own_modules(tmp_path: Path) -> None:
+    changed = {"scripts/go": FILES["scripts/go"] + "use SIS::Client;\nuse Data::Dumper;\ncopy('a', 'b');\n"}
+    other = {"scripts/other": "#!/usr/bin/perl\nuse SIS::Client;\nuse File::Copy;\ncopy('c', 'd');\n"}
+    assert (
+        one(told(tmp_path / "a", changed, other)).what == "calls copy, which File::Copy exports, and does not load that"
+    )
+    without = {"scripts/other": other["scripts/other"].replace("use File::Copy;\n", "")}
+    assert told(tmp_path / "b", changed, without) == []
