@@ -15,8 +15,9 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import Answers, ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, write_atomically
+from oscar_steps.words import JOB_FILE
 
-JOB_FILE = "job.json"
+__all__ = ["JOB_FILE", "Job", "Seconds", "Source", "Timeouts"]
 
 
 class _Frozen(BaseModel):

@@ -169,6 +169,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def printable(text: str) -> str:
+    """`text` of a guest without what a terminal would obey: it must not be able to write over our own lines."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def printable_name(name: bytes | str) -> str:
     """A file's name as text that can be printed, stored and sent anywhere: a guest's names are bytes, of any kind.
 

@@ -1,99 +1,25 @@
-"""The verdict of a run, and the words that master and driver share: stages, outcomes, exit statuses.
+"""The verdict of a run.
 
 Mail, web pages and exit statuses are drawn from `verdict.json` alone, never from scraping a log a second time.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.textio import read_regular, write_atomically
+from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stage, StageResult
+
+__all__ = [
+    "LINT", "MAX_EVIDENCE_LINES", "VERDICT_FILE", "Category", "Evidence", "ExitStatus", "InstallReport", "NodeReport",
+    "Outcome", "Stage", "StageReport", "StageResult", "Verdict",
+]  # fmt: skip
 
 VERDICT_FILE = "verdict.json"
 MAX_EVIDENCE_LINES = 40
-LINT = "lint"
-"""The first tier, without a cluster: its builder's name, and what its verdicts have for a cell."""
-
-
-class Stage(StrEnum):
-    """The stages of a run, in order: the mission's nine steps, with the image made first and the cluster ended last."""
-
-    CREATE_IMAGE = "create-image"
-    BOOT_HEADNODE = "boot-headnode"
-    CHECKOUT = "checkout"
-    START_INSTALL = "start-install"
-    BOOT_NODES = "boot-nodes"
-    WAIT_NODES = "wait-nodes"
-    FINALIZE = "finalize"
-    EXTRACT_LOGS = "extract-logs"
-    TEARDOWN = "teardown"
-
-    @property
-    def always_runs(self) -> bool:
-        """Whether the stage runs although an earlier one failed."""
-        return self in (Stage.EXTRACT_LOGS, Stage.TEARDOWN)
-
-
-class Outcome(StrEnum):
-    """How a run ended. Only `failed` is OSCAR's doing.
-
-    `warning` is the first tier's alone: something new is wrong, and nothing that keeps the cells from running.
-    """
-
-    PASSED = "passed"
-    WARNING = "warning"
-    FAILED = "failed"
-    INFRASTRUCTURE = "infrastructure"
-    CANCELLED = "cancelled"
-
-
-class StageResult(StrEnum):
-    """How one stage ended."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    INFRASTRUCTURE = "infrastructure"
-    CANCELLED = "cancelled"
-    NOT_REACHED = "not-reached"
-
-
-class Category(StrEnum):
-    """Whose fault it is. Only `oscar` is blamed on a commit.
-
-    `distribution`: the distribution's packages or mirrors are broken. `answers`: what the site answers does not fit.
-    `farm`: the farm's profiles, images and files. `host`: the machine that the run was on.
-    """
-
-    NONE = ""
-    OSCAR = "oscar"
-    DISTRIBUTION = "distribution"
-    ANSWERS = "answers"
-    FARM = "farm"
-    HOST = "host"
-
-
-class ExitStatus(IntEnum):
-    """Exit statuses of `oscar-testdriver`: few and fixed, each mapped on purpose by the master.
-
-    Anything else is a bug of the farm's. None is 1 or 2, which a Python traceback and a usage error would give.
-    """
-
-    PASSED = 0
-    FAILED = 10
-    WARNING = 11
-    INFRASTRUCTURE = 20
-    CANCELLED = 30
-    NOT_REACHED = 40
-    USAGE = 64
-
-    @classmethod
-    def of(cls, result: StageResult | Outcome) -> ExitStatus:
-        """The exit status that tells `result` to whoever started us."""
-        return cls[result.name]
 
 
 class _Frozen(BaseModel):

@@ -1,32 +1,32 @@
-"""`oscar-testdriver`: its commands, each loaded when it is asked for: what judges a commit needs no hypervisor."""
+"""`oscar-testdriver`: its commands, each loaded when it is asked for."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
+from oscar_steps.lazygroup import LazyGroup
 from oscar_steps.testdriver.commandline import explained, leave
 from oscar_steps.textio import keep_private
-from oscar_steps.verdict import ExitStatus
+from oscar_steps.words import ExitStatus
 
-_RUNS = ("run", "replay", "stage", "own", "status", "ssh", "console", "destroy", "verdict", "check-host")
-_MODULES = {"answers": "answers_cli", "lint": "lint_cli", "transcript": "transcript_cli"} | dict.fromkeys(
-    _RUNS, "run_cli"
-)
-
-
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        return sorted(_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _MODULES:
-            return None
-        module = import_module(f"oscar_steps.testdriver.{_MODULES[cmd_name]}")
-        commands = (value for value in vars(module).values() if isinstance(value, click.Command))
-        return next(command for command in commands if command.name == cmd_name)
-
+_TABLE = {
+    name: (f"oscar_steps.testdriver.{module}", words)
+    for name, module, words in (
+        ("answers", "answers_cli", "What OSCAR's installer is answered: show, check, render."),
+        ("check-host", "run_cli", "Say what this host lacks to run clusters, and how to get it."),
+        ("console", "runs_cli", "Show the serial console of a machine of a run."),
+        ("destroy", "runs_cli", "End runs: their VMs, their processes."),
+        ("lint", "lint_cli", "Look for what a revision has made wrong, without a cluster."),
+        ("own", "run_cli", ""),
+        ("replay", "run_cli", "Do the very same run again, from its job.json."),
+        ("run", "run_cli", "Do a whole run by hand, and say whether OSCAR works."),
+        ("ssh", "runs_cli", "Log in to a run's head node as root, or run a command there."),
+        ("stage", "runs_cli", "Let a run go on to the end of a stage, and show what happens."),
+        ("status", "runs_cli", "Say how a run, or every run of this host, stands."),
+        ("transcript", "transcript_cli", "Make a case for the tests of what the installer said in a run."),
+        ("verdict", "runs_cli", "Make the verdict of a run that is over, anew from its files."),
+    )
+}
 
 EXIT_STATUSES = """\b
 Exit statuses:
@@ -36,7 +36,8 @@ Exit statuses:
 
 
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    table=_TABLE,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXIT_STATUSES,
 )

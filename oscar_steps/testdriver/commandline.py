@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from oscar_steps.errors import FarmError, UserError
-from oscar_steps.verdict import ExitStatus
+from oscar_steps.words import ExitStatus
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from oscar_steps.testdriver.headnode import LineSplitter
+from oscar_steps.textio import printable
 
 # QEMU writes the console to a file, because a socket that nobody drains stops the guest in the middle of a line. A file
 # has no event for 'grown'; looking at the size of a handful of files five times a second costs nothing measurable.
@@ -62,8 +63,3 @@ def _newlines(file: BinaryIO, end: int) -> int:
     while (left := end - file.tell()) > 0 and (block := file.read(min(left, 1 << 20))):
         count += block.count(b"\n")
     return count
-
-
-def printable(text: str) -> str:
-    """`text` of a guest without what a terminal would obey: it must not be able to write over our own lines."""
-    return "".join(character if character.isprintable() else " " for character in text)

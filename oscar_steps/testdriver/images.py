@@ -16,7 +16,6 @@ from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from oscar_steps.environment import cache_directory
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.matrix import ImageRecipe
 from oscar_steps.testdriver.imagebuild import (
@@ -30,6 +29,7 @@ from oscar_steps.testdriver.imagebuild import (
     run_jailed,
 )
 from oscar_steps.testdriver.ordinary import require_user
+from oscar_steps.testdriver.places import default_store
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
 from oscar_steps.v3m import eventloop
 
@@ -50,13 +50,6 @@ class BaseImage:
     kernel: Path
     """Its kernel, for those who need one on the host (the trial of an accelerator)."""
     digest: str
-
-
-def default_store() -> Path:
-    """Where images are kept when nobody says otherwise."""
-    if os.geteuid() == 0:
-        return Path("/var/cache/oscar-farm")
-    return cache_directory("XDG_CACHE_HOME, or say --images FOLDER")
 
 
 def digest_of(recipe: ImageRecipe) -> str:

@@ -22,11 +22,11 @@ from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
 from oscar_steps.testdriver.commandline import directory, explained, leave
-from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.history import Change, change_of
 from oscar_steps.testdriver.lint_trees import Trees, trees_of, trees_of_folder
 from oscar_steps.testdriver.lint_words import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
 from oscar_steps.testdriver.source import DEFAULT_URL, resolve_revision, source_as_asked
+from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
 
 WORKING_COPY = "working-copy"

@@ -11,8 +11,8 @@ from oscar_steps.job import Source
 from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ToldProblem
 from oscar_steps.lint.baseline import Comparison, keys_of
 from oscar_steps.lint.problems import Problem, Report
-from oscar_steps.testdriver.console import printable
 from oscar_steps.testdriver.history import Change
+from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, MAX_EVIDENCE_LINES, Category, Evidence, Outcome, Verdict
 
 LOG = "logs/lint.txt"

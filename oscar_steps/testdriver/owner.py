@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
@@ -13,53 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from oscar_steps.errors import HostError, UserError
-from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.errors import UserError
+from oscar_steps.job import Job
 from oscar_steps.testdriver.events import Listener
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
+from oscar_steps.testdriver.rundirectory import lock_directory, make_directory
 from oscar_steps.testdriver.server import RunServer
 from oscar_steps.testdriver.stages import HANDLERS
-from oscar_steps.textio import close_to_others, open_regular
 from oscar_steps.v3m import eventloop
 from oscar_steps.verdict import Verdict
-
-LOCK_FILE = "owner.lock"
-
-
-def make_directory(run_directory: Path) -> None:
-    """Make the run directory, for this user alone: it holds the guests' disks, and what they say.
-
-    Runs beside it that an earlier version left open are closed. Raises UserError where it cannot be a run directory,
-    HostError where the host's disk is at fault.
-    """
-    try:
-        run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        sentence = f"the run directory {run_directory} cannot be made: {error.strerror}"
-        raise UserError(sentence, hint="name a folder for it that can be written to") from None
-    except OSError as error:
-        raise HostError(f"the run directory {run_directory} cannot be made: {error.strerror}") from error
-    _close_runs(run_directory.parent)
-
-
-def _close_runs(runs: Path) -> None:
-    with suppress(OSError):
-        for folder in runs.iterdir():
-            with suppress(OSError):  # another user's
-                if (folder / JOB_FILE).is_file():
-                    close_to_others(folder)
-
-
-def lock_directory(run_directory: Path) -> TextIO | None:
-    """The lock of the run's process, or None while another process has it. A kill -9 frees it, too."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    lock = os.fdopen(open_regular(run_directory / LOCK_FILE, flags), "a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
 
 
 def _claim(run_directory: Path) -> TextIO | None:

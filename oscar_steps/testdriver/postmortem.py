@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oscar_steps.errors import UserError
-from oscar_steps.job import JOB_FILE
 from oscar_steps.testdriver.events import append_event
-from oscar_steps.testdriver.owner import LOCK_FILE
 from oscar_steps.testdriver.perishables import remove_perishables
-from oscar_steps.testdriver.story import read_story
-from oscar_steps.testdriver.verdicts import verdict_of
-from oscar_steps.textio import open_regular
+from oscar_steps.testdriver.rundirectory import require_run
 from oscar_steps.v3m.ledger import end_leftovers
-from oscar_steps.verdict import Verdict
 
-
-def is_running(run_directory: Path) -> bool:
-    """Whether the run's process is there (it holds the directory's lock)."""
-    try:
-        with os.fdopen(open_regular(run_directory / LOCK_FILE)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
-def require_run(run_directory: Path) -> None:
-    """Raises UserError where the directory holds no run."""
-    if not (run_directory / JOB_FILE).exists():
-        hint = "`oscar-testdriver status` lists the runs of this host; `stage create-image --job JOB.json` starts one"
-        raise UserError(f"{run_directory}: there is no run here", hint=hint)
+if TYPE_CHECKING:
+    from oscar_steps.verdict import Verdict
 
 
 def verdict_of_dead_run(run_directory: Path) -> Verdict:
@@ -45,11 +23,18 @@ def verdict_of_dead_run(run_directory: Path) -> Verdict:
     made as the run itself would have made it. Raises UserError where the directory holds no run.
     """
     require_run(run_directory)
+    from oscar_steps.verdict import Verdict  # of a run that is not there, or goes on, nobody needs it
+
     try:
         return Verdict.load(run_directory)
     except FileNotFoundError:
-        if read_story(run_directory) is None:
-            raise UserError(f"{run_directory}: this run has not begun yet") from None
+        pass
+    # Few runs are killed: the commands that ask for a verdict do not wait for what makes one.
+    from oscar_steps.testdriver.story import read_story
+    from oscar_steps.testdriver.verdicts import verdict_of
+
+    if read_story(run_directory) is None:
+        raise UserError(f"{run_directory}: this run has not begun yet")
     left = end_leftovers(run_directory)
     remove_perishables(run_directory)
     append_event(run_directory, "post-mortem", f"{len(left)} VMs were left", vms_left=len(left))

@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager, suppress
 
 from oscar_steps.testdriver.events import Event
 from oscar_steps.testdriver.run import Run
+from oscar_steps.testdriver.rundirectory import SOCKET_FILE
 from oscar_steps.v3m.shortpath import short_path
 from oscar_steps.verdict import Stage
 
-SOCKET_FILE = "run.sock"
 LEASE_LOOK_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
 READ_SECONDS = 60.0

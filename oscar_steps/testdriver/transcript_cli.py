@@ -8,7 +8,7 @@ import click
 
 from oscar_steps.errors import UserError
 from oscar_steps.testdriver.commandline import directory, explained
-from oscar_steps.testdriver.postmortem import is_running, require_run
+from oscar_steps.testdriver.rundirectory import is_running, require_run
 from oscar_steps.testdriver.transcript import CASE_FILE, record
 
 

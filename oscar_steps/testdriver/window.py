@@ -22,14 +22,12 @@ from pathlib import Path
 
 from oscar_steps.environment import python_environment
 from oscar_steps.errors import HostError
-from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.events import EVENTS_FILE, Event
-from oscar_steps.testdriver.owner import make_directory
-from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
-from oscar_steps.testdriver.server import SOCKET_FILE
+from oscar_steps.testdriver.postmortem import verdict_of_dead_run
+from oscar_steps.testdriver.rundirectory import SOCKET_FILE, is_running, make_directory
 from oscar_steps.v3m import eventloop
 from oscar_steps.v3m.shortpath import short_path
-from oscar_steps.verdict import Stage, StageResult
+from oscar_steps.words import JOB_FILE, Stage, StageResult
 
 Printer = Callable[[Event], None]
 DRIVER_LOG = "driver.log"
@@ -157,6 +155,8 @@ def stage_window(
     _die_with_parent()
     begun = (run_directory / EVENTS_FILE).exists()
     if stage is Stage.CREATE_IMAGE and not begun and (job or (run_directory / JOB_FILE).exists()):
+        from oscar_steps.job import Job  # the first window alone needs it
+
         job = job or run_directory / JOB_FILE
         Job.load(job)  # a mistake in it is told here, not in the log of a process that dies at once
         start_owner(run_directory, job, arguments)

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.testdriver import postmortem
+from oscar_steps.testdriver import story, verdicts
 from oscar_steps.testdriver.access import open_ssh
 from oscar_steps.testdriver.cli import cli
 from oscar_steps.testdriver.events import EVENTS_FILE
@@ -53,8 +53,8 @@ def test_a_spoiled_run_does_not_hide_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, command: list[str]
 ) -> None:
     if name == "vms.json":  # it is read for a run that began and has no verdict yet
-        monkeypatch.setattr(postmortem, "read_story", lambda _run: object())
-        monkeypatch.setattr(postmortem, "verdict_of", _no_verdict)
+        monkeypatch.setattr(story, "read_story", lambda _run: object())
+        monkeypatch.setattr(verdicts, "verdict_of", _no_verdict)
     for order, run in enumerate(("bad", "good")):
         (tmp_path / run).mkdir()
         (tmp_path / run / EVENTS_FILE).touch()

@@ -19,9 +19,9 @@ from oscar_steps.testdriver.console import last_lines
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.events import Diary, read_events
 from oscar_steps.testdriver.headnode import LineSplitter
-from oscar_steps.testdriver.owner import lock_directory
-from oscar_steps.testdriver.postmortem import is_running, verdict_of_dead_run
+from oscar_steps.testdriver.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.run import Cancelled, Gate, Run, RunOptions
+from oscar_steps.testdriver.rundirectory import is_running, lock_directory
 from oscar_steps.testdriver.verdicts import outcome_of
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
 

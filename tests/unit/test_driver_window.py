@@ -11,8 +11,7 @@ import pytest
 from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE
 from oscar_steps.testdriver import window
-from oscar_steps.testdriver.postmortem import is_running
-from oscar_steps.testdriver.server import SOCKET_FILE
+from oscar_steps.testdriver.rundirectory import SOCKET_FILE, is_running
 from oscar_steps.verdict import StageResult
 from tests.unit.test_bad_input import a_job
 
