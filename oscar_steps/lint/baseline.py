@@ -155,8 +155,11 @@ class _Matching:
             return False
         if any(alone.file == origin for alone in self.was.left_alone):
             return True
-        behind = {origin, *_loaded_by(origin, self.before)}
-        return any(_COMPILER.match(old.what) for path in behind for old in by_file.get(path, ()))
+        if any(_COMPILER.match(old.what) for old in by_file.get(origin, ())):
+            return True
+        # What still stands in a module that is loaded hides now what it has hidden before.
+        behind = [old for path in _loaded_by(origin, self.before) for old in by_file.get(path, ())]
+        return any(_COMPILER.match(old.what) and old not in self._used for old in behind)
 
     def _is_hidden(self, gone: Problem, new: list[Problem], alone: set[str | None]) -> bool:
         """The reverse: what a compiler said of a line that has not changed, and does not say behind a new error.

@@ -211,3 +211,12 @@ def test_an_error_in_a_file_that_does_not_load_the_broken_module_is_new_and_mend
     assert found.mended == (undeclared(3),)
     (tmp_path / "2").mkdir()
     assert change(tmp_path / "2", bad, report(broken), good, report(undeclared(3))).new == (undeclared(3),)
+
+
+def test_an_error_behind_a_module_that_is_as_broken_as_before_is_new(trees: Path) -> None:
+    """The line itself did not change: what it needs was taken away above it."""
+    module, stands = {"lib/OSCAR/M.pm": "package OSCAR::M;\nbroken\n"}, syntax(2, file="lib/OSCAR/M.pm")
+    before = {A: "#!/usr/bin/perl\nuse OSCAR::M;\nmy $lisst;\nprint $lisst;\n", **module}
+    after = {A: "#!/usr/bin/perl\nuse OSCAR::M;\n\nprint $lisst;\n", **module}
+    found = change(trees, before, report(stands), after, report(stands, undeclared(4)))
+    assert found.new == (undeclared(4),)
