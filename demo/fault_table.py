@@ -30,7 +30,7 @@ from demo.faults import GOOD, Fault, FaultBook, place
 from demo.repository import Repository, apply_patch
 from demo.sighting import Lookout, Sighting, seconds_until, wait
 from oscar_steps.errors import FarmError, UserError
-from oscar_steps.job import Job
+from oscar_steps.job import CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix import load_matrix
 from oscar_steps.testdriver.events import read_events
 from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Verdict
@@ -39,7 +39,7 @@ NONE = "none"
 """The row of the tree as it is."""
 
 # Limits that are long for an idle host and short for a test: what hangs is found soon.
-TIMEOUTS = {"silence": 75, "node_boot": 75, "node_stall": 30, "node_up": 75, "node_reboot": 40}
+TIMEOUTS = Timeouts(silence=75, node_boot=75, node_stall=30, node_up=75, node_reboot=40)
 
 _DRIVER = (sys.executable, "-m", "oscar_steps.testdriver")
 
@@ -148,19 +148,8 @@ class Proving:
 
     def _job(self, name: str, fault: Fault) -> Job:
         matrix = load_matrix(CHECKOUT / "profiles")
-        cell = matrix.cells[0]
-        return Job.model_validate(
-            {
-                "run_id": "fault",
-                "cell": cell.name,
-                "source": {"url": f"{self._repository.url}/trunk", "revision": str(self._commit(name))},
-                "image": matrix.image(cell),
-                "cluster_xml": matrix.cluster_xml(cell),
-                "answers": matrix.answers(cell),
-                "boot": fault.boot,
-                "timeouts": TIMEOUTS,
-            }
-        )
+        source = Source(url=f"{self._repository.url}/trunk", revision=str(self._commit(name)))
+        return CellPlan.of(matrix, matrix.cells[0], TIMEOUTS).job("fault", source, boot=fault.boot)
 
     def _commit(self, name: str) -> int:
         if name == NONE:

@@ -6,18 +6,19 @@ worker needs no copy of `profiles/` and a run can be repeated from its run direc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.matrix import Answers, ImageRecipe
+from oscar_steps.matrix import Answers, Cell, ImageRecipe, Matrix
 from oscar_steps.oscar.known import KnownIssue
-from oscar_steps.textio import read_regular, write_atomically
+from oscar_steps.textio import read_regular, seen_line, write_atomically
 from oscar_steps.words import JOB_FILE
 
-__all__ = ["JOB_FILE", "Job", "Seconds", "Source", "Timeouts"]
+__all__ = ["JOB_FILE", "CellPlan", "Job", "Seconds", "Source", "Timeouts"]
 
 
 class _Frozen(BaseModel):
@@ -91,14 +92,48 @@ class Job(_Frozen):
     def load(cls, path: Path) -> Job:
         """Read a job. Raises ConfigError with file and field."""
         try:
-            return cls.model_validate_json(read_regular(path))
+            return cls.parse(read_regular(path), str(path))
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such job file") from None
+
+    @classmethod
+    def parse(cls, text: bytes, source: str) -> Job:
+        """The job in a text that comes from `source`. Raises ConfigError with source and field."""
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-            raise ConfigError(f"{path}: {where}: {first['msg']}") from None
+            where = seen_line(".".join(str(part) for part in first["loc"])) or "the file as a whole"
+            raise ConfigError(f"{source}: {where}: {first['msg']}") from None
 
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
         write_atomically(path, self.model_dump_json(indent=2) + "\n", mode=0o600)
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell with all that it refers to, read once; master, laptop and tests have their jobs from it."""
+
+    cell: Cell
+    image: ImageRecipe
+    answers: Answers
+    cluster_xml: str
+    known_issues: tuple[KnownIssue, ...]
+    timeouts: Timeouts
+
+    @classmethod
+    def of(cls, matrix: Matrix, cell: Cell, timeouts: Timeouts) -> CellPlan:
+        """Raises ConfigError, with file and line, where what the cell refers to cannot be used."""
+        issues = matrix.known_issues(cell)
+        return cls(cell, matrix.image(cell), matrix.answers(cell), matrix.cluster_xml(cell), issues, timeouts)
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+    def job(self, run_id: str, source: Source, *, nodes: int | None = None, boot: str | None = None) -> Job:
+        """The job of one run; `nodes` and `boot` are what somebody wished, None: as the cluster profile says."""
+        value = {name: value for name, value in vars(self).items() if name != "cell"}
+        value |= {"run_id": run_id, "cell": self.name, "source": source, "nodes": nodes, "boot": boot}
+        return Job.model_validate(value)

@@ -9,10 +9,10 @@ from buildbot.process.factory import BuildFactory
 from buildbot.process.results import EXCEPTION
 from twisted.python import log
 
+from oscar_steps.job import CellPlan
 from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.begun import FarmFactory
 from oscar_steps.master.lint_step import LintStep
-from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.report_step import ReportStep
 from oscar_steps.master.schedulers import start_cells
 from oscar_steps.master.steps import ASKERS_MISTAKE, JobStep, StageStep
@@ -94,7 +94,7 @@ def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
     when = [word for word, on in (("every-commit", cell.every_commit), ("nightly", cell.nightly)) if on]
     return util.BuilderConfig(
         name=plan.name,
-        workernames=list(plan.workers),
+        workernames=list(site.workers_for(plan.name)),
         factory=cell_factory(plan, site),
         nextBuild=next_build,
         canStartBuild=may_begin_here,

@@ -23,6 +23,7 @@ from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNING
 from buildbot.reporters import utils
 from pydantic import ValidationError
 
+from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.report_step import GO_ON, headline
 from oscar_steps.master.restarts import RESTARTED
@@ -130,6 +131,7 @@ class BuildNote:
             build_url=self.build_url,
             base=self.base,
             run_files=files,
+            job_url=f"{files}{JOB_FILE}" if files and self.verdict.cell != LINT else "",
         )
 
 

@@ -22,8 +22,8 @@ from buildbot.steps.trigger import Trigger
 from twisted.internet import defer
 from twisted.python import log
 
+from oscar_steps.job import CellPlan
 from oscar_steps.master.once import asked_already
-from oscar_steps.master.plans import CellPlan
 from oscar_steps.master.restarts import cut_short, master_ends
 from oscar_steps.master.sources import PROJECT
 from oscar_steps.site import Schedule, Site

@@ -16,9 +16,9 @@ from buildbot.process import buildstep, logobserver, remotecommand, remotetransf
 from buildbot.process.results import EXCEPTION, RETRY, SUCCESS, statusToString
 
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.job import JOB_FILE, CellPlan, Job, Source
 from oscar_steps.master.again import FINAL
-from oscar_steps.master.plans import CellPlan, Wish, run_directory
+from oscar_steps.master.plans import run_directory
 from oscar_steps.master.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.sources import exact_revision
 from oscar_steps.master.verdicts import VERDICT, RunIdentity, stage_result
@@ -103,7 +103,8 @@ class JobStep(CutShort, buildstep.BuildStep):
         if (result := cut_short(self)) is not None:
             return result
         self.setProperty(EXACT_REVISION, revision, self.name)
-        job = self.plan.job(url, revision, self.getProperty("buildnumber"), self._wish())
+        run_id = f"{self.plan.name}-r{revision}-b{self.getProperty('buildnumber')}"
+        job = self.plan.job(run_id, Source(url=url, revision=revision), **self._wish())
         self.setProperty(RUN_ID, job.run_id, self.name)
         return await self._hand_over(job)
 
@@ -118,10 +119,14 @@ class JobStep(CutShort, buildstep.BuildStep):
             self.setProperty(FINAL, True, self.name)
             raise HostError(f"the worker was lost {MAX_TRIES} times under this build: it is not tried again")
 
-    def _wish(self) -> Wish:
+    def _wish(self) -> dict[str, Any]:
+        """What a person who forces a build may ask for."""
         boot = self.getProperty("boot")
         nodes = int(self.getProperty("nodes") or 0)
-        return Wish(boot=boot if boot in ("cdrom", "network") else None, nodes=min(nodes, 128) if nodes > 0 else None)
+        return {
+            "boot": boot if boot in ("cdrom", "network") else None,
+            "nodes": min(nodes, 128) if nodes > 0 else None,
+        }
 
     async def _hand_over(self, job: Job) -> int:
         directory = run_directory(self.site, job.run_id)

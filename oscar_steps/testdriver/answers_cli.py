@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from oscar_steps.errors import UserError
-from oscar_steps.job import Job, Source
+from oscar_steps.job import CellPlan, Source, Timeouts
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.oscar import clilog
 from oscar_steps.oscar.answercheck import AnswerFile, check_answers
@@ -116,18 +116,8 @@ def render(cell_name: str, nodes: int | None, boot: str | None, profiles: Path, 
     """
     matrix = load_matrix(profiles)
     cell = matrix.cell(cell_name)
-    job = Job.model_validate(
-        {
-            "run_id": "answers",
-            "cell": cell.name,
-            "source": Source(url="file:///", revision="0"),
-            "image": matrix.image(cell),
-            "cluster_xml": matrix.cluster_xml(cell),
-            "answers": matrix.answers(cell),
-            "boot": boot,
-            "nodes": nodes,
-        }
-    )
+    plan = CellPlan.of(matrix, cell, Timeouts())
+    job = plan.job("answers", Source(url="file:///", revision="0"), nodes=nodes, boot=boot)
     profile = check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
     flavour, menus = read_tree(tree) if tree else (Flavour(FlavourName.INSTALL_CLUSTER), MENUS_2007)
     rendered = answer_files(job, profile, menus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import NoReturn
 
 import click
 
-from oscar_steps.job import Job, Source
+from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.site import load_site
 from oscar_steps.testdriver import display
 from oscar_steps.testdriver.commandline import directory as _directory
 from oscar_steps.testdriver.commandline import explained as _explained
 from oscar_steps.testdriver.commandline import leave as _leave
+from oscar_steps.testdriver.farm_job import load_job
 from oscar_steps.testdriver.ordinary import check_user
 from oscar_steps.testdriver.owner import own
 from oscar_steps.testdriver.places import default_runs, default_store
@@ -38,8 +41,11 @@ from oscar_steps.words import ExitStatus
 )
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
 @click.option(
-    "--profiles", type=_directory(), default=default_profiles, help="Folder with matrix.toml and what it names."
+    "--site",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A farm's farm.toml, for its profiles and time limits.",
 )
+@click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
@@ -50,7 +56,8 @@ def run(
     nodes: int | None,
     boot: str | None,
     keep: bool,
-    profiles: Path,
+    site: Path | None,
+    profiles: Path | None,
     runs: Path,
     images: Path,
 ) -> None:
@@ -59,21 +66,11 @@ def run(
     Ctrl-C ends the cluster and the run. Everything that was seen is in the run directory: events.jsonl, console/,
     installer/terminal.log, logs/, verdict.json.
     """
-    matrix = load_matrix(profiles)
+    farm = load_site(site) if site else None
+    matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
     cell = matrix.cell(cell_name)
-    job = Job.model_validate(
-        {
-            "run_id": f"{cell.name}-{_now()}",
-            "cell": cell.name,
-            "source": source_as_asked(url, revision),
-            "image": matrix.image(cell),
-            "cluster_xml": matrix.cluster_xml(cell),
-            "answers": matrix.answers(cell),
-            "boot": boot,
-            "nodes": nodes,
-            "known_issues": matrix.known_issues(cell),
-        }
-    )
+    plan = CellPlan.of(matrix, cell, farm.timeouts if farm else Timeouts())
+    job = plan.job(f"{cell.name}-{_now()}", source_as_asked(url, revision), nodes=nodes, boot=boot)
     # What is wrong with the files is said first: it needs no network.
     check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
     number = resolve_revision(url, revision)
@@ -90,19 +87,24 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
             verdict = own(directory, job, options, windows=False, listener=terminal)
     else:
         verdict = own(directory, job, options, windows=False, listener=display.plain)
-    click.echo("\n".join(["", *display.summary_lines(verdict)]))
+    # The job is here, with the profiles and time limits that it was made from.
+    here = verdict.model_copy(update={"replay": shlex.join(["oscar-testdriver", "replay", str(directory / JOB_FILE)])})
+    click.echo("\n".join(["", *display.summary_lines(here)]))
     _leave(ExitStatus.of(verdict.outcome))
 
 
 @click.command()
-@click.argument("job_file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("job_file", type=click.Path(dir_okay=False), metavar="JOB")
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
-def replay(job_file: Path, keep: bool, runs: Path, images: Path) -> None:
-    """Do the very same run again: JOB_FILE is the job.json of an earlier one (run directory or web page)."""
-    job = Job.load(job_file)
+def replay(job_file: str, keep: bool, runs: Path, images: Path) -> None:
+    """Do the very same run again: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
+
+    What it says is built and run on this host: take jobs of a farm that you trust.
+    """
+    job = load_job(job_file)
     check_job(job, f"the cluster profile in {job_file}", "the answers")
     _run_here(job.model_copy(update={"run_id": f"{job.run_id[:50]}-again-{_now()}"}), runs, images, keep)
 

@@ -73,7 +73,7 @@ def _last_lines(evidence: Evidence) -> Evidence:
 
 
 def replay_command(job: Job) -> str:
-    """What to type to get this very run on a laptop."""
+    """What to type to get this run on a laptop, with its profiles and time limits; the job itself is in `JOB_FILE`."""
     words = ["oscar-testdriver", "run", "--cell", job.cell, "--url", job.source.url, "--revision", job.source.revision]
     if job.nodes is not None:
         words += ["--nodes", str(job.nodes)]

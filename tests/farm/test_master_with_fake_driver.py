@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pytest
 from demo.farm import USERS, Farm
 from demo.judge import Finished
 from demo.mailsink import body_of, read_mail
+from oscar_steps.testdriver.farm_job import load_job
 from oscar_steps.verdict import LINT, Outcome
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
@@ -207,6 +209,10 @@ def test_a_bad_commit_is_red_and_its_mail_says_stage_sentence_and_evidence_first
     assert "oscarnode2 stopped in mid-pull" in first[1]
     assert "console/oscarnode2.log:2-3" in body
     assert "\x1b" not in body
+    (address,) = re.findall(r"oscar-testdriver replay (http://\S+/job\.json)\n", body)
+    job = load_job(address)
+    assert job.run_id == farm.master.property(done.build.build_id, "run_id")
+    assert job.source.revision == str(done.revision)
     steps = [step["name"] for step in farm.master.steps(done.build.build_id) if step["results"] is not None]
     assert steps[-3:] == ["extract-logs", "teardown", "report"]
     assert "finalize" not in steps

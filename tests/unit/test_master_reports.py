@@ -198,3 +198,18 @@ def test_a_login_that_makes_no_address_drops_only_itself_and_is_named(login: str
     known = MAIL.model_copy(update={"people": {login: "j@x.org"}})
     assert recipients(alone, known) == ("j@x.org",)
     assert bad_logins(alone, known) == ()
+
+
+def test_a_mail_says_how_to_repeat_the_very_run_from_the_pages_that_have_its_job() -> None:
+    told = note(Outcome.FAILED)
+    told = dataclasses.replace(
+        told, verdict=told.verdict.model_copy(update={"replay": "oscar-testdriver run --cell c"})
+    )
+    replay = "    oscar-testdriver replay http://h/plugins/runs/c-r7-b1/job.json\n"
+    assert replay in told.text
+    assert told.text.index(replay) < told.text.index("    oscar-testdriver run --cell c\n")
+    no_job = dataclasses.replace(told, has_files=False)
+    of_lint = dataclasses.replace(told, verdict=told.verdict.model_copy(update={"cell": LINT}))
+    for other in (no_job, of_lint):
+        assert "oscar-testdriver replay" not in other.text
+        assert "    oscar-testdriver run --cell c\n" in other.text
