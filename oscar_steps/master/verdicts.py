@@ -2,7 +2,7 @@
 
 Green means that the run's own verdict says `passed` and no stage said otherwise. Red (FAILURE) means OSCAR. Orange
 (WARNINGS) is the first tier's: something new is wrong, and the cells run all the same. Purple
-(EXCEPTION) means the farm, or its host. RETRY is Buildbot's own, for a worker that was lost.
+(EXCEPTION) means the farm, or its host. RETRY, as pink as CANCELLED, is Buildbot's own, for a lost worker.
 """
 
 from __future__ import annotations
