@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from oscar_steps.errors import ConfigError, FarmError, HostError
 from oscar_steps.job import Job
-from oscar_steps.testdriver.console import printable
+from oscar_steps.textio import printable
 
 SECONDS = 60
 MAX_BYTES = 16 << 20
