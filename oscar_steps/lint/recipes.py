@@ -22,11 +22,11 @@ UNKNOWN = "%"
 _RULES = "debian/rules"
 _LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _ASSIGNMENT = re.compile(
-    r"(?:(?:export|override)\s+)*+(?P<name>[\w.-]++)[ \t]*+(?P<how>[:+?!]?|::)=[ \t]*+(?P<value>.*)", re.DOTALL
+    r"(?>(?:(?:export|override)\s+)*)(?P<name>[\w.-]++)[ \t]*+(?P<how>[:+?!]?|::)=[ \t]*+(?P<value>.*)", re.DOTALL
 )
 _RULE = re.compile(r"[^\t#][^=]*:(?!=)")
 _CONDITION = re.compile(r"(?:ifn?eq|ifn?def|if|else|endif)\b")
-_DEFINES = re.compile(r"(?:(?:override|export)\s+)*+define\s+(?P<name>\S+)?")
+_DEFINES = re.compile(r"(?>(?:(?:override|export)\s+)*)define\s+(?P<name>\S+)?")
 _OTHER_SHELL = re.compile(
     r"^SHELL[ \t]*+[:?]?=[ \t]*+(?!(?:/usr)?/bin/(?:ba|da)?sh[ \t]*$)|^\.(?:ONESHELL|RECIPEPREFIX)\b|\r$", re.MULTILINE
 )
