@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,17 @@ ROOT = default_profiles().parent
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Path:
+def impatient(tmp_path: Path) -> Iterator[Path]:
     """The file of a job that gives its head node four seconds to boot. The base image is in the store."""
     matrix = load_matrix(default_profiles())
     cell = matrix.cells[0]
-    Repository(tmp_path / "svn", STANDIN / "tree", users=("jane",))
+    repository = Repository(tmp_path / "svn", STANDIN / "tree", users=("jane",))
+    server = repository.serve(tmp_path / "svnserve.log", os.environ)
     asyncio.run(ImageStore().ensure(matrix.image(cell), print))
     job = Job(
         run_id="impatient",
         cell=cell.name,
-        source=Source(url=f"{(tmp_path / 'svn/oscar').as_uri()}/trunk", revision="1"),
+        source=Source(url=f"{repository.url}/trunk", revision="1"),
         image=matrix.image(cell),
         cluster_xml=matrix.cluster_xml(cell),
         answers=matrix.answers(cell),
@@ -41,7 +43,8 @@ def impatient(tmp_path: Path) -> Path:
     )
     path = tmp_path / JOB_FILE
     job.save(path)
-    return path
+    yield path
+    server.stop(5)
 
 
 def test_a_head_node_that_never_answers_is_infrastructure_and_leaves_nothing(impatient: Path, tmp_path: Path) -> None:
