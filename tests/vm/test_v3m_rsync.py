@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError
 from oscar_steps.v3m.accelerator import Accelerator
 from oscar_steps.v3m.bridge import make_vlans
@@ -95,7 +96,7 @@ def random_disk(directory: Path) -> tuple[Path, str]:
     disk = directory / "data.ext4"
     size = f"{MEGABYTES * 6 // 5 + 20}M"
     make = ["mke2fs", "-q", "-t", "ext4", "-d", directory / "data", disk, size]
-    subprocess.run(make, check=True, capture_output=True)
+    subprocess.run(make, check=True, capture_output=True, env=tool_environment())  # it is in sbin
     shutil.rmtree(directory / "data")
     return disk, digest.hexdigest()
 
