@@ -17,10 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +29,7 @@ from rich.table import Table
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.matrix import load_matrix
 from oscar_steps.oscar.nodeconsole import SignKind, classify
-from oscar_steps.testdriver.console import follow_console
+from oscar_steps.testdriver.console import follow_console, last_lines
 from oscar_steps.testdriver.images import ImageStore
 from oscar_steps.testdriver.seed import write_seed
 from oscar_steps.v3m import ledger
@@ -43,6 +44,8 @@ CHECKOUT = Path(__file__).parent.parent
 LIMIT = 600.0
 QMP_FD = 3
 """Named in the arguments that the bare QEMU does not get."""
+Started = tuple[int, Coroutine[Any, Any, object]]
+"""QEMU's pid, and what waits for its end."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,16 @@ class Bench:
         await machine.create()
         start = _farms(machine) if way == "farm" else self._bare(machine, lines, directory)
         began = time.monotonic()
-        async with start as pid:
+        async with start as (pid, ended):
             try:
                 async with asyncio.timeout(LIMIT):
-                    await _login_prompt(machine.console, pid)
+                    await _login_prompt(machine.console, ended)
             except TimeoutError:
                 raise HostError(f"{way}: timed out after {LIMIT:.0f} s waiting for the login prompt") from None
             return Cost(time.monotonic() - began, _cpu_seconds(pid))
 
     @asynccontextmanager
-    async def _bare(self, machine: QemuMachine, lines: MachineNetwork, directory: Path) -> AsyncIterator[int]:
+    async def _bare(self, machine: QemuMachine, lines: MachineNetwork, directory: Path) -> AsyncIterator[Started]:
         console = str(machine.console.relative_to(directory))
         boot = BootPlan(seed=self.seed)
         arguments = qemu_arguments(
@@ -96,7 +99,7 @@ class Bench:
             start_new_session=True,
         )
         try:
-            yield process.pid
+            yield process.pid, process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
@@ -104,11 +107,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def _farms(machine: QemuMachine) -> AsyncIterator[int]:
+async def _farms(machine: QemuMachine) -> AsyncIterator[Started]:
     try:
         await machine.boot()
         assert machine.pid is not None
-        yield machine.pid
+        yield machine.pid, machine.wait_ended()
     finally:
         await machine.destroy()
 
@@ -124,13 +127,24 @@ def _without_ours(arguments: list[str]) -> list[str]:
     return left
 
 
-async def _login_prompt(console: Path, pid: int) -> None:
+async def _login_prompt(console: Path, ended: Coroutine[Any, Any, object]) -> None:
+    """Wait for it. Raises HostError where QEMU ends before."""
+    prompt, end = asyncio.create_task(_prompt_of(console)), asyncio.create_task(ended)
+    try:
+        await asyncio.wait({prompt, end}, return_when=asyncio.FIRST_COMPLETED)
+        if not prompt.done():
+            raise HostError(f"QEMU ended before the login prompt; its console ends with {last_lines(console, 3)[1]}")
+        prompt.result()
+    finally:
+        prompt.cancel()
+        end.cancel()
+
+
+async def _prompt_of(console: Path) -> None:
     async for line in follow_console(console):
         sign = classify(line)
         if sign and sign.kind is SignKind.LOGIN_PROMPT:
             return
-        if ledger.start_time(pid) is None:
-            raise HostError(f"QEMU ended before the login prompt; the console ends so: {line!r}")
 
 
 def _cpu_seconds(pid: int) -> float:

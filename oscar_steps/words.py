@@ -82,5 +82,5 @@ class ExitStatus(IntEnum):
 
     @classmethod
     def of(cls, result: StageResult | Outcome) -> ExitStatus:
-        """The exit status that tells `result` to whoever started us."""
+        """The exit status by which our caller learns `result`."""
         return cls[result.name]

@@ -71,7 +71,7 @@ def test_what_does_not_exist_or_cannot_be_meant_is_the_askers_mistake(errors: st
         f"{NO_CONNECTION}svn: E170001: No access allowed to this repository",
         f"{NO_CONNECTION}svn: E180001: Unable to open repository 'x'\nsvn: E000013: Can't open 'x': Permission denied",
         f"{NO_CONNECTION}svn: E180001: Unable to open repository 'x'\nsvn: E165005: Expected repository format '3'",
-        "svn: E000028: Can't write '/work/E160013': No space left on device",
+        "svn: E000028: Can't write '/srv/E160013': No space left on device",
         "svn: E155009: Failed to run the WC DB work queue\nsvn: E000028: Can't write: No space left on device",
         "svn: warning: W170013: Unable to connect\nsvn: warning: W000111: refused\nsvn: E205011: externals",
         "svn: E1600061: a number that nobody knows",
