@@ -18,7 +18,7 @@ help: ## List these targets
 	@echo "  make demo PORT=8020    the web page's port (8010)"
 	@echo "  make faults ONLY=a,b   these faults alone; RESUME=1: none that has a verdict; MARKDOWN=FILE: the table as text"
 	@echo "  make test-xen SUITE=TestXenHVM ONLY=suite CPU=Nehalem,model=8,+svm,+npt MINUTES=90 RESULTS=hvm.jsonl"
-	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors.md   with the results of a Xen host, into the document"
+	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors-proof.md   with the results of a Xen host, into the document"
 
 setup: $(VENV)/.installed ## Install what is needed: Debian packages, then a virtual environment from the lock file
 	@:

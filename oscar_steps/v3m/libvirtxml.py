@@ -1,7 +1,8 @@
 """libvirt's definition of a virtual machine of type `Xen`, `XenHVM` or `VMWare`: a pure function of its profile.
 
-What each type, disk bus and kind of NIC becomes, and how far each was tried, is in `docs/hypervisors.md`. What a
-profile asks for and a hypervisor does not have is refused; nothing is left out in silence.
+What each type, disk bus and kind of NIC becomes is in `docs/hypervisors.md`, how far each was tried in
+`docs/hypervisors-proof.md`. What a profile asks for and a hypervisor does not have is refused; nothing is left out in
+silence.
 """
 
 from __future__ import annotations

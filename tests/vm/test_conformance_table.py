@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from oscar_steps.v3m.profile import Hypervisor
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import Backend, Rig, Wanted, proves
 from tests.vm.conformance_table import (
+    BACKENDS,
     BEGIN,
     END,
     NOT_RUN,
@@ -25,6 +27,8 @@ from tests.vm.conformance_table import (
     markdown,
     write_markdown,
 )
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -183,3 +187,13 @@ def test_a_document_without_a_place_for_the_table_is_left_alone(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"document\.md: it has no place for the table"):
         write_markdown(document, "| a |\n")
     assert document.read_text(encoding="utf-8") == f"text\n{BEGIN}\n"
+
+
+def test_the_document_that_make_names_has_a_place_for_the_table_and_its_rows_and_columns() -> None:
+    (named,) = set(re.findall(r"MARKDOWN=(docs/\S+)", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    _, begun, rest = (ROOT / named).read_text(encoding="utf-8").partition(f"{BEGIN}\n")
+    table, ended, _ = rest.partition(f"{END}\n")
+    assert begun and ended
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:2] == "| "]
+    assert rows[0] == ["operation", *BACKENDS]
+    assert tuple(row[0] for row in rows[1:]) == OPERATIONS
