@@ -27,18 +27,18 @@ from rich.console import Console
 from rich.table import Table
 
 from oscar_steps.errors import FarmError, HostError
+from oscar_steps.images.seed import write_seed
+from oscar_steps.images.store import ImageStore
 from oscar_steps.matrix import load_matrix
-from oscar_steps.oscar.nodeconsole import SignKind, classify
-from oscar_steps.testdriver.console import follow_console, last_lines
-from oscar_steps.testdriver.images import ImageStore
-from oscar_steps.testdriver.seed import write_seed
-from oscar_steps.v3m import ledger
-from oscar_steps.v3m.accelerator import Accelerator, emulator, find_accelerator
-from oscar_steps.v3m.cluster import ClusterProfile, load_cluster
-from oscar_steps.v3m.command import BootPlan, qemu_arguments
-from oscar_steps.v3m.confinement import SANDBOX
-from oscar_steps.v3m.network import VLAN_DIRECTORY, MachineNetwork, plan
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.oscar.logs.nodeconsole import SignKind, classify
+from oscar_steps.testdriver.head.console import follow_console, last_lines
+from oscar_steps.v3m.host import ledger
+from oscar_steps.v3m.host.accelerator import Accelerator, emulator, find_accelerator
+from oscar_steps.v3m.host.confinement import SANDBOX
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.qemu.command import BootPlan, qemu_arguments
+from oscar_steps.v3m.qemu.machine import QemuMachine
+from oscar_steps.v3m.qemu.network import VLAN_DIRECTORY, MachineNetwork, plan
 
 CHECKOUT = Path(__file__).parent.parent
 LIMIT = 600.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from oscar_steps.testdriver.events import Event, read_events
+from oscar_steps.testdriver.record.events import Event, read_events
 from oscar_steps.verdict import Stage, Verdict
 
 

@@ -23,12 +23,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from oscar_steps.errors import ProfileError
-from oscar_steps.v3m import describe
-from oscar_steps.v3m.cluster import ClusterProfile, cluster_to_xml, parse_any
-from oscar_steps.v3m.profile import profiles_to_xml
-from oscar_steps.v3m.xmlfile import InvalidProfile
+from oscar_steps.v2m import describe
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml, parse_any
+from oscar_steps.v3m.profiles.vm import profiles_to_xml
+from oscar_steps.v3m.profiles.xmlfile import InvalidProfile
 
-CORPUS = Path(__file__).resolve().parents[1] / "tests" / "unit" / "profiles"
+CORPUS = Path(__file__).resolve().parents[1] / "tests" / "unit" / "v3m" / "profiles" / "corpus"
 SEEDS = tuple(path.read_bytes() for path in sorted(CORPUS.glob("*/*.xml")))
 _WELL_FORMED = tuple(data for data in SEEDS if data.rstrip().endswith(b">") and b"\0" not in data)
 SECONDS = 1.0

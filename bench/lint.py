@@ -17,7 +17,7 @@ import click
 from demo.farm import STANDIN
 from demo.repository import Repository
 from oscar_steps.lint.check import check_tree
-from oscar_steps.testdriver.source import svn
+from oscar_steps.sources.resolve import svn
 
 _FOLDERS = ("scripts", "testing", "sbin", "src/cli", "lib/OSCAR")
 

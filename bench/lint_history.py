@@ -18,10 +18,10 @@ import click
 
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError
-from oscar_steps.svn import characters
-from oscar_steps.testdriver.lint_cli import look_at_revision
-from oscar_steps.testdriver.lint_words import Looked
-from oscar_steps.testdriver.source import svn
+from oscar_steps.sources.resolve import svn
+from oscar_steps.sources.svn import characters
+from oscar_steps.testdriver.cli.lint import look_at_revision
+from oscar_steps.testdriver.cli.lint_report import Looked
 
 
 def revisions(url: str, first: int, last: int) -> list[int]:

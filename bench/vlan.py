@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from oscar_steps.errors import FarmError, HostError, ToolMissing
-from oscar_steps.v3m import network
-from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
-from oscar_steps.v3m.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, VlanKind
 from oscar_steps.v3m.machine import DirectKernel, EndReason
-from oscar_steps.v3m.network import MachineNetwork
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.qemu import network
+from oscar_steps.v3m.qemu.machine import QemuMachine
+from oscar_steps.v3m.qemu.network import MachineNetwork
 from oscar_steps.v3m.runtime import make_taps
-from oscar_steps.v3m.settings import HostSettings, NetworkSettings, VlanKind
 from tests.vm.tiny_guest import SAMPLE, make_guest, parameters, tiny
 
 KINDS = ("star", "bridge", "mcast", "socket")

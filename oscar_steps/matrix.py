@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from oscar_steps.errors import ConfigError, UserError
-from oscar_steps.oscar import clilog
-from oscar_steps.oscar.answers import AnswerKind
+from oscar_steps.oscar.answers import clilog
+from oscar_steps.oscar.answers.answers import AnswerKind
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.tomlfile import line_of, load_toml, read_text, validate
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
+from oscar_steps.lint.perl.starts import loads_of
 from oscar_steps.lint.problems import Problem, Report
-from oscar_steps.lint.starts import loads_of
 from oscar_steps.lint.tree import Tree
 
 _KEYWORD = re.compile(

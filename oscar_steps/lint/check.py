@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from oscar_steps.errors import HostError
-from oscar_steps.lint.chain import check_chain, way_of_cells
 from oscar_steps.lint.confine import Answer, Sandbox, Task
-from oscar_steps.lint.control import check_control
 from oscar_steps.lint.kept import Kept
-from oscar_steps.lint.lists import check_lists
-from oscar_steps.lint.paths import check_paths
-from oscar_steps.lint.perl import judge_perl
+from oscar_steps.lint.lists.control import check_control
+from oscar_steps.lint.lists.names import check_lists
+from oscar_steps.lint.lists.paths import check_paths
+from oscar_steps.lint.lists.recipes import check_recipes, read_makefile, script_of
+from oscar_steps.lint.perl.chain import check_chain, way_of_cells
+from oscar_steps.lint.perl.compile import judge_perl
+from oscar_steps.lint.perl.starts import is_perl
 from oscar_steps.lint.problems import Findings, Problem, Report
-from oscar_steps.lint.recipes import check_recipes, read_makefile, script_of
 from oscar_steps.lint.scratch import scratch_folder
-from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.texts import SHELLS, check_texts, has_conflict, is_for_two, judge_shell
 from oscar_steps.lint.tree import File, Tree
-from oscar_steps.oscar.menus import MenuUnreadable, is_menu_file, read_menus
+from oscar_steps.oscar.answers.menus import MenuUnreadable, is_menu_file, read_menus
 
 SECONDS = 120
 """All scripts together may take this long; what has had no turn then is a fault of the host."""

@@ -21,7 +21,7 @@ from oscar_steps.lint.tree import Tree
 
 MAX_ENTRIES = 20_000
 """One is about a kilobyte; the oldest tenth goes when there are more."""
-_RECIPES = Path(__file__).with_name("recipes.py")
+_RECIPES = Path(__file__).parent / "lists" / "recipes.py"
 """What the shell is given of a Makefile is written there."""
 _FIELDS = ("status", "words", "notes", "loaded")
 _MINE = Path(__file__).parent / "sandbox"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.entries import SPOILED, compilers, let_oldest_go, read_entry, write_entry
+from oscar_steps.lint.perl.starts import READ, Load, Start
 from oscar_steps.lint.problems import LeftAlone, Problem, Report
-from oscar_steps.lint.starts import READ, Load, Start
 from oscar_steps.lint.tree import Tree
 
 MAX_REPORTS = 400

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from oscar_steps.lint.chain import START, TODAY, missing_program, path_of_cells, way_of_cells
-from oscar_steps.lint.functions import calls_of
-from oscar_steps.lint.lists import missing_in_list, names_in
+from oscar_steps.lint.lists.names import missing_in_list, names_in
+from oscar_steps.lint.perl.chain import START, TODAY, missing_program, path_of_cells, way_of_cells
+from oscar_steps.lint.perl.functions import calls_of
+from oscar_steps.lint.perl.starts import Start, is_perl, loads_of, starts_of
 from oscar_steps.lint.problems import Findings, Problem
-from oscar_steps.lint.starts import Start, is_perl, loads_of, starts_of
 from oscar_steps.lint.tree import File, Tree
 
 # What stands there is not used any more, by the name that OSCAR gave it.

@@ -6,11 +6,11 @@ import ast
 import re
 from xml.parsers import expat
 
-from oscar_steps.lint.chain import START, path_of_cells
 from oscar_steps.lint.confine import Answer
-from oscar_steps.lint.perltext import PerlText
+from oscar_steps.lint.perl.chain import START, path_of_cells
+from oscar_steps.lint.perl.starts import is_perl
+from oscar_steps.lint.perl.text import PerlText
 from oscar_steps.lint.problems import Findings
-from oscar_steps.lint.starts import is_perl
 from oscar_steps.lint.tree import File, Tree
 
 _OURS = re.compile(r"^<<<<<<< \S.*$", re.MULTILINE)

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet import defer
 from twisted.python import log
 
-from oscar_steps.master.once import AGAIN_OF, asked_already, is_open
+from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
 from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 

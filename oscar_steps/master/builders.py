@@ -11,11 +11,11 @@ from twisted.python import log
 
 from oscar_steps.job import CellPlan
 from oscar_steps.master.again import may_begin_here, next_build
-from oscar_steps.master.begun import FarmFactory
-from oscar_steps.master.lint_step import LintStep
-from oscar_steps.master.report_step import ReportStep
+from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.schedulers import start_cells
-from oscar_steps.master.steps import ASKERS_MISTAKE, JobStep, StageStep
+from oscar_steps.master.steps.lint import LintStep
+from oscar_steps.master.steps.report import ReportStep
+from oscar_steps.master.steps.stages import ASKERS_MISTAKE, JobStep, StageStep
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
 

@@ -11,13 +11,13 @@ from sqlalchemy.pool import QueuePool
 from zope.interface import implementer
 
 from oscar_steps.master.builders import build_builders, build_workers
-from oscar_steps.master.health import DiskWatch
-from oscar_steps.master.mail import OscarMail, oscar_mail
-from oscar_steps.master.patience import wait_for_the_disk
+from oscar_steps.master.durability.patience import wait_for_the_disk
 from oscar_steps.master.plans import plans as all_plans
+from oscar_steps.master.pollers import svn_poller
+from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.schedulers import build_schedulers
-from oscar_steps.master.sources import svn_poller
-from oscar_steps.master.web import build_web
+from oscar_steps.master.web.health import DiskWatch
+from oscar_steps.master.web.server import build_web
 from oscar_steps.matrix import Matrix
 from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site
 from oscar_steps.verdict import LINT

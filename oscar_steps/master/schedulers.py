@@ -23,9 +23,9 @@ from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.job import CellPlan
-from oscar_steps.master.once import asked_already
-from oscar_steps.master.restarts import cut_short, master_ends
-from oscar_steps.master.sources import PROJECT
+from oscar_steps.master.durability.once import asked_already
+from oscar_steps.master.durability.restarts import cut_short, master_ends
+from oscar_steps.master.pollers import PROJECT
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oscar_steps.oscar.answers import OPTIONS, AnswersRefused
-from oscar_steps.oscar.menus import is_menu_file
-from oscar_steps.oscar.wizard import Way, way_of
+from oscar_steps.oscar.answers.answers import OPTIONS, AnswersRefused
+from oscar_steps.oscar.answers.menus import is_menu_file
+from oscar_steps.oscar.answers.wizard import Way, way_of
 
 INSTALLER = "install_cluster"
 FOLDERS = ("lib", "scripts", "src", "bin", "debian")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError, UserError
+from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, flavour_of
-from oscar_steps.oscar.menus import is_menu_file
-from oscar_steps.svn import error_kind, svn_words
-from oscar_steps.v3m.ledger import owned
+from oscar_steps.sources.svn import error_kind, svn_words
+from oscar_steps.v3m.host.ledger import owned
 
 if TYPE_CHECKING:
     from oscar_steps.job import Source

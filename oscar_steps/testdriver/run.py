@@ -20,21 +20,21 @@ import psutil
 
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
-from oscar_steps.testdriver.events import Diary
-from oscar_steps.testdriver.headcheck import with_full_disk
-from oscar_steps.testdriver.headlink import explained
+from oscar_steps.testdriver.head.check import with_full_disk
+from oscar_steps.testdriver.head.link import explained
+from oscar_steps.testdriver.record.events import Diary
 from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
 
 if TYPE_CHECKING:
+    from oscar_steps.images.store import BaseImage
+    from oscar_steps.oscar.answers.menus import Menus
     from oscar_steps.oscar.flavour import Flavour
-    from oscar_steps.oscar.menus import Menus
     from oscar_steps.testdriver.deadline import HostSpeed
-    from oscar_steps.testdriver.headnode import HeadNode
-    from oscar_steps.testdriver.images import BaseImage
-    from oscar_steps.testdriver.installer import Installer
-    from oscar_steps.testdriver.nodes import Node, NodeBoard
-    from oscar_steps.v3m.accelerator import Accelerator
-    from oscar_steps.v3m.cluster import ClusterProfile
+    from oscar_steps.testdriver.head.headnode import HeadNode
+    from oscar_steps.testdriver.head.installer import Installer
+    from oscar_steps.testdriver.nodes.board import Node, NodeBoard
+    from oscar_steps.v3m.host.accelerator import Accelerator
+    from oscar_steps.v3m.profiles.cluster import ClusterProfile
     from oscar_steps.v3m.runtime import VirtualCluster
 
 
@@ -265,7 +265,7 @@ class Run:
             raise Cancelled("the run was ended while this stage was running")
 
     def _failed(self, stage: Stage, error: FarmError) -> StageResult:
-        from oscar_steps.testdriver.verdicts import outcome_of, record_of
+        from oscar_steps.testdriver.record.verdicts import outcome_of, record_of
 
         if self.failure is None:
             self.failure, self.failed_stage = error, stage
@@ -282,7 +282,7 @@ class Run:
 
     def conclude(self) -> Verdict:
         """Make the verdict, from the run's own files as anybody can later on, and write it."""
-        from oscar_steps.testdriver.verdicts import verdict_of
+        from oscar_steps.testdriver.record.verdicts import verdict_of
 
         verdict = verdict_of(self.directory)
         verdict.save(self.directory)

@@ -11,34 +11,34 @@ from oscar_steps.errors import ConfigError, FarmError, UserError
 from oscar_steps.lazygroup import LazyGroup
 from oscar_steps.textio import keep_private
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE, EXIT_STATE
-from oscar_steps.v2m.oldwords import modern
+from oscar_steps.v2m.legacy_cli import modern
 
 _PROGRAM = "v2m"
 
 _TABLE = {
     name: (f"oscar_steps.v2m.{module}", words)
     for name, module, words in (
-        ("validate", "profiles", "Check profiles: of a VM, of a set of VMs, or of a cluster."),
-        ("show", "profiles", "Say what a profile means and what it becomes here."),
-        ("check-host", "profiles", "Say what this host lacks, and which hypervisors work here."),
-        ("create", "power", "Make the disks that FILE names."),
-        ("boot", "power", "Power machines on: all of FILE, a cluster's head node first."),
-        ("install", "power", "Install machines from a CD, from the network, or by OSCAR."),
-        ("status", "looking", "Say how machines are: those of FILE, or all that are known."),
-        ("console", "media", "Print what the machine has written to its serial console."),
-        ("screenshot", "media", "Write what the machine's screen shows to PICTURE, as PNG."),
-        ("pause", "power", "Stop the processors of machines; their memory stays."),
-        ("unpause", "power", "Let machines go on after `v2m pause`."),
-        ("reset", "power", "Press the reset button of machines."),
-        ("shut-down", "power", "Press the power button of machines."),
-        ("power-off", "power", "Pull the plug of machines."),
-        ("insert-cd", "media", "Put the CD ISO into the drive of a machine that is on."),
-        ("eject-cd", "media", "Take the CD out of the drive of a machine that is on."),
-        ("save", "media", "Write memory and devices to the file STATE, and power off."),
-        ("restore", "media", "Go on with a machine where `v2m save` stopped it."),
-        ("migrate", "moves", "Move a machine to HOST while it runs."),
-        ("receive", "moves", ""),
-        ("destroy", "power", "Pull the plug, and delete the disks that `v2m create` made."),
+        ("validate", "commands.profiles", "Check profiles: of a VM, of a set of VMs, or of a cluster."),
+        ("show", "commands.profiles", "Say what a profile means and what it becomes here."),
+        ("check-host", "commands.profiles", "Say what this host lacks, and which hypervisors work here."),
+        ("create", "commands.power", "Make the disks that FILE names."),
+        ("boot", "commands.power", "Power machines on: all of FILE, a cluster's head node first."),
+        ("install", "commands.power", "Install machines from a CD, from the network, or by OSCAR."),
+        ("status", "commands.status", "Say how machines are: those of FILE, or all that are known."),
+        ("console", "commands.media", "Print what the machine has written to its serial console."),
+        ("screenshot", "commands.media", "Write what the machine's screen shows to PICTURE, as PNG."),
+        ("pause", "commands.power", "Stop the processors of machines; their memory stays."),
+        ("unpause", "commands.power", "Let machines go on after `v2m pause`."),
+        ("reset", "commands.power", "Press the reset button of machines."),
+        ("shut-down", "commands.power", "Press the power button of machines."),
+        ("power-off", "commands.power", "Pull the plug of machines."),
+        ("insert-cd", "commands.media", "Put the CD ISO into the drive of a machine that is on."),
+        ("eject-cd", "commands.media", "Take the CD out of the drive of a machine that is on."),
+        ("save", "commands.media", "Write memory and devices to the file STATE, and power off."),
+        ("restore", "commands.media", "Go on with a machine where `v2m save` stopped it."),
+        ("migrate", "commands.moves", "Move a machine to HOST while it runs."),
+        ("receive", "commands.moves", ""),
+        ("destroy", "commands.power", "Pull the plug, and delete the disks that `v2m create` made."),
         ("completion", "completion", "Print the script that completes commands in your shell."),
     )
 }

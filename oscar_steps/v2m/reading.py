@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from oscar_steps.v3m import xmlfile
-from oscar_steps.v3m.cluster import Profiles, parse_any
+from oscar_steps.v3m.profiles import xmlfile
+from oscar_steps.v3m.profiles.cluster import Profiles, parse_any
 
 
 def load(file: Path) -> Profiles:

@@ -13,10 +13,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from oscar_steps.errors import FarmError, UserError
+from oscar_steps.v2m.daemon.state import DEFAULT_SYSTEM, SYSTEM_NAME, System, all_systems
 from oscar_steps.v2m.reading import load
-from oscar_steps.v3m.cluster import ClusterProfile
-from oscar_steps.v3m.keeperstate import DEFAULT_SYSTEM, SYSTEM_NAME, System, all_systems
-from oscar_steps.v3m.profile import VMProfile, beside
+from oscar_steps.v3m.profiles.cluster import ClusterProfile
+from oscar_steps.v3m.profiles.vm import VMProfile, beside
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _PLAIN_LENGTH = 48

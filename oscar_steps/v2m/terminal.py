@@ -14,7 +14,7 @@ from pathlib import Path
 
 from oscar_steps.errors import HostError
 from oscar_steps.v3m.consoleview import Typed
-from oscar_steps.v3m.shortpath import short_path
+from oscar_steps.v3m.host.shortpath import short_path
 
 ESCAPE = b"\x1d"
 """Ctrl-], as telnet and virsh have it."""

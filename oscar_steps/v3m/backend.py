@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oscar_steps.errors import ProfileError
-from oscar_steps.v3m import network
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.libvirtmachine import LibvirtMachine
+from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.host.settings import HostSettings
+from oscar_steps.v3m.libvirt.machine import LibvirtMachine
 from oscar_steps.v3m.machine import Listener, Machine
-from oscar_steps.v3m.profile import VMProfile
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.profiles.vm import VMProfile
+from oscar_steps.v3m.qemu import network
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.runtime import check_backend, make_taps
-from oscar_steps.v3m.settings import HostSettings
 
 
 def make_libvirts(profile: VMProfile, directory: Path, on_event: Listener) -> Machine:

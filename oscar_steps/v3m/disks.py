@@ -16,7 +16,7 @@ from typing import Literal
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, ProfileError, ToolMissing
-from oscar_steps.v3m import ledger
+from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.machine import DiskFingerprint
 
 QEMU_IMG_SECONDS = 120.0

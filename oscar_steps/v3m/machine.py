@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m.profile import VMProfile
+from oscar_steps.v3m.profiles.vm import VMProfile
 
 
 class MachineState(StrEnum):

@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m import bridge, command, libvirtxml, network
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.bridge import Taps
-from oscar_steps.v3m.cluster import ClusterProfile
-from oscar_steps.v3m.libvirtguard import HostVlans, scope_of, vlan_bridges
-from oscar_steps.v3m.libvirthost import connection_uri, plan_networks
-from oscar_steps.v3m.libvirtmachine import LibvirtMachine
+from oscar_steps.v3m.host import taps as bridge
+from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, VlanKind
+from oscar_steps.v3m.host.taps import Taps
+from oscar_steps.v3m.libvirt import domain as libvirtxml
+from oscar_steps.v3m.libvirt.guard import HostVlans, scope_of, vlan_bridges
+from oscar_steps.v3m.libvirt.machine import LibvirtMachine
+from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks
 from oscar_steps.v3m.machine import DirectKernel, Listener, Machine
-from oscar_steps.v3m.profile import DiskImage, VMProfile
-from oscar_steps.v3m.qemu import QemuMachine
-from oscar_steps.v3m.settings import DEFAULTS, HostSettings, VlanKind
+from oscar_steps.v3m.profiles.cluster import ClusterProfile
+from oscar_steps.v3m.profiles.vm import DiskImage, VMProfile
+from oscar_steps.v3m.qemu import command, network
+from oscar_steps.v3m.qemu.machine import QemuMachine
 
 
 class VirtualCluster:

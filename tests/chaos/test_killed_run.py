@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from demo.repository import Repository
-from oscar_steps.testdriver.events import Event, read_events
-from oscar_steps.testdriver.images import default_store
+from oscar_steps.images.store import default_store
+from oscar_steps.testdriver.record.events import Event, read_events
 from oscar_steps.verdict import Outcome, Stage, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]

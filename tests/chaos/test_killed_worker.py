@@ -14,7 +14,7 @@ import pytest
 
 from demo.children import marked
 from demo.farm import Farm
-from oscar_steps.testdriver.events import read_events
+from oscar_steps.testdriver.record.events import read_events
 from oscar_steps.verdict import Outcome, Verdict
 
 LEASE_SECONDS = 120  # Timeouts.lease, which the demo's farm does not change

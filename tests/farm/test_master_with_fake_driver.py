@@ -16,7 +16,7 @@ import pytest
 from demo.farm import USERS, Farm
 from demo.judge import Finished
 from demo.mailsink import body_of, read_mail
-from oscar_steps.testdriver.farm_job import load_job
+from oscar_steps.testdriver.cli.farm_job import load_job
 from oscar_steps.verdict import LINT, Outcome
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.unit.sshd import server
 from tests.unit.standin_root import install
+from tests.unit.testdriver.head.sshd import server
 
 __all__ = ["install", "server"]
 

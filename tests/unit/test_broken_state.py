@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.testdriver import story, verdicts
-from oscar_steps.testdriver.access import open_ssh
-from oscar_steps.testdriver.cli import cli
-from oscar_steps.testdriver.events import EVENTS_FILE
-from oscar_steps.testdriver.story import read_story
-from oscar_steps.v3m import ledger
+from oscar_steps.testdriver.cli.main import cli
+from oscar_steps.testdriver.head.access import open_ssh
+from oscar_steps.testdriver.record import event_history as story
+from oscar_steps.testdriver.record import verdicts
+from oscar_steps.testdriver.record.event_history import read_story
+from oscar_steps.testdriver.record.events import EVENTS_FILE
+from oscar_steps.v3m.host import ledger
 from oscar_steps.verdict import ExitStatus
 
 SPOILED = [b"", b"\0" * 64, b"\xff\xfe{", b"[1]", b"{}}", b'{"pid": 1}', b'[{"name": "a", "pid": "1"}]', b"[" * 100_000]

@@ -18,16 +18,17 @@ from click.testing import CliRunner
 from demo.ports import LOOPBACK, free_port
 from oscar_steps.errors import ConfigError, FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
-from oscar_steps.master import steps
 from oscar_steps.master.plans import plans
-from oscar_steps.master.steps import JobStep
-from oscar_steps.master.verdicts import RunIdentity
+from oscar_steps.master.steps import stages as steps
+from oscar_steps.master.steps.results import RunIdentity
+from oscar_steps.master.steps.stages import JobStep
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.site import load_site
-from oscar_steps.testdriver import farm_job, run_cli
-from oscar_steps.testdriver.cli import cli
-from oscar_steps.testdriver.farm_job import load_job
-from oscar_steps.testdriver.verdicts import replay_command
+from oscar_steps.testdriver.cli import farm_job
+from oscar_steps.testdriver.cli import run as run_cli
+from oscar_steps.testdriver.cli.farm_job import load_job
+from oscar_steps.testdriver.cli.main import cli
+from oscar_steps.testdriver.record.verdicts import replay_command
 from oscar_steps.verdict import ExitStatus, Outcome, Verdict
 
 REPOSITORY = "svn://127.0.0.1/oscar"

@@ -14,7 +14,7 @@ import pytest
 
 from oscar_steps.errors import UserError
 from oscar_steps.job import JOB_FILE
-from oscar_steps.testdriver.rundirectory import make_directory
+from oscar_steps.testdriver.process.rundirectory import make_directory
 from oscar_steps.textio import close_to_others, write_atomically
 from tests.others import open_to_others
 from tests.unit.test_bad_input import a_job

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from oscar_steps.v3m import ledger
+from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.machine import (
     DirectKernel,
     Ended,
@@ -31,7 +31,7 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     NotOffered,
 )
-from oscar_steps.v3m.profile import Hypervisor, VMProfile, parse_profile
+from oscar_steps.v3m.profiles.vm import Hypervisor, VMProfile, parse_profile
 from tests.vm.conformance_table import OPERATIONS, Outcome, Result, Results
 from tests.vm.tiny_guest import BUTTON_MODULES, CD_MODULES, LIMIT, MODULES, XEN_MODULES, parameters, says, until
 

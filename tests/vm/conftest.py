@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.v3m import ledger
-from oscar_steps.v3m.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.host import ledger
+from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.machine import DirectKernel
 from tests.vm.conformance_rig import GUEST_CASES, GUEST_MODULES, Backend, Rig
 from tests.vm.conformance_table import Results, markdown, write_markdown

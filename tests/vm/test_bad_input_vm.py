@@ -15,10 +15,10 @@ import pytest
 from demo import children
 from demo.farm import STANDIN
 from demo.repository import Repository
+from oscar_steps.images.store import ImageStore
 from oscar_steps.job import JOB_FILE, Job, Source, Timeouts
 from oscar_steps.matrix import default_profiles, load_matrix
-from oscar_steps.testdriver.images import ImageStore
-from oscar_steps.v3m.ledger import LEDGER_FILE
+from oscar_steps.v3m.host.ledger import LEDGER_FILE
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
 
 ROOT = default_profiles().parent

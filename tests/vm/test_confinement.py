@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.v3m.confinement import MAX_FILES, OWN_MIB
+from oscar_steps.v2m.daemon.vlan_hub import Switchboard
+from oscar_steps.v3m.host.confinement import MAX_FILES, OWN_MIB
 from oscar_steps.v3m.machine import MachineState
-from oscar_steps.v3m.qemu import QemuMachine
-from oscar_steps.v3m.switchboard import Switchboard
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from tests.vm.tiny_guest import Farm
 
 FOUND = ("Uid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pytest
 
-from oscar_steps.v3m import network
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.cluster import ClusterProfile
+from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import Listener, Machine
-from oscar_steps.v3m.profile import Hypervisor
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.profiles.cluster import ClusterProfile
+from oscar_steps.v3m.profiles.vm import Hypervisor
+from oscar_steps.v3m.qemu import network
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.runtime import check_backend
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import Backend, Wanted

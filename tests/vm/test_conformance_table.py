@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from oscar_steps.v3m.machine import DirectKernel, Listener, Machine, NotOffered
-from oscar_steps.v3m.profile import Hypervisor
+from oscar_steps.v3m.profiles.vm import Hypervisor
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import Backend, Rig, Wanted, proves
 from tests.vm.conformance_table import (

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from oscar_steps.v3m import converters
-from oscar_steps.v3m.libvirtmachine import LibvirtMachine
-from oscar_steps.v3m.libvirtxml import domain_xml
+from oscar_steps.v3m.libvirt.domain import domain_xml
+from oscar_steps.v3m.libvirt.machine import LibvirtMachine
 from oscar_steps.v3m.machine import Listener, Machine
-from oscar_steps.v3m.profile import Hypervisor
+from oscar_steps.v3m.profiles.vm import Hypervisor
+from tests import libvirt_converters as converters
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import HEAD, Backend, Rig, Wanted, proves
 from tests.vm.conformance_table import OPERATIONS

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import pytest
 
-from oscar_steps.v3m.libvirtguard import scope_of
-from oscar_steps.v3m.libvirthost import connection_uri
-from oscar_steps.v3m.libvirtmachine import LibvirtMachine
-from oscar_steps.v3m.libvirtxml import domain_xml
+from oscar_steps.v3m.libvirt.domain import domain_xml
+from oscar_steps.v3m.libvirt.guard import scope_of
+from oscar_steps.v3m.libvirt.machine import LibvirtMachine
+from oscar_steps.v3m.libvirt.networks import connection_uri
 from oscar_steps.v3m.machine import Listener, Machine
-from oscar_steps.v3m.profile import Hypervisor
+from oscar_steps.v3m.profiles.vm import Hypervisor
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import HEAD, Backend, Rig, proves
 from tests.vm.test_conformance_vmware import LibvirtBackend

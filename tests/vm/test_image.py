@@ -14,9 +14,9 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from oscar_steps.images.seed import Seed, write_seed
+from oscar_steps.images.store import BaseImage, ImageStore
 from oscar_steps.matrix import default_profiles, load_matrix
-from oscar_steps.testdriver.images import BaseImage, ImageStore
-from oscar_steps.testdriver.seed import Seed, write_seed
 
 _BOOT_SECONDS = 240
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.v3m import network
-from oscar_steps.v3m.accelerator import Accelerator
+from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import DirectKernel, EndReason
-from oscar_steps.v3m.profile import DiskBus, DiskImage, Firmware, VMProfile
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.profiles.vm import DiskBus, DiskImage, Firmware, VMProfile
+from oscar_steps.v3m.qemu import network
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from tests.vm.tiny_guest import LIMIT, MODULES, make_guest, parameters, unpacked_packages
 
 STUB = Path("usr/lib/systemd/boot/efi/linuxx64.efi.stub")

@@ -22,14 +22,14 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ToolMissing
-from oscar_steps.v3m import converters
-from oscar_steps.v3m.cluster import Boot
-from oscar_steps.v3m.command import BootPlan
-from oscar_steps.v3m.converters import DefinitionRefused
-from oscar_steps.v3m.libvirthost import connection_uri, plan_networks, vlan_network_xml
-from oscar_steps.v3m.libvirtxml import domain_xml
+from oscar_steps.v3m.libvirt.domain import domain_xml
+from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks, vlan_network_xml
 from oscar_steps.v3m.machine import DirectKernel
-from oscar_steps.v3m.profile import DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile, parse_profile
+from oscar_steps.v3m.profiles.cluster import Boot
+from oscar_steps.v3m.profiles.vm import DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile, parse_profile
+from oscar_steps.v3m.qemu.command import BootPlan
+from tests import libvirt_converters as converters
+from tests.libvirt_converters import DefinitionRefused
 
 RUN = Path("/run/of/mine")
 CONSOLE = Path("console/node.log")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.v3m import ledger
-from oscar_steps.v3m.accelerator import find_accelerator
+from oscar_steps.v3m.host import ledger
+from oscar_steps.v3m.host.accelerator import find_accelerator
 from oscar_steps.v3m.machine import DirectKernel, EndReason, ImpossibleTransition, MachineState
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from tests.vm.tiny_guest import LIMIT, SAMPLE, Farm, counted, says, until
 
 
@@ -97,8 +97,8 @@ def test_nothing_outlives_a_kill_of_the_runs_process(farm: Farm, run_directory: 
     program = textwrap.dedent(f"""
         import asyncio, sys
         from pathlib import Path
-        from oscar_steps.v3m.accelerator import Accelerator
-        from oscar_steps.v3m.cluster import load_cluster
+        from oscar_steps.v3m.host.accelerator import Accelerator
+        from oscar_steps.v3m.profiles.cluster import load_cluster
         from oscar_steps.v3m.runtime import VirtualCluster
 
         async def main() -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m import ledger
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.bridge import HELPERS, make_vlans
-from oscar_steps.v3m.cluster import load_cluster
+from oscar_steps.v3m.host import ledger
+from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, NetworkSettings, ToHost, VlanKind
+from oscar_steps.v3m.host.taps import HELPERS, make_vlans
 from oscar_steps.v3m.machine import DirectKernel, EndReason
-from oscar_steps.v3m.profile import Nic, NicType
+from oscar_steps.v3m.profiles.cluster import load_cluster
+from oscar_steps.v3m.profiles.vm import Nic, NicType
 from oscar_steps.v3m.runtime import VirtualCluster
-from oscar_steps.v3m.settings import DEFAULTS, HostSettings, NetworkSettings, ToHost, VlanKind
 from tests.vm.tiny_guest import LIMIT, SAMPLE, Farm, make_guest, parameters, tiny, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,7 +242,7 @@ def test_a_user_joins_a_bridge_by_qemus_helper_if_that_runs_as_root(tmp_path: Pa
     """The user may read everything, as Python may be where only root looks; he has no right on networks."""
     code = f"""if True:
         from oscar_steps.errors import HostError
-        from oscar_steps.v3m.bridge import join
+        from oscar_steps.v3m.host.taps import join
         try:
             join({BRIDGE_NAME!r})
             print("it joins")
@@ -309,7 +309,7 @@ def test_nothing_of_a_bridge_outlives_a_kill_of_the_runs_process(farm: Farm, run
     program = textwrap.dedent(f"""
         import asyncio
         from pathlib import Path
-        from oscar_steps.v3m.accelerator import Accelerator
+        from oscar_steps.v3m.host.accelerator import Accelerator
         from oscar_steps.v3m.machine import DirectKernel
         from tests.vm.test_v3m_networks import BRIDGE, make_cluster
 

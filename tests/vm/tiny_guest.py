@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.cluster import Boot, ClusterProfile, load_cluster
+from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import DirectKernel, EventKind, MachineEvent
+from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, load_cluster
 from oscar_steps.v3m.runtime import VirtualCluster
 
 CACHE = Path.home() / ".cache" / "oscar-farm"

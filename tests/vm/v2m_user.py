@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.v3m import ledger
-from oscar_steps.v3m.keeperstate import System, this_host
+from oscar_steps.v2m.daemon.state import System, this_host
+from oscar_steps.v3m.host import ledger
 
 PROGRAM = Path(sys.executable).with_name("v2m")
 COMMAND_SECONDS = 120.0

@@ -7,21 +7,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from oscar_steps.errors import MachineLost
-from oscar_steps.oscar.nodeconsole import SignKind, classify
-from oscar_steps.testdriver.access import save_access
-from oscar_steps.testdriver.console import follow_console, last_lines
-from oscar_steps.testdriver.forwards import Forward, forwards_of
-from oscar_steps.testdriver.headcheck import head_rebooted
-from oscar_steps.testdriver.headnode import HeadNode
-from oscar_steps.testdriver.perishables import SEED_FILE
+from oscar_steps.images.seed import write_seed
+from oscar_steps.oscar.logs.nodeconsole import SignKind, classify
+from oscar_steps.testdriver.cleanup import SEED_FILE
+from oscar_steps.testdriver.head.access import save_access
+from oscar_steps.testdriver.head.check import head_rebooted
+from oscar_steps.testdriver.head.console import follow_console, last_lines
+from oscar_steps.testdriver.head.forwards import Forward, forwards_of
+from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.testdriver.seed import write_seed
-from oscar_steps.v3m.libvirtxml import is_libvirts
+from oscar_steps.v3m.host.settings import HostSettings, ToHost, load_settings
+from oscar_steps.v3m.libvirt.domain import is_libvirts
 from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
-from oscar_steps.v3m.network import bridge_of
-from oscar_steps.v3m.profile import VMProfile
+from oscar_steps.v3m.profiles.vm import VMProfile
+from oscar_steps.v3m.qemu.network import bridge_of
 from oscar_steps.v3m.runtime import VirtualCluster
-from oscar_steps.v3m.settings import HostSettings, ToHost, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

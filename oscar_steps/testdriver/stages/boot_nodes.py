@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from oscar_steps.errors import InstallerFailed
-from oscar_steps.testdriver.headcheck import HeadCheck, head_rebooted
-from oscar_steps.testdriver.lookout import Lookout
-from oscar_steps.testdriver.nodesources import follow_dhcp_log, follow_rsyncd_log
-from oscar_steps.testdriver.nodewatch import NodeWatch
-from oscar_steps.testdriver.perishables import BOOT_CD_FILE
+from oscar_steps.testdriver.cleanup import BOOT_CD_FILE
+from oscar_steps.testdriver.head.check import HeadCheck, head_rebooted
+from oscar_steps.testdriver.nodes.head_logs import follow_dhcp_log, follow_rsyncd_log
+from oscar_steps.testdriver.nodes.ssh_probe import Lookout
+from oscar_steps.testdriver.nodes.watch import NodeWatch
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.v3m.cluster import Boot
+from oscar_steps.v3m.profiles.cluster import Boot
 
 BOOT_CD = "/tmp/oscar_bootcd.iso"  # where OSCAR always puts it (si_mkautoinstallcd --out-file), one for all nodes
 

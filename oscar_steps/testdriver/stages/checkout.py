@@ -10,13 +10,13 @@ import tarfile
 from pathlib import Path
 
 from oscar_steps.errors import UserError
-from oscar_steps.oscar.answers import AnswersRefused
+from oscar_steps.oscar.answers.answers import AnswersRefused
+from oscar_steps.oscar.answers.menuitems import MenuStage
+from oscar_steps.oscar.answers.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
-from oscar_steps.oscar.menuitems import MenuStage
-from oscar_steps.oscar.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
-from oscar_steps.svn import error_kind, svn_words
-from oscar_steps.testdriver.forwards import url_in_guest, words_from_guest
-from oscar_steps.testdriver.headnode import HeadNode
+from oscar_steps.sources.svn import error_kind, svn_words
+from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
+from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from oscar_steps.errors import ConfigError, UserError
+from oscar_steps.images.store import ImageStore
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
-from oscar_steps.testdriver.forwards import check_reach
-from oscar_steps.testdriver.images import ImageStore
+from oscar_steps.testdriver.head.forwards import check_reach
 from oscar_steps.testdriver.lookahead import look_ahead
 from oscar_steps.testdriver.stages.start_install import answer_files
-from oscar_steps.v3m.accelerator import find_accelerator
-from oscar_steps.v3m.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
-from oscar_steps.v3m.host import check_host, check_space, require
-from oscar_steps.v3m.settings import ToHost, load_settings
+from oscar_steps.v3m.host.accelerator import find_accelerator
+from oscar_steps.v3m.host.checks import check_host, check_space, require
+from oscar_steps.v3m.host.settings import ToHost, load_settings
+from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
 
 if TYPE_CHECKING:
     from oscar_steps.job import Job

@@ -8,20 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oscar_steps.archive import unpack_logs
 from oscar_steps.errors import FarmError
 from oscar_steps.oscar import hook
-from oscar_steps.oscar.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
-from oscar_steps.testdriver.archive import unpack_logs
-from oscar_steps.testdriver.diskread import logs_from_disk
-from oscar_steps.testdriver.headcheck import HeadNodeRebooted
-from oscar_steps.testdriver.headlink import HeadNodeCutOff
-from oscar_steps.testdriver.headnode import LOCALE, HeadNodeLost
-from oscar_steps.testdriver.nodes import Node, NodeState
+from oscar_steps.oscar.logs.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
+from oscar_steps.testdriver.head.check import HeadNodeRebooted
+from oscar_steps.testdriver.head.diskread import logs_from_disk
+from oscar_steps.testdriver.head.headnode import LOCALE, HeadNodeLost
+from oscar_steps.testdriver.head.link import HeadNodeCutOff
+from oscar_steps.testdriver.nodes.board import Node, NodeState
 from oscar_steps.testdriver.run import Run, need
 from oscar_steps.v3m.machine import MachineState
 
 if TYPE_CHECKING:
-    from oscar_steps.testdriver.headnode import HeadNode
+    from oscar_steps.testdriver.head.headnode import HeadNode
     from oscar_steps.v3m.machine import Machine
 
 BUTTON_SECONDS = 10.0

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job
-from oscar_steps.oscar.answercheck import AnswerFile, Expected, Problem, check_answers
-from oscar_steps.oscar.answers import (
+from oscar_steps.oscar.answers.answers import (
     AnswerFiles,
     AnswerKind,
     NodeAddress,
@@ -17,17 +16,18 @@ from oscar_steps.oscar.answers import (
     node_addresses,
     render_answers,
 )
-from oscar_steps.oscar.installlog import InstallLog
-from oscar_steps.oscar.menus import LAYOUTS, Menus
-from oscar_steps.oscar.wizard import SCRIPT, Way, install_script, script_command
-from oscar_steps.oscar.wizardlog import WizardLog
-from oscar_steps.testdriver.forwards import Forward, forwards_of, url_in_guest
-from oscar_steps.testdriver.headlink import HeadLink
-from oscar_steps.testdriver.installer import Installer, Limits
-from oscar_steps.testdriver.nodes import NodeBoard
-from oscar_steps.testdriver.reread import InstallerLog
+from oscar_steps.oscar.answers.check import AnswerFile, Expected, Problem, check_answers
+from oscar_steps.oscar.answers.menus import LAYOUTS, Menus
+from oscar_steps.oscar.answers.wizard import SCRIPT, Way, install_script, script_command
+from oscar_steps.oscar.logs.installlog import InstallLog
+from oscar_steps.oscar.logs.wizardlog import WizardLog
+from oscar_steps.testdriver.head.forwards import Forward, forwards_of, url_in_guest
+from oscar_steps.testdriver.head.installer import Installer, Limits
+from oscar_steps.testdriver.head.link import HeadLink
+from oscar_steps.testdriver.nodes.board import NodeBoard
+from oscar_steps.testdriver.record.rejudge import InstallerLog
 from oscar_steps.testdriver.run import Run, need
-from oscar_steps.v3m.cluster import ClusterProfile
+from oscar_steps.v3m.profiles.cluster import ClusterProfile
 
 
 def answer_files(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from oscar_steps.errors import MachineLost
-from oscar_steps.testdriver.perishables import remove_perishables
+from oscar_steps.testdriver.cleanup import remove_perishables
 from oscar_steps.testdriver.run import Run
-from oscar_steps.v3m.ledger import find_leftovers
+from oscar_steps.v3m.host.ledger import find_leftovers
 
 
 async def run_stage(run: Run) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from oscar_steps.errors import InstallerFailed, InstallerHung
 from oscar_steps.oscar import hook
-from oscar_steps.testdriver.installer import Installer
-from oscar_steps.testdriver.nodes import NodeBoard, NodeState
+from oscar_steps.testdriver.head.installer import Installer
+from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
 from oscar_steps.testdriver.run import Run, need
 
 

@@ -14,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from oscar_steps.v3m import ledger, network
-from oscar_steps.v3m.accelerator import Accelerator
-from oscar_steps.v3m.libvirtmachine import LibvirtMachine
+from oscar_steps.v3m.host import ledger
+from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.libvirt.machine import LibvirtMachine
 from oscar_steps.v3m.machine import DirectKernel, EndReason, EventKind, Machine, MachineEvent, MachineState
-from oscar_steps.v3m.profile import VMProfile, load_profile
-from oscar_steps.v3m.qemu import QemuMachine
+from oscar_steps.v3m.profiles.vm import VMProfile, load_profile
+from oscar_steps.v3m.qemu import network
+from oscar_steps.v3m.qemu.machine import QemuMachine
 from tests.vm.tiny_guest import MODULES, XEN_MODULES, counted, make_guest, until
 
 LIMIT = 300.0

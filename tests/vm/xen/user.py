@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from oscar_steps.v3m.keeperlink import greet
+from oscar_steps.v2m.daemon.client import greet
 from tests.vm.tiny_guest import XEN_MODULES, make_guest
 from tests.vm.v2m_user import User, user_of
 

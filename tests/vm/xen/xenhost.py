@@ -20,11 +20,11 @@ from pathlib import Path
 
 import paramiko
 
+from oscar_steps.images.seed import Seed, write_seed
+from oscar_steps.images.store import ImageStore
 from oscar_steps.matrix import ImageRecipe
-from oscar_steps.testdriver.images import ImageStore
-from oscar_steps.testdriver.seed import Seed, write_seed
 from oscar_steps.tomlfile import load_toml, validate
-from oscar_steps.v3m import ledger
+from oscar_steps.v3m.host import ledger
 from tests.vm import tiny_guest
 from tests.vm.conformance_rig import GUEST_MODULES
 

@@ -1,0 +1,1 @@
+"""Makefiles, package lists and shell scripts: files and commands that they name."""

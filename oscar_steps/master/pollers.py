@@ -1,0 +1,289 @@
+"""Where changes come from: OSCAR's Subversion repository."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from buildbot.changes.svnpoller import SVNPoller
+from buildbot.util import runprocess
+from twisted.python import log
+
+from oscar_steps.environment import tool_environment
+from oscar_steps.errors import FarmError, HostError, SourceError
+from oscar_steps.master.operator_mail import tell_operator
+from oscar_steps.master.stored_changes import storable
+from oscar_steps.site import Repository, Site
+from oscar_steps.sources.svn import revision_answer, revision_question, svn_words
+from oscar_steps.sources.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
+from oscar_steps.textio import read_regular, write_atomically
+
+PROJECT = "oscar"
+_SVN_SECONDS = 120
+_REMEMBERED = 500
+DEAF_AFTER = 3
+"""So many looks must fail in a row before the operator hears of it: a server may be restarted."""
+
+
+class BranchSplitter:
+    """Splits a path of a commit into branch and file: `trunk/x`, `branches/NAME/x`, `tags/NAME/x`; others are not ours.
+
+    Every branch has a name ('trunk' too, where Buildbot's own function says None), so poller, button and nightly agree
+    and a branch is always the path below the repository's URL. Compares equal by its layout: a reconfiguration with the
+    same layout does not restart the poller.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.trunk = repository.trunk
+        self.folders = (repository.branches, repository.tags)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BranchSplitter) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.trunk, self.folders))
+
+    def __call__(self, path: str) -> dict[str, str] | None:
+        if path.startswith(f"{self.trunk}/"):
+            return {"project": PROJECT, "branch": self.trunk, "path": path[len(self.trunk) + 1 :]}
+        for folder in self.folders:
+            name, slash, rest = path[len(folder) + 1 :].partition("/")
+            if path.startswith(f"{folder}/") and name and slash:
+                return {"project": PROJECT, "branch": f"{folder}/{name}", "path": rest}
+        return None
+
+
+class FarmPoller(SVNPoller):
+    """Buildbot's poller, made to lose nothing.
+
+    It asks for all revisions since the last one it has seen (the original asks for the newest `histmax`, and older ones
+    vanish); a change that could not be stored is asked for again, and none is stored twice; a neighbour whose name
+    merely begins like ours (`oscar-website` beside `oscar`) is not taken for ours; the address may be spelt in any way
+    that svn takes; no entry of the log stops the others. Where it fails again and again the operator gets one mail.
+    """
+
+    last_change: int | None
+    _prefix: str | None
+    state: Path | None = None
+    trouble = ""
+    """Why the repository has not been heard for some looks, in one sentence; '' while all is well."""
+    heard_at: float | None = None
+    """When a look ended well (Unix time)."""
+    somewhere = "trunk"
+    """A branch that is tested for a revision that does not show what it changed."""
+
+    def __init__(self, repourl: str, **kwargs: Any) -> None:
+        self.svn: set[Any] = set()
+        self._failures = 0
+        self._known: set[tuple[str, str]] | None = None
+        super().__init__(repourl, **kwargs)
+
+    async def reconfigService(self, repourl: str, *, cachepath: str | None = None, **kwargs: Any) -> None:
+        """Buildbot's own reading of its file gives up for good where the file is empty."""
+        moved = self.state is not None and repourl.rstrip("/") != self.repourl
+        await super().reconfigService(repourl, cachepath=None, **kwargs)
+        self.state = Path(cachepath) if cachepath else None
+        self.somewhere = getattr(self.split_file, "trunk", self.somewhere)
+        if moved:
+            self._prefix = self._known = None
+        if self.last_change is None and self.state is not None:
+            self.last_change = _number_in(self.state)
+
+    def deactivate(self) -> Any:
+        """The master ends, or changes: it does not wait for a repository that does not answer."""
+        for process in tuple(self.svn):
+            process.kill("the poller stops")
+        return super().deactivate()
+
+    async def poll(self) -> None:
+        """Look once. A failure is counted, and told when it comes again and again; it ends nothing."""
+        try:
+            await self._look()
+        except Exception as error:
+            said = error.sentence if isinstance(error, FarmError) else f"{type(error).__name__}: {error}"
+            log.err(error, "SVNPoller: the repository could not be looked at")
+            self._failed(said)
+            return
+        self._failures = 0
+        self.heard_at = time.time()
+        if self.trouble:
+            self.trouble = ""
+            text = f"The repository {self.repourl} is heard again. Commits of the meantime are tested now.\n"
+            tell_operator(self.master, "the repository is heard again", text)
+        log.msg("SVNPoller: finished polling")
+
+    def _failed(self, said: str) -> None:
+        self._failures += 1
+        if self._failures < DEAF_AFTER:
+            return
+        first, self.trouble = not self.trouble, said
+        if first:
+            text = (
+                f"{DEAF_AFTER} looks at the repository in a row have failed ({self.pollInterval} s apart):\n\n"
+                f"  {said}\n\n"
+                "No commit is tested until it is heard again; none is lost meanwhile. You get one mail more, then.\n"
+            )
+            tell_operator(self.master, "the repository cannot be heard", text)
+
+    async def _look(self) -> None:
+        where = address(await self._ask("info", "--xml", "-r", "HEAD", self.repourl))
+        self._prefix = where.prefix
+        if self._known is None:
+            await self._remember(where.head)
+        if self.last_change is None:
+            log.msg(f"SVNPoller: starting at change {where.head}")
+            self.last_change = where.head
+        if where.head < self.last_change:
+            raise HostError(
+                f"the newest revision of {self.repourl} is {where.head}, but the farm has seen {self.last_change} "
+                f"already: if the repository was set up anew, remove {self.state} and restart the master"
+            )
+        seen, self.last_change = self.last_change, where.head
+        try:
+            if where.head > seen:
+                entries = await self._entries(where, seen + 1)
+                await self.submit_changes(self.create_changes(sorted(entries, key=_revision_of)))
+        except BaseException:
+            if self.last_change == where.head:
+                self.last_change = seen
+            raise
+        finally:
+            if self.state is not None and self.last_change != _number_in(self.state):
+                self._note_last_change(self.state)
+
+    def _note_last_change(self, state: Path) -> None:
+        """That it cannot be noted is no reason to be deaf: after a start the database knows the last change, too."""
+        try:
+            write_atomically(state, f"{self.last_change}\n")
+        except OSError as error:
+            log.msg(f"{state} cannot be written ({error}); the last revision is in the database, too")
+
+    async def _entries(self, where: Address, first: int) -> list[Any]:
+        """All of the log from revision `first` on. Where svn cannot print it as a whole, revision by revision."""
+        somewhere = f"/{where.prefix}/{self.somewhere}/{UNREADABLE}".replace("//", "/")
+        words = ("log", "--xml", "--verbose", "-r")
+        target = f"{where.url}@{where.head}"
+        try:
+            return log_entries(await self._ask(*words, f"{where.head}:{first}", target), somewhere)
+        except HostError:
+            # Is it the repository, or a revision? Raises once more if it is the repository.
+            await self._ask("info", "--xml", "-r", "HEAD", self.repourl)
+        entries = []
+        for number in range(first, where.head + 1):
+            try:
+                entries += log_entries(await self._ask(*words, str(number), target), somewhere)
+            except HostError as error:
+                await self._ask("info", "--xml", "-r", "HEAD", self.repourl)
+                log.msg(f"revision {number} is tested although its log cannot be read: {error}")
+                entries.append(unreadable_entry(number, somewhere))
+        return entries
+
+    async def _remember(self, head: int) -> None:
+        """After a start: what the database has already. It also knows the last change where our own file is broken."""
+        newest = await self.master.data.get(("changes",), order=["-changeid"], limit=_REMEMBERED)
+        ours = [
+            change for change in newest if change["repository"] == self.repourl and str(change["revision"]).isdigit()
+        ]
+        self._known = {(str(change["revision"]), str(change["branch"])) for change in ours}
+        revisions = [number for change in ours if (number := int(change["revision"])) <= head]
+        if self.last_change is None and revisions:
+            # Its neighbours on other branches may not have been stored: ask for this revision once more.
+            self.last_change = max(revisions) - 1
+
+    async def _ask(self, *words: str) -> bytes:
+        rc, output, complaint = await run_svn(
+            self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
+        )
+        if rc != 0:
+            said = svn_words(_complaint(complaint))
+            raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
+        return output
+
+    def _transform_path(self, path: str) -> dict[str, str] | None:
+        prefix = (self._prefix or "").rstrip("/")
+        if prefix and not path.startswith(f"{prefix}/"):
+            return None
+        found: dict[str, str] | None = super()._transform_path(path)
+        return found
+
+    async def submit_changes(self, changes: list[dict[str, Any]]) -> None:
+        known = self._known if self._known is not None else set()
+        for change in changes:
+            name = (str(change["revision"]), str(change["branch"]))
+            if name in known:
+                continue
+            told = storable(change)
+            if told is None:
+                log.msg(
+                    f"SVNPoller: revision {name[0]} is not tested: {len(name[1])} characters are too long for a branch"
+                )
+                continue
+            try:
+                await self.master.data.updates.addChange(src="svn", **told)
+            except BaseException:
+                self.last_change = int(change["revision"]) - 1  # ask for it again at the next look
+                raise
+            known.add(name)
+
+
+def _revision_of(entry: Any) -> int:
+    return int(entry.getAttribute("revision"))
+
+
+def _number_in(path: Path) -> int | None:
+    """The revision that is noted in a file; None where there is none, or none that can be read."""
+    try:
+        return int(read_regular(path)[:40].decode("ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def svn_poller(site: Site, state: Path) -> FarmPoller:
+    """The poller of the site's repository; the last revision it has seen is kept in a file below `state`."""
+    repository = site.repository
+    return FarmPoller(
+        repository.url.rstrip("/"),
+        name="svn",
+        project=PROJECT,
+        split_file=BranchSplitter(repository),
+        pollInterval=repository.poll,
+        pollAtLaunch=True,
+        histmax=repository.history,
+        cachepath=str(state / "svn-last-revision"),
+        revlinktmpl=repository.revision_link,
+    )
+
+
+async def run_svn(reactor: Any, words: list[str], running: set[Any] | None = None) -> tuple[int, bytes, bytes]:
+    """Run svn to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed."""
+    environment: dict[str, str | None] = {**dict.fromkeys(os.environ), **tool_environment()}  # None: not inherited
+    process = runprocess.RunProcess(
+        reactor, ["svn", *words], env=environment, io_timeout=None, runtime_timeout=_SVN_SECONDS
+    )
+    running = set() if running is None else running
+    running.add(process)
+    try:
+        status, output, complaint = await process.start()
+    finally:
+        running.discard(process)
+    return status, output, complaint
+
+
+async def exact_revision(reactor: Any, url: str, wanted: str | None, running: set[Any] | None = None) -> str:
+    """The number of the revision to test at `url`: `wanted` if it exists there, else the last that changed anything.
+
+    Raises SourceError where there is no such revision or path, HostError where the repository does not answer.
+    """
+    _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running)
+    try:
+        return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), _complaint(complaint))
+    except (SourceError, HostError):
+        log.msg(f"svn info {url}@{wanted or 'HEAD'} said {complaint!r}")
+        raise
+
+
+def _complaint(complaint: bytes) -> str:
+    """What svn complains of; where it was ended before it said anything, that."""
+    return complaint.decode("utf-8", "replace") if complaint.strip() else f"svn said nothing within {_SVN_SECONDS} s"

@@ -1,0 +1,1 @@
+"""What people receive from the farm."""

@@ -1,0 +1,233 @@
+"""Who is told what: one mail per build, drawn from the verdict alone.
+
+- `failed`: OSCAR's doing. To the authors of the changes that this build was made for, never to everybody since the last
+  green build. A forced build's goes to whoever forced it, a nightly's to the developers' list.
+- `warning`: the first tier's; to the authors as well. It says that the cells run all the same.
+- `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
+  of the first tier only 'fixed', since its commit goes on to the cells: a problem that kept an earlier commit from
+  its cells is mended. Whose commit that was hears of it, too.
+- `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
+  hears of it. A commit's cell is tried again then (`again.py`): the operator hears of the first such end, and of the
+  last one when it is given up.
+- `cancelled`: nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNINGS, Results
+from buildbot.reporters import utils
+from pydantic import ValidationError
+
+from oscar_steps.job import JOB_FILE
+from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
+from oscar_steps.master.durability.restarts import RESTARTED
+from oscar_steps.master.schedulers import CHANGES, NIGHTLY
+from oscar_steps.master.steps.report import GO_ON, headline
+from oscar_steps.master.steps.results import VERDICT, RunIdentity, lost_worker
+from oscar_steps.master.steps.stages import EXACT_REVISION, RUN_DIRECTORY, RUN_ID, SOURCE_URL, clean
+from oscar_steps.master.web.run_files import run_url
+from oscar_steps.master.web.standing import GATED_BEFORE
+from oscar_steps.site import Mail
+from oscar_steps.verdict import LINT, Category, Outcome, Verdict
+
+_LOOK_BACK = 20
+_FARMS_OWN = "the farm's own fault"
+_NOT_OSCAR = {
+    Category.DISTRIBUTION: "the distribution's packages are at fault",
+    Category.ANSWERS: "the site's answers do not fit",
+}
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # plain text
+    keep_trailing_newline=True,
+)
+_templates.filters["line"] = clean
+
+
+@dataclass(frozen=True)
+class ChangeNote:
+    """A commit, as far as a mail speaks of it."""
+
+    revision: str
+    author: str
+    message: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Before:
+    """The last build on the same branch that said something about OSCAR."""
+
+    number: int
+    revision: str
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"build {self.number} (r{self.revision}) {'passed' if self.passed else 'had failed too'}"
+
+
+@dataclass(frozen=True)
+class BuildNote:
+    """All that a mail is made of."""
+
+    verdict: Verdict
+    scheduler: str
+    owner: str
+    changes: tuple[ChangeNote, ...]
+    before: Before | None
+    build_url: str
+    base: str
+    has_files: bool
+    gated_before: tuple[str, ...] = ()
+    """Of the first tier: the logins of those whose commit a problem had kept from its cells that is mended now."""
+    known_already: bool = False
+    """The operator has heard of the first try's end, and another try follows."""
+
+    @property
+    def fixed(self) -> bool:
+        if self.verdict.outcome is not Outcome.PASSED:
+            return False
+        if self.verdict.cell == LINT:  # of each commit it says what that has changed: no news says nothing of the tree
+            return bool(self.gated_before)
+        return self.before is not None and not self.before.passed
+
+    @property
+    def result(self) -> str:
+        """The first line: how it ended, and where."""
+        verdict = self.verdict
+        word = "fixed: it passes again" if self.fixed else verdict.outcome.value
+        if verdict.outcome is Outcome.WARNING:
+            word = f"warning: {GO_ON}"
+        if verdict.outcome is Outcome.INFRASTRUCTURE:
+            word = f"infrastructure: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}, nothing is said about OSCAR"
+        return (
+            f"{word}, at the stage {verdict.stage.value}"
+            if verdict.stage and verdict.outcome is not Outcome.PASSED
+            else word
+        )
+
+    @property
+    def subject(self) -> str:
+        verdict = self.verdict
+        what = "fixed" if self.fixed else headline(verdict)
+        return f"[oscar-farm] {verdict.cell}{f' r{verdict.revision}' if verdict.revision else ''}: {what}"
+
+    @property
+    def text(self) -> str:
+        files = run_url(self.base, self.verdict.run_id) if self.has_files else ""
+        return _templates.get_template("report.txt.j2").render(
+            verdict=self.verdict,
+            result=self.result,
+            changes=self.changes,
+            before=str(self.before) if self.before and self.verdict.outcome is Outcome.FAILED else "",
+            build_url=self.build_url,
+            base=self.base,
+            run_files=files,
+            job_url=f"{files}{JOB_FILE}" if files and self.verdict.cell != LINT else "",
+        )
+
+
+def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
+    """Addresses that are told of this build; none: nobody is."""
+    outcome = note.verdict.outcome
+    always = mail.always and note.verdict.cell != LINT
+    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
+        return ()
+    asked = mail.address(note.owner) if "@" in note.owner or note.owner in mail.people else None
+    if outcome is Outcome.INFRASTRUCTURE and note.known_already:
+        return ()
+    if outcome is Outcome.INFRASTRUCTURE:
+        return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
+    # Who brought a mended problem has no part in what this commit breaks.
+    others = note.gated_before if outcome is not Outcome.FAILED else ()
+    logins = [*(change.author for change in note.changes), *others]
+    authors = [mail.address(login) for login in logins]
+    # An address that cannot be used is None here: it drops nobody but itself.
+    told = sorted({address for address in (*authors, asked) if address})
+    if told:
+        return tuple(told)
+    return (mail.developers or mail.operator,) if note.scheduler == NIGHTLY or note.changes else (mail.operator,)
+
+
+def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
+    """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
+    if note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE) or not recipients(note, mail):
+        return ()
+    faults = {change.author: mail.fault(change.author) for change in note.changes}
+    return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)
+
+
+async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
+    """What is to be told of a finished build. `build` has its properties (`utils.getDetailsForBuild`)."""
+    properties = {name: value for name, (value, _source) in build["properties"].items()}
+    return BuildNote(
+        verdict=_verdict_of(build, properties),
+        scheduler=str(properties.get("scheduler", "")),
+        owner=str(properties.get("owner", "")),
+        changes=await _changes(master, properties.get(CHANGES) or []),
+        before=await _before(master, build, properties.get("branch")),
+        build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),
+        base=master.config.buildbotURL,
+        known_already=bool(properties.get(TRIES_BEFORE) and properties.get(TRIED_AGAIN)),
+        gated_before=tuple(map(str, properties.get(GATED_BEFORE) or ())),
+        has_files=RUN_DIRECTORY in properties and VERDICT in properties,
+    )
+
+
+def _verdict_of(build: dict[str, Any], properties: dict[str, Any]) -> Verdict:
+    cell = build["builder"]["name"]
+    identity = RunIdentity(
+        run_id=str(properties.get(RUN_ID) or f"{cell}-b{build['number']}"),
+        cell=cell,
+        source=str(properties.get(SOURCE_URL) or ""),
+        revision=str(properties.get(EXACT_REVISION) or properties.get("revision") or ""),
+    )
+    if build["results"] == RETRY and RESTARTED in properties:
+        return identity.verdict(Outcome.CANCELLED, "the master was restarted; the build begins again")
+    if build["results"] == RETRY:
+        return lost_worker(identity, str(properties.get("workername", "")))
+    if VERDICT in properties:
+        try:
+            return Verdict.model_validate(properties[VERDICT])
+        except ValidationError as error:
+            return identity.verdict(
+                Outcome.INFRASTRUCTURE, f"the build's verdict cannot be used: {error.errors()[0]['msg']}"
+            )
+    outcome = Outcome.CANCELLED if build["results"] == CANCELLED else Outcome.INFRASTRUCTURE
+    return identity.verdict(outcome, f"the build ended without a verdict, as '{Results[build['results']]}'")
+
+
+async def _changes(master: Any, ids: list[int]) -> tuple[ChangeNote, ...]:
+    found = [await master.data.get(("changes", number)) for number in ids]
+    return tuple(
+        ChangeNote(
+            revision=str(change["revision"]),
+            author=str(change["author"]),
+            message=str(change["comments"]).strip(),
+            link=str(change["revlink"] or ""),
+        )
+        for change in found
+        if change
+    )
+
+
+async def _before(master: Any, build: dict[str, Any], branch: str | None) -> Before | None:
+    """The build before this one on the same branch that passed or failed; the farm's own faults say nothing."""
+    number = build["number"]
+    for earlier in range(number - 1, max(0, number - 1 - _LOOK_BACK), -1):
+        found = await master.data.get(("builders", build["builder"]["builderid"], "builds", earlier))
+        if not found or found["results"] not in (SUCCESS, WARNINGS, FAILURE):
+            continue
+        said = await master.data.get(("builds", found["buildid"], "properties"))
+        if said.get("branch", (None,))[0] == branch:
+            revision = str(said.get(EXACT_REVISION, ("?",))[0])
+            return Before(number=earlier, revision=revision, passed=found["results"] != FAILURE)
+    return None

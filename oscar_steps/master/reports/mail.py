@@ -1,0 +1,216 @@
+"""Mail: `facts` decides who gets which mail, `spool` keeps each until the relay has taken it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from pathlib import Path
+from typing import Any, ClassVar
+
+from buildbot import interfaces, util
+from buildbot.data import resultspec
+from buildbot.plugins import reporters
+from buildbot.process.results import RETRY
+from buildbot.reporters import utils
+from twisted.internet import defer, reactor
+from twisted.python import log
+from zope.interface import implementer
+
+from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
+from oscar_steps.master.reports.facts import bad_logins, note_of, recipients
+from oscar_steps.master.reports.relay import Relay, Reply
+from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_name
+from oscar_steps.master.steps.stages import clean
+from oscar_steps.site import Mail
+
+_LONGEST_LINE = 900
+_LONGEST_SUBJECT = 300
+
+
+@dataclass(frozen=True)
+class Password:
+    """Of our account at the relay. Buildbot prints a service's settings into its log when one goes wrong: not this.
+
+    Not util.Secret: Buildbot reads such files only once, and sees no difference where a password has changed.
+    """
+
+    text: str = field(repr=False)
+
+
+@implementer(interfaces.IReportGenerator)
+class VerdictReport(util.ComparableMixin):
+    """One report per finished build, when `recipients` finds somebody to tell."""
+
+    wanted_event_keys: ClassVar[list[tuple[Any, ...]]] = [("builds", None, "finished")]
+    compare_attrs: ClassVar[tuple[str, ...]] = ("mail", "builders")
+
+    def __init__(self, mail: Mail, builders: tuple[str, ...]) -> None:
+        self.mail = mail
+        self.builders = builders
+
+    def check(self) -> None:
+        """Nothing to check: the site was checked when it was read."""
+
+    def generate_name(self) -> str:
+        return type(self).__name__
+
+    async def generate(self, master: Any, reporter: Any, _key: Any, build: dict[str, Any]) -> dict[str, Any] | None:
+        await utils.getDetailsForBuild(master, build, want_properties=True)
+        if build["builder"]["name"] not in self.builders:
+            reporter.nothing_to_tell(build)
+            return None
+        note = await note_of(master, build)
+        for login, fault in bad_logins(note, self.mail):
+            reporter.tell_once(
+                login,
+                "a committer cannot be written to",
+                f"{fault}.\n\nGive the login {login[:200]!a} an address in [mail.people].\n",
+            )
+        told = recipients(note, self.mail)
+        if not told:
+            reporter.nothing_to_tell(build)
+            return None
+        return {
+            "body": note.text,
+            "subject": note.subject,
+            "type": "plain",
+            "results": build["results"],
+            "builds": [build],
+            "buildset": build["buildset"],
+            "users": list(told),
+            "patches": [],
+            "logs": [],
+            "extra_info": None,
+        }
+
+
+class OscarMail(reporters.MailNotifier):
+    """Spools the farm's mails as plain text that a person can read as it is (no base64), and sends them from there."""
+
+    spool: Spool | None = None
+    operator = ""
+    password: Password | None = None
+    _told: set[str]
+
+    def checkConfig(self, *, operator: str, password: Password | None, **settings: Any) -> None:  # noqa: ARG002
+        super().checkConfig(**settings)
+
+    async def reconfigService(self, *, operator: str, password: Password | None, **settings: Any) -> None:
+        self.operator, self.password = operator, password
+        await super().reconfigService(**settings)
+        if self.spool is None:
+            self._told = set()
+            self.spool = Spool(Path(self.master.basedir) / "spool", self._send, reactor, self._refused)
+            self.spool.accepted = self._told.discard
+            defer.ensureDeferred(self._catch_up(self.spool)).addErrback(log.err, "reports of builds before the start")
+        self.spool.wake()
+
+    async def stopService(self) -> None:
+        await super().stopService()
+        if self.spool:
+            spool, self.spool = self.spool, None
+            await spool.stop()
+
+    async def _send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Reply]:
+        password = self.password.text if self.password else ""
+        relay = Relay(self.relayhost, self.smtpPort, self.useTls, self.smtpUser or "", password)
+        return await relay.send(sender, recipients, content)
+
+    def tell_operator(self, subject: str, text: str) -> bool:
+        """Spool one plain mail to the operator; whether that could be done."""
+        if self.spool is None:
+            return False
+        self.spool.add(self._letter(new_name(), self._plain(f"[oscar-farm] {clean(subject)}", text), [self.operator]))
+        return True
+
+    def tell_once(self, about: str, subject: str, text: str) -> None:
+        """The same, unless it was told already while this master runs."""
+        if about not in self._told:
+            self._told.add(about)
+            tell_operator(self.master, subject, text)
+
+    def _refused(self, letter: Letter, recipient: str, reason: str) -> None:
+        if recipient == self.operator:
+            if self.spool:
+                self.spool.trouble = f"mail to the operator {recipient} is refused: {reason}"
+            return  # there is nobody else to tell; a mail about it would be refused as well
+        about = f"The mail relay {self.relayhost} gave this answer for {recipient}: {reason}"
+        text = f"{about}\n\nThe mail '{clean(letter.subject)}' was not delivered to {recipient} and is given up.\n"
+        self.tell_once(recipient, f"mail to {recipient} is refused", text)
+
+    async def sendMessage(self, reports: list[dict[str, Any]]) -> None:
+        for report in reports:
+            build = (report["builds"] or [None])[0]
+            body = report["body"]
+            text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
+            self._spool(self._plain(str(report["subject"]), text, build), list(report["users"]), build)
+
+    def _spool(self, mail: EmailMessage, recipients: list[str], build: dict[str, Any] | None) -> None:
+        """A build's report is made once: nothing else runs between the question and the note that it was made."""
+        if self.spool is None:
+            return
+        if build is None:
+            self.spool.add(self._letter(new_name(), mail, recipients))
+            return
+        number, name = build["buildid"], report_name(build["buildid"])
+        if number not in self.spool.reported:
+            if not self.spool.has(name):
+                self.spool.add(self._letter(name, mail, recipients, report=True))
+            self.spool.reported.add(number)
+
+    def nothing_to_tell(self, build: dict[str, Any]) -> None:
+        """Of this build nobody has to hear."""
+        if self.spool is not None and build["buildid"] not in self.spool.reported:
+            self.spool.reported.add(build["buildid"])
+
+    async def _catch_up(self, spool: Spool) -> None:
+        """Report the builds that ended when a master was killed before it could."""
+        later = [resultspec.Filter("buildid", "gt", [spool.reported.upto])]
+        builds = await self.master.data.get(("builds",), filters=later)
+        last = max((build["buildid"] for build in builds), default=0)
+        if not spool.reported.known:
+            spool.reported.begin(min((b["buildid"] for b in builds if not b["complete"]), default=last + 1) - 1)
+        for build in sorted(builds, key=lambda build: build["buildid"]):
+            if build["complete"] and build["buildid"] not in spool.reported:
+                if build["results"] == RETRY:  # its request is tried again, and reported then
+                    self.nothing_to_tell(build)
+                else:
+                    await self._got_event(("builds", str(build["buildid"]), "finished"), build)
+
+    def _letter(self, name: str, mail: EmailMessage, recipients: list[str], *, report: bool = False) -> Letter:
+        mail["To"] = ", ".join(recipients)
+        return Letter(
+            name, self.fromaddr, tuple(recipients), mail.as_bytes(), subject=str(mail["Subject"]), report=report
+        )
+
+    def _plain(self, subject: str, text: str, build: dict[str, Any] | None = None) -> EmailMessage:
+        text = text.encode("utf-8", "replace").decode("utf-8").rstrip("\n") + "\n\n"
+        simple = text.isascii() and max(map(len, text.split("\n"))) < _LONGEST_LINE
+        mail = EmailMessage()
+        mail.set_content(text, cte="7bit" if simple else "quoted-printable")
+        mail["Date"] = formatdate(localtime=True)
+        mail["Message-ID"] = make_msgid(domain="oscar-farm")
+        mail["Subject"] = clean(subject, _LONGEST_SUBJECT)
+        mail["From"] = self.fromaddr
+        mail["Auto-Submitted"] = "auto-generated"
+        if build is not None:
+            mail["X-Oscar-Farm-Builder"] = build["builder"]["name"]
+            mail["X-Oscar-Farm-Build"] = str(build["number"])
+        return mail
+
+
+def oscar_mail(mail: Mail, builders: tuple[str, ...], password: str | None = None) -> OscarMail:
+    """The farm's mail reporter; `password` is that of the site's account at the relay, where it has one."""
+    return OscarMail(
+        name=MAIL_SERVICE,
+        operator=mail.operator,
+        fromaddr=mail.sender,
+        relayhost=mail.relay,
+        smtpPort=mail.port,
+        useTls=mail.tls,
+        smtpUser=mail.user or None,
+        password=None if password is None else Password(password),
+        generators=[VerdictReport(mail, builders), reporters.WorkerMissingGenerator(workers="all")],
+    )

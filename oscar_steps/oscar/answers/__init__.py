@@ -1,0 +1,1 @@
+"""What OSCAR's installer asks, and what it is answered."""

@@ -1,0 +1,1 @@
+"""What OSCAR and its nodes write, line by line."""

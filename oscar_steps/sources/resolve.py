@@ -1,0 +1,57 @@
+"""What is to be tested, as somebody asked for it, and what Subversion makes of that."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+from oscar_steps.environment import tool_environment
+from oscar_steps.errors import HostError, SourceError
+from oscar_steps.job import Source
+from oscar_steps.sources.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
+from oscar_steps.v3m.host.ledger import owned
+
+DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
+EXPORT_SECONDS = 300
+ASK_SECONDS = 60
+
+
+def source_as_asked(url: str, revision: str) -> Source:
+    """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
+    if not re.match(r"[a-z+]+://.", url):
+        raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
+    if PASSWORD_IN_URL.search(url):
+        words = "the URL of the repository has a password in it, which would stand in job.json and in logs"
+        raise SourceError(words, hint="leave it out: Subversion takes none from there, and remembers what you type")
+    if not re.fullmatch(r"r?\d{1,10}|HEAD|\{[^{}]+\}", revision, re.IGNORECASE):
+        words = f"'{revision}' is not a Subversion revision, such as 5916, HEAD or {{2007-06-15}}"
+        raise SourceError(f"{url} at revision {revision}: {words}")
+    return Source(url=url, revision=revision)
+
+
+def resolve_revision(url: str, revision: str) -> str:
+    """The number of `revision`, as the farm's master finds it. Raises SourceError or HostError, in svn's words."""
+    answer = run_svn(revision_question(url, revision), ASK_SECONDS, url)
+    return revision_answer(url, revision, *(each.decode("utf-8", "replace") for each in (answer.stdout, answer.stderr)))
+
+
+def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:
+    """What svn prints. Raises SourceError where `about` does not exist, HostError otherwise, in svn's words."""
+    answer = run_svn([words[0], "--non-interactive", *words[1:]], seconds, about)
+    if answer.returncode == 0:
+        return answer.stdout
+    errors = answer.stderr.decode("utf-8", "replace")
+    raise error_kind(errors)(f"{about}: svn {words[0]} says {svn_words(errors)}", hint="check --url and the revision")
+
+
+def run_svn(words: list[str], seconds: float, about: str) -> subprocess.CompletedProcess[bytes]:
+    """Run svn to its end. Raises HostError where there is none on this host, or where it takes longer."""
+    if shutil.which("svn") is None:
+        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion")
+    try:
+        return subprocess.run(
+            owned(["svn", *words]), capture_output=True, timeout=seconds, check=False, env=tool_environment()
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"timed out after {seconds:.0f} s waiting for svn {words[0]} of {about}") from None

@@ -1,0 +1,160 @@
+"""`oscar-testdriver lint`: the first tier, for a revision of the repository or for a tree that is checked out."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from oscar_steps.environment import cache_directory
+from oscar_steps.errors import FarmError, HostError, UserError
+from oscar_steps.job import Source
+from oscar_steps.lint.baseline import Comparison, compare
+from oscar_steps.lint.lists.leftout import left_out
+from oscar_steps.lint.perl.exports import lost_exports
+from oscar_steps.lint.perl.functions import lost_functions
+from oscar_steps.lint.problems import Problem, Report
+from oscar_steps.lint.remember import report_of
+from oscar_steps.lint.removed import dropped_uses, removed_but_used
+from oscar_steps.lint.tree import Tree
+from oscar_steps.sources.history import Change, change_of
+from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
+from oscar_steps.testdriver.cli.common import directory, explained, leave
+from oscar_steps.testdriver.cli.lint_report import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
+from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder
+from oscar_steps.textio import printable
+from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
+
+WORKING_COPY = "working-copy"
+"""The revision of a tree that is checked out."""
+
+
+@click.command()
+@click.argument("revision", required=False)
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--first", type=click.IntRange(1), help="REVISION is the last of several commits, and this the first.")
+@click.option("--tree", type=directory(), help="A tree that is checked out already, instead of REVISION.")
+@click.option("--all", "show_all", is_flag=True, help="Show also what was wrong before, and what cannot be judged.")
+@click.option("--json", "json_wanted", is_flag=True, help="The report as JSON.")
+@click.option("--cache", type=directory(), help="Folder for what the next lint can use again.")
+@click.option("--run", type=directory(), help="Leave verdict.json and the report here: what a Buildbot step reads.")
+@explained
+def lint(
+    revision: str | None,
+    url: str,
+    first: int | None,
+    tree: Path | None,
+    show_all: bool,
+    json_wanted: bool,
+    cache: Path | None,
+    run: Path | None,
+) -> None:
+    """Look for what REVISION has made wrong, in seconds, without any virtual machine.
+
+    REVISION is compared with the revision before it on its branch. Problems that were there before stand: they are
+    counted, and --all shows them. With --tree, a working copy of Subversion's or git's is compared with what was
+    committed last; of any other folder all problems are new.
+
+    \b
+    Exit status:
+      0   nothing new is wrong
+      10  something new keeps the installer from starting: no cluster is installed for it
+      11  something new is wrong that does not keep it from that: the cells run all the same
+      20  menus that the farm's answers do not fit any more, or a fault of the farm or of this host
+      64  a mistake in what was asked for
+
+    \b
+      oscar-testdriver lint 5916 --url svn://host/oscar/trunk
+      oscar-testdriver lint --tree .          # before a commit
+    """
+    if (revision is None) == (tree is None):
+        raise UserError("what is to be looked at? Say a REVISION, or --tree DIR")
+    cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER") / LINT
+    try:
+        looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache)
+    except FarmError as error:
+        if run is not None:
+            run.mkdir(parents=True, exist_ok=True)
+            _no_report(error, Source(url=url, revision=revision or WORKING_COPY), run.name).save(run)
+        raise
+    verdict = verdict_of(looked, run.name if run else LINT)
+    if json_wanted:
+        click.echo(json.dumps(as_json(looked), indent=2))
+    else:
+        click.echo("".join(f"{printable(line)}\n" for line in lines_of(looked, everything=show_all)), nl=False)
+    if run is not None:
+        _leave_files(run, verdict, looked)
+        click.echo(f"@@oscar {json.dumps({'summary': summary_of(looked)})}")
+    leave(ExitStatus.of(verdict.outcome))
+
+
+def look_at_revision(url: str, revision: str, first: int | None, cache: Path) -> Looked:
+    """Judge a revision (or all from `first` to it) by the revision before. Raises SourceError or HostError."""
+    began = time.monotonic()
+    asked = source_as_asked(url, revision)
+    change = change_of(url, resolve_revision(url, asked.revision), first)
+    source = Source(url=url, revision=str(change.asked))
+    return _compared(trees_of(change, cache / "trees"), source, change, began, cache)
+
+
+def _look_at_folder(folder: Path, cache: Path) -> Looked:
+    began = time.monotonic()
+    source = Source(url=str(folder.resolve()), revision=WORKING_COPY)
+    return _compared(trees_of_folder(folder), source, None, began, cache)
+
+
+def _compared(trees: Trees, source: Source, change: Change | None, began: float, cache: Path) -> Looked:
+    """Where there is nothing to compare with, a revision has brought nothing, and a folder everything."""
+    before = report_of(trees.before, cache) if trees.before is not None else None
+    report = report_of(trees.after, cache)
+    if trees.before is not None and before is not None:
+        comparison = compare(trees.before, before, trees.after, report, trees.copied)
+        out, put_in = left_out(trees.before, trees.after)
+        new = {*comparison.new, *_lost(trees.before, trees.after, report), *out}
+        # What the reverse of the change would take away, the change has brought back.
+        back = [each for each in _lost(trees.after, trees.before, before) if each not in comparison.mended] + put_in
+        mended = (*comparison.mended, *sorted(back))
+        dropped = dropped_uses(trees.before, trees.after)
+        comparison = replace(comparison, new=tuple(sorted(new)), mended=mended, dropped=dropped)
+    elif change is None:
+        comparison = Comparison(new=report.problems)
+    else:
+        comparison = compare(trees.after, report, trees.after, report)
+    return Looked(source, change, report, comparison, before, time.monotonic() - began)
+
+
+def _lost(before: Tree, after: Tree, report: Report) -> set[Problem]:
+    """What only the comparison tells: `report` is that of `after`."""
+    told = {(each.file, each.line) for each in report.problems if re.match(r"calls |starts ", each.what)}
+    found = set[Problem]()
+    for kind in (removed_but_used, lost_functions, lost_exports):
+        lost = {problem for problem in kind(before, after).problems if (problem.file, problem.line) not in told}
+        told |= {(problem.file, problem.line) for problem in lost}
+        found |= lost
+    return found
+
+
+def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:
+    """What is told where nothing could be looked at: no commit is blamed for that."""
+    return Verdict(
+        run_id=run_id,
+        cell=LINT,
+        source=source.url,
+        revision=source.revision,
+        outcome=Outcome.INFRASTRUCTURE,
+        sentence=printable(error.sentence),
+        hint=printable(error.hint),
+        category=Category.HOST if isinstance(error, HostError) else Category.FARM,
+    )
+
+
+def _leave_files(run: Path, verdict: Verdict, looked: Looked) -> None:
+    log = run / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(f"{printable(line)}\n" for line in lines_of(looked, everything=True)), encoding="utf-8")
+    judgement_of(looked).save(run)
+    verdict.save(run)

@@ -1,0 +1,68 @@
+"""`oscar-testdriver`: its commands, each loaded when it is asked for."""
+
+from __future__ import annotations
+
+import click
+
+from oscar_steps.lazygroup import LazyGroup
+from oscar_steps.testdriver.cli.common import explained, leave
+from oscar_steps.textio import keep_private
+from oscar_steps.words import ExitStatus
+
+_TABLE = {
+    name: (f"oscar_steps.testdriver.cli.{module}", words)
+    for name, module, words in (
+        ("answers", "answers", "What OSCAR's installer is answered: show, check, render."),
+        ("check-host", "run", "Say what this host lacks to run clusters, and how to get it."),
+        ("console", "runs", "Show the serial console of a machine of a run."),
+        ("destroy", "runs", "End runs: their VMs, their processes."),
+        ("lint", "lint", "Look for what a revision has made wrong, without a cluster."),
+        ("own", "run", ""),
+        ("replay", "run", "Do the very same run again, from its job.json."),
+        ("run", "run", "Do a whole run by hand, and say whether OSCAR works."),
+        ("ssh", "runs", "Log in to a run's head node as root, or run a command there."),
+        ("stage", "runs", "Let a run go on to the end of a stage, and show what happens."),
+        ("status", "runs", "Say how a run, or every run of this host, stands."),
+        ("transcript", "transcript", "Make a case for the tests of what the installer said in a run."),
+        ("verdict", "runs", "Make the verdict of a run that is over, anew from its files."),
+    )
+}
+
+EXIT_STATUSES = """\b
+Exit statuses:
+   0  passed                                 10  OSCAR failed         11  lint warns
+  20  the farm or its host is at fault       30  cancelled            40  stage not reached
+  64  a mistake in what was asked for"""
+
+
+@click.group(
+    cls=LazyGroup,
+    table=_TABLE,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_STATUSES,
+)
+@click.version_option(package_name="oscar-farm")
+def cli() -> None:
+    """Install a whole virtual cluster with OSCAR, from nothing, and say whether it works.
+
+    \b
+    Examples:
+      oscar-testdriver run --cell debian-12-x86_64 --revision HEAD --url svn://host/oscar/trunk
+      oscar-testdriver run --cell debian-12-x86_64 --revision 5916 --nodes 4 --boot network --keep
+      oscar-testdriver status            # the runs of this host
+      oscar-testdriver ssh RUN           # root on the head node of a run that goes on
+      oscar-testdriver destroy RUN       # end it
+    """
+
+
+@explained  # a default is made before the command begins
+def main() -> None:
+    """Entry point."""
+    keep_private()
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        leave(ExitStatus.USAGE)
+    except click.Abort:
+        leave(ExitStatus.CANCELLED)

@@ -1,0 +1,143 @@
+"""What starts a run: by hand, on a laptop or a virtualization host, or as the process that Buildbot's steps look at."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from oscar_steps.images.ordinary import check_user
+from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
+from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.places import default_runs, default_store
+from oscar_steps.site import load_site
+from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
+from oscar_steps.testdriver.cli import display
+from oscar_steps.testdriver.cli.common import directory as _directory
+from oscar_steps.testdriver.cli.common import explained as _explained
+from oscar_steps.testdriver.cli.common import leave as _leave
+from oscar_steps.testdriver.cli.farm_job import load_job
+from oscar_steps.testdriver.cli.terminal_display import TerminalDisplay
+from oscar_steps.testdriver.process.run_process import own
+from oscar_steps.testdriver.run import RunOptions
+from oscar_steps.testdriver.stages.create_image import check_job
+from oscar_steps.v3m.host import checks as v3m_host
+from oscar_steps.v3m.host import eventloop
+from oscar_steps.words import ExitStatus
+
+
+@click.command()
+@click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
+@click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--nodes", type=click.IntRange(1, 128), help="Number of compute nodes [as the cluster profile says].")
+@click.option(
+    "--boot", type=click.Choice(["cdrom", "network"]), help="How nodes boot the installer [as the profile says]."
+)
+@click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A farm's farm.toml, for its profiles and time limits.",
+)
+@click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def run(
+    cell_name: str,
+    revision: str,
+    url: str,
+    nodes: int | None,
+    boot: str | None,
+    keep: bool,
+    site: Path | None,
+    profiles: Path | None,
+    runs: Path,
+    images: Path,
+) -> None:
+    """Do a whole run by hand: head node, installation, compute nodes, test, logs, verdict.
+
+    Ctrl-C ends the cluster and the run. Everything that was seen is in the run directory: events.jsonl, console/,
+    installer/terminal.log, logs/, verdict.json.
+    """
+    farm = load_site(site) if site else None
+    matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
+    cell = matrix.cell(cell_name)
+    plan = CellPlan.of(matrix, cell, farm.timeouts if farm else Timeouts())
+    job = plan.job(f"{cell.name}-{_now()}", source_as_asked(url, revision), nodes=nodes, boot=boot)
+    # What is wrong with the files is said first: it needs no network.
+    check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
+    number = resolve_revision(url, revision)
+    exact = {"run_id": f"{cell.name}-r{number}-{_now()}", "source": Source(url=url, revision=number)}
+    _run_here(job.model_copy(update=exact), runs, images, keep)
+
+
+def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
+    directory = runs.resolve() / job.run_id
+    click.echo(f"run directory: {directory}")
+    options = RunOptions(image_store=images, keep=keep)
+    if sys.stdout.isatty():
+        with TerminalDisplay() as terminal:
+            verdict = own(directory, job, options, windows=False, listener=terminal)
+    else:
+        verdict = own(directory, job, options, windows=False, listener=display.plain)
+    # The job is here, with the profiles and time limits that it was made from.
+    here = verdict.model_copy(update={"replay": shlex.join(["oscar-testdriver", "replay", str(directory / JOB_FILE)])})
+    click.echo("\n".join(["", *display.summary_lines(here)]))
+    _leave(ExitStatus.of(verdict.outcome))
+
+
+@click.command()
+@click.argument("job_file", type=click.Path(dir_okay=False), metavar="JOB")
+@click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def replay(job_file: str, keep: bool, runs: Path, images: Path) -> None:
+    """Do the very same run again: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
+
+    What it says is built and run on this host: take jobs of a farm that you trust.
+    """
+    job = load_job(job_file)
+    check_job(job, f"the cluster profile in {job_file}", "the answers")
+    _run_here(job.model_copy(update={"run_id": f"{job.run_id[:50]}-again-{_now()}"}), runs, images, keep)
+
+
+def _now() -> str:
+    """What makes the id of a run done by hand its own."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+@click.command("own", hidden=True)
+@click.option("--run", "directory", type=_directory(), required=True)
+@click.option("--job", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--images", type=_directory(), default=default_store)
+@click.option("--ready", type=int, required=True)
+@_explained
+def own_(directory: Path, job: Path, images: Path, ready: int) -> None:
+    """The run's own process, started by `stage create-image`."""
+    verdict = own(directory, Job.load(job), RunOptions(image_store=images), windows=True, ready=ready)
+    _leave(ExitStatus.of(verdict.outcome))
+
+
+@click.command("check-host")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@click.option("--memory", type=int, default=2048, show_default=True, help="MiB that a cluster needs.")
+@_explained
+def check_host(images: Path, memory: int) -> None:
+    """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""
+    checks = [*v3m_host.check_host(images, memory), *check_user()]
+    if all(one.ok for one in checks if one.tool):
+        kernel = next(iter(sorted(images.glob("*/vmlinuz"))), None)  # of a base image that is there already
+        checks.append(eventloop.run(v3m_host.check_accelerator(images, kernel))[0])
+    for one in checks:
+        click.echo(f"{one.mark} {one.sentence}")
+        if one.hint:
+            click.echo(f"        {one.hint}")
+    _leave(ExitStatus.PASSED if all(one.ok for one in checks) else ExitStatus.INFRASTRUCTURE)

@@ -1,0 +1,1 @@
+"""The head node of a run, reached by SSH."""

@@ -1,0 +1,1 @@
+"""The compute nodes of a run: their state machines, and what feeds them."""

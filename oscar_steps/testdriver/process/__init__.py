@@ -1,0 +1,1 @@
+"""The process that owns a run, and what other processes see of it."""

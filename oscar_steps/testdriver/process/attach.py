@@ -1,0 +1,163 @@
+"""A window onto a run: asks it to go on to the end of one stage, prints what happens, ends with the stage's result.
+
+The run does not depend on it: a window that is killed costs nothing, the next one shows what was missed. A window that
+is *told* to end (TERM, INT) tells the run, because then nobody wants it any more. The window onto the last stage ends
+when the run's process is gone: whoever has seen it end finds nothing of the run alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from oscar_steps.environment import python_environment
+from oscar_steps.errors import HostError
+from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
+from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE, is_running, make_directory
+from oscar_steps.testdriver.record.events import EVENTS_FILE, Event
+from oscar_steps.v3m.host import eventloop
+from oscar_steps.v3m.host.shortpath import short_path
+from oscar_steps.words import JOB_FILE, Stage, StageResult
+
+Printer = Callable[[Event], None]
+DRIVER_LOG = "driver.log"
+START_SECONDS = 120.0
+END_SECONDS = 120.0
+"""A login to a head node that is gone, which a thread still waits for, takes up to a minute."""
+_CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
+
+
+def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
+    """Start the run's process, detached from us, and wait until its socket listens.
+
+    Raises HostError with its last words where it does not come up.
+    """
+    make_directory(run_directory)
+    reader, writer = os.pipe()
+    command = [
+        sys.executable,
+        "-P",  # whatever lies in the user's directory
+        "-m",
+        "oscar_steps.testdriver",
+        "own",
+        "--run",
+        str(run_directory),
+        "--job",
+        str(job),
+        *arguments,
+    ]
+    with (run_directory / DRIVER_LOG).open("ab") as log:
+        subprocess.Popen(
+            [*command, "--ready", str(writer)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(writer,),
+            env=python_environment(),
+        )  # fmt: skip
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        waiting, _, _ = select.select([pipe], [], [], START_SECONDS)
+        if not waiting or pipe.read(1) != b"!":
+            words = (run_directory / DRIVER_LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise HostError(f"the run's process did not start: {words[-1] if words else 'it said nothing'}")
+
+
+def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+    """Send `request` to the run and follow it. Raises UserError where there is no run, HostError where it was lost."""
+    if not is_running(run_directory):
+        verdict = verdict_of_dead_run(run_directory)
+        stage = Stage(str(request.get("stage", Stage.TEARDOWN)))
+        print(f"{verdict.outcome}: {verdict.sentence}", flush=True)
+        return next((report.result for report in verdict.stages if report.stage is stage), StageResult.INFRASTRUCTURE)
+    return eventloop.run(_look(run_directory, request, printer))
+
+
+def _die_with_parent() -> None:
+    """Be killed in the moment our parent dies. Otherwise the window of a worker that was killed would go on looking,
+    and the run's lease would never end. (prctl(2), PR_SET_PDEATHSIG = 1.)"""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise HostError("whoever started this window is gone already")
+
+
+async def _look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+    with short_path(run_directory / SOCKET_FILE) as address:
+        try:
+            reader, writer = await asyncio.open_unix_connection(address, limit=1 << 24)
+        except OSError as error:
+            raise HostError(f"{run_directory}: the run is there, but its socket is not ({error.strerror})") from error
+
+    def told_to_end(name: str) -> None:
+        writer.write(json.dumps({"cancel": f"the window onto it got {name}"}).encode() + b"\n")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told_to_end, signal.Signals(number).name)
+    writer.write(json.dumps(request).encode() + b"\n")
+    while line := await reader.readline():
+        message = json.loads(line)
+        if "event" in message:
+            printer(Event.from_json(json.dumps(message["event"])))
+        elif "done" in message:
+            process = _peer(writer)
+            writer.close()
+            if message["done"]["stage"] == Stage.TEARDOWN:
+                await _until_ended(run_directory, process)
+            return StageResult(message["done"]["result"])
+    verdict = verdict_of_dead_run(run_directory) if not is_running(run_directory) else None
+    raise HostError(verdict.sentence if verdict else f"{run_directory}: the run hung up in mid-stage")
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The process at the other end of a Unix socket."""
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[0])
+
+
+async def _until_ended(run_directory: Path, process: int) -> None:
+    """Wait for the run's process: it has said its last word, and what a thread of it still does may take a while.
+
+    Raises HostError where it does not end.
+    """
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            await ended.wait()
+    except TimeoutError:
+        sentence = f"{run_directory}: the run is over, but its process {process} does not end"
+        raise HostError(sentence, hint=f"{run_directory / DRIVER_LOG} may say why") from None
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def stage_window(
+    run_directory: Path, stage: Stage, job: Path | None, arguments: tuple[str, ...], printer: Printer
+) -> StageResult:
+    """One Buildbot step: start the run with the first of them, then follow it to the end of `stage`.
+
+    `job`: the job's file; without it the one in the run directory.
+    """
+    _die_with_parent()
+    begun = (run_directory / EVENTS_FILE).exists()
+    if stage is Stage.CREATE_IMAGE and not begun and (job or (run_directory / JOB_FILE).exists()):
+        from oscar_steps.job import Job  # the first window alone needs it
+
+        job = job or run_directory / JOB_FILE
+        Job.load(job)  # a mistake in it is told here, not in the log of a process that dies at once
+        start_owner(run_directory, job, arguments)
+    return look(run_directory, {"stage": stage.value}, printer)

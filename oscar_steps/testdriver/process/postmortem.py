@@ -1,0 +1,43 @@
+"""What the next command says about a run whose process was killed: everything it needs is in the run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oscar_steps.errors import UserError
+from oscar_steps.testdriver.cleanup import remove_perishables
+from oscar_steps.testdriver.process.rundirectory import require_run
+from oscar_steps.testdriver.record.events import append_event
+from oscar_steps.v3m.host.ledger import end_leftovers
+
+if TYPE_CHECKING:
+    from oscar_steps.verdict import Verdict
+
+
+def verdict_of_dead_run(run_directory: Path) -> Verdict:
+    """The verdict of a run that ended, however it ended, as it was written.
+
+    Where its process was killed before it could write one: VMs of the run's ledger that are left are ended (there are
+    none, since they die with their parent; this is the proof), that is noted among the run's events, and the verdict is
+    made as the run itself would have made it. Raises UserError where the directory holds no run.
+    """
+    require_run(run_directory)
+    from oscar_steps.verdict import Verdict  # of a run that is not there, or goes on, nobody needs it
+
+    try:
+        return Verdict.load(run_directory)
+    except FileNotFoundError:
+        pass
+    # Few runs are killed: the commands that ask for a verdict do not wait for what makes one.
+    from oscar_steps.testdriver.record.event_history import read_story
+    from oscar_steps.testdriver.record.verdicts import verdict_of
+
+    if read_story(run_directory) is None:
+        raise UserError(f"{run_directory}: this run has not begun yet")
+    left = end_leftovers(run_directory)
+    remove_perishables(run_directory)
+    append_event(run_directory, "post-mortem", f"{len(left)} VMs were left", vms_left=len(left))
+    verdict = verdict_of(run_directory)
+    verdict.save(run_directory)
+    return verdict

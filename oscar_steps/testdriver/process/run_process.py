@@ -1,0 +1,83 @@
+"""The run's process: parent of every QEMU of the run, alone in its run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from oscar_steps.errors import UserError
+from oscar_steps.job import Job
+from oscar_steps.testdriver.process.rundirectory import lock_directory, make_directory
+from oscar_steps.testdriver.process.server import RunServer
+from oscar_steps.testdriver.record.events import Listener
+from oscar_steps.testdriver.run import Gate, Run, RunOptions
+from oscar_steps.testdriver.stages import HANDLERS
+from oscar_steps.v3m.host import eventloop
+from oscar_steps.verdict import Verdict
+
+
+def _claim(run_directory: Path) -> TextIO | None:
+    # Somebody who asks whether the run is there holds the lock for a moment; that is not an owner.
+    for _ in range(20):
+        if lock := lock_directory(run_directory):
+            return lock
+        time.sleep(0.05)
+    return None
+
+
+def own(
+    run_directory: Path,
+    job: Job,
+    options: RunOptions,
+    *,
+    windows: bool,
+    listener: Listener | None = None,
+    ready: int | None = None,
+) -> Verdict:
+    """Run the job in this process to its end. `windows`: go on only as far as windows ask, and hold the lease.
+
+    `ready`: a file descriptor that gets a byte when the socket listens. Raises UserError where the directory is in use.
+    """
+    make_directory(run_directory)
+    lock = _claim(run_directory)
+    if lock is None:
+        raise UserError(f"{run_directory} belongs to a run that is still going on", hint="take another directory")
+    with lock:
+        return eventloop.run(_own(run_directory, job, options, windows, listener, ready))
+
+
+async def _own(
+    run_directory: Path, job: Job, options: RunOptions, windows: bool, listener: Listener | None, ready: int | None
+) -> Verdict:
+    run = Run(run_directory, job, options, Gate(open_=not windows))
+    server = RunServer(run)
+    loop = asyncio.get_running_loop()
+    # paramiko blocks: what is asked of the head node takes a thread for as long as it lasts; the rest must not wait.
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=32))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, _signalled, run, number)
+    with run.diary.listening(listener or (lambda _event: None)):
+        async with server.serving():
+            if ready is not None:
+                with suppress(OSError):
+                    os.write(ready, b"!")
+                os.close(ready)
+            lease = asyncio.ensure_future(server.hold_lease(job.timeouts.lease)) if windows else None
+            verdict = await run.execute(HANDLERS)
+            if lease:
+                lease.cancel()
+    run.diary.close()
+    sys.stderr.flush()
+    return verdict
+
+
+def _signalled(run: Run, number: int) -> None:
+    task = asyncio.ensure_future(run.cancel(f"it got {signal.Signals(number).name}"))
+    run.hold(task)

@@ -1,0 +1,1 @@
+"""What a run records, and the verdict that is made of it."""

@@ -1,0 +1,212 @@
+"""What `events.jsonl` tells of a run: how far it came, what became of its nodes, what went wrong first, and when.
+
+Only the file is read, so that a run that goes on, one that is over and one from an archive tell the same story. A line
+that cannot be understood tells nothing; a run is never better for it, because a good one must have every stage's end.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oscar_steps.oscar.flavour import FlavourName
+from oscar_steps.oscar.stages import InstallStage
+from oscar_steps.testdriver.record.events import Event, read_events
+from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The first thing that went wrong, as the run itself wrote it down."""
+
+    stage: Stage
+    error: str
+    sentence: str
+    hint: str
+    outcome: Outcome
+    category: Category
+    oscar_stage: str
+    evidence: tuple[Evidence, ...]
+    facts: dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the installer was to do: without it its terminal cannot be judged."""
+
+    nodes: int
+    boot: str
+    image: str
+    tests: tuple[str, ...] = ()
+    flavour: str = FlavourName.INSTALL_CLUSTER
+
+
+@dataclass
+class Story:
+    """A run as its events tell it; see the module's docstring."""
+
+    events: list[Event]
+    stages: dict[Stage, StageReport] = field(default_factory=dict)
+    stage: Stage | None = None
+    """The last stage that began."""
+    steps: list[str] = field(default_factory=list)
+    """What that stage was waiting for, innermost last."""
+    failure: Recorded | None = None
+    nodes: dict[str, list[tuple[str, float, str]]] = field(default_factory=dict)
+    wanted: Wanted | None = None
+    began: dict[str, float] = field(default_factory=dict)
+    """Stages of OSCAR's installer, and how many seconds into the run each began."""
+    ended: dict[str, float] = field(default_factory=dict)
+    vms_left: int | None = None
+    """Virtual machines that outlived a killed run; None: nobody has looked."""
+
+    @property
+    def last(self) -> Event:
+        """The last sign of life. (A post-mortem is written by whoever finds the run dead.)"""
+        return next((event for event in reversed(self.events) if event.kind != "post-mortem"), self.events[0])
+
+    @property
+    def day(self) -> datetime.date:
+        """The day of the run. What was known on that day is what counts, whenever its verdict is asked for."""
+        with suppress(ValueError):
+            return datetime.date.fromisoformat(self.events[0].stamp[:10])
+        return datetime.date.max
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run itself came to its end; otherwise its process was killed."""
+        return len(self.stages) == len(Stage)
+
+    def node_reports(self) -> tuple[NodeReport, ...]:
+        return tuple(
+            NodeReport(
+                name=name,
+                state=states[-1][0],
+                since=states[-1][1],
+                history=tuple((state, since) for state, since, _note in states),
+                note=states[-1][2],
+            )
+            for name, states in self.nodes.items()
+        )
+
+    def stage_reports(self) -> tuple[StageReport, ...]:
+        """Every stage of the run; the one that a killed run was in is the farm's fault, later ones were not reached."""
+        lost = StageResult.INFRASTRUCTURE
+        return tuple(
+            self.stages.get(stage)
+            or StageReport(stage=stage, result=lost if stage is self.stage else StageResult.NOT_REACHED)
+            for stage in Stage
+        )
+
+    def install_seconds(self, stage: InstallStage) -> float | None:
+        """How long a stage of OSCAR's installer took; None where that is not known."""
+        if (began := self.began.get(stage)) is None:
+            return None
+        later = [when for other, when in self.began.items() if InstallStage(other).position > stage.position]
+        ended = self.ended.get(stage, min(later, default=None))
+        return None if ended is None else round(ended - began, 1)
+
+
+def read_story(run_directory: Path) -> Story | None:
+    """The story of the run, or None where it has not begun."""
+    events = read_events(run_directory)
+    if not events:
+        return None
+    # What follows the run's own verdict was not there when that was made; only a post-mortem comes without one.
+    end = next((number for number, event in enumerate(events) if event.kind == "verdict"), len(events))
+    story = Story(events[:end] or events)
+    for event in story.events:
+        with suppress(KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError):
+            if event.kind in _TELL:
+                _TELL[event.kind](story, event)
+    return story
+
+
+def _stage_started(story: Story, event: Event) -> None:
+    story.stage, story.steps = Stage(event.data["stage"]), []
+
+
+def _stage_ended(story: Story, event: Event) -> None:
+    stage = Stage(event.data["stage"])
+    seconds = float(event.data.get("seconds", 0.0))
+    story.stages[stage] = StageReport(stage=stage, result=StageResult(event.data["result"]), seconds=seconds)
+
+
+def _step_begun(story: Story, event: Event) -> None:
+    story.steps.append(event.text)
+
+
+def _step_over(story: Story, _event: Event) -> None:
+    story.steps.pop()
+
+
+def _node(story: Story, event: Event) -> None:
+    state = (str(event.data["state"]), round(float(event.elapsed), 3), str(event.data.get("note", "")))
+    story.nodes.setdefault(str(event.data["node"]), []).append(state)
+
+
+def _installer_started(story: Story, event: Event) -> None:
+    data = event.data
+    tests = tuple(str(name) for name in data.get("tests", ()))
+    if (flavour := str(data.get("flavour", FlavourName.INSTALL_CLUSTER))) != FlavourName.INSTALL_CLUSTER:
+        story.wanted = Wanted(nodes=0, boot="", image="", flavour=flavour)
+        return
+    story.wanted = Wanted(nodes=int(data["nodes"]), boot=str(data["boot"]), image=str(data["image"]), tests=tests)
+
+
+def _installer(story: Story, event: Event) -> None:
+    stage, what = InstallStage(event.data["stage"]), event.data["what"]
+    if what == "stage-started":
+        story.began.setdefault(stage, event.elapsed)
+    elif what in ("stage-passed", "certain-failure"):
+        story.ended.setdefault(stage, event.elapsed)
+
+
+# What the first runs wrote of a failure had its class alone.
+_OF_CLASS = {
+    "InstallerFailed": (Outcome.FAILED, Category.OSCAR),
+    "InstallerHung": (Outcome.FAILED, Category.OSCAR),
+    "NodeFailed": (Outcome.FAILED, Category.OSCAR),
+    "Cancelled": (Outcome.CANCELLED, Category.NONE),
+}
+
+
+def _failure(story: Story, event: Event) -> None:
+    if story.failure is not None:
+        return  # what went wrong later is a consequence, or no part of the verdict
+    data = event.data
+    sentence, _, hint = event.text.partition("\n  ")
+    error = str(data.get("error", ""))
+    outcome, category = _OF_CLASS.get(error, (Outcome.INFRASTRUCTURE, Category.HOST))
+    story.failure = Recorded(
+        stage=Stage(data["stage"]),
+        error=error,
+        sentence=sentence,
+        hint=hint,
+        outcome=Outcome(data.get("outcome", outcome)),
+        category=Category(data.get("category", category)),
+        oscar_stage=str(data.get("oscar_stage", "")),
+        evidence=tuple(Evidence.model_validate(one) for one in data.get("evidence", ())),
+        facts=dict(data.get("facts", {})),
+    )
+
+
+def _post_mortem(story: Story, event: Event) -> None:
+    story.vms_left = int(event.data["vms_left"])
+
+
+_TELL: dict[str, Callable[[Story, Event], None]] = {
+    "stage-started": _stage_started,
+    "stage-ended": _stage_ended,
+    "step": _step_begun,
+    "step-done": _step_over,
+    "step-broken": _step_over,
+    "node": _node,
+    "installer-started": _installer_started,
+    "installer": _installer,
+    "failure": _failure,
+    "post-mortem": _post_mortem,
+}

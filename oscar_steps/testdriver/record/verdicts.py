@@ -1,0 +1,212 @@
+"""From a run directory to the verdict. One function, for the run itself, for what is left of a killed one, and for an
+archive: the same files give the same verdict, to the byte.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from oscar_steps.errors import FarmError, Finding, InstallerFailed, InstallerHung, SourceError, UserError
+from oscar_steps.job import JOB_FILE, Job
+from oscar_steps.oscar.failure import Failure
+from oscar_steps.oscar.known import remarks
+from oscar_steps.testdriver.record.event_history import Recorded, Story, read_story
+from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
+from oscar_steps.testdriver.run import Cancelled
+from oscar_steps.verdict import (
+    MAX_EVIDENCE_LINES,
+    Category,
+    Evidence,
+    InstallReport,
+    Outcome,
+    Stage,
+    StageResult,
+    Verdict,
+)
+
+_INSTALLER_ERRORS = (InstallerFailed.__name__, InstallerHung.__name__)
+
+
+def outcome_of(error: FarmError | None) -> Outcome:
+    """Whose doing it is. Only a finding about OSCAR itself is a failure; the rest is never blamed on a commit."""
+    if error is None:
+        return Outcome.PASSED
+    if isinstance(error, Cancelled):
+        return Outcome.CANCELLED
+    return _outcome(_category_of(error))
+
+
+def _outcome(category: Category) -> Outcome:
+    return Outcome.FAILED if category is Category.OSCAR else Outcome.INFRASTRUCTURE
+
+
+def _category_of(error: FarmError) -> Category:
+    if isinstance(error, Cancelled):
+        return Category.NONE
+    if isinstance(error, Finding):
+        return Category(error.category)
+    return Category.FARM if isinstance(error, SourceError) else Category.HOST
+
+
+def record_of(error: FarmError) -> dict[str, Any]:
+    """What the run's events keep of an error, beside its text; `verdict_of` makes the verdict of it."""
+    kept: dict[str, Any] = {
+        "error": type(error).__name__,
+        "outcome": outcome_of(error).value,
+        "category": _category_of(error).value,
+    }
+    if isinstance(error, Finding):
+        evidence = [Evidence(file=file, first_line=first, lines=lines) for file, first, lines in error.evidence]
+        kept["oscar_stage"] = error.oscar_stage
+        kept["evidence"] = [_last_lines(piece).model_dump(mode="json") for piece in evidence]
+        kept["facts"] = error.facts
+    return kept
+
+
+def _last_lines(evidence: Evidence) -> Evidence:
+    """At most MAX_EVIDENCE_LINES of it: the last ones say most."""
+    cut = max(len(evidence.lines) - MAX_EVIDENCE_LINES, 0)
+    return Evidence(file=evidence.file, first_line=evidence.first_line + cut, lines=evidence.lines[cut:])
+
+
+def replay_command(job: Job) -> str:
+    """What to type to get this run on a laptop, with its profiles and time limits; the job itself is in `JOB_FILE`."""
+    words = ["oscar-testdriver", "run", "--cell", job.cell, "--url", job.source.url, "--revision", job.source.revision]
+    if job.nodes is not None:
+        words += ["--nodes", str(job.nodes)]
+    if job.boot is not None:
+        words += ["--boot", job.boot]
+    return shlex.join(words)
+
+
+def verdict_of(run_directory: Path) -> Verdict:
+    """The verdict of a run that is over or was killed; see the module's docstring. Only reads.
+
+    Raises UserError where the directory holds no run that has begun.
+    """
+    job = Job.load(run_directory / JOB_FILE)
+    story = read_story(run_directory)
+    if story is None:
+        raise UserError(f"{run_directory}: this run has not begun yet")
+    facts = story.failure.facts if story.failure else {}
+    judgement = judge(run_directory, story.wanted, job.answers.oscar_home, facts) if story.wanted else None
+    told = _told(story, judgement)
+    return Verdict(
+        run_id=job.run_id,
+        cell=job.cell,
+        source=job.source.url,
+        revision=job.source.revision,
+        outcome=told.outcome,
+        sentence=told.sentence,
+        hint=_hint(told, job, story),
+        stage=told.stage,
+        oscar_stage=told.oscar_stage,
+        category=told.category,
+        evidence=told.evidence,
+        nodes=story.node_reports(),
+        stages=story.stage_reports(),
+        installer=_install_reports(told, story, judgement),
+        seconds=round(story.last.elapsed, 1),
+        replay=replay_command(job),
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The words of a verdict. `of_installer`: they are what OSCAR's installer itself shows."""
+
+    outcome: Outcome
+    sentence: str
+    hint: str = ""
+    stage: Stage | None = None
+    oscar_stage: str = ""
+    category: Category = Category.NONE
+    evidence: tuple[Evidence, ...] = ()
+    of_installer: Failure | None = None
+
+
+def _told(story: Story, judgement: Judgement | None) -> _Told:
+    """A run is good only if nothing went wrong, every stage passed, and its installer's lines prove OSCAR's success."""
+    if story.failure:
+        return _failed(story.failure, judgement)
+    if not story.is_over:
+        return _killed(story)
+    bad = next((report for report in story.stages.values() if report.result is not StageResult.PASSED), None)
+    if bad is not None:
+        sentence = f"the stage {bad.stage} ended as '{bad.result}', and no event of the run says why"
+        hint = "a full disk on the virtualization host may have cost the run its events"
+        return _Told(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
+    if judgement is None:
+        sentence = "nothing is left of what OSCAR's installer said, so nothing proves that it did well"
+        hint = f"{TERMINAL_FILE} is missing" if story.wanted else "the event 'installer-started' is missing"
+        return _Told(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
+    if judgement.failure:
+        return _of_installer(judgement, judgement.failure, Stage(judgement.failure.stage.farm_stage))
+    count = len(story.nodes)
+    nodes = f"{count} compute node" if count == 1 else f"{count} compute nodes"
+    return _Told(Outcome.PASSED, f"OSCAR installed a head node and {nodes}, and tested the cluster")
+
+
+def _failed(failure: Recorded, judgement: Judgement | None) -> _Told:
+    again = judgement is not None and judgement.file == TERMINAL_FILE and failure.error in _INSTALLER_ERRORS
+    if judgement and judgement.failure and again:
+        told = _of_installer(judgement, judgement.failure, failure.stage)
+        also = failure.facts.get("also")  # what the head node itself showed when it was looked at
+        return replace(told, sentence=f"{told.sentence}; {also}") if also else told
+    outcome = Outcome.INFRASTRUCTURE if failure.outcome is Outcome.PASSED else failure.outcome
+    return _Told(
+        outcome, failure.sentence, failure.hint, failure.stage, failure.oscar_stage, failure.category, failure.evidence
+    )
+
+
+def _of_installer(judgement: Judgement, failure: Failure, stage: Stage) -> _Told:
+    category = Category(failure.category)
+    evidence = Evidence(file=judgement.file, first_line=failure.first_line, lines=failure.lines)
+    return _Told(
+        outcome=_outcome(category),
+        sentence=failure.sentence,
+        hint=failure.hint,
+        stage=stage,
+        oscar_stage=failure.stage.value,
+        category=category,
+        evidence=(_last_lines(evidence),) if failure.lines else (),
+        of_installer=failure,
+    )
+
+
+def _killed(story: Story) -> _Told:
+    last = story.last
+    where = f"in the stage {story.stage}" if story.stage else "at its very beginning"
+    doing = f", while waiting for {story.steps[-1]}" if story.steps else ""
+    left = {None: "", 0: "; no VM was left"}.get(
+        story.vms_left, f"; {story.vms_left} VMs were left and have been ended"
+    )
+    return _Told(
+        Outcome.INFRASTRUCTURE,
+        f"the run's process was killed {where}{doing} "
+        f"(last sign of life: {last.stamp[11:19]}, {last.elapsed:.0f} s into it){left}",
+        "this says nothing about OSCAR; run it again",
+        story.stage,
+        category=Category.HOST,
+    )
+
+
+def _hint(told: _Told, job: Job, story: Story) -> str:
+    if told.outcome in (Outcome.PASSED, Outcome.CANCELLED):
+        return told.hint
+    lines = (told.sentence, *(line for piece in told.evidence for line in piece.lines))
+    return "; ".join(filter(None, (*remarks(job.known_issues, job.cell, lines, story.day), told.hint)))
+
+
+def _install_reports(told: _Told, story: Story, judgement: Judgement | None) -> tuple[InstallReport, ...]:
+    if judgement is None:
+        return ()
+    # An installer that was ended from outside has not failed where it stood: only what was certain before counts.
+    results = judgement.log.results(told.of_installer or judgement.log.failure)
+    return tuple(
+        InstallReport(stage=stage.value, result=result.value, seconds=story.install_seconds(stage))
+        for stage, result in results.items()
+    )

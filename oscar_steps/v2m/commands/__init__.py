@@ -1,0 +1,1 @@
+"""The commands of `v2m`, a module for each group."""

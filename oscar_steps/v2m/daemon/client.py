@@ -1,0 +1,210 @@
+"""The way to a system's keeper: find it, start it where it is needed, ask it. Nothing here waits for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from oscar_steps.environment import python_environment
+from oscar_steps.errors import (
+    ConfigError,
+    FarmError,
+    HostError,
+    MachineLost,
+    ProfileError,
+    ToolMissing,
+    UserError,
+)
+from oscar_steps.v2m.daemon.state import System
+from oscar_steps.v3m.host.shortpath import short_path
+from oscar_steps.v3m.machine import ImpossibleTransition
+from oscar_steps.v3m.profiles.xmlfile import shown
+
+SILENCE_LIMIT = 30.0
+"""Seconds; a keeper that works says every other second that it is alive."""
+START_LIMIT = 60.0
+END_LIMIT = 10.0
+"""Seconds that a keeper may live on without its socket, when its last machine is off."""
+TOLD_ERRORS: dict[str, type[FarmError]] = {
+    cls.__name__: cls
+    for cls in (ProfileError, ConfigError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
+}
+"""Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
+
+
+class KeeperSilent(HostError):
+    """The keeper lives and does not answer."""
+
+
+class KeeperLink:
+    """A connection to a keeper."""
+
+    def __init__(self, system: System, connection: socket.socket) -> None:
+        self._system = system
+        self._socket = connection
+        self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """The keeper's process, as the kernel knows it."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[0])
+
+    def ask(
+        self, request: dict[str, object], on_event: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """The keeper's answer. Raises what it raised, HostError where it dies, KeeperSilent where it hangs.
+
+        `on_event` gets what it says before.
+        """
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            while True:
+                message = self.next_message()
+                if "event" in message and on_event is not None:
+                    on_event(message["event"])
+                if "done" in message:
+                    return dict(message["done"])
+                if "error" in message:
+                    error = message["error"]
+                    raise TOLD_ERRORS.get(error["class"], HostError)(error["sentence"], hint=error["hint"])
+        except OSError as error:
+            raise self._lost() from error
+
+    def next_message(self) -> dict[str, Any]:
+        """The next line that it says. Raises as `ask` does."""
+        while b"\n" not in self._buffer:
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise KeeperSilent(
+                    f"the keeper of the system {self._system.name} (process {self.pid}) has said nothing for "
+                    f"{SILENCE_LIMIT:.0f} s",
+                    hint=f"`kill -9 {self.pid}` ends it and its machines; the next command starts another",
+                ) from None
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise self._lost()
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            what = f"what answers at {self._system.socket} (process {self.pid}) is no keeper of ours"
+            raise HostError(
+                f"{what}: it said {shown(line.decode(errors='backslashreplace'))!r}",
+                hint="end that process; the next command starts a keeper where one is needed",
+            ) from None
+
+    def close(self) -> None:
+        """Hang up; what was asked for goes on."""
+        self._socket.close()
+
+    def _lost(self) -> HostError:
+        name = self._system.name
+        return HostError(
+            f"the keeper of the system {name} has died, and its machines with it", hint=_last_words(self._system)
+        )
+
+
+def greet(system: System, *, start: bool) -> tuple[KeeperLink | None, list[str]]:
+    """A link to the keeper, or None where none lives and none is to be started; and who died with a killed keeper.
+
+    The link is to be closed. Raises HostError where it cannot be started, KeeperSilent where it hangs.
+    """
+    if start:
+        system.make()
+    elif not system.directory.is_dir():
+        return None, []
+    try:
+        with system.starting():
+            link = _connect(system)
+            if link is not None:
+                return link, []
+            if system.is_kept(END_LIMIT):
+                raise KeeperSilent(
+                    f"the keeper of the system {system.name} lives, and its socket {system.socket} is not there",
+                    hint=f"end it, and its machines: fuser -k {system.directory / 'keeper.lock'}",
+                )
+            buried = system.bury()
+            if not start:
+                return None, buried
+            _start(system)
+            return _connect(system), buried
+    except TimeoutError:
+        hint = f"see who holds it: fuser -v {system.directory / 'start.lock'}"
+        raise HostError(f"another command on the system {system.name} does not end", hint=hint) from None
+
+
+@contextlib.contextmanager
+def linked(system: System, *, start: bool) -> Iterator[tuple[KeeperLink | None, list[str]]]:
+    """As `greet`, and hang up at the end."""
+    link, buried = greet(system, start=start)
+    try:
+        yield link, buried
+    finally:
+        if link is not None:
+            link.close()
+
+
+def _connect(system: System) -> KeeperLink | None:
+    """None where nobody listens."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(SILENCE_LIMIT)
+    try:
+        with short_path(system.socket) as path:
+            connection.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except OSError as error:
+        connection.close()
+        raise HostError(f"the keeper's socket {system.socket} cannot be reached: {error.strerror or error}") from None
+    link = KeeperLink(system, connection)
+    try:
+        link.next_message()
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def _start(system: System) -> None:
+    """Start a keeper, detached from us, and wait until it listens. Raises HostError with its last words."""
+    reader, writer = os.pipe()
+    root, name = system.directory.parent.absolute(), system.name
+    # -P: a secrets.py in the user's working directory is not the one that we mean.
+    command = [sys.executable, "-P", "-m", "oscar_steps.v2m.daemon.server", str(root), name, str(writer)]
+    with system.log.open("ab") as log, os.fdopen(reader, "rb") as pipe:
+        with contextlib.closing(os.fdopen(writer, "wb")):
+            log.write(f"{time.time():.3f} keeper\n".encode())
+            log.flush()
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(writer,),
+                env=python_environment(),
+            )
+        waiting, _, _ = select.select([pipe], [], [], START_LIMIT)
+        if not waiting or pipe.read(1) != b"!":
+            raise HostError(f"the keeper of the system {name} did not start", hint=_last_words(system))
+
+
+def _last_words(system: System) -> str:
+    with contextlib.suppress(OSError):
+        lines = system.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"the last line of {system.log}: {lines[-1]}" if lines else ""
+    return ""

@@ -1,0 +1,1 @@
+"""The virtualization host: what it can do, its settings, its processes."""

@@ -1,0 +1,1 @@
+"""Machines of libvirt: Xen and VMware."""

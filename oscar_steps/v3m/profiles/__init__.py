@@ -1,0 +1,1 @@
+"""VM and cluster profiles: XML files, checked against their DTDs."""

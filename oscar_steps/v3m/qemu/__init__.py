@@ -1,0 +1,1 @@
+"""Machines of QEMU, driven by QMP."""

@@ -1,0 +1,312 @@
+"""QEMU's command line of one boot of one machine: a pure function of profile, network and boot.
+
+All paths are relative to the run directory, in which QEMU is started: socket paths may have 107 bytes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.disks import image_format
+from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.host.confinement import SANDBOX
+from oscar_steps.v3m.machine import DirectKernel, InstallFrom
+from oscar_steps.v3m.profiles.cluster import Boot
+from oscar_steps.v3m.profiles.vm import QEMU_MAX_CPUS, BootDevice, Nic, VMProfile
+from oscar_steps.v3m.qemu import firmware
+from oscar_steps.v3m.qemu.network import MachineNetwork
+
+_FIRST_NIC_SLOT = 0x03
+_SCSI_SLOT = 0x12
+_SEED_SLOT = 0x14
+_RNG_SLOT = 0x15
+_PVPANIC_SLOT = 0x16
+_FIRST_DISK_SLOT = 0x17
+
+CD_DRIVE = "cd"
+"""The drive's name in QMP."""
+
+_MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
+_MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
+_BOARDS = ("pc", "q35")
+_IDE_PLACES = {
+    "pc": {"hda": (0, 0), "hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)},
+    "q35": {"hda": (0, 0), "hdb": (1, 0), "hdc": (2, 0), "hdd": (3, 0)},
+}
+"""Bus and unit: q35 has SATA, where each disk has a cable of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootPlan:
+    """How this boot is done. `medium` None: no installation. `cdrom`: what is in the drive; `drive`: an empty one."""
+
+    medium: Boot | None = None
+    cdrom: Path | None = None
+    drive: bool = False
+    seed: Path | None = None
+    kernel: DirectKernel | None = None
+    incoming: bool = False
+    """Nothing is booted: the machine's state comes from another process or from a file."""
+    durable: bool = False
+    """What the guest has synced outlives a crash of the host; a run's disks need not, and are faster."""
+
+
+def install_medium(install: InstallFrom | None, cdrom: Path | None) -> Boot | None:
+    """What a machine with a firmware is installed from; as OSCAR does it: from its CD where there is one."""
+    if install is InstallFrom.OSCAR:
+        return Boot.NETWORK if cdrom is None else Boot.CDROM
+    return None if install is None else Boot(install.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of QEMU's arguments, and what they are for, in words for people."""
+
+    purpose: str
+    arguments: tuple[str, ...]
+
+
+def qemu_arguments(
+    profile: VMProfile,
+    network: MachineNetwork,
+    accelerator: Accelerator,
+    boot: BootPlan,
+    *,
+    console: str,
+    qmp_fd: int,
+    directory: Path | None = None,
+) -> list[str]:
+    """Everything after the program's name; see `qemu_parts`."""
+    parts = qemu_parts(profile, network, accelerator, boot, console=console, qmp_fd=qmp_fd, directory=directory)
+    return [argument for part in parts for argument in part.arguments]
+
+
+def qemu_parts(
+    profile: VMProfile,
+    network: MachineNetwork,
+    accelerator: Accelerator,
+    boot: BootPlan,
+    *,
+    console: str,
+    qmp_fd: int,
+    directory: Path | None = None,
+) -> list[Part]:
+    """QEMU's arguments, each with its purpose. The machine starts stopped (`-S`), so that no event is missed.
+
+    `directory`: the run directory, where the formats of further disks are looked up; None: they are taken for raw, and
+    no file has to be there. Raises ProfileError for what this back-end cannot do, HostError for a disk that is missing.
+    """
+    check(profile)
+    order = _boot_order(profile, boot)
+    serial = ["-chardev", f"file,id=console,path={_escape(console)},append=on", "-serial", "chardev:console"]
+    parts = [
+        Part(
+            "its name; no device but those said here; stopped until the run lets it go",
+            ("-name", f"guest={_escape(profile.name)}", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        ),
+        Part("what it may ask of the host's kernel: to start no program, among others", SANDBOX),
+        Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
+        Part(
+            "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
+        ),
+        *_firmware(profile),
+        Part(
+            "boot by index only; what a panic and a reboot of the guest do",
+            ("-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"),
+        ),
+        Part(
+            "control, on a socket that the run holds",
+            ("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+        ),
+        Part("serial console, into a file", tuple(serial)),
+        Part("screen", ("-device", "VGA,addr=0x02")),
+        *_nics(profile, network, order),
+        *_disks(profile, order, directory, boot),
+    ]
+    if "cdrom" in order or boot.cdrom is not None or boot.drive:
+        parts.append(_cdrom(profile, boot, order.get("cdrom")))
+    if boot.seed is not None:
+        parts.append(_seed(boot.seed))
+    parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
+    parts.append(Part("tells when the guest's kernel panics", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
+    if boot.incoming:
+        parts.append(Part("waits for its state, from another process or a file", ("-incoming", "defer")))
+    if boot.kernel is not None:
+        parts.append(_kernel(boot.kernel))
+    return parts
+
+
+def check(profile: VMProfile) -> None:
+    """Raise ProfileError for what this back-end cannot do: better before a run than in the middle of it."""
+    name = profile.name
+    if profile.architecture not in (None, "x86_64", "i386"):
+        raise ProfileError(f"{name} has the architecture {profile.architecture}; here there are: x86_64, i386")
+    if profile.machine not in (None, *_BOARDS):
+        raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(_BOARDS)}")
+    if profile.cpu > QEMU_MAX_CPUS:
+        raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {QEMU_MAX_CPUS}")
+    if "network" in profile.boot and not profile.vlan_nics:
+        raise ProfileError(_no_network_boot(profile))
+    _check_nics(profile)
+    limit = _MAX_VIRTUAL_DISKS[profile.disk_bus]
+    if len(profile.virtual_disks) > limit:
+        count = len(profile.virtual_disks)
+        raise ProfileError(f"{name} has {count} virtual disks; the bus {profile.disk_bus} takes {limit}")
+    identities = [disk.id for disk in profile.virtual_disks]
+    for number, disk in enumerate(profile.virtual_disks, start=1):
+        if disk.id in identities[: number - 1]:
+            raise ProfileError(f"{name} has two virtual disks with the id '{disk.id}'; each needs its own")
+        _extra_disk(profile, number, disk.id)
+
+
+def _check_nics(profile: VMProfile) -> None:
+    name, macs = profile.name, [nic.mac for nic in profile.nics]
+    if len(macs) > _MAX_NICS:
+        raise ProfileError(f"{name} has {len(macs)} NICs; the machine {_board(profile)} has places for {_MAX_NICS}")
+    for number, nic in enumerate(profile.nics):
+        if nic.mac in macs[:number]:
+            raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
+        if int(nic.mac[:2], 16) & 1:
+            raise ProfileError(f"{name} has the MAC {nic.mac}, a group's: its first pair is odd; use, e.g., 52:54:00:…")
+
+
+def _board(profile: VMProfile) -> str:
+    return profile.machine or _BOARDS[0]
+
+
+def _firmware(profile: VMProfile) -> Iterator[Part]:
+    """Nothing for a BIOS, which QEMU has in itself."""
+    if profile.firmware == "UEFI":
+        flash = "if=pflash,format=raw"
+        code = ("-drive", f"{flash},unit=0,readonly=on,file={firmware.UEFI_CODE}")
+        own = ("-drive", f"{flash},unit=1,file={_escape(firmware.variables(profile))}")
+        yield Part("firmware: UEFI, and the machine's own variables of it", (*code, *own))
+
+
+def _boot_order(profile: VMProfile, boot: BootPlan) -> dict[BootDevice, int]:
+    """What is booted from, with its boot index. An installation tries the disk first: a blank one falls through."""
+    match boot.medium:
+        case Boot.CDROM:
+            return {"disk": 1, "cdrom": 2}
+        case Boot.NETWORK:
+            return {"disk": 1, "network": 3}
+        case None:
+            return {device: index for index, device in enumerate(profile.boot or ("disk",), start=1)}
+
+
+def _on_reboot(boot: BootPlan) -> str:
+    """A reboot ends an install boot: without its CD, and after a look at the disk, the machine is started anew."""
+    return "reset" if boot.medium is None else "shutdown"
+
+
+def _nics(profile: VMProfile, network: MachineNetwork, order: dict[BootDevice, int]) -> list[Part]:
+    """NICs to the host come first in the PCI slots, so that eth0 is always the one to the host where there is one."""
+    parts = [Part("the other ends of its NICs", network.arguments)] if network.arguments else []
+    numbers = sorted(range(len(profile.nics)), key=lambda number: (profile.nics[number].is_vlan, number))
+    first_vlan = profile.vlan_nics[0] if profile.vlan_nics else None
+    for slot, number in enumerate(numbers, start=_FIRST_NIC_SLOT):
+        nic = profile.nics[number]
+        # The ROM is iPXE: only the NIC that boots needs it, every other would cost seconds at each power-on.
+        rom = f",bootindex={order['network']}" if "network" in order and nic == first_vlan else ",romfile="
+        device = f"virtio-net-pci,netdev={network.netdevs[number]},mac={nic.mac},addr={slot:#x}{rom}"
+        parts.append(Part(f"nic{number + 1}: {_where(nic)}", ("-device", device)))
+    if "network" in order and first_vlan is None:
+        raise ProfileError(_no_network_boot(profile))
+    return parts
+
+
+def _where(nic: Nic) -> str:
+    if nic.is_vlan:
+        return f"the VLAN {nic.vlan}" if nic.vlan else "the VLAN"
+    return "to the host"
+
+
+def _no_network_boot(profile: VMProfile) -> str:
+    return f"{profile.name} cannot boot from the network: it has no NIC of type VLAN"
+
+
+def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | None, boot: BootPlan) -> list[Part]:
+    """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others."""
+    image = "qcow2" if directory is None else _format(f"{profile.name}: its disk", directory / profile.image.path)
+    arguments = ["-drive", _drive("disk0", profile.image.path, image, boot)]
+    index = f",bootindex={order['disk']}" if "disk" in order else ""
+    match profile.disk_bus:
+        case "virtio":
+            arguments += ["-device", f"virtio-blk-pci,drive=disk0{index},addr={_FIRST_DISK_SLOT:#x}"]
+        case "scsi":
+            arguments += ["-device", f"virtio-scsi-pci,id=scsi,addr={_SCSI_SLOT:#x}"]
+            arguments += ["-device", f"scsi-hd,bus=scsi.0,drive=disk0{index}"]
+        case "ide":
+            arguments += ["-device", f"ide-hd,{_ide(profile, 'hda')},drive=disk0{index}"]
+    parts = [Part("its disk", tuple(arguments))]
+    for number, disk in enumerate(profile.virtual_disks, start=1):
+        what = f"{profile.name}: the virtual disk {disk.id}"
+        image = "raw" if directory is None else _format(what, directory / disk.path)
+        drive = ("-drive", _drive(f"disk{number}", disk.path, image, boot))
+        parts.append(Part(f"virtual disk {disk.id}", (*drive, "-device", _extra_disk(profile, number, disk.id))))
+    return parts
+
+
+def _format(what: str, path: Path) -> str:
+    try:
+        return image_format(path)
+    except OSError as error:
+        why = error.strerror or "cannot be read"
+        raise HostError(f"{what}, {path}, cannot be used: {why}") from None
+
+
+def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
+    if profile.disk_bus == "scsi":
+        return f"scsi-hd,bus=scsi.0,drive=disk{number}"
+    if profile.disk_bus == "virtio":
+        return f"virtio-blk-pci,drive=disk{number},addr={_FIRST_DISK_SLOT + number:#x}"
+    places = [place for place in _IDE_PLACES[_board(profile)] if place != "hda"]
+    if name not in places:
+        raise ProfileError(
+            f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(places)}"
+        )
+    if name == "hdc" and profile.cdrom is not None:
+        raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+    return f"ide-hd,{_ide(profile, name)},drive=disk{number}"
+
+
+def _ide(profile: VMProfile, name: str) -> str:
+    bus, unit = _IDE_PLACES[_board(profile)][name]
+    return f"bus=ide.{bus},unit={unit}"
+
+
+def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
+    if boot.cdrom is None and index is not None and not boot.incoming:
+        raise ProfileError(f"{profile.name} cannot boot from a CD: neither its profile nor the caller names one")
+    if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
+        raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+    device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}" + ("" if index is None else f",bootindex={index}")
+    if boot.cdrom is None:
+        return Part("a CD drive, empty", ("-device", device))
+    drive = f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"
+    return Part("the CD in its drive", ("-drive", drive, "-device", f"{device},drive=cdrom"))
+
+
+def _seed(seed: Path) -> Part:
+    drive = f"if=none,id=seed,format=raw,readonly=on,file={_escape(str(seed))}"
+    device = f"virtio-blk-pci,drive=seed,serial=seed,addr={_SEED_SLOT:#x}"
+    return Part("what is personal to the run, as a disk that cannot be written", ("-drive", drive, "-device", device))
+
+
+def _kernel(kernel: DirectKernel) -> Part:
+    initrd = () if kernel.initrd is None else ("-initrd", str(kernel.initrd))
+    arguments = ("-kernel", str(kernel.kernel), "-append", kernel.parameters, *initrd)
+    return Part("a kernel that QEMU loads itself", arguments)
+
+
+def _drive(identity: str, path: str, image: str, boot: BootPlan) -> str:
+    cache = "writeback" if boot.durable else "unsafe"
+    return f"if=none,id={identity},format={image},cache={cache},discard=unmap,detect-zeroes=unmap,file={_escape(path)}"
+
+
+def _escape(text: str) -> str:
+    """QEMU separates options by commas; a doubled one stands for itself."""
+    return text.replace(",", ",,")

@@ -1,0 +1,215 @@
+"""Mails: the right people, the right words first, and nothing of a guest's that could do harm."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
+from oscar_steps.site import Mail
+from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
+
+MAIL = Mail.model_validate(
+    {"from": "farm@x.org", "operator": "op@x.org", "domain": "x.org", "developers": "list@x.org"}
+)
+CHANGES = (ChangeNote("6", "eric", "Clean up"), ChangeNote("7", "geoffroy", "Fix\nthe rest"))
+
+
+def note(
+    outcome: Outcome, *, sentence: str = "the cluster test failed", stage: Stage | None = Stage.FINALIZE
+) -> BuildNote:
+    verdict = Verdict(
+        run_id="c-r7-b1",
+        cell="debian-12-x86_64",
+        source="svn://h/oscar/trunk",
+        revision="7",
+        outcome=outcome,
+        sentence=sentence,
+        stage=stage,
+    )
+    return BuildNote(
+        verdict=verdict,
+        scheduler="commit",
+        owner="",
+        changes=CHANGES,
+        before=None,
+        build_url="http://h/#/builders/1/builds/1",
+        base="http://h/",
+        has_files=True,
+    )
+
+
+def test_a_failure_goes_to_the_authors_of_its_changes() -> None:
+    assert recipients(note(Outcome.FAILED), MAIL) == ("eric@x.org", "geoffroy@x.org")
+
+
+def test_the_first_failure_of_a_new_cell_is_told_as_well() -> None:
+    assert note(Outcome.FAILED).before is None
+    assert recipients(note(Outcome.FAILED), MAIL)
+
+
+def test_the_operator_hears_of_the_first_try_and_of_the_last_but_not_of_those_between() -> None:
+    first = note(Outcome.INFRASTRUCTURE)
+    assert recipients(dataclasses.replace(first, known_already=False), MAIL) == ("op@x.org",)
+    assert recipients(dataclasses.replace(first, known_already=True), MAIL) == ()
+    result = dataclasses.replace(note(Outcome.FAILED), known_already=True)
+    assert recipients(result, MAIL) == ("eric@x.org", "geoffroy@x.org"), "the true result is told in any case"
+
+
+def test_the_farms_own_fault_goes_to_the_operator_alone() -> None:
+    assert recipients(note(Outcome.INFRASTRUCTURE), MAIL) == ("op@x.org",)
+
+
+@pytest.mark.parametrize(
+    ("category", "words"),
+    [
+        (Category.DISTRIBUTION, "the distribution's packages are at fault"),
+        (Category.ANSWERS, "the site's answers do not fit"),
+        (Category.HOST, "the farm's own fault"),
+    ],
+)
+def test_what_is_not_oscars_is_called_what_it_is_and_no_committer_hears_of_it(category: Category, words: str) -> None:
+    told = note(Outcome.INFRASTRUCTURE)
+    told = dataclasses.replace(told, verdict=told.verdict.model_copy(update={"category": category}))
+    assert told.result.startswith(f"infrastructure: {words}, nothing is said about OSCAR")
+    assert recipients(told, MAIL) == ("op@x.org",)
+
+
+def test_a_good_build_is_told_when_it_was_red_before_or_when_the_site_says_always() -> None:
+    good = note(Outcome.PASSED, stage=None)
+    fixed = dataclasses.replace(good, before=Before(3, "6", passed=False))
+    assert recipients(good, MAIL) == ()
+    assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert fixed.subject == "[oscar-farm] debian-12-x86_64 r7: fixed"
+    assert recipients(good, MAIL.model_copy(update={"always": True})) == ("eric@x.org", "geoffroy@x.org")
+
+
+def of_first_tier(outcome: Outcome, **more: object) -> BuildNote:
+    told = note(outcome, stage=None, sentence="scripts/a:3: starts './gone'")
+    verdict = told.verdict.model_copy(update={"cell": LINT, **more})
+    return dataclasses.replace(told, verdict=verdict, scheduler=LINT)
+
+
+def test_a_warning_goes_to_the_authors_and_says_that_the_cells_run_all_the_same() -> None:
+    warning = of_first_tier(Outcome.WARNING)
+    assert recipients(warning, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert warning.subject == (
+        "[oscar-farm] lint r7: warning: scripts/a:3: starts './gone'; the cells run all the same"
+    )
+    assert warning.text.splitlines()[:2] == [
+        "warning: the cells run all the same",
+        "scripts/a:3: starts './gone'",
+    ]
+
+
+def test_the_longest_warning_still_says_in_its_subject_that_the_cells_run() -> None:
+    warning = of_first_tier(Outcome.WARNING, sentence="scripts/a:3: " + "x" * 900)
+    assert warning.subject.endswith("...; the cells run all the same")
+    assert len(warning.subject) < 200
+
+
+def test_who_was_kept_from_the_cells_hears_when_another_commit_mends_that() -> None:
+    mended = of_first_tier(Outcome.PASSED, mended=("mended: scripts/a:3: starts './gone'",))
+    assert recipients(mended, MAIL) == (), "a problem that held nobody up is mended in silence"
+    fixed = dataclasses.replace(mended, gated_before=("jane",))
+    assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org", "jane@x.org")
+    assert fixed.subject == "[oscar-farm] lint r7: fixed"
+    warning = dataclasses.replace(of_first_tier(Outcome.WARNING), gated_before=("jane",))
+    assert "jane@x.org" in recipients(warning, MAIL)
+
+
+def test_who_was_kept_from_the_cells_hears_nothing_of_a_failure_that_is_another_commits() -> None:
+    failed = dataclasses.replace(of_first_tier(Outcome.FAILED), gated_before=("jane",))
+    assert recipients(failed, MAIL) == ("eric@x.org", "geoffroy@x.org")
+
+
+def test_the_first_tier_does_not_call_a_commit_fixed_because_it_brought_nothing_new() -> None:
+    quiet = dataclasses.replace(of_first_tier(Outcome.PASSED), before=Before(3, "6", passed=False))
+    assert not quiet.fixed
+    assert recipients(quiet, MAIL) == ()
+
+
+def test_nobody_is_told_of_a_stopped_build() -> None:
+    assert recipients(note(Outcome.CANCELLED), MAIL) == ()
+
+
+def test_a_nightly_failure_blames_no_author() -> None:
+    nightly = dataclasses.replace(note(Outcome.FAILED), scheduler="nightly", changes=())
+    assert recipients(nightly, MAIL) == ("list@x.org",)
+
+
+def test_a_forced_build_goes_to_whoever_forced_it() -> None:
+    forced = dataclasses.replace(note(Outcome.FAILED), scheduler="force", changes=(), owner="rm@x.org")
+    assert recipients(forced, MAIL) == ("rm@x.org",)
+    mistyped = dataclasses.replace(
+        forced, verdict=note(Outcome.INFRASTRUCTURE).verdict.model_copy(update={"category": Category.FARM})
+    )
+    assert recipients(mistyped, MAIL) == ("rm@x.org",)
+
+
+def test_authors_without_an_address_do_not_silence_the_failure() -> None:
+    unknown = MAIL.model_copy(update={"domain": ""})
+    assert recipients(note(Outcome.FAILED), unknown) == ("list@x.org",)
+
+
+def test_the_subject_is_one_line_with_cell_revision_stage_and_sentence() -> None:
+    subject = note(Outcome.FAILED, sentence="bad\r\nBcc: all@x.org \x1b[31mred\x1b[0m").subject
+    assert subject == "[oscar-farm] debian-12-x86_64 r7: failed at finalize: bad Bcc: all@x.org red"
+
+
+def test_the_first_lines_say_result_stage_and_sentence() -> None:
+    first = note(Outcome.FAILED).text.splitlines()
+    assert first[:2] == ["failed, at the stage finalize", "the cluster test failed"]
+
+
+def test_every_change_is_named_with_author_and_message() -> None:
+    text = note(Outcome.FAILED).text
+    assert "r6 by eric: Clean up" in text
+    assert "r7 by geoffroy: Fix the rest" in text
+
+
+def test_evidence_has_file_and_lines_and_no_control_characters() -> None:
+    failed = note(Outcome.FAILED)
+    evidence = (Evidence(file="logs/oscarinstall.log", first_line=40, lines=("one\x07", "x" * 999)),)
+    text = dataclasses.replace(failed, verdict=failed.verdict.model_copy(update={"evidence": evidence})).text
+    assert "logs/oscarinstall.log:40-41" in text
+    assert "    one\n" in text
+    assert max(len(line) for line in text.splitlines()) < 900
+    assert "http://h/plugins/runs/c-r7-b1/logs/oscarinstall.log" in text
+
+
+@pytest.mark.parametrize(("passed", "words"), [(False, "build 3 (r6) had failed too"), (True, "build 3 (r6) passed")])
+def test_a_failure_says_what_was_before(passed: bool, words: str) -> None:
+    assert words in dataclasses.replace(note(Outcome.FAILED), before=Before(3, "6", passed=passed)).text
+
+
+HOSTILE = ["jürgen", "jane doe", "", "a\nBcc: all@x.org", "a,b@c.org", "<x@y>", "`id`", "$HOME", "a;b"]
+
+
+@pytest.mark.parametrize("login", HOSTILE)
+def test_a_login_that_makes_no_address_drops_only_itself_and_is_named(login: str) -> None:
+    batch = dataclasses.replace(note(Outcome.FAILED), changes=(*CHANGES, ChangeNote("8", login, "x")))
+    assert recipients(batch, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert [name for name, _fault in bad_logins(batch, MAIL)] == [login]
+    alone = dataclasses.replace(batch, changes=(ChangeNote("8", login, "x"),))
+    assert recipients(alone, MAIL) == ("list@x.org",)
+    assert recipients(alone, MAIL.model_copy(update={"developers": ""})) == ("op@x.org",)
+    known = MAIL.model_copy(update={"people": {login: "j@x.org"}})
+    assert recipients(alone, known) == ("j@x.org",)
+    assert bad_logins(alone, known) == ()
+
+
+def test_a_mail_says_how_to_repeat_the_very_run_from_the_pages_that_have_its_job() -> None:
+    told = note(Outcome.FAILED)
+    told = dataclasses.replace(
+        told, verdict=told.verdict.model_copy(update={"replay": "oscar-testdriver run --cell c"})
+    )
+    replay = "    oscar-testdriver replay http://h/plugins/runs/c-r7-b1/job.json\n"
+    assert replay in told.text
+    assert told.text.index(replay) < told.text.index("    oscar-testdriver run --cell c\n")
+    no_job = dataclasses.replace(told, has_files=False)
+    of_lint = dataclasses.replace(told, verdict=told.verdict.model_copy(update={"cell": LINT}))
+    for other in (no_job, of_lint):
+        assert "oscar-testdriver replay" not in other.text
+        assert "    oscar-testdriver run --cell c\n" in other.text

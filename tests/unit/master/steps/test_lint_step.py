@@ -1,0 +1,119 @@
+"""The first tier's step: what it asks the worker for, and what it notes of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oscar_steps.judgement import Judgement, ToldProblem
+from oscar_steps.master.schedulers import CHANGES
+from oscar_steps.master.steps import lint as lint_step
+from oscar_steps.master.steps.lint import LintStep
+from oscar_steps.master.web.standing import GATED_BEFORE, STANDING_FILE, load, note_judgement
+
+URL = "svn://host/oscar/trunk"
+NEW = ToldProblem(
+    key="a", file="src/cli/main_cli", line=3, what="odd", right="even", gates=True, revision=5, author="x"
+)
+
+
+class Data:
+    """Changes by their ids."""
+
+    def __init__(self, **revisions: str) -> None:
+        self.revisions = revisions
+
+    async def get(self, path: tuple[str, int]) -> dict[str, str] | None:
+        found = self.revisions.get(f"c{path[1]}")
+        return {"revision": found} if found else None
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Any:
+    made: Any = LintStep.__new__(LintStep)
+    properties: dict[str, Any] = {"branch": "trunk"}
+    made.build = SimpleNamespace(properties=properties, urls=[])
+    made.getProperty = properties.get
+    made.setProperty = lambda name, value, _source: properties.update({name: value})
+
+    async def add_url(name: str, url: str) -> None:
+        made.build.urls.append((name, url))
+
+    made.addURL = add_url
+    made.name = "lint"
+    made.site = SimpleNamespace(repository=SimpleNamespace(trunk="trunk"))
+    made.master = SimpleNamespace(
+        basedir=tmp_path, data=Data(c1="5", c2="7", c3="6"), config=SimpleNamespace(buildbotURL="http://h/")
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [([1, 2, 3], ["--first", "5"]), ([2], []), ([], []), (None, []), ([99], []), ([3, 2], ["--first", "6"])],
+)
+def test_a_build_of_several_commits_is_judged_from_the_first_of_them_on(
+    step: Any, changes: list[int] | None, words: list[str]
+) -> None:
+    step.build.properties[CHANGES] = changes
+    assert asyncio.run(step._first_of_several("7")) == words
+
+
+def test_a_change_that_is_later_than_what_is_tested_is_not_the_first(step: Any) -> None:
+    step.build.properties[CHANGES] = [2]
+    assert asyncio.run(step._first_of_several("6")) == []
+
+
+def noted(step: Any, monkeypatch: pytest.MonkeyPatch, text: str, rc: int = 0) -> dict[str, Any]:
+    """The build's properties once the worker has delivered `text`."""
+
+    async def on_worker(_step: Any, _name: str, *, writer: Any, **_more: Any) -> Any:
+        writer.buffer = text
+        return SimpleNamespace(rc=rc)
+
+    async def at_once(function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    monkeypatch.setattr(lint_step, "on_worker", on_worker)
+    monkeypatch.setattr(lint_step.threads, "deferToThread", at_once)
+    asyncio.run(step._note_what_stands("/runs/lint-r5-b1", URL))
+    properties: dict[str, Any] = step.build.properties
+    return properties
+
+
+def test_what_was_judged_is_in_the_list_and_the_build_links_to_it(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted(step, monkeypatch, Judgement(url=URL, revision=5, base=4, new=(NEW,)).model_dump_json())
+    assert load(step.master.basedir).branches["trunk"].problems["a"].author == "x"
+    assert step.build.urls == [("standing problems", "http://h/plugins/standing/")]
+
+
+def test_the_mended_problem_of_a_commit_that_was_kept_from_its_cells_names_its_author(
+    step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_judgement(step.master.basedir, "trunk", Judgement(url=URL, revision=5, base=4, new=(NEW,)))
+    said = Judgement(url=URL, revision=6, base=5, mended=(NEW,))
+    assert noted(step, monkeypatch, said.model_dump_json())[GATED_BEFORE] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rc"),
+    [("", 1), ("", 0), ("no json", 0), ("{}", 0), (Judgement(url="svn://elsewhere", revision=5).model_dump_json(), 0)],
+)
+def test_what_cannot_be_used_is_not_noted_and_harms_nothing(
+    step: Any, monkeypatch: pytest.MonkeyPatch, text: str, rc: int
+) -> None:
+    assert GATED_BEFORE not in noted(step, monkeypatch, text, rc)
+    assert not (step.master.basedir / STANDING_FILE).exists()
+
+
+def test_a_list_that_is_spoiled_is_told_to_the_operator(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(lint_step, "tell_operator", lambda _master, subject, _text: told.append(subject))
+    (step.master.basedir / STANDING_FILE).write_text("spoiled")
+    noted(step, monkeypatch, Judgement(url=URL, revision=5).model_dump_json())
+    assert told == ["the list of standing problems begins anew"]
+    assert load(step.master.basedir).branches["trunk"].revision == 5
