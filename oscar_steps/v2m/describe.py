@@ -19,7 +19,7 @@ from oscar_steps.errors import FarmError
 from oscar_steps.v3m.host.accelerator import QEMU, Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings
 from oscar_steps.v3m.host.taps import Place
-from oscar_steps.v3m.libvirt import domain as libvirtxml
+from oscar_steps.v3m.libvirt import domain
 from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks
 from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, Profiles
 from oscar_steps.v3m.profiles.vm import Nic, VMProfile, beside
@@ -126,7 +126,7 @@ def becomes(
     accelerator = Accelerator("kvm" if vm.type == "Kvm" else "tcg", "not tried", 0.0)
     try:
         if vm.type in ("Xen", "XenHVM", "VMWare"):
-            definition = libvirtxml.domain_xml(vm, directory, plan, plan_networks(all_machines))
+            definition = domain.domain_xml(vm, directory, plan, plan_networks(all_machines))
             return Becomes(f"a domain of libvirt's, at {connection_uri(vm.type)}", definition=definition)
         check_backend(vm, accelerator, settings)
         console = f"console/{vm.name}.log"

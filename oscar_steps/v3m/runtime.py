@@ -13,7 +13,7 @@ from oscar_steps.v3m.host import taps as bridge
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, VlanKind
 from oscar_steps.v3m.host.taps import Taps
-from oscar_steps.v3m.libvirt import domain as libvirtxml
+from oscar_steps.v3m.libvirt import domain
 from oscar_steps.v3m.libvirt.guard import HostVlans, scope_of, vlan_bridges
 from oscar_steps.v3m.libvirt.machine import LibvirtMachine
 from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks
@@ -59,7 +59,7 @@ class VirtualCluster:
         self.nodes: tuple[Machine, ...] = tuple(nodes)
 
     def _is_libvirts(self) -> bool:
-        families = {libvirtxml.is_libvirts(vm) for vm in self.profile.machines}
+        families = {domain.is_libvirts(vm) for vm in self.profile.machines}
         if len(families) > 1:
             what = f"the cluster {self.profile.name} has machines of QEMU's and of libvirt's, whose VLANs do not meet"
             raise ProfileError(f"{what}; give all its machines one type")
@@ -156,14 +156,14 @@ def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSe
                     f"{profile.name} is of type Kvm, but KVM is no use here: {accelerator.reason}", hint=hint
                 )
         case "VMM-HPC":
-            libvirtxml.refuse(profile)
+            domain.refuse(profile)
         case "Xen" | "XenHVM":
-            libvirtxml.check(profile)
+            domain.check(profile)
         case "VMWare":
-            libvirtxml.check(profile)
+            domain.check(profile)
             why = "which can be defined but not run: libvirt's driver for VMware does not tell when a machine has ended"
             raise ProfileError(f"{profile.name} is of type VMWare, {why}; set the type Qemu, Kvm or Xen")
-    if not libvirtxml.is_libvirts(profile):
+    if not domain.is_libvirts(profile):
         network.check(profile, settings)
         command.check(profile)
 

@@ -19,13 +19,12 @@ from demo.ports import LOOPBACK, free_port
 from oscar_steps.errors import ConfigError, FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.master.plans import plans
-from oscar_steps.master.steps import stages as steps
+from oscar_steps.master.steps import stages
 from oscar_steps.master.steps.results import RunIdentity
 from oscar_steps.master.steps.stages import JobStep
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.site import load_site
-from oscar_steps.testdriver.cli import farm_job
-from oscar_steps.testdriver.cli import run as run_cli
+from oscar_steps.testdriver.cli import farm_job, run
 from oscar_steps.testdriver.cli.farm_job import load_job
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.testdriver.record.verdicts import replay_command
@@ -57,8 +56,8 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     async def on_the_farm(*_: Any) -> str:
         return "7"
 
-    monkeypatch.setattr(steps, "exact_revision", on_the_farm)
-    monkeypatch.setattr(run_cli, "resolve_revision", lambda _url, _revision: "7")
+    monkeypatch.setattr(stages, "exact_revision", on_the_farm)
+    monkeypatch.setattr(run, "resolve_revision", lambda _url, _revision: "7")
 
 
 def job_of_the_farm(site: Path, **properties: Any) -> Job:
@@ -95,7 +94,7 @@ def job_of_the_farm(site: Path, **properties: Any) -> Job:
 def job_of_a_laptop(monkeypatch: pytest.MonkeyPatch, *words: str) -> Job:
     """What `oscar-testdriver WORDS` would run."""
     made: list[Job] = []
-    monkeypatch.setattr(run_cli, "_run_here", lambda job, *_: made.append(job))
+    monkeypatch.setattr(run, "_run_here", lambda job, *_: made.append(job))
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
     return made[0]
@@ -148,7 +147,7 @@ def test_what_a_run_by_hand_says_to_type_again_is_its_own_job(
         verdict = RunIdentity(job.run_id, job.cell, job.source.url, "7").verdict(Outcome.CANCELLED, "stopped")
         return verdict.model_copy(update={"replay": replay_command(job)})
 
-    monkeypatch.setattr(run_cli, "own", ends_at_once)
+    monkeypatch.setattr(run, "own", ends_at_once)
     words = ["run", "--url", REPOSITORY, "--site", str(site), "--runs", str(tmp_path / "my runs"), "--nodes", "3"]
     done = CliRunner().invoke(cli, [*words, "--cell", load_matrix(default_profiles()).cells[0].name])
     again = done.output.splitlines()[-1].partition("again:")[2]

@@ -22,7 +22,7 @@ from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.consolelog import cut
-from oscar_steps.v3m.libvirt import guard as libvirtguard
+from oscar_steps.v3m.libvirt import guard
 from oscar_steps.v3m.libvirt.client import (
     EventStream,
     LibvirtRefused,
@@ -97,11 +97,11 @@ class LibvirtMachine(Machine):
         super().__init__(profile, run_directory, base_image, on_event)
         check(profile, BootPlan(kernel=kernel))
         self._uri = uri or connection_uri(profile.type)
-        scope = libvirtguard.scope_of(self._directory)
+        scope = guard.scope_of(self._directory)
         self._own_vlans = HostVlans(self._uri, self._directory) if networks is None else None
         self._networks = networks or plan_networks((profile,), scope=f"{scope}/{profile.name}")
         self._domain = f"{scope}-{profile.name}"
-        self._uuid = libvirtguard.domain_uuid(self._directory, profile.name)
+        self._uuid = guard.domain_uuid(self._directory, profile.name)
         self._seed = seed
         self._kernel = kernel
         self._plan = BootPlan(kernel=kernel)
@@ -147,7 +147,7 @@ class LibvirtMachine(Machine):
         definition = domain_xml(self.profile, self._directory, plan, self._networks, name=self._domain, uuid=self._uuid)
         self._plan = plan
         async with self._starting():
-            await libvirtguard.create(self._uri, "create", definition, "--paused", seconds=START_LIMIT)
+            await guard.create(self._uri, "create", definition, "--paused", seconds=START_LIMIT)
             await self._come_alive()
 
     def _check_offered(self) -> None:
@@ -200,7 +200,7 @@ class LibvirtMachine(Machine):
         try:
             self._guard = await Guard.start(self._directory, self.name, virsh_command(self._uri, "destroy", self._uuid))
             if self._own_vlans is not None:
-                await self._own_vlans.start(libvirtguard.vlan_bridges(self._networks))
+                await self._own_vlans.start(guard.vlan_bridges(self._networks))
             self._events = await EventStream.start(self._uri, self._domain)
             yield
         except BaseException:
@@ -290,7 +290,7 @@ class LibvirtMachine(Machine):
         self.check_can_start()
         if not state.is_file():
             raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
-        saved = libvirtguard.saved_uuid(state)
+        saved = guard.saved_uuid(state)
         if saved != self._uuid:
             whose = "no state of a machine" if saved is None else f"the state of another machine, {saved}"
             raise HostError(f"the state of {self.name} could not be taken over: {state} is {whose}")

@@ -13,7 +13,7 @@ from oscar_steps.errors import HostError, ImageBuildFailed, ToolMissing
 from oscar_steps.images import ordinary
 from oscar_steps.images import store as images
 from oscar_steps.images.store import ImageStore
-from oscar_steps.v3m.host import checks as host
+from oscar_steps.v3m.host import checks
 from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, VlanKind
 from tests.unit.images.test_store import RECIPE, FakeBuild
 
@@ -98,17 +98,17 @@ def test_a_kvm_that_may_not_be_opened_is_a_note_and_a_tun_that_is_needed_is_miss
 ) -> None:
     device = tmp_path / "kvm"
     device.touch(mode=0o600)
-    monkeypatch.setattr(host, "KVM", device)
-    monkeypatch.setattr(host, "TUN", tmp_path / "tun")
+    monkeypatch.setattr(checks, "KVM", device)
+    monkeypatch.setattr(checks, "TUN", tmp_path / "tun")
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
-    (kvm,) = host._devices(HostSettings())
+    (kvm,) = checks._devices(HostSettings())
     assert kvm.ok
     assert str(kvm).startswith("note    kvm: ")
     assert f"chgrp kvm {device}; chmod 660 {device}; usermod --append --groups kvm " in kvm.hint
-    _, tun = host._devices(HostSettings(network=NetworkSettings(vlan=VlanKind.BRIDGE)))
+    _, tun = checks._devices(HostSettings(network=NetworkSettings(vlan=VlanKind.BRIDGE)))
     assert not tun.ok
     assert f"chmod 666 {tmp_path / 'tun'}" in tun.hint
-    _, tun = host._devices(HostSettings(network=NetworkSettings(bridges=("br0",))))
+    _, tun = checks._devices(HostSettings(network=NetworkSettings(bridges=("br0",))))
     assert tun.ok  # a run without a BRIDGED_TAP needs none
     assert f"chmod 666 {tmp_path / 'tun'}" in tun.hint
 

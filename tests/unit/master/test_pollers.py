@@ -17,7 +17,7 @@ from twisted.trial import unittest
 from demo.children import Child
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.master import pollers as sources
+from oscar_steps.master import pollers
 from oscar_steps.master.pollers import DEAF_AFTER, BranchSplitter, FarmPoller, exact_revision
 from oscar_steps.master.schedulers import WatchedBranch
 from oscar_steps.site import Repository, Schedule
@@ -301,14 +301,14 @@ class WithRepository(unittest.TestCase):
 
     async def test_a_deaf_poller_is_told_once_and_so_is_that_it_hears_again(self) -> None:
         told: list[tuple[str, str]] = []
-        self.patch(sources, "tell_operator", lambda _master, subject, text: told.append((subject, text)))
+        self.patch(pollers, "tell_operator", lambda _master, subject, text: told.append((subject, text)))
         updates = FakeUpdates("")
         poller = await self.looking(updates)
         await poller.poll()
         heard = poller.heard_at
         away = self.path.with_name("away")
         self.path.rename(away)
-        for _ in range(sources.DEAF_AFTER - 1):
+        for _ in range(pollers.DEAF_AFTER - 1):
             await poller.poll()
         assert (told, poller.trouble) == ([], "")
         for _ in range(4):
@@ -323,7 +323,7 @@ class WithRepository(unittest.TestCase):
         assert [subject for subject, _ in told[1:]] == ["the repository is heard again"]
         assert (poller.trouble, updates.stored) == ("", ["2"])
         assert poller.heard_at and heard and poller.heard_at > heard
-        assert len(self.flushLoggedErrors(HostError)) == sources.DEAF_AFTER + 3
+        assert len(self.flushLoggedErrors(HostError)) == pollers.DEAF_AFTER + 3
 
     async def test_a_revision_whose_log_svn_cannot_print_is_tested_all_the_same_and_hides_no_other(self) -> None:
         updates = FakeUpdates("")
@@ -370,7 +370,7 @@ class WithRepository(unittest.TestCase):
         state = self.path.parent / "svn-last-revision"
         state.write_text("4711\n")
         poller = await self.looking(FakeUpdates(""), state=state)
-        for _ in range(sources.DEAF_AFTER):
+        for _ in range(pollers.DEAF_AFTER):
             await poller.poll()
         self.flushLoggedErrors(HostError)
         assert "has seen 4711 already" in poller.trouble

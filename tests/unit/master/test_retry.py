@@ -17,7 +17,7 @@ from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.durability import once
 from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
 from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
-from oscar_steps.master.steps import stages as steps
+from oscar_steps.master.steps import stages
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import ASKERS_MISTAKE, MAX_TRIES, JobStep
 from oscar_steps.site import Site
@@ -335,7 +335,7 @@ def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_re
     async def gone(*_: Any) -> str:
         raise SourceError("svn://127.0.0.1/oscar/trunk at revision 5: E210005: No repository found")
 
-    monkeypatch.setattr(steps, "exact_revision", gone)
+    monkeypatch.setattr(stages, "exact_revision", gone)
     step = fake_step(**{CHANGES: changes, "branch": "trunk", "revision": "5", "buildnumber": 1})
     step.name, step.plan, step.site, step.svn = "job", SimpleNamespace(name="c"), SITE, set()
     step.build.stopped, step.master.reactor = False, None

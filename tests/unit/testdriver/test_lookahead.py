@@ -19,7 +19,7 @@ from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver import lookahead
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.stages import create_image
-from oscar_steps.v3m.host import checks as host
+from oscar_steps.v3m.host import checks
 from oscar_steps.verdict import Category, Outcome, Stage, Verdict
 
 STANDIN = Path(__file__).parents[2] / "oscar_standin" / "tree"
@@ -53,8 +53,8 @@ def verdict_of_run(
     async def builds(*_arguments: object) -> Any:
         raise HostError("the image would be built")
 
-    monkeypatch.setattr(host, "_tool", lambda name, _package: host.Check(name, True, ""))
-    monkeypatch.setattr(host, "_memory", lambda _wanted: host.Check("memory", True, ""))
+    monkeypatch.setattr(checks, "_tool", lambda name, _package: checks.Check(name, True, ""))
+    monkeypatch.setattr(checks, "_memory", lambda _wanted: checks.Check("memory", True, ""))
     monkeypatch.setattr(ImageStore, "find", lambda _store, _recipe: object())
     monkeypatch.setattr(ImageStore, "ensure", builds)
     matrix = load_matrix(default_profiles())

@@ -20,10 +20,9 @@ import pytest
 
 from oscar_steps import v2m
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.v2m import requests as asking
-from oscar_steps.v2m import target
+from oscar_steps.v2m import requests, target
 from oscar_steps.v2m.commands import power
-from oscar_steps.v2m.daemon import client as keeperlink
+from oscar_steps.v2m.daemon import client
 from oscar_steps.v2m.daemon.state import System, all_systems
 from oscar_steps.v2m.legacy_cli import modern
 from oscar_steps.v3m.host import ledger, settings
@@ -366,7 +365,7 @@ def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_trie
 def test_shut_down_says_that_it_pressed_a_button_and_that_the_machine_still_runs(
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "keeper_of", lambda _system, **_start: contextlib.nullcontext(Answering()))
+    monkeypatch.setattr(requests, "keeper_of", lambda _system, **_start: contextlib.nullcontext(Answering()))
     assert call("shut-down", vm) == (
         0,
         "vm1: running (process 41); its power button was pressed, and its guest has to do the rest "
@@ -491,7 +490,7 @@ def test_a_keeper_that_is_just_ending_is_waited_for(system: System) -> None:
     thread.start()
     assert begun.wait(10)
     threading.Timer(0.5, end.set).start()
-    assert keeperlink.greet(system, start=False) == (None, [])
+    assert client.greet(system, start=False) == (None, [])
     thread.join()
 
 
@@ -530,7 +529,7 @@ def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 def test_a_keeper_that_hangs_is_told_with_its_process(
     call: Any, silent_keeper: socket.socket, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeperlink, "SILENCE_LIMIT", 0.3)
+    monkeypatch.setattr(client, "SILENCE_LIMIT", 0.3)
     assert silent_keeper.fileno() > 0
     status, _, err = call("pause", vm)
     assert status == 20
@@ -545,7 +544,7 @@ def test_a_keeper_that_dies_while_it_is_asked_is_told(silent_keeper: socket.sock
         connection.close()
 
     threading.Thread(target=greet_and_go, daemon=True).start()
-    link, buried = keeperlink.greet(system, start=False)
+    link, buried = client.greet(system, start=False)
     assert link is not None
     assert buried == []
     with pytest.raises(HostError, match="the keeper of the system default has died, and its machines with it"):

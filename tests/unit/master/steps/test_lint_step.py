@@ -11,7 +11,7 @@ import pytest
 
 from oscar_steps.judgement import Judgement, ToldProblem
 from oscar_steps.master.schedulers import CHANGES
-from oscar_steps.master.steps import lint as lint_step
+from oscar_steps.master.steps import lint
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.web.standing import GATED_BEFORE, STANDING_FILE, load, note_judgement
 
@@ -78,8 +78,8 @@ def noted(step: Any, monkeypatch: pytest.MonkeyPatch, text: str, rc: int = 0) ->
     async def at_once(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
-    monkeypatch.setattr(lint_step, "on_worker", on_worker)
-    monkeypatch.setattr(lint_step.threads, "deferToThread", at_once)
+    monkeypatch.setattr(lint, "on_worker", on_worker)
+    monkeypatch.setattr(lint.threads, "deferToThread", at_once)
     asyncio.run(step._note_what_stands("/runs/lint-r5-b1", URL))
     properties: dict[str, Any] = step.build.properties
     return properties
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_not_noted_and_harms_nothing(
 
 def test_a_list_that_is_spoiled_is_told_to_the_operator(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(lint_step, "tell_operator", lambda _master, subject, _text: told.append(subject))
+    monkeypatch.setattr(lint, "tell_operator", lambda _master, subject, _text: told.append(subject))
     (step.master.basedir / STANDING_FILE).write_text("spoiled")
     noted(step, monkeypatch, Judgement(url=URL, revision=5).model_dump_json())
     assert told == ["the list of standing problems begins anew"]

@@ -15,7 +15,7 @@ import pytest
 
 from oscar_steps.errors import FarmError, HostError, InstallerHung, MachineLost
 from oscar_steps.testdriver.deadline import HostSpeed
-from oscar_steps.testdriver.head import link as headlink
+from oscar_steps.testdriver.head import link
 from oscar_steps.testdriver.head.headnode import HeadNode, HeadNodeLost
 from oscar_steps.testdriver.head.link import HeadLink, HeadNodeCutOff, echo_command
 from oscar_steps.v3m.machine import MachineState
@@ -57,8 +57,8 @@ class LinkedRun:
 def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The watch over the link with shorter times; the file that it asks for."""
     for name, seconds in {"IDLE_SECONDS": 0.2, "LATE_SECONDS": 1.0, "LOST_SECONDS": 4.0}.items():
-        monkeypatch.setattr(headlink, name, seconds)
-    monkeypatch.setattr(headlink, "FARM", str(tmp_path))
+        monkeypatch.setattr(link, name, seconds)
+    monkeypatch.setattr(link, "FARM", str(tmp_path))
     (tmp_path / "terminal.log").touch()
     return tmp_path / "terminal.log"
 
@@ -66,7 +66,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lines(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(link, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
@@ -93,8 +93,8 @@ def test_a_kernel_that_answers_no_new_connection_is_found_without_the_patience_o
         await asyncio.sleep(seconds)
         return False
 
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
-    monkeypatch.setattr(headlink, "greets", nobody_answers)
+    monkeypatch.setattr(link, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(link, "greets", nobody_answers)
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
@@ -111,7 +111,7 @@ def test_a_kernel_that_answers_no_new_connection_is_found_without_the_patience_o
 def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(link, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
@@ -127,12 +127,12 @@ def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
             await machine.wait()
         paused: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         paused.state = MachineState.PAUSED
-        for error, word in ((run.alarms[0], "stopped by a signal"), (await headlink.cut_off(paused), "paused")):
+        for error, word in ((run.alarms[0], "stopped by a signal"), (await link.cut_off(paused), "paused")):
             assert isinstance(error, HostError)
             assert error.sentence.startswith("the virtual machine of the head node stands still")
             assert word in error.sentence
         ended: Any = LinkedRun(head, hurried.parent, pid=os.getpid(), installing=False)
-        assert isinstance(await headlink.cut_off(ended), MachineLost)
+        assert isinstance(await link.cut_off(ended), MachineLost)
 
     with_head(server, work)
 
@@ -140,8 +140,8 @@ def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
 def test_a_host_that_stood_still_is_not_oscars_fault(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
-    monkeypatch.setattr(headlink, "GAP_SECONDS", 0.5)
+    monkeypatch.setattr(link, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(link, "GAP_SECONDS", 0.5)
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
@@ -158,7 +158,7 @@ def test_a_link_that_comes_back_in_time_is_followed_on(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The echo is late, and comes; sshd is started again, as OSCAR does: both are events, and no failures."""
-    monkeypatch.setattr(headlink, "echo_command", lambda file: f"sleep 2; {echo_command(file)}")
+    monkeypatch.setattr(link, "echo_command", lambda file: f"sleep 2; {echo_command(file)}")
 
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
@@ -181,9 +181,9 @@ def test_a_link_whose_echo_is_missing_is_not_lost_while_the_ssh_server_answers_n
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a short break TCP may wait for long before it goes on; the head node is good."""
-    monkeypatch.setattr(headlink, "UNUSED_SECONDS", 6.0)
+    monkeypatch.setattr(link, "UNUSED_SECONDS", 6.0)
     commands = iter(["exec cat >/dev/null"])
-    monkeypatch.setattr(headlink, "echo_command", lambda file: next(commands, echo_command(file)))
+    monkeypatch.setattr(link, "echo_command", lambda file: next(commands, echo_command(file)))
 
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
@@ -203,7 +203,7 @@ def test_a_link_whose_echo_is_missing_is_not_lost_while_the_ssh_server_answers_n
 def test_the_drivers_own_lag_does_not_count_as_the_head_nodes_silence(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: "exec cat >/dev/null")
+    monkeypatch.setattr(link, "echo_command", lambda _file: "exec cat >/dev/null")
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
@@ -235,7 +235,7 @@ def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(s
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         lost = HeadNodeLost("the connection broke")
         server.connections[0].most = 0
-        error = await headlink.explained(run, lost)
+        error = await link.explained(run, lost)
         assert isinstance(error, HeadNodeCutOff)
         assert error.sentence.startswith(
             "the head node runs and answers on eth0, but starts no command any more, since"
@@ -244,7 +244,7 @@ def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(s
         server.hang_up()
         while head.connected:  # noqa: ASYNC110 - another thread's state
             await asyncio.sleep(0.05)
-        error = await headlink.explained(run, lost)
+        error = await link.explained(run, lost)
         assert isinstance(error, HeadNodeCutOff)
         assert "does not let root in any more" in error.sentence
 
@@ -261,7 +261,7 @@ BASH = (
 def test_a_full_process_table_is_known_from_the_shell_that_echoes(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: f"read n; printf '1 here\\n{BASH[0]}{last}'")
+    monkeypatch.setattr(link, "echo_command", lambda _file: f"read n; printf '1 here\\n{BASH[0]}{last}'")
 
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
@@ -277,7 +277,7 @@ def test_a_shell_that_tries_to_fork_again_is_left_to_try(
     server: Server, hurried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = f"while read n; do printf '1 here\\n{BASH[0]}'; done"
-    monkeypatch.setattr(headlink, "echo_command", lambda _file: line)
+    monkeypatch.setattr(link, "echo_command", lambda _file: line)
 
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
@@ -295,7 +295,7 @@ def test_the_shell_that_echoes_forks_each_time_so_that_it_says_when_it_no_longer
     done = subprocess.run(command, input="1\n", capture_output=True, text=True, timeout=60, check=False)
     here, word = done.stdout.splitlines()
     assert here == "1 here"
-    assert headlink.NO_FORK.search(word)
+    assert link.NO_FORK.search(word)
 
 
 def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(server: Server, hurried: Path) -> None:
@@ -312,10 +312,10 @@ def test_a_command_that_broke_off_is_explained_by_the_other_witnesses(server: Se
     async def work(head: HeadNode) -> None:
         run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
         lost, other = HeadNodeLost("the connection broke"), HostError("else")
-        assert await headlink.explained(run, other) is other
-        assert await headlink.explained(run, lost) is lost  # it can be reached: nobody cut it off
+        assert await link.explained(run, other) is other
+        assert await link.explained(run, lost) is lost  # it can be reached: nobody cut it off
         server.deaf = True
         server.hang_up()
-        assert isinstance(await headlink.explained(run, lost), HeadNodeCutOff)
+        assert isinstance(await link.explained(run, lost), HeadNodeCutOff)
 
     with_head(server, work)

@@ -19,7 +19,7 @@ import pytest
 from oscar_steps.errors import FarmError, HostError, StageTimeout
 from oscar_steps.oscar.logs import dhcplog, rsyncdlog
 from oscar_steps.testdriver.head.headnode import HeadNode, HeadNodeLost
-from oscar_steps.testdriver.nodes import ssh_probe as lookout
+from oscar_steps.testdriver.nodes import ssh_probe
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
 from oscar_steps.testdriver.nodes.head_logs import follow_dhcp_log, follow_rsyncd_log
 from tests.unit.testdriver.head.sshd import PASSWORD, Server, with_head
@@ -194,11 +194,11 @@ def test_what_the_ssh_library_logs_is_not_on_standard_error() -> None:
 
 
 def test_a_lookout_that_does_not_run_is_the_farms_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "lookout_command", lambda: "echo sh: perl: not found; exit 127")
+    monkeypatch.setattr(ssh_probe, "lookout_command", lambda: "echo sh: perl: not found; exit 127")
     alarms: list[FarmError] = []
 
     async def work(head: HeadNode) -> None:
-        eyes = lookout.Lookout(head, NodeBoard({}, time.monotonic), lambda: HeadNodeLost("rebooted"))
+        eyes = ssh_probe.Lookout(head, NodeBoard({}, time.monotonic), lambda: HeadNodeLost("rebooted"))
         await eyes.follow(alarms.append)
 
     with_head(server, work)
@@ -218,8 +218,8 @@ def test_the_sources_of_the_nodes_share_one_connection(
     ssh.chmod(0o755)
     dhcp, rsyncd = tmp_path / "messages", tmp_path / "rsyncd"
     dhcp.write_text("dhcpd[7]: DHCPACK on 127.0.0.1 to 52:54:00:00:00:11 via eth1\n", encoding="utf-8")
-    command = lookout.lookout_command(clients=str(tmp_path / "none"), port=port, ssh=str(ssh))
-    monkeypatch.setattr(lookout, "lookout_command", lambda: command)
+    command = ssh_probe.lookout_command(clients=str(tmp_path / "none"), port=port, ssh=str(ssh))
+    monkeypatch.setattr(ssh_probe, "lookout_command", lambda: command)
     monkeypatch.setattr(dhcplog, "FOLLOW_COMMAND", f"exec tail -n +1 -F {dhcp}")
     monkeypatch.setattr(rsyncdlog, "RSYNCD_LOG", str(rsyncd))
     board = NodeBoard({"oscarnode1": "127.0.0.1"}, time.monotonic)
@@ -238,7 +238,7 @@ def test_the_sources_of_the_nodes_share_one_connection(
 
     async def work(head: HeadNode) -> None:
         node.reach(NodeState.POWERED_ON)
-        eyes = lookout.Lookout(head, board, lambda: HeadNodeLost("rebooted"))
+        eyes = ssh_probe.Lookout(head, board, lambda: HeadNodeLost("rebooted"))
         tasks = [
             asyncio.create_task(source)
             for source in (

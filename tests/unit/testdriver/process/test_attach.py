@@ -10,7 +10,7 @@ import pytest
 
 from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE
-from oscar_steps.testdriver.process import attach as window
+from oscar_steps.testdriver.process import attach
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE, is_running
 from oscar_steps.verdict import StageResult
 from tests.unit.test_bad_input import a_job
@@ -45,7 +45,7 @@ def start_owner(directory: Path, lingers: float) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("request_", [{"stage": "teardown"}, {"cancel": "the test wants it"}], ids=["stage", "cancel"])
 def test_it_ends_when_the_process_of_the_run_has_ended(tmp_path: Path, request_: dict[str, str | bool]) -> None:
     with start_owner(tmp_path, lingers=2) as owner:
-        result = window.look(tmp_path, request_, lambda _event: None)
+        result = attach.look(tmp_path, request_, lambda _event: None)
         assert owner.poll() == 0, "the window ended first"
     assert result is StageResult.PASSED
     assert not is_running(tmp_path)
@@ -54,14 +54,14 @@ def test_it_ends_when_the_process_of_the_run_has_ended(tmp_path: Path, request_:
 
 def test_the_window_onto_an_earlier_stage_does_not_wait_for_it(tmp_path: Path) -> None:
     with start_owner(tmp_path, lingers=1) as owner:
-        assert window.look(tmp_path, {"stage": "checkout"}, lambda _event: None) is StageResult.PASSED
+        assert attach.look(tmp_path, {"stage": "checkout"}, lambda _event: None) is StageResult.PASSED
         assert owner.poll() is None
-        window.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
+        attach.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
 
 
 def test_a_process_that_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "END_SECONDS", 0.5)
+    monkeypatch.setattr(attach, "END_SECONDS", 0.5)
     with start_owner(tmp_path, lingers=60) as owner:
         with pytest.raises(HostError, match=f"the run is over, but its process {owner.pid} does not end"):
-            window.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
+            attach.look(tmp_path, {"stage": "teardown"}, lambda _event: None)
         owner.kill()

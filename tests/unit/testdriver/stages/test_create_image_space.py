@@ -15,7 +15,7 @@ from oscar_steps.job import Job, Source
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.stages import create_image
-from oscar_steps.v3m.host import checks as host
+from oscar_steps.v3m.host import checks
 from oscar_steps.verdict import Category, Outcome, Stage, Verdict
 
 FULL, ROOMY = 4095, 4096
@@ -34,9 +34,9 @@ def verdict_where(
         raise HostError("the image would be built")
 
     free = {tmp_path / "run": run, tmp_path / "store": store}
-    monkeypatch.setattr(host.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
-    monkeypatch.setattr(host, "_tool", lambda name, _package: host.Check(name, True, ""))
-    monkeypatch.setattr(host, "_memory", lambda _wanted: host.Check("memory", True, ""))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
+    monkeypatch.setattr(checks, "_tool", lambda name, _package: checks.Check(name, True, ""))
+    monkeypatch.setattr(checks, "_memory", lambda _wanted: checks.Check("memory", True, ""))
     monkeypatch.setattr(ImageStore, "find", lambda _store, _recipe: image)
     monkeypatch.setattr(ImageStore, "ensure", builds)
     for folder in free:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from oscar_steps.errors import HostError, MachineLost
-from oscar_steps.v2m.daemon import migration as keepermoves
+from oscar_steps.v2m.daemon import migration
 from oscar_steps.v2m.daemon.migration import Journey, Moves
 from oscar_steps.v2m.daemon.server import Keeper
 from oscar_steps.v2m.daemon.state import System
@@ -132,7 +132,7 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
         return TCG
 
     monkeypatch.setattr(Keeper, "find_accelerator", accelerator)
-    monkeypatch.setattr(keepermoves, "TAKE_BACK_PAUSE", 0.01)
+    monkeypatch.setattr(migration, "TAKE_BACK_PAUSE", 0.01)
     system = System("default", tmp_path / "state")
     system.make()
     monkeypatch.chdir(system.directory)  # as a keeper does
@@ -265,7 +265,7 @@ def test_a_machine_whose_state_was_sent_in_vain_goes_on_here_as_it_was(
 def test_a_machine_goes_on_here_only_when_the_other_side_has_hung_up(
     keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepermoves, "LAST_WORD_LIMIT", 0.5)
+    monkeypatch.setattr(migration, "LAST_WORD_LIMIT", 0.5)
     out = Out(keeper, guest, tmp_path, "luggage ready hang-up")
     seen: list[bool] = []
     guest.on_go = lambda: seen.append(out.hung_up.exists())
@@ -277,7 +277,7 @@ def test_a_machine_goes_on_here_only_when_the_other_side_has_hung_up(
 def test_a_machine_that_cannot_go_on_here_is_told_with_both_reasons(
     keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keepermoves, "TAKE_BACK_LIMIT", 0.05)
+    monkeypatch.setattr(migration, "TAKE_BACK_LIMIT", 0.05)
     guest.refusals = [HostError("no lock")] * 1000
     with pytest.raises(HostError, match="it has none of that; here vm1 stands still, since it cannot go on: no lock"):
         Out(keeper, guest, tmp_path, "luggage ready error").run()
@@ -313,7 +313,7 @@ def test_what_our_own_qemu_says_is_told(keeper: Keeper, guest: Guest, tmp_path: 
 
 
 def test_each_disk_of_a_machine_is_marked_while_it_moves(profile: VMProfile) -> None:
-    with keepermoves._marked(profile) as name:
+    with migration._marked(profile) as name:
         marked = [Path(path).with_name(name).exists() for path in (profile.image.path, profile.virtual_disks[0].path)]
         assert marked == [True, True]
 
@@ -363,7 +363,7 @@ class In:
             "profile": profile_to_xml(guest.profile), "file": "vm1.xml", "made": guest.profile.image.path,
             "accelerator": "tcg", "processor": [], "paused": False,
             "plan": {"medium": None, "cdrom": str(self.cd), "drive": True},
-            "formats": ["qcow2", "raw"], "marker": mark.name, "cd": keepermoves._cd_mark(self.cd), "sockets": [],
+            "formats": ["qcow2", "raw"], "marker": mark.name, "cd": migration._cd_mark(self.cd), "sockets": [],
         }  # fmt: skip
 
     def run(self, words: bytes = b"go\n") -> None:
@@ -414,7 +414,7 @@ def test_a_guest_that_has_seen_more_of_a_processor_than_is_here_is_refused(
         return Accelerator(accelerator, "", 1.0)
 
     monkeypatch.setattr(Keeper, "find_accelerator", found)
-    monkeypatch.setattr(keepermoves, "_processor_flags", lambda: ["fpu", "sse2"])
+    monkeypatch.setattr(migration, "_processor_flags", lambda: ["fpu", "sse2"])
     arrival.luggage.update(accelerator=accelerator, processor=seen)
     if comes:
         arrival.run()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.v2m.daemon import raw_disks as rawdisks
+from oscar_steps.v2m.daemon import raw_disks
 from oscar_steps.v2m.daemon.raw_disks import RawDisks
 
 QCOW2 = b"QFI\xfb" + bytes(600)
@@ -95,7 +95,7 @@ def test_where_a_file_system_tells_no_birth_the_path_has_to_be_the_same_too(
     tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There an inode's number is all that is known, and the next file may have it."""
-    monkeypatch.setattr(rawdisks, "file_identity", lambda _path: "7 0.000000000")
+    monkeypatch.setattr(raw_disks, "file_identity", lambda _path: "7 0.000000000")
     RawDisks(tmp_path).check("vm1", [str(disk)])
     other = disk.with_name("other.qcow2")
     other.write_bytes(QCOW2)

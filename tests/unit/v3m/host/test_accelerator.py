@@ -11,7 +11,7 @@ import pytest
 
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver.deadline import HostSpeed
-from oscar_steps.v2m.daemon import server as keeper
+from oscar_steps.v2m.daemon import server
 from oscar_steps.v2m.daemon.server import Keeper
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.host import accelerator
@@ -210,7 +210,7 @@ def test_a_keeper_keeps_in_mind_what_a_calm_host_said_and_asks_again_after_a_bus
         await kept.find_accelerator()
         await kept.find_accelerator()
 
-    monkeypatch.setattr(keeper, "find_accelerator", find)
+    monkeypatch.setattr(server, "find_accelerator", find)
     asyncio.run(twice())
     assert len(found) == asked
 

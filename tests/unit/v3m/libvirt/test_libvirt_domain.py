@@ -13,7 +13,7 @@ from lxml import etree
 
 from oscar_steps.errors import ConfigError, HostError, ProfileError, ToolMissing
 from oscar_steps.v3m.host import ledger
-from oscar_steps.v3m.libvirt import client as libvirtclient
+from oscar_steps.v3m.libvirt import client
 from oscar_steps.v3m.libvirt.domain import check, domain_xml, refuse
 from oscar_steps.v3m.libvirt.networks import Networks, connection_uri, plan_networks, vlan_network_xml
 from oscar_steps.v3m.machine import DirectKernel
@@ -403,7 +403,7 @@ def fake_virsh(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
 
 def test_a_virsh_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_virsh(tmp_path, monkeypatch, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(libvirtclient, "VIRSH_SECONDS", 5.0)  # until it has started its child
+    monkeypatch.setattr(client, "VIRSH_SECONDS", 5.0)  # until it has started its child
     with pytest.raises(HostError, match=r"virsh domxml-to-native did not end within 5 s, asking xen:///system"):
         asyncio.run(converters.to_xl("<domain/>"))
     child = int((tmp_path / "child").read_text(encoding="ascii"))

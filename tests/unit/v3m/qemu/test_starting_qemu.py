@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.v2m.daemon import vlan_hub as switchboard
+from oscar_steps.v2m.daemon import vlan_hub
 from oscar_steps.v2m.daemon.vlan_hub import Switchboard
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.host import ledger
@@ -32,7 +32,7 @@ def a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator = tmp_path / "qemu"
     emulator.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="utf-8")
     emulator.chmod(0o755)
-    for module in (qemu, switchboard):
+    for module in (qemu, vlan_hub):
         monkeypatch.setattr(module, "emulator", lambda: str(emulator))
 
     def full(*_words: object) -> None:
