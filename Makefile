@@ -5,10 +5,11 @@ PYTHON ?= $(or $(wildcard /usr/bin/python3.11),$(shell command -v python3.11 || 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+PYTEST_OPTIONS ?=
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-chaos torment fuzz check audit lock clean
+.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-slow test-chaos torment fuzz check audit lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -30,14 +31,15 @@ faults: setup ## Every fault of the stand-in OSCAR, run for real. ONLY=NAME,...,
 	@$(BIN)/python -m demo.fault_table $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(RESUME),--resume) \
 	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
-test: setup ## Everything that says whether the farm is good: unit, vm, farm
-	@$(PYTEST) tests/unit tests/vm tests/farm
+# Two workers: tests/parallel.py says who does what. The longest come first.
+test: setup ## Everything that says whether the farm is good: unit, vm, farm, but for what is slow
+	@$(PYTEST) -n 2 -m 'not slow' tests/vm tests/farm tests/unit $(PYTEST_OPTIONS)
 
-test-unit: setup ## Seconds; no virtual machine
-	@$(PYTEST) tests/unit
+test-unit: setup ## Minutes; no virtual machine
+	@$(PYTEST) -n 2 tests/unit $(PYTEST_OPTIONS)
 
 test-vm: setup ## Boots virtual machines
-	@$(PYTEST) tests/vm
+	@$(PYTEST) -m 'not slow' tests/vm $(PYTEST_OPTIONS)
 
 conformance: setup ## Each operation with each type of machine, and the table. MERGE=FILE, JSON=FILE, MARKDOWN=FILE
 	@$(PYTEST) tests/vm/test_conformance_*.py $(if $(MERGE),--conformance-merge '$(MERGE)') \
@@ -48,10 +50,13 @@ test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, a clust
 	    $(if $(CPU),--cpu '$(CPU)') $(if $(ONLY),--suite-only) $(if $(MINUTES),--minutes '$(MINUTES)')
 
 test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
-	@$(PYTEST) tests/farm
+	@$(PYTEST) -m 'not slow' tests/farm $(PYTEST_OPTIONS)
+
+test-slow: setup ## The rest of vm and farm: two more faults through whole clusters, two clusters that copy at once
+	@$(PYTEST) -m slow tests/vm tests/farm $(PYTEST_OPTIONS)
 
 test-chaos: setup ## Kills processes and looks for what is left
-	@$(PYTEST) tests/chaos
+	@$(PYTEST) tests/chaos $(PYTEST_OPTIONS)
 
 torment: setup ## A farm in bad weather: is a commit, verdict or mail lost or doubled? SEED=N, MINUTES=30, COMMITS=300
 	@$(BIN)/python -u -m demo.torment $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \

@@ -8,6 +8,15 @@ from types import FrameType
 
 import pytest
 
+from tests.parallel import (
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_testnodeready,
+    pytest_xdist_make_scheduler,
+)
+
+__all__ = ["pytest_sessionfinish", "pytest_testnodedown", "pytest_testnodeready", "pytest_xdist_make_scheduler"]
+
 _LAYERS = ("vm", "farm", "chaos")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SLOW_SECONDS = 1800

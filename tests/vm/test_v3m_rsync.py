@@ -114,6 +114,7 @@ def make_cluster(
     return VirtualCluster(profile, directory, accelerator, base, disk, kernel=kernel, settings=settings)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(LIMIT + 60)
 @pytest.mark.parametrize("kind", list(VlanKind))
 def test_all_nodes_of_two_clusters_copy_from_their_head_nodes_at_once(

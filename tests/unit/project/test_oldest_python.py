@@ -20,8 +20,9 @@ GROUP_WITHOUT_RETURN = re.compile(r"(?<!\\)\)(?:[*+?]|\{[\d,]+\})\+")
 
 def nodes() -> Iterator[tuple[str, ast.AST]]:
     for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}", node
+            yield f"{name}:{getattr(node, 'lineno', 0)}", node
 
 
 def test_no_group_is_repeated_possessively_which_python_3_11_2_matches_too_far() -> None:
