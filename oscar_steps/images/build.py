@@ -17,7 +17,8 @@ from pathlib import Path
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import ConfigError, ImageBuildFailed, ToolMissing
-from oscar_steps.images.seed import GUEST_FILES
+from oscar_steps.guest import guest_text
+from oscar_steps.images.seed import SEED_SERIAL
 from oscar_steps.matrix import ImageRecipe
 
 Report = Callable[[str], None]
@@ -57,71 +58,13 @@ _KERNEL_PARAMETERS = (f"root=LABEL={_ROOT_LABEL}", "rw", "console=tty0", "consol
 # An empty status file makes apt believe that nothing is installed, so that it fetches all that the pool's packages
 # depend on; the epoch (%3a) is left out of file names as in every Debian archive, since apt's file method would take it
 # for an escaped colon.
-_POOL_SCRIPT = """\
-#!/bin/sh
-# mmdebstrap's customize hook: download packages with all that they depend on. Usage: pool ROOT FOLDER PACKAGE...
-set -eu
-folder=$1$2; shift 2
-mkdir -p "$folder/partial"
-: > "$folder/lock"
-cd "$folder"
-APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --yes --quiet --download-only --no-install-recommends \\
-    -o Dir::State::status="$folder/lock" -o Dir::Cache::archives="$folder/" -o Debug::NoLocking=1 \\
-    -o APT::Sandbox::User=root install "$@"
-rm -r partial lock
-for name in *%3a*; do
-    [ ! -e "$name" ] || mv "$name" "$(echo "$name" | sed 's/_[0-9]*%3a/_/')"
-done
-apt-ftparchive packages . > Packages
-apt-ftparchive release . > ../Release.new
-mv ../Release.new Release
-"""
+_POOL_SCRIPT = "apt/pool.sh"
 
 # The package lists are read here once: in the emulated guest `apt-get update` takes tens of seconds.
-_FINISH_SCRIPT = """\
-#!/bin/sh
-# What is left to do once all packages are there. Usage: finish ROOT FOLDER MACHINE-ID
-set -eu
-root=$1
-rm -rf "$root"/etc/apt/sources.list.d/* "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root"/etc/ssh/ssh_host_*
-echo "deb [trusted=yes] file:$2 ./" > "$root/etc/apt/sources.list"
-chroot "$root" apt-get -o APT::Sandbox::User=root --quiet update
-chroot "$root" apt-cache gencaches
-echo "$3" > "$root/etc/machine-id"
-if [ -e "$root/etc/ssh/sshd_config" ]; then
-    sed -i -e 's/^#\\?PermitRootLogin .*/PermitRootLogin yes/' -e 's/^#\\?UseDNS .*/UseDNS no/' \\
-        "$root/etc/ssh/sshd_config"
-    grep -qx 'PermitRootLogin yes' "$root/etc/ssh/sshd_config"
-fi
-mkdir -p "$root/etc/systemd/system/sysinit.target.wants"
-ln -sf /etc/systemd/system/farm-seed.service "$root/etc/systemd/system/sysinit.target.wants/farm-seed.service"
-du -sh "$root" "$root$2"
-"""
+_FINISH_SCRIPT = "apt/finish.sh"
 
 # `login:` on the serial console then says that sshd listens: who waits for it need not poll a slow guest.
 _GETTY_AFTER_SSH = "[Unit]\nAfter=ssh.service\n"
-
-
-# The small initrd loads a known list of modules, so it has nothing for udev to do, and udev takes five seconds of the
-# emulated boot there. Scripts below /etc replace those of the same name that Debian's udev brings; the last one's other
-# duty, to hand /dev over, stays. The hook takes udev's own files out again.
-_NO_UDEV = """\
-#!/bin/sh
-# In place of udev's own: this initrd loads a list of modules and needs no udev.
-[ "$1" != prereqs ] || exit 0
-"""
-_HAND_OVER_DEV = (
-    _NO_UDEV
-    + """\
-mount -n -o move /dev "${rootmnt:?}/dev" || mount -n --move /dev "${rootmnt}/dev"
-"""
-)
-_TAKE_UDEV_OUT = (
-    _NO_UDEV
-    + """\
-rm -rf "$DESTDIR"/usr/lib/systemd "$DESTDIR"/usr/lib/udev "$DESTDIR"/usr/bin/udevadm "$DESTDIR"/etc/udev
-"""
-)
 
 
 @dataclass(frozen=True)
@@ -163,23 +106,44 @@ def guest_files(recipe: ImageRecipe) -> dict[str, tuple[bytes, int]]:
         "etc/fstab": (f"LABEL={_ROOT_LABEL} / ext4 defaults 0 0\n".encode(), 0o644),
         "etc/hostname": (b"localhost\n", 0o644),
         "etc/systemd/system/serial-getty@.service.d/after-ssh.conf": (_GETTY_AFTER_SSH.encode(), 0o644),
-        **GUEST_FILES,
+        # The seed's disk is looked up in /sys, not in /dev/disk/by-id: the kernel has found it before systemd started
+        # (the initrd loads virtio_blk, which probes all its disks at once), while udev makes its links much later.
+        "usr/lib/farm-seed": _executable("image/farm-seed.sh", serial=SEED_SERIAL),
+        "etc/systemd/system/farm-seed.service": (
+            guest_text("image/farm-seed.service", serial=SEED_SERIAL).encode(),
+            0o644,
+        ),
     }
     if recipe.initrd_modules:
         # Read by mkinitramfs when the kernel's package is installed, so it has to be there before.
         files["etc/initramfs-tools/conf.d/farm"] = (b"MODULES=list\nRESUME=none\nCOMPRESS=gzip\n", 0o644)
-        files["etc/initramfs-tools/scripts/init-top/udev"] = (_NO_UDEV.encode(), 0o755)
-        files["etc/initramfs-tools/scripts/init-bottom/udev"] = (_HAND_OVER_DEV.encode(), 0o755)
-        files["etc/initramfs-tools/hooks/zz-farm"] = (_TAKE_UDEV_OUT.encode(), 0o755)
+        # It loads a known list of modules, so it has nothing for udev to do, and udev takes five seconds of the
+        # emulated boot there. Scripts below /etc replace those of the same name that Debian's udev brings; the last
+        # one's other duty, to hand /dev over, stays. The hook takes udev's own files out again.
+        files["etc/initramfs-tools/scripts/init-top/udev"] = _executable("image/initrd-no-udev.sh")
+        files["etc/initramfs-tools/scripts/init-bottom/udev"] = _executable("image/initrd-hand-over-dev.sh")
+        files["etc/initramfs-tools/hooks/zz-farm"] = _executable("image/initrd-take-udev-out.sh")
         modules = "".join(f"{module}\n" for module in recipe.initrd_modules)
         files["usr/share/initramfs-tools/modules.d/farm"] = (modules.encode(), 0o644)
     return files
 
 
+def _executable(name: str, **values: str) -> tuple[bytes, int]:
+    return guest_text(name, **values).encode(), 0o755
+
+
 def own_contents(recipe: ImageRecipe) -> str:
     """All text of ours that shapes the image: it goes into the image's key, so that changing it makes another image."""
     files = sorted((name, data.decode(), mode) for name, (data, mode) in guest_files(recipe).items())
-    return "\0".join((repr(files), _POOL_SCRIPT, _FINISH_SCRIPT, " ".join(_KERNEL_PARAMETERS), str(_BOOT_MIB)))
+    return "\0".join(
+        (
+            repr(files),
+            guest_text(_POOL_SCRIPT),
+            guest_text(_FINISH_SCRIPT),
+            " ".join(_KERNEL_PARAMETERS),
+            str(_BOOT_MIB),
+        )
+    )
 
 
 def check_host(recipe: ImageRecipe) -> None:
@@ -314,9 +278,9 @@ class ImageBuild:
     async def _jailed(self, *command: str) -> None:
         await run_jailed(command, self._log)
 
-    def _script(self, name: str, text: str) -> str:
+    def _script(self, name: str, file: str) -> str:
         path = self._directory / name
-        path.write_text(text, encoding="utf-8")
+        path.write_text(guest_text(file), encoding="utf-8")
         path.chmod(0o755)
         return str(path)
 

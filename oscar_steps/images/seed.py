@@ -1,7 +1,7 @@
 """The seed: what is personal to one run's head node, on a disk of its own, so that the base image is never written to.
 
-A seed is an uncompressed tar archive used as a raw disk (virtio-blk, serial `seed`). The image carries the other half,
-`GUEST_FILES`: a unit that unpacks the archive over `/` before networking and sshd start, then runs
+A seed is an uncompressed tar archive used as a raw disk (virtio-blk, serial `seed`). The image carries the other half
+(`build.guest_files`): a unit that unpacks the archive over `/` before networking and sshd start, then runs
 `/root/farm/seed.sh`. No file system has to be made on the host for it, and none mounted in the guest.
 """
 
@@ -20,6 +20,8 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from oscar_steps.guest import guest_text
+
 SEED_SERIAL = "seed"
 """The serial number by which the guest knows its seed disk."""
 
@@ -27,61 +29,6 @@ SEED_SERIAL = "seed"
 HOST_NIC_ADDRESS = IPv4Interface("10.0.2.15/24")
 HOST_SEEN_BY_GUEST = "10.0.2.2"
 NAME_SERVER = "10.0.2.3"
-
-_UNIT = f"""\
-[Unit]
-Description=Settings of this run, from the seed disk
-DefaultDependencies=no
-RequiresMountsFor=/root /etc
-After=systemd-remount-fs.service
-Before=sysinit.target network-pre.target networking.service ssh.service shutdown.target
-Conflicts=shutdown.target
-Wants=network-pre.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/lib/farm-seed
-StandardOutput=journal+console
-
-[Install]
-WantedBy=sysinit.target
-# Looks for the disk with the serial number '{SEED_SERIAL}'. A machine without one boots as the plain image.
-"""
-
-# The disk is looked up in /sys, not in /dev/disk/by-id: the kernel has found it before systemd started (the initrd
-# loads virtio_blk, which probes all its disks at once), while udev makes its links much later.
-_READER = f"""\
-#!/bin/sh
-# Unpack the seed disk over / and run what it brings.
-set -eu
-for serial in /sys/block/*/serial; do
-    [ -r "$serial" ] && [ "$(cat "$serial")" = "{SEED_SERIAL}" ] || continue
-    disk=${{serial%/serial}}
-    tar -x -C / --no-same-owner --overwrite -f "/dev/${{disk##*/}}"
-    hostname -F /etc/hostname
-    [ ! -e /root/farm/seed.sh ] || sh /root/farm/seed.sh
-    echo "farm-seed: $(hostname) has its settings"
-    exit 0
-done
-echo "farm-seed: no seed disk, so this is the plain image"
-"""
-
-GUEST_FILES: Mapping[str, tuple[bytes, int]] = {
-    "usr/lib/farm-seed": (_READER.encode(), 0o755),
-    "etc/systemd/system/farm-seed.service": (_UNIT.encode(), 0o644),
-}
-"""The image's half: path below `/` to (contents, mode). The unit has to be enabled."""
-
-# SHA512 with few rounds: the password lives as long as the run, and the default method costs the emulated head node a
-# second at each login.
-_SEED_SCRIPT = """\
-#!/bin/sh
-# Set root's password for this run, then forget it.
-set -eu
-chpasswd -c SHA512 -s 1000 < /root/farm/password
-rm /root/farm/password
-"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +75,9 @@ def write_seed(
         "/etc/ssh/ssh_host_ed25519_key": (private, 0o600),
         "/etc/ssh/ssh_host_ed25519_key.pub": (public, 0o644),
         "/root/farm/password": (f"root:{password}\n".encode(), 0o600),
-        "/root/farm/seed.sh": (_SEED_SCRIPT.encode(), 0o700),
+        # SHA512 with few rounds: the password lives as long as the run, and the default method costs the emulated head
+        # node a second at each login.
+        "/root/farm/seed.sh": (guest_text("head/seed.sh").encode(), 0o700),
         **(files or {}),
     }
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -167,21 +116,9 @@ def _resolver(domain: str, is_open: bool) -> bytes:
 
 
 def _interfaces(private: IPv4Interface, is_open: bool) -> bytes:
-    return f"""\
-auto lo
-iface lo inet loopback
-
-# to the host
-auto eth0
-iface eth0 inet static
-    address {HOST_NIC_ADDRESS}
-{f"    gateway {HOST_SEEN_BY_GUEST}" if is_open else "    # no gateway: nothing behind the host is reached"}
-
-# the cluster's private network
-auto eth1
-iface eth1 inet static
-    address {private}
-""".encode()
+    gateway = f"gateway {HOST_SEEN_BY_GUEST}" if is_open else "# no gateway: nothing behind the host is reached"
+    text = guest_text("head/nics.interfaces", host=str(HOST_NIC_ADDRESS), gateway=gateway, private=str(private))
+    return text.encode()
 
 
 def _new_host_key(comment: str) -> tuple[bytes, bytes]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shlex
 
+from oscar_steps.guest import guest_text
+
 DIRECTORY = "/root/farm"
 """Where the farm's files are on the head node."""
 
@@ -21,28 +23,6 @@ SHUT = "farm barrier: shut: "
 _ANSWER_SECONDS = 20
 _MAX_REASON = 500
 
-_TEXT = """\
-#!/bin/sh
-# The node barrier: OSCAR's installer waits here until the compute nodes are up.
-# One line into the FIFO decides: "open", or "shut" and the reason.
-fifo={fifo}
-rm -f "$fifo"
-mkfifo -m 600 "$fifo" || {{ echo "farm barrier: cannot make $fifo"; exit 2; }}
-trap 'rm -f "$fifo"' EXIT
-echo "{waiting}"
-answer=
-# Opened to write as well, it has no end: neither a writer that dies without a word nor the moment between two ends it.
-exec 3<>"$fifo"
-while [ -z "$answer" ]; do
-    IFS= read -r answer <&3 || break
-done
-case $answer in
-    open) echo "farm barrier: open"; exit 0 ;;
-    shut*) answer=${{answer#shut}}; echo "{shut}${{answer# }}"; exit 1 ;;
-    *) echo "farm barrier: not understood: $answer"; exit 2 ;;
-esac
-"""
-
 
 def hook_path(directory: str = DIRECTORY) -> str:
     """The hook on the head node; it must be executable."""
@@ -51,7 +31,7 @@ def hook_path(directory: str = DIRECTORY) -> str:
 
 def hook_text(directory: str = DIRECTORY) -> str:
     """The hook, a POSIX shell script."""
-    return _TEXT.format(fifo=shlex.quote(_fifo(directory)), waiting=WAITING, shut=SHUT)
+    return guest_text("head/barrier.sh", fifo=shlex.quote(_fifo(directory)), waiting=WAITING, shut=SHUT)
 
 
 def open_command(directory: str = DIRECTORY) -> str:
@@ -74,6 +54,3 @@ def _answer(line: str, directory: str) -> str:
     fifo = shlex.quote(_fifo(directory))
     script = f"[ -p {fifo} ] && printf '%s\\n' {shlex.quote(line)} >{fifo}"
     return f"timeout {_ANSWER_SECONDS} sh -c {shlex.quote(script)}"
-
-
-HOOK = hook_text()

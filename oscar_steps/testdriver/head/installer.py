@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oscar_steps.errors import FarmError, HostError, InstallerFailed, InstallerHung
+from oscar_steps.guest import guest_text
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.logs.installlog import EventKind
 from oscar_steps.testdriver.head.headnode import HeadNode, LineSplitter
@@ -25,23 +26,15 @@ TIMES_FILE = "installer/terminal.times"
 """`SECONDS LINE`, one pair a row: by then, counted from the run's beginning, so many lines had come."""
 FARM = "/root/farm"
 
-# It is `tee` that writes the installer's log, and it may have lines left when the installer is gone: the wrapper waits
-# for it (it is in the same session), at most 5 s. A daemon that keeps the terminal open is not waited for.
-# A TERM for the whole session ends the installer, and the wrapper lives to say so.
-_WRAPPER = f"""#!/bin/sh
-trap : TERM
-echo $$ > {FARM}/installer.session
-%s
-status=$?
-n=0
-while [ $n -lt 50 ] && pgrep -s $$ -x tee >/dev/null; do n=$((n + 1)); sleep 0.1; done
-printf '\\n{END_MARK} %%s\\n' "$status"
-"""
-
 
 def wrapper_script(command: str) -> str:
-    """The script that runs the installer in a session of its own and says when and how it ended."""
-    return _WRAPPER % command
+    """The script that runs the installer in a session of its own and says when and how it ended.
+
+    It is `tee` that writes the installer's log, and it may have lines left when the installer is gone: the wrapper
+    waits for it (it is in the same session), at most 5 s. A daemon that keeps the terminal open is not waited for.
+    A TERM for the whole session ends the installer, and the wrapper lives to say so.
+    """
+    return guest_text("head/installer.sh", farm=FARM, command=command, end_mark=END_MARK)
 
 
 @dataclass(frozen=True)

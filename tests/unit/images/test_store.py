@@ -19,6 +19,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from oscar_steps import guest
 from oscar_steps.errors import ConfigError, ImageBuildFailed
 from oscar_steps.images import build as imagebuild
 from oscar_steps.images import store as images
@@ -178,10 +179,22 @@ def test_another_recipe_is_another_image(change: dict[str, object]) -> None:
     assert digest_of(RECIPE.model_copy(update=change)) != digest_of(RECIPE)
 
 
-def test_another_builder_makes_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = digest_of(RECIPE)
-    monkeypatch.setattr(imagebuild, "_FINISH_SCRIPT", "exit 0\n")
-    assert digest_of(RECIPE) != before
+IN_IMAGES = [path for folder in ("apt", "image") for path in (Path(guest.__file__).parent / folder).iterdir()]
+
+
+@pytest.mark.parametrize("file", IN_IMAGES, ids=lambda file: file.name)
+def test_another_file_of_the_guests_is_another_image(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.model_copy(update={"initrd_modules": ("virtio_blk",)})
+    before = digest_of(recipe)
+    copy = tmp_path / "guest"
+    shutil.copytree(Path(guest.__file__).parent, copy)
+    monkeypatch.setattr(guest, "_FOLDER", copy)
+    assert digest_of(recipe) == before
+    with (copy / file.parent.name / file.name).open("a") as more:
+        more.write("# changed\n")
+    assert digest_of(recipe) != before
 
 
 @pytest.mark.parametrize(("bad", "status"), [("", 0), ("a", 1)])

@@ -1,0 +1,4 @@
+#!/bin/sh
+# In place of udev's own: this initrd loads a list of modules and needs no udev.
+[ "$1" != prereqs ] || exit 0
+mount -n -o move /dev "${rootmnt:?}/dev" || mount -n --move /dev "${rootmnt}/dev"
