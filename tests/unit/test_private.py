@@ -24,7 +24,8 @@ VM = '<profile><name>vm1</name><memory>192</memory><image size="16">vm1.qcow2</i
 RUN = """
 import os, sys
 from pathlib import Path
-from oscar_steps.testdriver import cli, owner, run_cli
+from oscar_steps.testdriver.cli import main
+from oscar_steps.testdriver.process import run_process
 from oscar_steps.testdriver.run import Run
 from oscar_steps.textio import write_atomically
 from oscar_steps.verdict import Stage
@@ -38,9 +39,9 @@ async def stage(run: Run) -> None:
     write_atomically(run.directory / "logs/x.json", "{}")
     os.system(f"echo x > '{run.directory}/logs/by-a-child'")
 
-owner.HANDLERS.update(dict.fromkeys(Stage, stage))
+run_process.HANDLERS.update(dict.fromkeys(Stage, stage))
 sys.argv = ["oscar-testdriver", "replay", "--runs", sys.argv[1], "--images", sys.argv[2], sys.argv[3]]
-cli.main()
+main.main()
 """
 
 

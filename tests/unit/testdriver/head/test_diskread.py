@@ -139,7 +139,7 @@ def test_what_reads_a_guests_disk_has_no_privilege_and_gets_none() -> None:
 
 
 def test_a_tool_dies_with_the_driver() -> None:
-    script = "from oscar_steps.testdriver import diskread; diskread._tool(['sleep', '300'], 200.0)"
+    script = "from oscar_steps.testdriver.head import diskread; diskread._tool(['sleep', '300'], 200.0)"
     with subprocess.Popen([sys.executable, "-c", script]) as driver:
         try:
             started = psutil.Process(driver.pid)

@@ -20,7 +20,7 @@ OWNER = """
 import asyncio, sys, time
 from pathlib import Path
 from oscar_steps.job import Job
-from oscar_steps.testdriver import owner
+from oscar_steps.testdriver.process import run_process
 from oscar_steps.testdriver.run import Run, RunOptions
 from oscar_steps.verdict import Stage
 
@@ -28,8 +28,8 @@ async def nothing(run: Run) -> None:
     run.hold(asyncio.ensure_future(asyncio.to_thread(time.sleep, float(sys.argv[2]))))
 
 directory = Path(sys.argv[1])
-owner.HANDLERS.update(dict.fromkeys(Stage, nothing))
-owner.own(directory, Job.load(directory / "job.json"), RunOptions(image_store=directory), windows=True, ready=1)
+run_process.HANDLERS.update(dict.fromkeys(Stage, nothing))
+run_process.own(directory, Job.load(directory / "job.json"), RunOptions(image_store=directory), windows=True, ready=1)
 """
 
 

@@ -187,7 +187,7 @@ def test_a_bridge_that_nobody_has_allowed_is_refused_by_qemus_helper() -> None:
 def test_nothing_of_the_users_directory_is_run(tmp_path: Path) -> None:
     """A profile may come from anybody, with other files beside it."""
     (tmp_path / "fcntl.py").write_text("raise SystemExit('run')\n", encoding="ascii")
-    program = "from oscar_steps.v3m import bridge; sys.path.insert(0, ''); print(len(bridge.make_vlans(['a', 'a'])))"
+    program = "from oscar_steps.v3m.host import taps; sys.path.insert(0, ''); print(len(taps.make_vlans(['a', 'a'])))"
     command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("2\n", "")
