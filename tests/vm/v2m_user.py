@@ -26,10 +26,10 @@ CASES = {
     "ping -c 1 -w 2 10.9.1.$peer > /dev/null && n=$((n + 1)) && say hears $n; sleep 0.2; done",
     # Says back what is typed on its console, line by line.
     "listen": 'say "is up"; while read line < /dev/console; do say heard $line; done',
-    # A numbered packet three times a second, lost or not; then the sum.
+    # A numbered packet three times a second, lost or not, until a line is typed on its console; then the sum.
     "pinger": "ip link set eth0 up; ip address add 10.9.1.$host/24 dev eth0; "
     "while ! ping -c 1 -w 5 10.9.1.$peer; do :; done; "
-    'ping -c $count -i 0.3 10.9.1.$peer > /dev/console; say "has pinged"; rest',
+    'ping -i 0.3 10.9.1.$peer > /dev/console & read line < /dev/console; kill -INT $!; wait; say "has pinged"; rest',
 }
 
 
