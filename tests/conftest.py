@@ -22,6 +22,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SLOW_SECONDS = 1800
 """The first one that needs a base image makes it."""
 _HERE = Path(__file__).resolve().parent
+_SESSIONS: list[pytest.Session] = []
 
 
 def pytest_configure() -> None:
@@ -30,10 +31,20 @@ def pytest_configure() -> None:
         signal.signal(number, _end_once)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What a signal ends."""
+    _SESSIONS.append(session)
+
+
 def _end_once(_number: int, _frame: FrameType | None) -> None:
-    """Once only: `make` passes on what the whole process group got, and that must not disturb the taking down."""
+    """Once only: `make` passes on what the whole process group got, and that must not disturb the taking down.
+
+    No further test begins, even where the interrupted one catches the exception, or Python loses it in a callback.
+    """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    for session in _SESSIONS:
+        session.shouldstop = "ended by a signal"
     raise KeyboardInterrupt
 
 

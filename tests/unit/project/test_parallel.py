@@ -38,6 +38,18 @@ def test_waits(farm):
     threading.Event().wait(60)
 """
 
+SWALLOWS_IT = """
+import time
+from contextlib import suppress
+
+def test_waits():
+    note("waits")
+    with suppress(KeyboardInterrupt):
+        time.sleep(60)
+
+def test_after_it(): note("after it")
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -112,6 +124,13 @@ def test_what_boots_machines_runs_in_one_worker_in_its_order_and_the_rest_by_fil
     assert output.splitlines()[-1].startswith("=") and " 18 passed in " in output.splitlines()[-1]
 
 
+def wait_until_begun(process: subprocess.Popen[str], project: Path, tests: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(noted(project)) < tests:
+        assert time.monotonic() < deadline and process.poll() is None, "the tests have not begun"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("number", "reaches_all"),
     [(signal.SIGINT, True), (signal.SIGTERM, False)],
@@ -123,10 +142,7 @@ def test_a_signal_ends_both_workers_and_each_takes_down_what_it_has(
     add(project, "vm/test_a.py", SLOW_TO_END)
     add(project, "unit/test_b.py", SLOW_TO_END)
     done = start(project, started)
-    deadline = time.monotonic() + 60
-    while len(noted(project)) < 2:
-        assert time.monotonic() < deadline and done.poll() is None, "the tests have not begun"
-        time.sleep(0.05)
+    wait_until_begun(done, project, 2)
     (os.killpg if reaches_all else os.kill)(done.pid, number)
     output = done.communicate(timeout=60)[0]
     assert done.returncode == pytest.ExitCode.INTERRUPTED, output
@@ -134,3 +150,16 @@ def test_a_signal_ends_both_workers_and_each_takes_down_what_it_has(
     assert "KeyboardInterrupt" in output
     with pytest.raises(ProcessLookupError):
         os.killpg(done.pid, 0)
+
+
+def test_a_signal_ends_the_tests_although_a_test_swallows_it(
+    project: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    add(project, "vm/test_a.py", SWALLOWS_IT)
+    add(project, "unit/test_b.py", SWALLOWS_IT)
+    done = start(project, started)
+    wait_until_begun(done, project, 2)
+    os.killpg(done.pid, signal.SIGTERM)
+    output = done.communicate(timeout=50)[0]
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert [name for _worker, name in noted(project)] == ["waits", "waits"]
