@@ -8,6 +8,7 @@ know. Anything else that is raised is a bug of ours and may show a traceback.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 class FarmError(Exception):
@@ -51,6 +52,18 @@ class MachineLost(HostError):
     """A virtual machine's process ended or stopped answering although nobody asked it to."""
 
 
+class ImpossibleTransition(HostError):
+    """The state of a virtual machine, or of a compute node, forbids what was asked for; the sentence names it."""
+
+
+class HeadNodeLost(HostError):
+    """The SSH connection to the head node broke or could not be had."""
+
+
+class BugInTheFarm(HostError):
+    """Something was raised that nobody foresaw; the traceback is in `driver.log`."""
+
+
 class ImageBuildFailed(HostError):
     """The base image could not be built from its recipe."""
 
@@ -59,12 +72,30 @@ class StageTimeout(HostError):
     """A stage of the farm's own took longer than its deadline. The sentence says what it was waiting for."""
 
 
+class Cancelled(FarmError):
+    """Somebody, or the lease, ended the run before its time."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Lines of a file that show what happened: the file relative to the run directory; `first_line` counts from 1."""
+
+    file: str
+    first_line: int
+    lines: tuple[str, ...]
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - part of a verdict, which is a model
+
+    @property
+    def last_line(self) -> int:
+        return self.first_line + max(len(self.lines), 1) - 1
+
+
 class Finding(FarmError):
-    """A fact about OSCAR: the run has failed, and this is what its developers are told.
+    """A fact about OSCAR: the run has failed, and its developers read this.
 
     `oscar_stage` is the installer's own stage (see `oscar_steps.oscar.stages`), `category` one of
-    `oscar_steps.verdict.Category`; `evidence` is a tuple of (file, first line, lines): file relative to the run
-    directory, lines counted from 1. `facts` is what the run's events have to keep, so that the finding can be made
+    `oscar_steps.verdict.Category`. `facts` is what the run's events have to keep, so that the finding can be made
     again from an archived run.
     """
 
@@ -75,7 +106,7 @@ class Finding(FarmError):
         hint: str = "",
         oscar_stage: str = "",
         category: str = "oscar",
-        evidence: tuple[tuple[str, int, tuple[str, ...]], ...] = (),
+        evidence: tuple[Evidence, ...] = (),
         facts: Mapping[str, float | str] | None = None,
     ) -> None:
         super().__init__(sentence, hint=hint)
@@ -95,3 +126,11 @@ class InstallerHung(Finding):
 
 class NodeFailed(Finding):
     """A compute node died, panicked, stopped in its installation, or did not come up from its disk."""
+
+
+class HeadNodeRebooted(Finding):
+    """The head node rebooted by itself while OSCAR's installer was running: something in the guest asked for it."""
+
+
+class HeadNodeCutOff(Finding):
+    """The head node runs, and nothing of it can be reached any more since something that OSCAR did."""

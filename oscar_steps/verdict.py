@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from oscar_steps.errors import ConfigError
+from oscar_steps.errors import ConfigError, Evidence
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stage, StageResult
 
@@ -24,18 +24,6 @@ MAX_EVIDENCE_LINES = 40
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Evidence(_Frozen):
-    """Lines of a file of the run directory that show what happened; `first_line` counts from 1."""
-
-    file: str
-    first_line: int
-    lines: tuple[str, ...]
-
-    @property
-    def last_line(self) -> int:
-        return self.first_line + max(len(self.lines), 1) - 1
 
 
 class NodeReport(_Frozen):

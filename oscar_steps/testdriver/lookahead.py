@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers.menus import is_menu_file
-from oscar_steps.oscar.flavour import FOLDERS, OTHERS, flavour_of
+from oscar_steps.oscar.flavour import FOLDERS, OTHERS, Flavour, flavour_of
 from oscar_steps.sources.svn import error_kind, svn_words
 from oscar_steps.v3m.host.ledger import owned
 
 if TYPE_CHECKING:
     from oscar_steps.job import Source
-    from oscar_steps.testdriver.run import Run
+    from oscar_steps.testdriver.record.events import Diary
 
 EXPORT_SECONDS = 60
 LONGEST_SOURCE = 1 << 18
@@ -30,18 +30,19 @@ MOST_TEXT = 1 << 25
 """Characters of all texts together: a tree of OSCAR's has a twentieth of it."""
 
 
-async def look_ahead(run: Run) -> None:
-    """Note the flavour of the OSCAR to be tested. Raises AnswersRefused where it has none."""
+async def look_ahead(source: Source, run_directory: Path, diary: Diary) -> Flavour | None:
+    """The flavour of the OSCAR to be tested; None where only the head node will see it. Raises AnswersRefused."""
     try:
-        with run.diary.step(f"the installer's sources of {run.job.source}"):
-            files = await fetch(run.job.source, run.directory)
+        with diary.step(f"the installer's sources of {source}"):
+            files = await fetch(source, run_directory)
     except (HostError, UserError, OSError) as error:
-        run.diary.say(f"what kind of OSCAR this is will be seen on the head node: {error}")
-        return
-    run.flavour = flavour_of(files)
-    run.flavour.check()
-    why = f", for its command line cannot do it: {run.flavour.reason}" if run.flavour.reason else ""
-    run.diary.say(f"this OSCAR is installed by {run.flavour.name}{why}")
+        diary.say(f"what kind of OSCAR this is will be seen on the head node: {error}")
+        return None
+    flavour = flavour_of(files)
+    flavour.check()
+    why = f", for its command line cannot do it: {flavour.reason}" if flavour.reason else ""
+    diary.say(f"this OSCAR is installed by {flavour.name}{why}")
+    return flavour
 
 
 async def fetch(source: Source, scratch: Path) -> dict[str, str]:

@@ -14,39 +14,19 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import psutil
 
-from oscar_steps.errors import FarmError, HostError
+from oscar_steps.errors import BugInTheFarm, Cancelled, FarmError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.testdriver.head.check import with_full_disk
+from oscar_steps.testdriver.head.installer import Installer
 from oscar_steps.testdriver.head.link import explained
+from oscar_steps.testdriver.reached import Begun, Booted, Booting, Installing
 from oscar_steps.testdriver.record.events import Diary
+from oscar_steps.testdriver.record.verdicts import outcome_of, record_of, verdict_of
 from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
-
-if TYPE_CHECKING:
-    from oscar_steps.images.store import BaseImage
-    from oscar_steps.oscar.answers.menus import Menus
-    from oscar_steps.oscar.flavour import Flavour
-    from oscar_steps.testdriver.deadline import HostSpeed
-    from oscar_steps.testdriver.head.headnode import HeadNode
-    from oscar_steps.testdriver.head.installer import Installer
-    from oscar_steps.testdriver.nodes.board import Node, NodeBoard
-    from oscar_steps.v3m.host.accelerator import Accelerator
-    from oscar_steps.v3m.profiles.cluster import ClusterProfile
-    from oscar_steps.v3m.runtime import VirtualCluster
-
-
-_Thing = TypeVar("_Thing")
-
-
-class Cancelled(FarmError):
-    """Somebody, or the lease, ended the run before its time."""
-
-
-class BugInTheFarm(HostError):
-    """Something was raised that nobody foresaw; the traceback is in `driver.log`."""
 
 
 class Gate:
@@ -85,7 +65,7 @@ class RunOptions:
 
 @dataclass
 class Run:
-    """The state of a run. What a stage makes is kept here for those that follow; see `need`."""
+    """The state of a run. `reached`: what its stages have made so far."""
 
     directory: Path
     job: Job
@@ -94,19 +74,8 @@ class Run:
     diary: Diary = field(init=False)
     results: dict[Stage, StageReport] = field(default_factory=dict, init=False)
     failure: FarmError | None = field(default=None, init=False)
-    failed_stage: Stage | None = field(default=None, init=False)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    boot_cd: Path | None = field(default=None, init=False)
-    speed: HostSpeed | None = field(default=None, init=False)
-    image: BaseImage | None = field(default=None, init=False)
-    accelerator: Accelerator | None = field(default=None, init=False)
-    profile: ClusterProfile | None = field(default=None, init=False)
-    cluster: VirtualCluster | None = field(default=None, init=False)
-    head: HeadNode | None = field(default=None, init=False)
-    flavour: Flavour | None = field(default=None, init=False)
-    menus: Menus | None = field(default=None, init=False)
-    installer: Installer | None = field(default=None, init=False)
-    board: NodeBoard | None = field(default=None, init=False)
+    reached: Begun = field(default=Begun(), init=False)
 
     def __post_init__(self) -> None:
         self.diary = Diary(self.directory)
@@ -137,18 +106,11 @@ class Run:
             if self._later is not None:
                 self.raise_alarm(self._later)
 
-    def nodes_defined(self) -> None:
-        """The compute nodes are known: that they are there is an event, and so is every later change of theirs."""
-        board = need(self.board, "the nodes")
-        board.on_change(self.node_changed)
-        for node in board:
-            self.diary.write("node", "", node=node.name, state=node.state.value)
-
-    def node_changed(self, node: Node) -> None:
-        """A compute node came into another state: a line for people, a summary for the step's title."""
-        text = f"{node.name}: {node.state.value}" + (f" ({node.note})" if node.note else "")
-        summary = need(self.board, "the nodes").summary()
-        self.diary.write("node", text, node=node.name, state=node.state.value, note=node.note, summary=summary)
+    @property
+    def running_installer(self) -> Installer | None:
+        """OSCAR's installer, from its start to its end."""
+        reached = self.reached
+        return reached.installer if isinstance(reached, Installing) and not reached.installer.ended.is_set() else None
 
     def _alarm_error(self) -> FarmError:
         error = self._alarm.exception()
@@ -222,9 +184,8 @@ class Run:
         try:
             await self._until_alarm(stage, handler)
         except FarmError as error:
-            if self.head and not stage.always_runs and not self.cancelled.is_set():
-                error = await explained(self, error)
-                await with_full_disk(self.head, error)
+            if not stage.always_runs and not self.cancelled.is_set():
+                error = await self._explained(error)
             result = self._failed(stage, error)
         except Exception as error:
             traceback.print_exc()
@@ -239,6 +200,16 @@ class Run:
             "stage-ended", f"== {stage}: {result.value} after {seconds:.1f} s",
             stage=stage, result=result, seconds=round(seconds, 3), **self.cpu_seconds(),
         )  # fmt: skip
+
+    async def _explained(self, error: FarmError) -> FarmError:
+        """`error` with what the head node, and the other witnesses, show of its cause."""
+        reached = self.reached
+        if not isinstance(reached, Booted):
+            return error
+        if (installer := self.running_installer) and not self.ending:
+            error = await explained(error, reached.head, reached.cluster.head, installer, self.diary.current_step)
+        await with_full_disk(reached.head, error)
+        return error
 
     async def _until_alarm(self, stage: Stage, handler: Callable[[Run], Awaitable[None]]) -> None:
         if not stage.always_runs:
@@ -265,34 +236,24 @@ class Run:
             raise Cancelled("the run was ended while this stage was running")
 
     def _failed(self, stage: Stage, error: FarmError) -> StageResult:
-        from oscar_steps.testdriver.record.verdicts import outcome_of, record_of
-
         if self.failure is None:
-            self.failure, self.failed_stage = error, stage
+            self.failure = error
         self.diary.write("failure", error.explain(), stage=stage, **record_of(error))
         return StageResult[outcome_of(error).name]
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU seconds so far: of the driver itself, of children that have ended (image build, dead VMs), of the VMs."""
         times = psutil.Process().cpu_times()
-        guests = sum(machine.cpu_seconds() for machine in self.cluster.machines) if self.cluster else 0.0
+        machines = self.reached.cluster.machines if isinstance(self.reached, Booting) else ()
+        guests = sum(machine.cpu_seconds() for machine in machines)
         own = times.user + times.system
         children = times.children_user + times.children_system
-        return {"driver_cpu": round(own, 2), "children_cpu": round(children, 2), "guest_cpu": round(guests, 2)}
+        return {"driver_cpu": round(own, 2), "children_cpu": round(children, 2), "guest_cpu": round(float(guests), 2)}
 
     def conclude(self) -> Verdict:
         """Make the verdict, from the run's own files as anybody can later on, and write it."""
-        from oscar_steps.testdriver.record.verdicts import verdict_of
-
         verdict = verdict_of(self.directory)
         verdict.save(self.directory)
         words = "passed" if verdict.outcome is Outcome.PASSED else f"{verdict.outcome} at {verdict.stage}"
         self.diary.write("verdict", f"== verdict: {words}: {verdict.sentence}", outcome=verdict.outcome)
         return verdict
-
-
-def need(thing: _Thing | None, what: str) -> _Thing:
-    """What an earlier stage must have made."""
-    if thing is None:
-        raise BugInTheFarm(f"{what} is not there although an earlier stage should have made it")
-    return thing

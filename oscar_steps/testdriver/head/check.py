@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oscar_steps.errors import FarmError, Finding, MachineLost, NodeFailed
+from oscar_steps.errors import FarmError, Finding, HeadNodeRebooted, MachineLost, NodeFailed
 from oscar_steps.oscar.stages import InstallStage
 
 if TYPE_CHECKING:
     from oscar_steps.testdriver.head.headnode import HeadNode
-    from oscar_steps.testdriver.run import Run
+    from oscar_steps.testdriver.head.installer import Installer
 
 COMMAND = "df -P -k 2>/dev/null; echo @@; ps -e -o args= 2>/dev/null"
 LOOK_SECONDS = 20.0
@@ -26,10 +26,6 @@ FULL_WORDS = "the head node's disk is full"
 """What OSCAR's own words are told as, too; said once, it is enough."""
 
 _FILE_SYSTEM = re.compile(r"(?P<device>\S+)\s+\d+\s+\d+\s+(?P<free>-?\d+)\s+(?P<used>\d+)%\s+(?P<mounted>/.*)")
-
-
-class HeadNodeRebooted(Finding):
-    """The head node rebooted by itself while OSCAR's installer was running: something in the guest asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +100,11 @@ async def with_full_disk(head: HeadNode, error: FarmError) -> None:
             error.facts["also"] = facts.disk_clause
 
 
-def head_rebooted(run: Run) -> FarmError:
-    """The error for a head node that has rebooted by itself. While OSCAR's installer runs it is OSCAR's: the base image
-    does not reboot, and a kernel that panics stops and says so."""
-    installer = run.installer
-    if installer is None or installer.ended.is_set():
-        return MachineLost(f"the head node rebooted by itself, while the run waited for {run.diary.current_step}")
+def head_rebooted(installer: Installer | None, waiting_for: str) -> FarmError:
+    """The error for a head node that has rebooted by itself. While OSCAR's `installer` runs it is OSCAR's: the base
+    image does not reboot, and a kernel that panics stops and says so."""
+    if installer is None:
+        return MachineLost(f"the head node rebooted by itself, while the run waited for {waiting_for}")
     stuck = installer.overdue(0.0)
     doing = InstallStage(stuck.oscar_stage).doing if stuck.oscar_stage else "installing the cluster"
     return HeadNodeRebooted(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from oscar_steps.testdriver.head.headnode import LineSplitter
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.textio import printable
 
 # QEMU writes the console to a file, because a socket that nobody drains stops the guest in the middle of a line. A file

@@ -13,14 +13,14 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import paramiko
 
-from oscar_steps.errors import HostError, StageTimeout
+from oscar_steps.errors import HeadNodeLost, HostError, StageTimeout
 from oscar_steps.testdriver.head.forwards import Forward, Forwarder
 
 # Emulated guests need seconds for a key exchange; a new connection is never hurried (an impatient client makes sshd
@@ -28,7 +28,6 @@ from oscar_steps.testdriver.head.forwards import Forward, Forwarder
 CONNECT_SECONDS = 60.0
 CHUNK = 1 << 16
 MAX_OUTPUT_BYTES = 1 << 30
-MAX_LINE_BYTES = 1 << 16
 FOLLOW_CHUNKS = 64
 # sshd gives the locale C, in which Subversion refuses names that are not ASCII. A guest that is too old for C.UTF-8
 # stays in C, without a word. OSCAR's installer has an environment of its own (answers.installer_command: `env -i`).
@@ -39,10 +38,6 @@ COMMANDS_AT_ONCE = 4
 # What paramiko logs, it also raises, and we say it in our own words; without a handler it would go to standard error.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
-
-
-class HeadNodeLost(HostError):
-    """The SSH connection to the head node broke or could not be had."""
 
 
 @dataclass(frozen=True)
@@ -313,27 +308,3 @@ class Stream:
         self._closed = True
         self._channel.close()
         self._room.release()  # the pump, which may wait for room, ends
-
-
-class LineSplitter:
-    """Turns chunks of bytes into lines, as they become whole; keeps the bytes for whoever wants the capture."""
-
-    def __init__(self, keep: Callable[[bytes], object] | None = None) -> None:
-        self._rest = b""
-        self._keep = keep
-        self.total = 0
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The lines that `chunk` completed, without their line ends."""
-        self.total += len(chunk)
-        if self._keep:
-            self._keep(chunk)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > MAX_LINE_BYTES:  # a line without an end is handed out in pieces
-            lines.append(self._rest)
-            self._rest = b""
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-
-    def rest(self) -> str:
-        """What came after the last line end."""
-        return self._rest.decode("utf-8", "replace")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from oscar_steps.errors import FarmError, HostError, InstallerFailed, InstallerHung
+from oscar_steps.errors import Evidence, FarmError, HostError, InstallerFailed, InstallerHung
 from oscar_steps.guest import guest_text
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.logs.installlog import EventKind
-from oscar_steps.testdriver.head.headnode import HeadNode, LineSplitter
+from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.record.events import Diary
 from oscar_steps.testdriver.record.rejudge import END_MARK, TERMINAL_FILE, Hang, InstallerLog, end_status, hang
 
@@ -173,15 +173,6 @@ def failed(failure: Failure, **facts: float | str) -> InstallerFailed | Installe
         hint=failure.hint,
         oscar_stage=str(failure.stage),
         category=failure.category,
-        evidence=((TERMINAL_FILE, failure.first_line, failure.lines),) if failure.lines else (),
+        evidence=(Evidence(TERMINAL_FILE, failure.first_line, failure.lines),) if failure.lines else (),
         facts=facts,
     )
-
-
-def line_time(run_directory: Path, line: int) -> float | None:
-    """Seconds into the run at which `line` of the terminal's capture had come; None where nobody knows."""
-    path = run_directory / TIMES_FILE
-    pairs = [row.split() for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    counts = [int(pair[1]) for pair in pairs if len(pair) == 2]
-    at = bisect_left(counts, line)
-    return float(pairs[at][0]) if at < len(counts) else None

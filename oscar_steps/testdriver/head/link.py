@@ -13,24 +13,26 @@ import asyncio
 import re
 import shlex
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import paramiko
 import psutil
 
-from oscar_steps.errors import FarmError, Finding, HostError, MachineLost, StageTimeout
+from oscar_steps.errors import Evidence, FarmError, HeadNodeCutOff, HeadNodeLost, HostError, MachineLost, StageTimeout
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.testdriver.head.console import last_lines
-from oscar_steps.testdriver.head.headnode import HeadNodeLost, LineSplitter
 from oscar_steps.testdriver.head.installer import FARM
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.v3m.machine import MachineState
 
 if TYPE_CHECKING:
     from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.head.headnode import HeadNode, Stream
     from oscar_steps.testdriver.head.installer import Installer
-    from oscar_steps.testdriver.run import Run
+    from oscar_steps.testdriver.record.events import Diary
+    from oscar_steps.v3m.machine import Machine
 
 IDLE_SECONDS = 5.0
 LATE_SECONDS = 10.0
@@ -62,10 +64,6 @@ HINTS = {
 STANDS_STILL = "the virtual machine of the head node stands still"
 
 
-class HeadNodeCutOff(Finding):
-    """The head node runs, and nothing of it can be reached any more since something that OSCAR did."""
-
-
 def echo_command(file: str) -> str:
     """Shell line that answers each line of its input, with a word on whether `file` is there."""
     return ECHO.format(file=shlex.quote(file))
@@ -87,8 +85,12 @@ async def greets(host: str, port: int, seconds: float) -> bool:
 class HeadLink:
     """Keeps asking the head node for an echo; `watch` ends with the installer, or where the link is lost: an alarm."""
 
-    def __init__(self, run: Run, head: HeadNode, installer: Installer, speed: HostSpeed) -> None:
-        self._run, self._head, self._installer, self._speed = run, head, installer, speed
+    def __init__(
+        self, head: HeadNode, machine: Machine, installer: Installer, speed: HostSpeed, diary: Diary,
+        alarm: Callable[[FarmError], None],
+    ) -> None:  # fmt: skip
+        self._head, self._machine, self._installer, self._speed = head, machine, installer, speed
+        self._diary, self._alarm = diary, alarm
         self._heard = self._echoed = time.monotonic()
         self._knocked = float("inf")
         self._asked = 0
@@ -127,7 +129,7 @@ class HeadLink:
                         await self._listen(stream)
                     finally:
                         asking.cancel()
-                self._run.diary.say("the head node's end of the SSH connection is gone; connecting again")
+                self._diary.say("the head node's end of the SSH connection is gone; connecting again")
             with suppress(HeadNodeLost):
                 await self._head.reconnect(self._lost)
 
@@ -143,10 +145,10 @@ class HeadLink:
             for line in splitter.feed(chunk):
                 self._heard = self._echoed = time.monotonic()
                 if NO_FORK.search(line):
-                    raise self._given_up(await cut_off(self._run, NO_COMMANDS))
+                    raise self._given_up(await self._cut_off(NO_COMMANDS))
                 self._missing = self._missing + 1 if line.endswith(" gone") else 0
                 if self._missing >= MISSING_TIMES:
-                    raise gone_files(self._run)
+                    raise gone_files(self._installer)
 
     async def _knock(self) -> None:
         """Where the echo is late: does the SSH server answer a new connection? Then it is not cut off, only slow."""
@@ -160,7 +162,7 @@ class HeadLink:
                 continue
             self._heard = time.monotonic()
             if self._heard - self._echoed > UNUSED_SECONDS * self._speed.factor:
-                self._run.diary.say("the head node answers new connections only; connecting again")
+                self._diary.say("the head node answers new connections only; connecting again")
                 self._echoed = self._heard
                 self._head.broke()
 
@@ -175,64 +177,69 @@ class HeadLink:
             silent = now - self._heard
             if silent >= self._lost or (silent >= LOST_SECONDS and await self._is_certain(now)):
                 still = now - self._stood_still <= self._lost + GAP_SECONDS
-                self._given_up(await cut_off(self._run, host_stood_still=still))
+                self._given_up(await self._cut_off(host_stood_still=still))
                 return
             if silent >= self._late and not told:
-                self._run.diary.say(f"the head node has not answered for {silent:.0f} s")
+                self._diary.say(f"the head node has not answered for {silent:.0f} s")
             elif told and silent < self._late:
-                self._run.diary.say("the head node answers again")
+                self._diary.say("the head node answers again")
             told = silent >= self._late
+
+    async def _cut_off(self, what: str = CUT_OFF, *, host_stood_still: bool = False) -> FarmError:
+        step = self._diary.current_step
+        return await cut_off(self._machine, self._installer, step, what, host_stood_still=host_stood_still)
 
     def _given_up(self, error: FarmError) -> FarmError:
         """`error`, as the run's alarm; nobody waits for the head node any more."""
-        self._run.raise_alarm(error)  # first: what waits for the connection wakes now, and has less to say
+        self._alarm(error)  # first: what waits for the connection wakes now, and has less to say
         self._head.gone(error.sentence)
         return error
 
     async def _is_certain(self, now: float) -> bool:
         """Whether more patience changes nothing: no host is so slow that its machines stand still, or that a kernel
         does not answer a new connection."""
-        if await _stands_still(self._run):
+        if await _stands_still(self._machine):
             return True
-        if now - self._knocked < UNANSWERED_SECONDS or self._run.cluster is None:
+        if now - self._knocked < UNANSWERED_SECONDS:
             return False
         with suppress(FarmError):
-            return await self._run.cluster.head.has_unanswered_ssh()
+            return await self._machine.has_unanswered_ssh()
         return False
 
     def _not_counted(self, lag: float, now: float) -> None:
         """The driver was not let run for `lag` seconds: the head node, on the same host, was not either."""
         if lag > GAP_SECONDS:
             self._stood_still = self._heard = now
-            self._run.diary.say(f"the driver itself stood still for {lag:.0f} s")
+            self._diary.say(f"the driver itself stood still for {lag:.0f} s")
         elif lag > 0:
             self._heard = min(self._heard + lag, now)
 
 
-async def cut_off(run: Run, what: str = CUT_OFF, *, host_stood_still: bool = False) -> FarmError:
+async def cut_off(
+    machine: Machine, installer: Installer, waiting_for: str, what: str = CUT_OFF, *, host_stood_still: bool = False
+) -> FarmError:
     """The error for a head node that cannot be reached, by what the other witnesses say; `what`: where they say that
     the machine is well."""
     if host_stood_still:
         return HostError(f"{STANDS_STILL}: the virtualization host itself did, for seconds", hint="run it again")
-    if why := await _stands_still(run):
+    if why := await _stands_still(machine):
         return HostError(f"{STANDS_STILL}: {why}", hint="this says nothing about OSCAR; run it again")
-    installer = run.installer
-    evidence = _console(run)
-    if installer is None or installer.ended.is_set():
-        return MachineLost(f"{what}, while the run waited for {run.diary.current_step}")
+    if installer.ended.is_set():
+        return MachineLost(f"{what}, while the run waited for {waiting_for}")
+    first, lines = last_lines(machine.console)
     stage, doing = _step(installer)
     return HeadNodeCutOff(
         f"{what}, since OSCAR began {doing}",
         hint=HINTS[what],
         oscar_stage=stage,
-        evidence=evidence or installer.overdue(0.0).evidence,
+        evidence=(Evidence(f"console/{machine.console.name}", first, lines),)
+        if lines
+        else installer.overdue(0.0).evidence,
     )
 
 
-def gone_files(run: Run) -> FarmError:
+def gone_files(installer: Installer) -> FarmError:
     """The error for a head node on which what the farm keeps in root's home was removed under its feet."""
-    installer = run.installer
-    assert installer is not None
     stage, doing = _step(installer)
     return HeadNodeCutOff(
         f"files in root's home were removed, {FARM}/terminal.log among them, since OSCAR began {doing}",
@@ -247,11 +254,8 @@ def _step(installer: Installer) -> tuple[str, str]:
     return stage, InstallStage(stage).doing if stage else "installing the cluster"
 
 
-async def _stands_still(run: Run) -> str:
+async def _stands_still(machine: Machine) -> str:
     """Why the machine cannot answer; '' where it can."""
-    if run.cluster is None:
-        return ""
-    machine = run.cluster.head
     with suppress(psutil.Error):
         if machine.pid is not None and psutil.Process(machine.pid).status() == psutil.STATUS_STOPPED:
             return f"its process {machine.pid} was stopped by a signal"
@@ -265,21 +269,14 @@ async def _stands_still(run: Run) -> str:
     return "" if state is MachineState.RUNNING else f"its hypervisor calls it {state}"
 
 
-def _console(run: Run) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
-    if run.cluster is None:
-        return ()
-    path = run.cluster.head.console
-    first, lines = last_lines(path)
-    return ((f"console/{path.name}", first, lines),) if lines else ()
-
-
-async def explained(run: Run, error: FarmError) -> FarmError:
+async def explained(
+    error: FarmError, head: HeadNode, machine: Machine, installer: Installer, waiting_for: str
+) -> FarmError:
     """`error`, or what the other witnesses say where it is only that the connection broke while the installer ran."""
-    installer = run.installer
-    if not isinstance(error, HeadNodeLost) or installer is None or installer.ended.is_set() or run.ending:
+    if not isinstance(error, HeadNodeLost):
         return error
-    what = CUT_OFF if run.head is None or run.head.is_gone else await _refusal(run.head)
-    return await cut_off(run, what) if what else error
+    what = CUT_OFF if head.is_gone else await _refusal(head)
+    return await cut_off(machine, installer, waiting_for, what) if what else error
 
 
 async def _refusal(head: HeadNode) -> str:

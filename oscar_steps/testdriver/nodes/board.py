@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from oscar_steps.errors import FarmError
-from oscar_steps.verdict import NodeReport
+from oscar_steps.errors import ImpossibleTransition
 
 if TYPE_CHECKING:
     from oscar_steps.job import Timeouts
+    from oscar_steps.testdriver.record.events import Diary
 
 
 class NodeState(Enum):
@@ -113,10 +113,6 @@ def stuck(node: Node, timeouts: Timeouts, factor: float = 1.0) -> str | None:
     return f"it was '{node.state.value}' for {limit * factor:.0f} s, waiting for {WAITING_FOR[node.state]}"
 
 
-class ImpossibleTransition(FarmError):
-    """A bug of ours or a very strange node: there is no way from the one state to the other."""
-
-
 @dataclass
 class DhcpRecord:
     """What DHCP's log has told of a node: how often it asked, why it was turned away, whether it was answered."""
@@ -185,20 +181,19 @@ class Node:
         return next((when for one, when in self.history if one is state), None)
 
     @property
+    def now(self) -> float:
+        """Seconds into the run."""
+        return self._clock()
+
+    @property
     def in_state_for(self) -> float:
         """Seconds since it came into its present state."""
-        return self._clock() - self.since
+        return self.now - self.since
 
     @property
     def last_good_state(self) -> NodeState:
         """The state it was in before it failed (or is in now)."""
         return next(state for state, _ in reversed(self.history) if state is not NodeState.FAILED)
-
-    def report(self) -> NodeReport:
-        history = tuple((state.value, round(when, 3)) for state, when in self.history)
-        return NodeReport(
-            name=self.name, state=self.state.value, since=round(self.since, 3), history=history, note=self.note
-        )
 
 
 class NodeBoard:
@@ -213,11 +208,6 @@ class NodeBoard:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
 
-    def on_change(self, listener: Callable[[Node], None]) -> None:
-        """Let `listener` hear of every change of a state."""
-        for node in self:
-            node.on_change = listener
-
     def learn_macs(self, macs: dict[str, str]) -> None:
         """Node name to the MAC of its network card, as the cluster defines it."""
         for name, mac in macs.items():
@@ -230,10 +220,6 @@ class NodeBoard:
     def by_mac(self, mac: str) -> Node | None:
         return self._by_mac.get(mac.lower())
 
-    @property
-    def all_up(self) -> bool:
-        return all(node.state is NodeState.UP for node in self.nodes.values())
-
     def summary(self) -> str:
         """'1 of 2 nodes up', and where the others are."""
         nodes = list(self.nodes.values())
@@ -241,5 +227,15 @@ class NodeBoard:
         rest = ", ".join(f"{node.name} {node.state.value}" for node in nodes if node.state is not NodeState.UP)
         return f"{up} of {len(nodes)} nodes up" + (f" ({rest})" if rest else "")
 
-    def reports(self) -> tuple[NodeReport, ...]:
-        return tuple(node.report() for node in self.nodes.values())
+
+def write_changes(board: NodeBoard, diary: Diary) -> None:
+    """Write down that the nodes are there, and every change of theirs: a line for people, a summary for the step."""
+
+    def changed(node: Node) -> None:
+        text = f"{node.name}: {node.state.value}" + (f" ({node.note})" if node.note else "")
+        facts = {"node": node.name, "state": node.state.value, "note": node.note, "summary": board.summary()}
+        diary.write("node", text, **facts)
+
+    for node in board:
+        diary.write("node", "", node=node.name, state=node.state.value)
+        node.on_change = changed

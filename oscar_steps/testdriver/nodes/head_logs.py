@@ -15,7 +15,7 @@ from oscar_steps.oscar.logs import dhcplog, monitor, rsyncdlog
 from oscar_steps.oscar.logs.dhcplog import DhcpKind
 from oscar_steps.oscar.logs.monitor import MonitorPhase
 from oscar_steps.oscar.logs.rsyncdlog import RequestKind
-from oscar_steps.testdriver.head.headnode import LineSplitter
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.nodes.board import Node, NodeBoard, NodeState, Trouble
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.guest import guest_text
 from oscar_steps.oscar.logs.monitor import CLIENTS_FILE
-from oscar_steps.testdriver.head.headnode import LineSplitter
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.nodes.board import Node, NodeBoard, NodeState, Trouble
 from oscar_steps.testdriver.nodes.head_logs import take_clients
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from oscar_steps.errors import FarmError, HostError, NodeFailed
+from oscar_steps.errors import Evidence, FarmError, HostError, NodeFailed
 from oscar_steps.oscar.logs.nodeconsole import Cause, ConsoleReader, ConsoleSign, SignKind, last_panic
 from oscar_steps.oscar.logs.rsyncdlog import RSYNCD_LOG
 from oscar_steps.testdriver.head.console import follow_console, last_lines
@@ -19,13 +19,14 @@ from oscar_steps.testdriver.nodes.head_logs import DHCP_FILE, take_rsyncd_line
 from oscar_steps.v3m.machine import Ended, EndReason, InstallFrom, InstallMedia, MachineState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from oscar_steps.job import Timeouts
     from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.head.check import HeadCheck, HeadFacts
     from oscar_steps.testdriver.head.headnode import HeadNode
     from oscar_steps.testdriver.nodes.ssh_probe import Lookout
-    from oscar_steps.testdriver.run import Run
     from oscar_steps.v3m.machine import DiskFingerprint, Machine
 
 LOOK_SECONDS = 1.0
@@ -39,13 +40,15 @@ class NodeWatch:
     """Watches one node. `watch` goes on for as long as the run does; what goes wrong is raised as the run's alarm."""
 
     def __init__(
-        self, run: Run, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, lookout: Lookout,
-        speed: HostSpeed,
+        self, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, lookout: Lookout, *,
+        timeouts: Timeouts, speed: HostSpeed, directory: Path, cd: Path | None, alarm: Callable[[FarmError], None],
     ) -> None:  # fmt: skip
-        self._run, self._machine, self._board, self._head = run, machine, board, head
+        """`directory`: the run's; `cd`: what the node boots from, None for the network."""
+        self._machine, self._board, self._head = machine, board, head
         self._check, self._lookout = check, lookout
+        self._directory, self._cd, self._alarm = directory, cd, alarm
         self._node: Node = board.nodes[machine.name]
-        self._timeouts = run.job.timeouts
+        self._timeouts = timeouts
         self._factor = speed.factor
         self._written, self._written_at = 0, 0.0
         self._cause = Cause.OTHER
@@ -63,13 +66,12 @@ class NodeWatch:
             if isinstance(first, NodeFailed):
                 first = explained(first, self._node, self._board, self._cause, await self._check.look())
                 self._node.reach(NodeState.FAILED, note=first.sentence.partition(": ")[2] or first.sentence)
-            self._run.raise_alarm(first)
+            self._alarm(first)
 
     async def _install(self) -> None:
         before = await self._machine.fingerprint()
-        cd = self._run.boot_cd
-        medium = InstallFrom.NETWORK if cd is None else InstallFrom.CDROM
-        await self._machine.boot(install=medium, media=InstallMedia(cd))
+        medium = InstallFrom.NETWORK if self._cd is None else InstallFrom.CDROM
+        await self._machine.boot(install=medium, media=InstallMedia(self._cd))
         self._node.reach(NodeState.POWERED_ON)
         ended = await self._machine.wait_ended()
         self._check_end(ended)
@@ -123,7 +125,7 @@ class NodeWatch:
     async def _watch_trouble(self) -> None:
         """What others have seen of this node, and what is certain to go wrong."""
         trouble = await self._node.trouble.get()
-        file = self._run.directory / DHCP_FILE if trouble.from_dhcp else self._machine.console
+        file = self._directory / DHCP_FILE if trouble.from_dhcp else self._machine.console
         raise self._finding(trouble.sentence, file)
 
     async def _watch_clock(self) -> None:
@@ -138,7 +140,7 @@ class NodeWatch:
     async def _look_at_disk(self) -> None:
         if self._machine.state is not MachineState.RUNNING:
             return
-        now = self._run.diary.elapsed
+        now = self._node.now
         written = await self._machine.bytes_written()
         if written != self._written or self._written_at < self._node.since:
             self._written, self._written_at = written, now
@@ -169,7 +171,7 @@ class NodeWatch:
             sentence,
             oscar_stage="complete" if self._node.last_good_state is NodeState.UP else "barrier",
             hint=f"its console ends with: {console[-1]}" if console else "its console is empty",
-            evidence=((str(file.relative_to(self._run.directory)), first, lines),) if lines else (),
+            evidence=(Evidence(str(file.relative_to(self._directory)), first, lines),) if lines else (),
         )
 
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.testdriver.record.events import Event, read_events
@@ -174,6 +176,9 @@ _OF_CLASS = {
 }
 
 
+_EVIDENCE = TypeAdapter(tuple[Evidence, ...])
+
+
 def _failure(story: Story, event: Event) -> None:
     if story.failure is not None:
         return  # what went wrong later is a consequence, or no part of the verdict
@@ -189,7 +194,7 @@ def _failure(story: Story, event: Event) -> None:
         outcome=Outcome(data.get("outcome", outcome)),
         category=Category(data.get("category", category)),
         oscar_stage=str(data.get("oscar_stage", "")),
-        evidence=tuple(Evidence.model_validate(one) for one in data.get("evidence", ())),
+        evidence=_EVIDENCE.validate_python(data.get("evidence", ())),
         facts=dict(data.get("facts", {})),
     )
 

@@ -16,7 +16,7 @@ from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.oscar.logs.wizardlog import WizardLog
-from oscar_steps.testdriver.head.headnode import LineSplitter
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.record.event_history import Wanted
 
 TERMINAL_FILE = "installer/terminal.log"

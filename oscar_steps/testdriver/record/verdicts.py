@@ -5,17 +5,16 @@ archive: the same files give the same verdict, to the byte.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.errors import FarmError, Finding, InstallerFailed, InstallerHung, SourceError, UserError
+from oscar_steps.errors import Cancelled, FarmError, Finding, InstallerFailed, InstallerHung, SourceError, UserError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.known import remarks
 from oscar_steps.testdriver.record.event_history import Recorded, Story, read_story
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
-from oscar_steps.testdriver.run import Cancelled
 from oscar_steps.verdict import (
     MAX_EVIDENCE_LINES,
     Category,
@@ -59,9 +58,8 @@ def record_of(error: FarmError) -> dict[str, Any]:
         "category": _category_of(error).value,
     }
     if isinstance(error, Finding):
-        evidence = [Evidence(file=file, first_line=first, lines=lines) for file, first, lines in error.evidence]
         kept["oscar_stage"] = error.oscar_stage
-        kept["evidence"] = [_last_lines(piece).model_dump(mode="json") for piece in evidence]
+        kept["evidence"] = [asdict(_last_lines(piece)) for piece in error.evidence]
         kept["facts"] = error.facts
     return kept
 
@@ -69,7 +67,7 @@ def record_of(error: FarmError) -> dict[str, Any]:
 def _last_lines(evidence: Evidence) -> Evidence:
     """At most MAX_EVIDENCE_LINES of it: the last ones say most."""
     cut = max(len(evidence.lines) - MAX_EVIDENCE_LINES, 0)
-    return Evidence(file=evidence.file, first_line=evidence.first_line + cut, lines=evidence.lines[cut:])
+    return Evidence(evidence.file, evidence.first_line + cut, evidence.lines[cut:])
 
 
 def replay_command(job: Job) -> str:

@@ -15,7 +15,8 @@ from oscar_steps.testdriver.head.check import head_rebooted
 from oscar_steps.testdriver.head.console import follow_console, last_lines
 from oscar_steps.testdriver.head.forwards import Forward, forwards_of
 from oscar_steps.testdriver.head.headnode import HeadNode
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Booted, Booting, Prepared
+from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.host.settings import HostSettings, ToHost, load_settings
 from oscar_steps.v3m.libvirt.domain import is_libvirts
 from oscar_steps.v3m.machine import EndReason, EventKind, MachineEvent
@@ -33,10 +34,9 @@ REFERENCE_BOOT_SECONDS = 25.0  # power-on to the login prompt, emulated, unloade
 _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, prepared: Prepared) -> None:
     """Raises MachineLost, StageTimeout, HeadNodeLost; ConfigError, HostError for the host's settings of networks."""
-    profile = need(run.profile, "the cluster profile")
-    answers = run.job.answers
+    profile, speed, answers = prepared.profile, prepared.speed, run.job.answers
     settings = load_settings()
     is_open = settings.of_runs.network.to_host is ToHost.OPEN
     forwards = forwards_of(run.job, is_open=is_open)
@@ -53,16 +53,16 @@ async def run_stage(run: Run) -> None:
     cluster = VirtualCluster(
         profile=profile,
         run_directory=run.directory,
-        accelerator=need(run.accelerator, "the accelerator"),
-        base_image=need(run.image, "the base image").path,
+        accelerator=prepared.accelerator,
+        base_image=prepared.image.path,
         seed=seed_path,
-        on_event=lambda event: _machine_event(run, event),
+        on_event=partial(_machine_event, run, profile.head.name),
         settings=settings,
     )
-    run.cluster = cluster
+    booting = Booting(**vars(prepared), cluster=cluster)
+    run.reached = booting
     await cluster.create()
     console = cluster.head.console
-    speed = need(run.speed, "the host's speed")
     deadline = speed.deadline(run.job.timeouts.boot_headnode)
     powered_on = time.monotonic()
     await cluster.head.boot()
@@ -71,11 +71,12 @@ async def run_stage(run: Run) -> None:
             await _login_prompt(console)
     speed.seen(time.monotonic() - powered_on, REFERENCE_BOOT_SECONDS)
     host, port = cluster.head.ssh_endpoint()
-    run.head = HeadNode(host, port, seed.password, seed.host_key, forwards)
+    head = HeadNode(host, port, seed.password, seed.host_key, forwards)
+    run.reached = Booted(**vars(booting), head=head)
     save_access(run.directory, host, port, seed)
     with run.diary.step(f"{profile.head.name} to let root in by SSH"):
         async with deadline.enforced(f"SSH of {profile.head.name}", hint=partial(_hint, console)):
-            await run.head.connect()
+            await head.connect()
     run.in_background(_watch_console(console))
     run.diary.say(f"the head node reaches {reach(profile.head, settings, forwards)}")
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)
@@ -115,7 +116,7 @@ def _hint(console: Path) -> str:
     return f"console/{console.name} ends with: {lines[-1] if lines else '(nothing)'}"
 
 
-def _machine_event(run: Run, event: MachineEvent) -> None:
+def _machine_event(run: Run, head_name: str, event: MachineEvent) -> None:
     text = f"{event.machine}: {event.kind}" + (f" ({event.detail})" if event.detail else "")
     run.diary.write("vm", text, machine=event.machine, what=event.kind)
     if run.ending:
@@ -125,18 +126,19 @@ def _machine_event(run: Run, event: MachineEvent) -> None:
         run.raise_alarm(MachineLost(what, hint="is the host's disk full?"))
     if event.kind is EventKind.ENDED and event.detail.partition(":")[0] in _NOT_THE_GUEST:
         run.raise_alarm(MachineLost(f"the VM of {event.machine} ended unasked: {event.detail}"))
-    if event.machine == need(run.profile, "the cluster profile").head.name:
+    if event.machine == head_name:
         _head_event(run, event)
 
 
 def _head_event(run: Run, event: MachineEvent) -> None:
     """A head node that is no longer what it was: nothing waits for its SSH any more."""
+    reached = run.reached
     if event.kind is EventKind.GUEST_RESET:
-        run.raise_alarm(head_rebooted(run))
-        if run.head:
-            run.head.broke()
+        run.raise_alarm(head_rebooted(run.running_installer, run.diary.current_step))
+        if isinstance(reached, Booted):
+            reached.head.broke()
     elif event.kind in _ENDED:
         what = f"the head node {event.machine} ended unasked: {event.kind} {event.detail}".strip()
         run.raise_alarm(MachineLost(what))
-        if run.head and event.kind is EventKind.ENDED:
-            run.head.gone(what)
+        if isinstance(reached, Booted) and event.kind is EventKind.ENDED:
+            reached.head.gone(what)

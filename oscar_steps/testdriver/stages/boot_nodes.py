@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from oscar_steps.errors import InstallerFailed
 from oscar_steps.testdriver.cleanup import BOOT_CD_FILE
@@ -10,43 +11,45 @@ from oscar_steps.testdriver.head.check import HeadCheck, head_rebooted
 from oscar_steps.testdriver.nodes.head_logs import follow_dhcp_log, follow_rsyncd_log
 from oscar_steps.testdriver.nodes.ssh_probe import Lookout
 from oscar_steps.testdriver.nodes.watch import NodeWatch
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Installing
+from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.profiles.cluster import Boot
 
 BOOT_CD = "/tmp/oscar_bootcd.iso"  # where OSCAR always puts it (si_mkautoinstallcd --out-file), one for all nodes
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, installing: Installing) -> None:
     """Raises InstallerFailed where OSCAR made no CD."""
-    head, profile, cluster = (
-        need(run.head, "the head node"),
-        need(run.profile, "the profile"),
-        need(run.cluster, "the cluster"),
-    )
-    board, speed = need(run.board, "the nodes"), need(run.speed, "the speed")
-    if profile.boot is Boot.CDROM:
-        await _fetch_cd(run)
+    head, cluster, board = installing.head, installing.cluster, installing.board
+    cd = await _fetch_cd(run, installing) if installing.profile.boot is Boot.CDROM else None
     board.learn_macs({machine.name: machine.profile.vlan_nics[0].mac for machine in cluster.nodes})
-    check, lookout = HeadCheck(head), Lookout(head, board, lambda: head_rebooted(run))
+    check, lookout = (
+        HeadCheck(head),
+        Lookout(head, board, lambda: head_rebooted(run.running_installer, run.diary.current_step)),
+    )
     run.in_background(follow_rsyncd_log(head, board, run.raise_alarm))
     run.in_background(follow_dhcp_log(head, board, run.raise_alarm, run.directory))
     run.in_background(lookout.follow(run.raise_alarm))
     for machine in cluster.nodes:
-        run.in_background(NodeWatch(run, machine, board, head, check, lookout, speed).watch())
+        watch = NodeWatch(
+            machine, board, head, check, lookout,
+            timeouts=run.job.timeouts, speed=installing.speed, directory=run.directory, cd=cd, alarm=run.raise_alarm,
+        )  # fmt: skip
+        run.in_background(watch.watch())
     with run.diary.step(f"{len(cluster.nodes)} compute nodes to be powered on"):
         await asyncio.gather(*(node.powered_on.wait() for node in board))
 
 
-async def _fetch_cd(run: Run) -> None:
-    head = need(run.head, "the head node")
+async def _fetch_cd(run: Run, installing: Installing) -> Path:
+    head = installing.head
     if not (await head.run(f"test -s {BOOT_CD}")).ok:
         raise InstallerFailed(
             f"OSCAR said that nodes may boot, but the CD it was asked for, {BOOT_CD}, is not there",
             oscar_stage="network",
         )
     with run.diary.step("OSCAR's boot CD to come from the head node"):
-        image = await head.read(f"cat {BOOT_CD}", seconds=need(run.speed, "the speed").deadline(180).seconds)
+        image = await head.read(f"cat {BOOT_CD}", seconds=installing.speed.deadline(180).seconds)
     path = run.directory / BOOT_CD_FILE
     path.write_bytes(image)
     run.diary.write("boot-cd", f"OSCAR's boot CD: {len(image) / 1e6:.0f} MB", bytes=len(image))
-    run.boot_cd = path
+    return path

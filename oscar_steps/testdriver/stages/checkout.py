@@ -9,15 +9,16 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from oscar_steps.errors import UserError
+from oscar_steps.errors import Evidence, UserError
 from oscar_steps.oscar.answers.answers import AnswersRefused
 from oscar_steps.oscar.answers.menuitems import MenuStage
 from oscar_steps.oscar.answers.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
-from oscar_steps.oscar.flavour import OTHERS, FlavourName, flavour_of
+from oscar_steps.oscar.flavour import OTHERS, flavour_of
 from oscar_steps.sources.svn import error_kind, svn_words
 from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.head.headnode import HeadNode
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Booted, CheckedOut
+from oscar_steps.testdriver.run import Run
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -39,15 +40,14 @@ OTHER_SERVERS = (
 LINES_BEFORE, LINES_AFTER = 12, 12
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, booted: Booted) -> None:
     """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached.
 
     Raises MenuUnreadable and AnswersRefused where the answers do not go with this OSCAR: before it is started.
     """
     source, home = run.job.source, run.job.answers.oscar_home
-    head = need(run.head, "the head node")
-    deadline = need(run.speed, "the host's speed").deadline(run.job.timeouts.checkout)
-    forwards = head.forwards
+    head, forwards = booted.head, booted.head.forwards
+    deadline = booted.speed.deadline(run.job.timeouts.checkout)
     words = ["svn", "checkout", "--non-interactive", "--quiet", "-r", source.revision]
     command = shlex.join([*words, f"{url_in_guest(source.url, forwards)}@{source.revision}", home])
     await head.forwarded()
@@ -67,18 +67,18 @@ async def run_stage(run: Run) -> None:
     )
     with run.diary.step("the menus of this OSCAR"):
         sources = await fetch_sources(head, home)
-        if run.flavour is None:
-            run.flavour = flavour_of(sources)
-            run.flavour.check()
-        if run.flavour.name is not FlavourName.INSTALL_CLUSTER:
-            return  # it has no menus that a file could answer
-        menus = {path: text for path, text in sources.items() if path not in OTHERS}
-        run.menus = await read_or_show(menus, run.directory)
-    run.diary.say(f"the menus are those of {', '.join(run.menus.of(stage).file for stage in MenuStage)}")
-    try:
-        answer_files(run.job, need(run.profile, "the profile"), run.menus, forwards)
-    except UserError as error:
-        raise AnswersRefused(error.sentence, hint=error.hint) from None
+        flavour = booted.flavour or flavour_of(sources)
+        flavour.check()
+        answered = flavour.way or await read_or_show(
+            {path: text for path, text in sources.items() if path not in OTHERS}, run.directory
+        )
+    run.reached = CheckedOut(**vars(booted) | {"flavour": flavour, "answered": answered})
+    if isinstance(answered, Menus):
+        run.diary.say(f"the menus are those of {', '.join(answered.of(stage).file for stage in MenuStage)}")
+        try:
+            answer_files(run.job, booted.profile, answered, forwards)
+        except UserError as error:
+            raise AnswersRefused(error.sentence, hint=error.hint) from None
 
 
 async def fetch_sources(head: HeadNode, home: str) -> dict[str, str]:
@@ -97,7 +97,7 @@ async def read_or_show(sources: dict[str, str], run_directory: Path) -> Menus:
         raise
 
 
-def _kept(run_directory: Path, at: Place, text: str) -> tuple[str, int, tuple[str, ...]]:
+def _kept(run_directory: Path, at: Place, text: str) -> Evidence:
     """The source file, kept in the run directory, and its lines round `at`, as evidence."""
     # Only the last part of its name: OSCAR's tree has the say on the others.
     kept = run_directory / "menus" / Path(at.file).name
@@ -105,7 +105,7 @@ def _kept(run_directory: Path, at: Place, text: str) -> tuple[str, int, tuple[st
     kept.write_text(text, encoding="utf-8")
     first = max(at.line - LINES_BEFORE, 1)
     lines = tuple(text.split("\n")[first - 1 : at.line + LINES_AFTER])
-    return str(kept.relative_to(run_directory)), first, lines
+    return Evidence(str(kept.relative_to(run_directory)), first, lines)
 
 
 def texts_of(archive: bytes) -> dict[str, str]:

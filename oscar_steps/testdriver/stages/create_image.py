@@ -9,6 +9,7 @@ from oscar_steps.images.store import ImageStore
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.head.forwards import check_reach
 from oscar_steps.testdriver.lookahead import look_ahead
+from oscar_steps.testdriver.reached import Prepared
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.v3m.host.accelerator import find_accelerator
 from oscar_steps.v3m.host.checks import check_host, check_space, require
@@ -48,25 +49,26 @@ def check_job(job: Job, source: str = "the cluster profile", answers: str = "the
 async def run_stage(run: Run) -> None:
     """Raises ToolMissing, HostError, ProfileError, ConfigError, SourceError, ImageBuildFailed; AnswersRefused by the
     sources."""
-    run.profile = check_job(run.job)
+    profile = check_job(run.job)
     check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
-    (run.directory / "cluster.xml").write_text(cluster_to_xml(run.profile), encoding="utf-8")
+    (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
-    require(check_host(run.directory, run.profile.memory_mib))
+    require(check_host(run.directory, profile.memory_mib))
     if store.find(run.job.image) is None:  # one that is there needs no more room
         require([check_space(store.directory, f"the base image {run.job.image.name}")])
-    await look_ahead(run)
+    flavour = await look_ahead(run.job.source, run.directory, run.diary)
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
-            run.image = await store.ensure(run.job.image, run.diary.say)
-    run.diary.write("image", f"base image {run.image.path.name}", digest=run.image.digest)
+            image = await store.ensure(run.job.image, run.diary.say)
+    run.diary.write("image", f"base image {image.path.name}", digest=image.digest)
     with run.diary.step("the accelerator, tried by booting a kernel"):
-        run.accelerator = await find_accelerator(run.options.image_store, run.image.kernel)
-    run.speed = HostSpeed(run.accelerator.seconds, doubtful=run.accelerator.was_busy)
-    doubt = " until the head node has booted, as the host was busy at the trial" if run.accelerator.was_busy else ""
+        accelerator = await find_accelerator(run.options.image_store, image.kernel)
+    speed = HostSpeed(accelerator.seconds, doubtful=accelerator.was_busy)
+    doubt = " until the head node has booted, as the host was busy at the trial" if accelerator.was_busy else ""
     run.diary.write(
         "accelerator",
-        f"{run.accelerator.name}: {run.accelerator.reason}; time limits x {run.speed.factor:.1f}{doubt}",
-        accelerator=run.accelerator.name,
-        seconds=run.accelerator.seconds,
+        f"{accelerator.name}: {accelerator.reason}; time limits x {speed.factor:.1f}{doubt}",
+        accelerator=accelerator.name,
+        seconds=accelerator.seconds,
     )
+    run.reached = Prepared(profile, image, accelerator, speed, flavour)

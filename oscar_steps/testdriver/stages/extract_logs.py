@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.archive import unpack_logs
-from oscar_steps.errors import FarmError
+from oscar_steps.errors import FarmError, HeadNodeCutOff, HeadNodeLost, HeadNodeRebooted
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.logs.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
-from oscar_steps.testdriver.head.check import HeadNodeRebooted
 from oscar_steps.testdriver.head.diskread import logs_from_disk
-from oscar_steps.testdriver.head.headnode import LOCALE, HeadNodeLost
-from oscar_steps.testdriver.head.link import HeadNodeCutOff
+from oscar_steps.testdriver.head.headnode import LOCALE
 from oscar_steps.testdriver.nodes.board import Node, NodeState
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Booted, Booting, Installing
+from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.machine import MachineState
 
 if TYPE_CHECKING:
     from oscar_steps.testdriver.head.headnode import HeadNode
+    from oscar_steps.testdriver.head.installer import Installer
     from oscar_steps.v3m.machine import Machine
 
 BUTTON_SECONDS = 10.0
@@ -34,25 +34,27 @@ async def run_stage(run: Run) -> None:
     """Raises FarmError where the head node was up and gave nothing."""
     logs = run.directory / "logs"
     logs.mkdir(exist_ok=True)
+    reached = run.reached
     await _screenshots(run)
-    if run.head is None:
+    if not isinstance(reached, Booted):
         run.diary.say("no head node to extract logs from; the consoles are in the run directory")
         return
     try:
-        await run.head.reconnect()
+        await reached.head.reconnect()
     except HeadNodeLost as lost:
-        await _from_disk(run, logs / "head", lost)
+        await _from_disk(run, reached.cluster.head, logs / "head", lost)
         if run.failure is None:  # nobody has said yet what is wrong, so a run without the logs of its end is not good
             raise
         return
-    await _shut_barrier(run)
-    deadline = need(run.speed, "the speed").deadline(run.job.timeouts.extract_logs)
+    if isinstance(reached, Installing):
+        await _shut_barrier(run, reached.installer)
+    deadline = reached.speed.deadline(run.job.timeouts.extract_logs)
     with run.diary.step("logs to come from the head node"):
-        await _fetch(run.head, head_command(run.job.answers.oscar_home), logs / "head", deadline.left)
-    for node in run.board or ():
+        await _fetch(reached.head, head_command(run.job.answers.oscar_home), logs / "head", deadline.left)
+    for node in reached.board if isinstance(reached, Installing) else ():
         if node.state is NodeState.UP:
             with run.diary.step(f"logs to come from {node.name}"):
-                await _from_node(run, node, logs / node.name, deadline.left)
+                await _from_node(run, reached.head, node, logs / node.name, deadline.left)
     count = sum(path.is_file() for path in logs.rglob("*"))
     run.diary.write("logs", f"{count} log files extracted", files=count)
 
@@ -82,10 +84,8 @@ async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> No
     await asyncio.to_thread(unpack_logs, archive, into)
 
 
-async def _from_disk(run: Run, into: Path, lost: HeadNodeLost) -> None:
+async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:
     """The head node answers no more: its machine is ended, and its disk read from outside. Welcome, not needed."""
-    cluster = need(run.cluster, "the cluster")
-    head = cluster.head
     if run.options.keep and head.state is not MachineState.OFF:
         run.diary.say(f"no logs from the head node, which is kept: {lost}; the consoles are in the run directory")
         return
@@ -130,9 +130,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-async def _from_node(run: Run, node: Node, into: Path, seconds: float) -> None:
+async def _from_node(run: Run, head: HeadNode, node: Node, into: Path, seconds: float) -> None:
     try:
-        await _fetch(need(run.head, "the head node"), node_command(node.address), into, seconds)
+        await _fetch(head, node_command(node.address), into, seconds)
     except FarmError as error:
         # What the nodes wrote is welcome, not needed: their consoles are here already.
         run.diary.say(f"no logs from {node.name}: {error}")
@@ -142,17 +142,16 @@ async def _screenshots(run: Run) -> None:
     """What a person would see on the screens of the VMs that still run; welcome, not needed."""
     screens = run.directory / "screens"
     screens.mkdir(exist_ok=True)
-    for machine in run.cluster.machines if run.cluster else ():
+    for machine in run.reached.cluster.machines if isinstance(run.reached, Booting) else ():
         try:
             await machine.screenshot(screens / f"{machine.name}.png")
         except (FarmError, OSError) as error:
             run.diary.write("no-screenshot", "", machine=machine.name, why=str(error))
 
 
-async def _shut_barrier(run: Run) -> None:
+async def _shut_barrier(run: Run, installer: Installer) -> None:
     """Where the run failed while OSCAR waits at the barrier: shut it, so that OSCAR ends with its own words."""
-    installer = run.installer
-    if run.failure is None or installer is None or installer.ended.is_set():
+    if run.failure is None or installer.ended.is_set():
         return
     # Its installer is gone, and its process ids are others'; or what knows of the installer is gone.
     if isinstance(run.failure, (HeadNodeRebooted, HeadNodeCutOff)):

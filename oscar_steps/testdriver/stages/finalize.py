@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Installing
+from oscar_steps.testdriver.run import Run
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, installing: Installing) -> None:
     """Raises InstallerFailed and InstallerHung, also through the run's alarm."""
-    installer = need(run.installer, "the installer")
-    deadline = need(run.speed, "the speed").deadline(run.job.timeouts.install)
+    installer = installing.installer
+    deadline = installing.speed.deadline(run.job.timeouts.install)
     with run.diary.step("OSCAR to finish the installation and test the cluster"):
         try:
             async with asyncio.timeout(deadline.left):

@@ -24,9 +24,10 @@ from oscar_steps.oscar.logs.wizardlog import WizardLog
 from oscar_steps.testdriver.head.forwards import Forward, forwards_of, url_in_guest
 from oscar_steps.testdriver.head.installer import Installer, Limits
 from oscar_steps.testdriver.head.link import HeadLink
-from oscar_steps.testdriver.nodes.board import NodeBoard
+from oscar_steps.testdriver.nodes.board import NodeBoard, write_changes
+from oscar_steps.testdriver.reached import CheckedOut, Installing
 from oscar_steps.testdriver.record.rejudge import InstallerLog
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
 
 
@@ -77,24 +78,22 @@ def addresses(job: Job, profile: ClusterProfile) -> dict[str, str]:
     return node_addresses(**job.answers.model_dump(include=wanted), count=len(profile.nodes))
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, checked_out: CheckedOut) -> None:
     """Raises InstallerFailed and InstallerHung through the run's alarm; StageTimeout."""
-    head, profile, speed = (
-        need(run.head, "the head node"),
-        need(run.profile, "the profile"),
-        need(run.speed, "the speed"),
-    )
-    timeouts = run.job.timeouts
-    flavour = run.flavour
-    driven = _by_wizard(run, flavour.way) if flavour and flavour.way else _by_command_line(run, profile)
+    head, speed, answered, timeouts = checked_out.head, checked_out.speed, checked_out.answered, run.job.timeouts
+    if isinstance(answered, Menus):
+        driven = _by_command_line(run.job, checked_out, answered)
+    else:
+        driven = _by_wizard(run.job, head.forwards, answered)
     with run.diary.step("the answers to reach the head node"):
         await head.write_files(driven.files)
-    run.board = NodeBoard(addresses(run.job, profile), lambda: run.diary.elapsed)
-    run.nodes_defined()
+    board = NodeBoard(addresses(run.job, checked_out.profile), lambda: run.diary.elapsed)
+    write_changes(board, run.diary)
     limits = Limits(silence=timeouts.silence * speed.factor, log_bytes=run.job.log_limit_mib << 20)
-    run.installer = installer = Installer(head, driven.log, run.directory, run.diary, limits)
+    installer = Installer(head, driven.log, run.directory, run.diary, limits)
+    run.reached = Installing(**vars(checked_out), installer=installer, board=board)
     await installer.start(driven.command)
-    link = HeadLink(run, head, installer, speed)
+    link = HeadLink(head, checked_out.cluster.head, installer, speed, run.diary, run.raise_alarm)
     for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm), link.watch()):
         run.in_background(task)
     deadline = speed.deadline(timeouts.install)
@@ -117,16 +116,16 @@ class _Driven:
     waits_for: str
 
 
-def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
-    answers, menus = run.job.answers, need(run.menus, "OSCAR's menus")
-    files = answer_files(run.job, profile, menus, need(run.head, "the head node").forwards)
+def _by_command_line(job: Job, checked_out: CheckedOut, menus: Menus) -> _Driven:
+    answers, profile = job.answers, checked_out.profile
+    files = answer_files(job, profile, menus, checked_out.head.forwards)
     return _Driven(
         files={path: (text, files.mode(path)) for path, text in files.files.items()},
         command=installer_command(
             answers.oscar_home,
             files.arguments,
             asks_configurator=menus.asks_configurator,
-            prefixes_paths=run.flavour is not None and run.flavour.prefixes_paths,
+            prefixes_paths=checked_out.flavour.prefixes_paths,
         ),
         log=InstallLog(
             expected_nodes=len(profile.nodes),
@@ -138,12 +137,12 @@ def _by_command_line(run: Run, profile: ClusterProfile) -> _Driven:
     )
 
 
-def _by_wizard(run: Run, way: Way) -> _Driven:
-    answers, forwards = run.job.answers, need(run.head, "the head node").forwards
+def _by_wizard(job: Job, forwards: tuple[Forward, ...], way: Way) -> _Driven:
+    answers = job.answers
     script = install_script(
         way,
         oscar_home=answers.oscar_home,
-        distro=answers.distro or run.job.cell,
+        distro=answers.distro or job.cell,
         adapter="eth1",
         repository=" ".join(url_in_guest(word, forwards) for word in answers.oscar_repository.split(" ")),
     )

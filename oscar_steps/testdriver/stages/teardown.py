@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oscar_steps.errors import MachineLost
 from oscar_steps.testdriver.cleanup import remove_perishables
+from oscar_steps.testdriver.reached import Booted, Booting
 from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.host.ledger import find_leftovers
 
@@ -14,11 +15,12 @@ async def run_stage(run: Run) -> None:
         run.diary.say(f"the cluster is kept; `oscar-testdriver destroy {run.directory}` or Ctrl-C ends it")
         await run.cancelled.wait()
     await run.end_background()
-    if run.head:
-        run.head.close()
+    reached = run.reached
+    if isinstance(reached, Booted):
+        reached.head.close()
     try:
-        if run.cluster:
-            await run.cluster.destroy()
+        if isinstance(reached, Booting):
+            await reached.cluster.destroy()
         left = find_leftovers(run.directory)
         if left:
             raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")

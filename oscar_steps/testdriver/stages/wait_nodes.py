@@ -6,17 +6,18 @@ from oscar_steps.errors import InstallerFailed, InstallerHung
 from oscar_steps.oscar import hook
 from oscar_steps.testdriver.head.installer import Installer
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
-from oscar_steps.testdriver.run import Run, need
+from oscar_steps.testdriver.reached import Installing
+from oscar_steps.testdriver.run import Run
 
 
-async def run_stage(run: Run) -> None:
+async def run_stage(run: Run, installing: Installing) -> None:
     """Ends when all nodes are up; a node that fails ends it through the run's alarm, within its state's own limit.
 
     The barrier is opened here and not by the next stage: that one waits until somebody looks at it, OSCAR need not. It
     opens with the last node's banner. Root's login, which a slow node needs a second or two for, is tried on each node
     as it comes up: one that was refused before keeps the barrier shut, one that is refused later ends the run here.
     """
-    board, installer = need(run.board, "the nodes"), need(run.installer, "the installer")
+    board, installer = installing.board, installing.installer
     with run.diary.step("all nodes to install themselves and answer by SSH"):
         for node in board:
             await node.answers.wait()

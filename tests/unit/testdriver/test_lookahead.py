@@ -40,9 +40,7 @@ def repository(folder: Path, change: Callable[[Path], None]) -> str:
     return f"file://{folder}/r/oscar/trunk"
 
 
-def verdict_of_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, *, served: bool = True
-) -> tuple[Verdict, Run]:
+def verdict_of_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, *, served: bool = True) -> Verdict:
     """The verdict of a run that would go on to build an image, which it says instead.
 
     `served`: the repository, a folder, stands for one that a server has.
@@ -69,10 +67,10 @@ def verdict_of_run(
     )
     (tmp_path / "run").mkdir()
 
-    async def execute() -> tuple[Verdict, Run]:
+    async def execute() -> Verdict:
         run = Run(tmp_path / "run", job, RunOptions(image_store=tmp_path / "store"), Gate(open_=True))
         table = dict.fromkeys(Stage, _nothing) | {Stage.CREATE_IMAGE: create_image.run_stage}
-        return await run.execute(table), run
+        return await run.execute(table)
 
     return asyncio.run(execute())
 
@@ -85,7 +83,7 @@ def test_a_revision_whose_command_line_is_incomplete_ends_before_anything_boots(
         installer.write_text(installer.read_text().replace("'bootscript=s',", ""))
 
     url = repository(tmp_path, older)
-    verdict, _ = verdict_of_run(tmp_path, monkeypatch, url)
+    verdict = verdict_of_run(tmp_path, monkeypatch, url)
     assert (verdict.outcome, verdict.category) == (Outcome.INFRASTRUCTURE, Category.ANSWERS)
     assert verdict.stage is Stage.CREATE_IMAGE
     assert re.fullmatch(
@@ -99,16 +97,16 @@ def test_a_revision_that_can_be_installed_goes_on_and_leaves_no_sources_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     url = repository(tmp_path, lambda tree: shutil.rmtree(tree / folder) if folder else None)
-    verdict, run = verdict_of_run(tmp_path, monkeypatch, url)
+    verdict = verdict_of_run(tmp_path, monkeypatch, url)
     assert "the image would be built" in verdict.sentence
-    assert run.flavour is not None
+    assert "this OSCAR is installed by install_cluster" in (tmp_path / "run" / "events.jsonl").read_text()
     assert not list((tmp_path / "run").glob("sources-*"))
 
 
 def test_a_repository_that_no_head_node_reaches_is_a_mistake_of_the_person_who_named_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdict, _ = verdict_of_run(tmp_path, monkeypatch, f"file://{tmp_path}/svn", served=False)
+    verdict = verdict_of_run(tmp_path, monkeypatch, f"file://{tmp_path}/svn", served=False)
     assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CREATE_IMAGE)
     assert "out itself; it reaches svn://, http://, https:// with a host" in verdict.sentence
     assert "svnserve" in verdict.hint
@@ -122,11 +120,11 @@ def test_where_the_repository_cannot_be_asked_from_here_the_head_node_will_see(
     if kind == "no answer":
         monkeypatch.setattr(lookahead, "EXPORT_SECONDS", 0.2)
         monkeypatch.setattr(lookahead, "owned", lambda _command: ["sleep", "60"])
-    verdict, run = verdict_of_run(tmp_path, monkeypatch, url)
+    verdict = verdict_of_run(tmp_path, monkeypatch, url)
     assert "the image would be built" in verdict.sentence
-    assert run.flavour is None
     said = (tmp_path / "run" / "events.jsonl").read_text()
     assert "will be seen on the head node" in said
+    assert "this OSCAR is installed by" not in said
     assert (kind == "no answer") == ("timed out after 0.2 s waiting for the repository" in said)
 
 

@@ -375,11 +375,11 @@ def test_a_menu_that_is_not_understood_is_shown_with_its_own_lines(tmp_path: Pat
     sources[menu] = sources[menu].replace("8)  Build AutoInstall CD", "8)  Make the installation medium")
     with pytest.raises(MenuUnreadable, match=r"lib/OSCAR/CLI_MAC\.pm:\d+: .*'Build AutoInstall CD'") as raised:
         asyncio.run(read_or_show({path: text for path, text in sources.items() if is_menu_file(path)}, tmp_path))
-    ((file, first, lines),) = raised.value.evidence
-    assert file == "menus/CLI_MAC.pm"
-    assert "8)  Make the installation medium" in lines
-    kept = (tmp_path / file).read_text().splitlines()
-    assert tuple(kept[first - 1 : first - 1 + len(lines)]) == lines
+    (shown,) = raised.value.evidence
+    assert shown.file == "menus/CLI_MAC.pm"
+    assert "8)  Make the installation medium" in shown.lines
+    kept = (tmp_path / shown.file).read_text().splitlines()
+    assert tuple(kept[shown.first_line - 1 : shown.last_line]) == shown.lines
 
 
 @pytest.mark.parametrize("write", [printed, here_document, table])

@@ -13,38 +13,46 @@ from typing import Any
 
 import pytest
 
-from oscar_steps.errors import FarmError, HostError, InstallerHung, MachineLost
+from oscar_steps.errors import Evidence, FarmError, HeadNodeCutOff, HeadNodeLost, HostError, InstallerHung, MachineLost
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.head import link
-from oscar_steps.testdriver.head.headnode import HeadNode, HeadNodeLost
-from oscar_steps.testdriver.head.link import HeadLink, HeadNodeCutOff, echo_command
+from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.testdriver.head.link import HeadLink, echo_command
 from oscar_steps.v3m.machine import MachineState
 from tests.unit.testdriver.head.sshd import Server, with_head
 
 
-class LinkedRun:
-    """As much of a run as the watch over the link touches. `pid`: of the process that is its machine."""
-
-    ending = False
+class Linked:
+    """What the watch over the link looks at. `pid`: of the process that is the head node's machine."""
 
     def __init__(self, head: HeadNode, tmp_path: Path, *, pid: int, installing: bool = True) -> None:
         self.head = head
         self.alarms: list[FarmError] = []
-        self.raise_alarm = self.alarms.append
         self.said: list[str] = []
-        self.diary = SimpleNamespace(say=self.said.append, current_step="the nodes")
-        stuck = InstallerHung("stuck", oscar_stage="server", evidence=(("installer/terminal.log", 7, ("last",)),))
-        self.installer = SimpleNamespace(ended=asyncio.Event(), overdue=lambda _seconds: stuck)
+        self.diary: Any = SimpleNamespace(say=self.said.append, current_step="the nodes")
+        stuck = InstallerHung(
+            "stuck", oscar_stage="server", evidence=(Evidence("installer/terminal.log", 7, ("last",)),)
+        )
+        self.installer: Any = SimpleNamespace(ended=asyncio.Event(), overdue=lambda _seconds: stuck)
         if not installing:
             self.installer.ended.set()
         self.state = MachineState.RUNNING
         console = tmp_path / "oscar-headnode.log"
         console.write_text("login:\nkernel: eth0: link down\n", encoding="utf-8")
         self.unanswered = False
-        head_machine = SimpleNamespace(
+        self.machine: Any = SimpleNamespace(
             pid=pid, status=self._status, console=console, has_unanswered_ssh=self._has_unanswered_ssh
         )
-        self.cluster = SimpleNamespace(head=head_machine)
+
+    async def watch(self, probe_seconds: float = 2.0) -> None:
+        speed = HostSpeed(probe_seconds)
+        await HeadLink(self.head, self.machine, self.installer, speed, self.diary, self.alarms.append).watch()
+
+    async def cut_off(self) -> FarmError:
+        return await link.cut_off(self.machine, self.installer, "the nodes")
+
+    async def explained(self, error: FarmError) -> FarmError:
+        return await link.explained(error, self.head, self.machine, self.installer, "the nodes")
 
     async def _status(self) -> MachineState:
         return self.state
@@ -70,8 +78,8 @@ def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lin
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
-        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        run = Linked(head, hurried.parent, pid=os.getpid())
+        await run.watch()
         (error,) = run.alarms
         assert isinstance(error, HeadNodeCutOff)
         assert error.sentence == (
@@ -79,7 +87,7 @@ def test_a_link_that_is_silent_is_found_and_is_oscars_with_the_consoles_last_lin
             "since OSCAR began installing the server packages (step 3)"
         )
         assert (error.category, error.oscar_stage) == ("oscar", "server")
-        assert error.evidence == (("console/oscar-headnode.log", 1, ("login:", "kernel: eth0: link down")),)
+        assert error.evidence == (Evidence("console/oscar-headnode.log", 1, ("login:", "kernel: eth0: link down")),)
         assert head.is_gone == error.sentence  # nobody waits for it any more
         assert "has not answered" in run.said[0]
 
@@ -98,10 +106,10 @@ def test_a_kernel_that_answers_no_new_connection_is_found_without_the_patience_o
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         run.unanswered = True
         begun = time.monotonic()
-        await HeadLink(run, head, run.installer, HostSpeed(8.0)).watch()
+        await run.watch(8.0)
         assert time.monotonic() - begun < 12  # the patience for its SSH server is 16 s
         assert [type(error) for error in run.alarms] == [HeadNodeCutOff]
 
@@ -118,21 +126,21 @@ def test_a_silent_link_of_a_machine_that_stands_still_is_the_hosts(
         machine = await asyncio.create_subprocess_exec("sleep", "60")
         try:
             machine.send_signal(signal.SIGSTOP)
-            run: Any = LinkedRun(head, hurried.parent, pid=machine.pid)
+            run = Linked(head, hurried.parent, pid=machine.pid)
             begun = time.monotonic()
-            await HeadLink(run, head, run.installer, HostSpeed(8.0)).watch()
+            await run.watch(8.0)
             assert time.monotonic() - begun < 10  # and not four times as long as on a fast host, which would be 16 s
         finally:
             machine.kill()
             await machine.wait()
-        paused: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        paused = Linked(head, hurried.parent, pid=os.getpid())
         paused.state = MachineState.PAUSED
-        for error, word in ((run.alarms[0], "stopped by a signal"), (await link.cut_off(paused), "paused")):
+        for error, word in ((run.alarms[0], "stopped by a signal"), (await paused.cut_off(), "paused")):
             assert isinstance(error, HostError)
             assert error.sentence.startswith("the virtual machine of the head node stands still")
             assert word in error.sentence
-        ended: Any = LinkedRun(head, hurried.parent, pid=os.getpid(), installing=False)
-        assert isinstance(await link.cut_off(ended), MachineLost)
+        ended = Linked(head, hurried.parent, pid=os.getpid(), installing=False)
+        assert isinstance(await ended.cut_off(), MachineLost)
 
     with_head(server, work)
 
@@ -145,9 +153,9 @@ def test_a_host_that_stood_still_is_not_oscars_fault(
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(1.2, time.sleep, 2.0)
-        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        await run.watch()
         assert [type(error) for error in run.alarms] == [HostError]
         assert "the virtualization host itself did" in run.alarms[0].sentence
 
@@ -161,8 +169,8 @@ def test_a_link_that_comes_back_in_time_is_followed_on(
     monkeypatch.setattr(link, "echo_command", lambda file: f"sleep 2; {echo_command(file)}")
 
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
-        watch = asyncio.create_task(HeadLink(run, head, run.installer, HostSpeed(2.0)).watch())
+        run = Linked(head, hurried.parent, pid=os.getpid())
+        watch = asyncio.create_task(run.watch())
         async with asyncio.timeout(20):
             while "the head node answers again" not in run.said:  # noqa: ASYNC110 - words have no event
                 await asyncio.sleep(0.05)
@@ -186,8 +194,8 @@ def test_a_link_whose_echo_is_missing_is_not_lost_while_the_ssh_server_answers_n
     monkeypatch.setattr(link, "echo_command", lambda file: next(commands, echo_command(file)))
 
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
-        watch = asyncio.create_task(HeadLink(run, head, run.installer, HostSpeed(2.0)).watch())
+        run = Linked(head, hurried.parent, pid=os.getpid())
+        watch = asyncio.create_task(run.watch())
         async with asyncio.timeout(40):
             while not any("new connections only" in words for words in run.said):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -207,12 +215,12 @@ def test_the_drivers_own_lag_does_not_count_as_the_head_nodes_silence(
 
     async def work(head: HeadNode) -> None:
         server.deaf = True
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         loop = asyncio.get_running_loop()
         for at in (0.5, 3.5):
             loop.call_later(at, time.sleep, 2.5)
         begun = time.monotonic()
-        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        await run.watch()
         assert time.monotonic() - begun > 4.0 + 1.5 + 1.5
         assert [type(error) for error in run.alarms] == [HeadNodeCutOff]
 
@@ -232,10 +240,10 @@ def test_an_ssh_server_that_hangs_up_twice_is_followed_on(server: Server) -> Non
 
 def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(server: Server, hurried: Path) -> None:
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         lost = HeadNodeLost("the connection broke")
         server.connections[0].most = 0
-        error = await link.explained(run, lost)
+        error = await run.explained(lost)
         assert isinstance(error, HeadNodeCutOff)
         assert error.sentence.startswith(
             "the head node runs and answers on eth0, but starts no command any more, since"
@@ -244,7 +252,7 @@ def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(s
         server.hang_up()
         while head.connected:  # noqa: ASYNC110 - another thread's state
             await asyncio.sleep(0.05)
-        error = await link.explained(run, lost)
+        error = await run.explained(lost)
         assert isinstance(error, HeadNodeCutOff)
         assert "does not let root in any more" in error.sentence
 
@@ -264,9 +272,9 @@ def test_a_full_process_table_is_known_from_the_shell_that_echoes(
     monkeypatch.setattr(link, "echo_command", lambda _file: f"read n; printf '1 here\\n{BASH[0]}{last}'")
 
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         with pytest.raises(HeadNodeCutOff, match="starts no command any more, since OSCAR began installing the server"):
-            await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+            await run.watch()
         (error,) = run.alarms
         assert head.is_gone == error.sentence
 
@@ -280,9 +288,9 @@ def test_a_shell_that_tries_to_fork_again_is_left_to_try(
     monkeypatch.setattr(link, "echo_command", lambda _file: line)
 
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(1.0, run.installer.ended.set)
-        await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+        await run.watch()
         assert not run.alarms
 
     with_head(server, work)
@@ -300,22 +308,22 @@ def test_the_shell_that_echoes_forks_each_time_so_that_it_says_when_it_no_longer
 
 def test_root_files_that_are_removed_are_noticed_though_the_connection_is_good(server: Server, hurried: Path) -> None:
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         asyncio.get_running_loop().call_later(0.5, hurried.unlink)
         with pytest.raises(HeadNodeCutOff, match=r"files in root's home were removed, .*terminal.log among them"):
-            await HeadLink(run, head, run.installer, HostSpeed(2.0)).watch()
+            await run.watch()
 
     with_head(server, work)
 
 
 def test_a_command_that_broke_off_is_explained_by_the_other_witnesses(server: Server, hurried: Path) -> None:
     async def work(head: HeadNode) -> None:
-        run: Any = LinkedRun(head, hurried.parent, pid=os.getpid())
+        run = Linked(head, hurried.parent, pid=os.getpid())
         lost, other = HeadNodeLost("the connection broke"), HostError("else")
-        assert await link.explained(run, other) is other
-        assert await link.explained(run, lost) is lost  # it can be reached: nobody cut it off
+        assert await run.explained(other) is other
+        assert await run.explained(lost) is lost  # it can be reached: nobody cut it off
         server.deaf = True
         server.hang_up()
-        assert isinstance(await link.explained(run, lost), HeadNodeCutOff)
+        assert isinstance(await run.explained(lost), HeadNodeCutOff)
 
     with_head(server, work)

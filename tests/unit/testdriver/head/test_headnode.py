@@ -16,9 +16,9 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from oscar_steps.errors import FarmError, HostError, StageTimeout
+from oscar_steps.errors import FarmError, HeadNodeLost, HostError, StageTimeout
 from oscar_steps.oscar.logs import dhcplog, rsyncdlog
-from oscar_steps.testdriver.head.headnode import HeadNode, HeadNodeLost
+from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.nodes import ssh_probe
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
 from oscar_steps.testdriver.nodes.head_logs import follow_dhcp_log, follow_rsyncd_log

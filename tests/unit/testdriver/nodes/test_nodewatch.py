@@ -12,6 +12,7 @@ import pytest
 
 from oscar_steps.errors import FarmError, Finding, HostError, NodeFailed
 from oscar_steps.job import Timeouts
+from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.head.check import HeadFacts
 from oscar_steps.testdriver.nodes import watch as nodewatch
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
@@ -81,10 +82,6 @@ class World:
         self.machine = Machine(directory)
         self.alarm: asyncio.Future[FarmError] = asyncio.get_running_loop().create_future()
         self.asked: asyncio.Queue[str] = asyncio.Queue()
-        run = SimpleNamespace(
-            job=SimpleNamespace(timeouts=timeouts), directory=directory, boot_cd=None,
-            diary=SimpleNamespace(elapsed=0.0), raise_alarm=self.alarm.set_result,
-        )  # fmt: skip
 
         async def look() -> HeadFacts | None:
             return facts
@@ -96,8 +93,9 @@ class World:
             return b""
 
         self.watch = NodeWatch(
-            run, self.machine, self.board, SimpleNamespace(read=read),  # type: ignore[arg-type]
-            SimpleNamespace(look=look), SimpleNamespace(ask=ask), SimpleNamespace(factor=1.0),  # type: ignore[arg-type]
+            self.machine, self.board, SimpleNamespace(read=read),  # type: ignore[arg-type]
+            SimpleNamespace(look=look), SimpleNamespace(ask=ask),  # type: ignore[arg-type]
+            timeouts=timeouts, speed=HostSpeed(0), directory=directory, cd=None, alarm=self.alarm.set_result,
         )  # fmt: skip
 
     def rsync(self, path: str) -> None:
@@ -304,7 +302,7 @@ def test_a_node_that_writes_nothing_while_it_pulls_is_stopped(tmp_path: Path) ->
         world.machine.written = 7_000_000
         while world.watch._written != world.machine.written:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
-        world.watch._run.diary.elapsed = 46.0  # type: ignore[misc]
+        world.now = 46.0
 
     sentence = played(tmp_path, stop).sentence
     assert sentence.startswith("oscarnode1 failed: it stopped in the middle of pulling its image")

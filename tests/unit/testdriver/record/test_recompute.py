@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,18 +15,20 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_steps.errors import FarmError, HostError, NodeFailed, UserError
+from oscar_steps.errors import Evidence, FarmError, HostError, NodeFailed, UserError
 from oscar_steps.job import Job
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.testdriver.head.headnode import CommandResult, HeadNode
-from oscar_steps.testdriver.head.installer import Installer, Limits, line_time
-from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
+from oscar_steps.testdriver.head.installer import TIMES_FILE, Installer, Limits
+from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState, write_changes
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
+from oscar_steps.testdriver.reached import Installing
 from oscar_steps.testdriver.record.rejudge import END_MARK, TERMINAL_FILE
 from oscar_steps.testdriver.record.verdicts import verdict_of
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.verdict import Category, Outcome, Stage, StageResult, Verdict
+from tests.unit.testdriver.having import having
 from tests.unit.testdriver.record.test_transcripts import cases, edited, good, written
 
 Handler = Callable[[Run], Awaitable[None]]
@@ -37,6 +40,10 @@ JOB: dict[str, Any] = {
     "cluster_xml": "<cluster/>",
     "answers": {"partition_file": "oscarsamples/scsi.disk"},
 }
+
+
+LOST = SimpleNamespace(connected=False)
+NO_CLUSTER = SimpleNamespace(head=None, machines=())
 
 
 class FakeHead:
@@ -83,11 +90,12 @@ def installing(
     end = "" if status is None else f"\n{END_MARK} {status}\n"
 
     async def handler(run: Run) -> None:
-        run.board = NodeBoard({"oscarnode1": "10.0.0.2", "oscarnode2": "10.0.0.3"}, lambda: run.diary.elapsed)
-        run.nodes_defined()
+        board = NodeBoard({"oscarnode1": "10.0.0.2", "oscarnode2": "10.0.0.3"}, lambda: run.diary.elapsed)
+        write_changes(board, run.diary)
         log = InstallLog(expected_nodes=2, boot="cdrom", image_name="oscarimage")
         head = cast(HeadNode, FakeHead("\n".join(lines) + "\n" + end, more))
         installer = Installer(head, log, run.directory, run.diary, Limits(silence, log_bytes))
+        run.reached = having(Installing, board=board, installer=installer, head=LOST, cluster=NO_CLUSTER)
         await installer.start("./install_cluster")
         for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm)):
             run.in_background(task)
@@ -122,12 +130,13 @@ def raising(error: FarmError) -> Handler:
 
 
 async def one_node_panics(run: Run) -> None:
-    assert run.board
-    run.board.nodes["oscarnode1"].reach(NodeState.POWERED_ON)
-    run.board.nodes["oscarnode2"].reach(NodeState.POWERED_ON, note="by hand")
-    run.board.nodes["oscarnode2"].reach(NodeState.FAILED, note="its kernel panicked")
+    assert isinstance(run.reached, Installing)
+    nodes = run.reached.board.nodes
+    nodes["oscarnode1"].reach(NodeState.POWERED_ON)
+    nodes["oscarnode2"].reach(NodeState.POWERED_ON, note="by hand")
+    nodes["oscarnode2"].reach(NodeState.FAILED, note="its kernel panicked")
     lines = tuple(f"[ 1.0] line {n}" for n in range(60))
-    evidence = (("console/oscarnode2.log", 11, lines),)
+    evidence = (Evidence("console/oscarnode2.log", 11, lines),)
     raise NodeFailed("oscarnode2 failed: it panicked", hint="see", oscar_stage="barrier", evidence=evidence)
 
 
@@ -238,10 +247,10 @@ def test_each_stage_of_oscars_installer_has_its_result_and_its_time(tmp_path: Pa
 
 def test_every_line_of_the_terminal_has_its_time(tmp_path: Path) -> None:
     execute(tmp_path, **RUNS["a good run"][0])
-    times = [line_time(tmp_path, line) for line in (1, 50, len(written(good(), "2007")))]
-    assert None not in times
-    assert times == sorted(cast(list[float], times))
-    assert line_time(tmp_path, 100_000) is None
+    rows = [row.split() for row in (tmp_path / TIMES_FILE).read_text().splitlines()]
+    times, lines = [float(time) for time, _ in rows], [int(line) for _, line in rows]
+    assert (times, lines) == (sorted(times), sorted(lines))
+    assert lines[0] < len(written(good(), "2007")) <= lines[-1]
 
 
 def test_a_finding_outlives_the_kill_of_its_run(tmp_path: Path) -> None:

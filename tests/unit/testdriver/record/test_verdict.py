@@ -13,16 +13,16 @@ import pytest
 
 from oscar_steps import archive
 from oscar_steps.archive import unpack_logs
-from oscar_steps.errors import FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
+from oscar_steps.errors import Cancelled, FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
 from oscar_steps.job import Job
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.head.console import last_lines
-from oscar_steps.testdriver.head.headnode import LineSplitter
+from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.process.rundirectory import is_running, lock_directory
 from oscar_steps.testdriver.record.events import Diary, read_events
 from oscar_steps.testdriver.record.verdicts import outcome_of
-from oscar_steps.testdriver.run import Cancelled, Gate, Run, RunOptions
+from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
 
 Handler = Callable[[Run], Awaitable[None]]

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from oscar_steps.errors import FarmError, HostError
+from oscar_steps.errors import FarmError, HeadNodeLost, HostError
 from oscar_steps.testdriver.deadline import HostSpeed
-from oscar_steps.testdriver.head.headnode import HeadNodeLost
+from oscar_steps.testdriver.reached import Booted
 from oscar_steps.testdriver.stages import extract_logs
 from oscar_steps.v3m.machine import Ended, EndReason, MachineState
+from tests.unit.testdriver.having import having
 
 
 class LostHead:
@@ -54,15 +55,14 @@ class LostRun:
     """As much of a run as the stage touches."""
 
     ending = False
-    installer = board = None
 
     def __init__(self, directory: Path, head: LostHead, *, failure: FarmError | None, keep: bool = False) -> None:
         self.directory, self.failure = directory, failure
-        self.cluster = SimpleNamespace(head=head, machines=[])
-        self.speed = HostSpeed(2.0)
+        cluster = SimpleNamespace(head=head, machines=[])
+        ssh = SimpleNamespace(name="oscar-headnode", reconnect=self._reconnect)
+        self.reached = having(Booted, cluster=cluster, head=ssh, speed=HostSpeed(2.0))
         self.options = SimpleNamespace(keep=keep)
         self.job = SimpleNamespace(answers=SimpleNamespace(oscar_home="/opt/oscar"))
-        self.head = SimpleNamespace(name="oscar-headnode", reconnect=self._reconnect)
         self.said: list[str] = []
         self.diary: Any = SimpleNamespace(say=self.said.append, write=self._write, step=self._step)
 

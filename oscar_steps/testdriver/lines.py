@@ -1,0 +1,31 @@
+"""Lines of text, out of bytes that come in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MAX_LINE_BYTES = 1 << 16
+
+
+class LineSplitter:
+    """Turns chunks of bytes into lines, as they become whole; keeps the bytes for whoever wants the capture."""
+
+    def __init__(self, keep: Callable[[bytes], object] | None = None) -> None:
+        self._rest = b""
+        self._keep = keep
+        self.total = 0
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines that `chunk` completed, without their line ends."""
+        self.total += len(chunk)
+        if self._keep:
+            self._keep(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:  # a line without an end is handed out in pieces
+            lines.append(self._rest)
+            self._rest = b""
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def rest(self) -> str:
+        """What came after the last line end."""
+        return self._rest.decode("utf-8", "replace")
