@@ -74,9 +74,14 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -ex /media/scratch/inside
 """
 
 
-def blocks(page: str) -> list[str]:
-    """The blocks that are marked as executed."""
-    return re.findall(r"^```sh\n(.*?)^```$", (HERE / page).read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: str, section: str = "") -> list[str]:
+    """The blocks that are marked as executed; of one section only, where its title is given."""
+    text = (HERE / page).read_text()
+    if section:
+        found = re.search(rf"^(#+ {re.escape(section)}\n.*?)(?=^#+ |\Z)", text, re.DOTALL | re.MULTILINE)
+        assert found, f"{page} has no section '{section}'"
+        text = found[1]
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def free_port() -> int:
@@ -105,7 +110,7 @@ def repository(tmp_path: Path) -> Iterator[str]:
 
 def script(repository: str, web: int, workers: int, mail: int) -> str:
     """All blocks in order; the last one of each page stays in the foreground and is put into the background here."""
-    master, worker = blocks("docs/operator-guide.md"), blocks("workers/README.md")
+    master, worker = blocks("docs/operator-guide.md", "Setting up the master"), blocks("workers/README.md")
     assert len(master) >= 3 and len(worker) >= 2, "the guide's blocks are marked ```sh"
     # A block is typed line by line into one shell; -e ends it at the first command that fails.
     text = "".join(master[:-1]) + f"(\n{master[-1]}) > /media/scratch/master.txt 2>&1 &\n"
