@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from oscar_steps.errors import HostError
-from oscar_steps.images.build import build_environment, jail
+from oscar_steps.images.jail import build_environment, jail
 from oscar_steps.v3m.host.checks import Check, require
 
 IDS = 65536

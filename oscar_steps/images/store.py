@@ -25,8 +25,8 @@ from oscar_steps.images.build import (
     Report,
     check_host,
     own_contents,
-    run_jailed,
 )
+from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.ordinary import require_user
 from oscar_steps.matrix import ImageRecipe
 from oscar_steps.places import default_store
@@ -65,7 +65,7 @@ class ImageStore:
 
     Why it survives kill -9, or a power cut, at any moment: a folder named `DIGEST` comes to be by one rename of a
     finished folder, whose files were synced before. The lock is the kernel's (flock) and ends with its process, and no
-    child inherits it. The build's own children die with the process that started them (see `imagebuild.jail`). So a
+    child inherits it. The build's own children die with the process that started them (see `jail.jail`). So a
     `tmp-` folder whose lock is free has no owner any more; the next `ensure` removes it.
     """
 

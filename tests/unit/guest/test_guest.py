@@ -18,11 +18,12 @@ CHECKS = {
     # SC2015: `A && B || C` where B is a test, too, is what is meant.
     ".sh": ["shellcheck", "--shell=sh", "--exclude=SC2015"],
     ".pl": ["perl", "-c"],
+    ".cfg": ["true"],
     ".interfaces": ["true"],
     ".py": ["true"],
     ".service": ["true"],
 }
-"""What reads a file, by its suffix. Python is read elsewhere; a unit and a list of NICs hold no program."""
+"""What reads a file, by its suffix. Python is read elsewhere; units, NICs and boot menus hold no program."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -23,7 +23,9 @@ from oscar_steps import guest
 from oscar_steps.errors import ConfigError, ImageBuildFailed
 from oscar_steps.images import build as imagebuild
 from oscar_steps.images import store as images
-from oscar_steps.images.build import AptSource, guest_files, sources_for
+from oscar_steps.images.apt import AptSource, sources_for
+from oscar_steps.images.build import guest_files
+from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.store import ImageStore, digest_of
 from oscar_steps.matrix import ImageRecipe
 
@@ -239,7 +241,7 @@ def test_a_store_that_cannot_be_written_is_the_hosts_fault(tmp_path: Path) -> No
 
 _KILLED = """
 import asyncio, pathlib, sys
-from oscar_steps.images.build import run_jailed
+from oscar_steps.images.jail import run_jailed
 folder = pathlib.Path(sys.argv[1])
 script = f"mount -t tmpfs none {folder}/mnt; sleep 4711 & echo up >{folder}/up; wait"
 asyncio.run(run_jailed(["sh", "-c", script], folder / "log"))
@@ -267,7 +269,7 @@ def test_a_builder_killed_with_9_leaves_no_process_and_no_mount(tmp_path: Path) 
 @needs_root
 def test_a_cancelled_build_leaves_no_process(tmp_path: Path) -> None:
     async def cancelled() -> None:
-        build = imagebuild.run_jailed(["sh", "-c", f"sleep 4711 & touch {tmp_path}/up; wait"], tmp_path / "log")
+        build = run_jailed(["sh", "-c", f"sleep 4711 & touch {tmp_path}/up; wait"], tmp_path / "log")
         building = asyncio.create_task(build)
         await asyncio.to_thread(_wait_until, (tmp_path / "up").exists)
         building.cancel()
@@ -289,7 +291,7 @@ def test_nothing_of_the_caller_reaches_what_makes_an_image(tmp_path: Path, monke
     before = os.umask(0o077)
     try:
         script = f"umask; printenv; mkdir {tmp_path}/folder"
-        asyncio.run(imagebuild.run_jailed(["sh", "-c", script], tmp_path / "log"))
+        asyncio.run(run_jailed(["sh", "-c", script], tmp_path / "log"))
     finally:
         os.umask(before)
     said = (tmp_path / "log").read_text().splitlines()[2:]
@@ -306,7 +308,7 @@ def test_our_own_files_bring_folders_that_everybody_may_enter_whatever_the_calle
         build._lay_out_own_files()
     finally:
         os.umask(before)
-    folders = [tmp_path / "overlay", *(path for path in (tmp_path / "overlay").rglob("*") if path.is_dir())]
+    folders = [tmp_path / "work/overlay", *(path for path in (tmp_path / "work/overlay").rglob("*") if path.is_dir())]
     assert {oct(path.stat().st_mode & 0o777) for path in folders} == {"0o755"}
 
 
@@ -314,7 +316,7 @@ def test_our_own_files_bring_folders_that_everybody_may_enter_whatever_the_calle
 def test_a_failing_program_is_quoted(tmp_path: Path) -> None:
     script = "echo fine; echo 'E: Unable to locate package nonsense'; echo bye; exit 3"
     with pytest.raises(ImageBuildFailed, match="sh ended with status 3: E: Unable to locate package nonsense"):
-        asyncio.run(imagebuild.run_jailed(["sh", "-c", script], tmp_path / "log"))
+        asyncio.run(run_jailed(["sh", "-c", script], tmp_path / "log"))
 
 
 def test_the_hosts_own_sources_are_used_with_updates_and_security_fixes() -> None:

@@ -1,0 +1,94 @@
+"""The root file system of an image, by mmdebstrap and apt, with a pool of packages for what is installed later.
+
+Where the packages come from is not said here: the build uses the repositories, the proxy and the keys of the host's own
+apt.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.guest import guest_path
+from oscar_steps.images.jail import output_of, run_jailed
+from oscar_steps.matrix import ImageRecipe
+
+TOOLS = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils"}
+ARCHITECTURES = {"x86_64": "amd64", "i386": "i386"}
+"""Those whose machines have a BIOS, and so boot the disk that is made for them."""
+
+_SETTINGS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
+"""Settings of the host's apt that the build's apt takes over: how to get out, and how old a mirror may be."""
+
+
+@dataclass(frozen=True)
+class AptSource:
+    """One repository of the host's apt, as `apt-get indextargets` tells it."""
+
+    site: str
+    release: str
+    codename: str
+    origin: str
+    signed_by: str = ""
+
+    def line(self, release: str, components: Sequence[str]) -> str:
+        """The sources.list line for `release` of this repository."""
+        options = f" [signed-by={self.signed_by}]" if self.signed_by.startswith("/") else ""
+        return f"deb{options} {self.site} {release} {' '.join(components)}"
+
+
+def sources_for(suite: str, components: Sequence[str], known: Sequence[AptSource]) -> tuple[str, ...]:
+    """The sources.list lines for `suite`: the host's own for that suite with its updates and security fixes, or else
+    the suite alone from the host's mirror. Raises ImageBuildFailed where the host's apt knows no Debian mirror."""
+    family = (suite, f"{suite}-updates", f"{suite}-security")
+    debian = [source for source in known if source.origin == "Debian"]
+    if any(source.codename == suite for source in debian):
+        own = (source.line(source.release, components) for source in debian if source.codename in family)
+        return tuple(dict.fromkeys(own))
+    mirrors = [source for source in debian if not source.codename.endswith("-security")]
+    if not mirrors:
+        raise ImageBuildFailed(
+            f"the host's apt knows no Debian mirror, from which '{suite}' could be installed",
+            hint="See `apt-get indextargets`; after a change of the host's sources run `apt-get update`.",
+        )
+    return (mirrors[0].line(suite, components),)
+
+
+async def host_sources() -> tuple[AptSource, ...]:
+    """The package repositories that the host's apt uses."""
+    fields = "$(SITE)|$(RELEASE)|$(CODENAME)|$(ORIGIN)|$(SIGNED_BY)"
+    printed = await output_of("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
+    rows = [line.split("|") for line in printed.splitlines()]
+    return tuple(AptSource(*("" if field.startswith("$(") else field for field in row)) for row in rows)
+
+
+async def _host_settings() -> list[str]:
+    printed = await output_of("apt-config", "dump", *_SETTINGS)
+    return [f"--aptopt={line.rstrip(';')}" for line in printed.splitlines() if not line.endswith('"";')]
+
+
+async def install(recipe: ImageRecipe, root: Path, overlay: Path, log: Path) -> None:
+    """Make the folder `root`: the recipe's packages and pool, and before them the files of `overlay`."""
+    pool = f"/tftpboot/distro/{recipe.name}"
+    fill = f'mkdir -p "$1"{pool} && : > "$1"{pool}/Packages'
+    if recipe.pool:
+        fill = f'sh {shlex.quote(str(guest_path("apt/pool.sh")))} "$1" {pool} {shlex.join(recipe.pool)}'
+    command = [
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
+        f"--architectures={ARCHITECTURES[recipe.architecture]}",
+        f"--include={','.join(recipe.packages)}",
+        *await _host_settings(),
+        # A head node that lives for minutes needs no fsync at each file, in the build or later, and no manuals.
+        *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*"),
+        *("--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        f'--essential-hook=cp -a {shlex.quote(str(overlay))}/. "$1"/',
+        f"--customize-hook={fill}",
+        *(recipe.suite, str(root)),
+        *sources_for(recipe.suite, recipe.components, await host_sources()),
+    ]
+    await run_jailed(command, log)
+    await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(root), pool], log)
