@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,12 @@ from tests.vm.tiny_guest import make_cd, make_guest, parameters
 from tests.vm.v2m_user import CASES, CD_MODULES, User, user_of
 
 STATE, HOST, PROFILE = 3, 20, 64
+IMPATIENT = f"""#!{sys.executable}
+from oscar_steps.v2m import main
+from oscar_steps.v2m.daemon import client
+client.SILENCE_LIMIT = 3.0
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +141,15 @@ def test_a_keeper_that_hangs_is_told_in_time(user: User, cd_guest: DirectKernel)
     user.v2m("create", file)
     user.v2m("boot", file)
     keeper = _keeper_pid(user)
+    impatient = User(user.directory, program=user.directory / "impatient-v2m")
+    impatient.program.write_text(IMPATIENT, encoding="utf-8")
+    impatient.program.chmod(0o755)
     os.kill(keeper, signal.SIGSTOP)
     try:
-        said = user.v2m("status", file, status=HOST)
+        said = impatient.v2m("status", file, status=HOST)
     finally:
         os.kill(keeper, signal.SIGCONT)
-    assert said.err.startswith(f"the keeper of the system default (process {keeper}) has said nothing for 30 s\n")
+    assert said.err.startswith(f"the keeper of the system default (process {keeper}) has said nothing for 3 s\n")
     user.v2m("destroy", file)
 
 
