@@ -25,6 +25,7 @@ _SEQUENCE = re.compile(
 _NOT_TYPED = re.compile(r"[\x00-\x06\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Bell, backspace, tab, line feed and carriage return are left."""
 _LONGEST_SEQUENCE = 4096
+_LOOKED_AT = 1 << 16
 _UNFINISHED = re.compile(
     # A string, also one that stands before the second half of its end.
     r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x18\x1a\x1b\x90\x98\x9c-\x9f]*\x1b?\Z"
@@ -172,6 +173,13 @@ def sync_folder(folder: Path) -> None:
 def printable(text: str) -> str:
     """`text` of a guest without what a terminal would obey: it must not be able to write over our own lines."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def one_line(text: str, length: int = 160) -> str:
+    """`text` of a guest or a server as one printable line, of at most `length` characters."""
+    seen = " ".join(seen_line(line) for line in text[:_LOOKED_AT].split("\n"))
+    line = " ".join(printable(seen).split())
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def printable_name(name: bytes | str) -> str:

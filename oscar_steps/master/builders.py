@@ -13,9 +13,11 @@ from oscar_steps.job import CellPlan
 from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.schedulers import start_cells
+from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep
-from oscar_steps.master.steps.stages import ASKERS_MISTAKE, JobStep, StageStep
+from oscar_steps.master.steps.stages import JobStep, StageStep
+from oscar_steps.matrix import Matrix
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
 
@@ -77,6 +79,12 @@ def build_workers(site: Site) -> list[Any]:
             )
         )
     return made
+
+
+def build_plans(site: Site, matrix: Matrix) -> tuple[CellPlan, ...]:
+    """A plan for every cell of the matrix. Raises ConfigError, with file and line, where one cannot be used."""
+    site.check_against(matrix)
+    return tuple(CellPlan.of(matrix, cell, site.timeouts) for cell in matrix.cells)
 
 
 def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:

@@ -10,9 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 from zope.interface import implementer
 
-from oscar_steps.master.builders import build_builders, build_workers
+from oscar_steps.master.builders import build_builders, build_plans, build_workers
 from oscar_steps.master.durability.patience import wait_for_the_disk
-from oscar_steps.master.plans import plans as all_plans
 from oscar_steps.master.pollers import svn_poller
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.schedulers import build_schedulers
@@ -33,7 +32,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
     Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
     """
     wait_for_the_disk()
-    plans = all_plans(site, matrix)
+    plans = build_plans(site, matrix)
     workers = build_workers(site)
     names = (*(plan.name for plan in plans), LINT)
     return {

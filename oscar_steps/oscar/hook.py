@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 
 from oscar_steps.guest import guest_text
+from oscar_steps.textio import one_line
 
 DIRECTORY = "/root/farm"
 """Where the farm's files are on the head node."""
@@ -41,8 +42,7 @@ def open_command(directory: str = DIRECTORY) -> str:
 
 def shut_command(reason: str, directory: str = DIRECTORY) -> str:
     """Shell line for the head node that makes OSCAR give up, with `reason` in its log. Statuses as `open_command`."""
-    words = "".join(c if c.isprintable() else " " for c in reason)
-    return _answer(f"shut {' '.join(words.split())[:_MAX_REASON]}", directory)
+    return _answer(f"shut {one_line(reason, _MAX_REASON)}", directory)
 
 
 def _fifo(directory: str) -> str:

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from buildbot.process.results import SUCCESS
 from click.testing import CliRunner
 
 from demo.ports import LOOPBACK, free_port
 from oscar_steps.errors import ConfigError, FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
-from oscar_steps.master.plans import plans
-from oscar_steps.master.steps import stages
+from oscar_steps.master.builders import build_plans
+from oscar_steps.master.steps import first
 from oscar_steps.master.steps.results import RunIdentity
 from oscar_steps.master.steps.stages import JobStep
 from oscar_steps.matrix import default_profiles, load_matrix
@@ -56,39 +57,46 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     async def on_the_farm(*_: Any) -> str:
         return "7"
 
-    monkeypatch.setattr(stages, "exact_revision", on_the_farm)
+    monkeypatch.setattr(first, "exact_revision", on_the_farm)
     monkeypatch.setattr(run, "resolve_revision", lambda _url, _revision: "7")
 
 
 def job_of_the_farm(site: Path, **properties: Any) -> Job:
     """What the job step hands to the worker for a build with these properties."""
-    made: list[Job] = []
+    logs: dict[str, str] = {}
 
-    async def hand_over(job: Job) -> int:
-        made.append(job)
-        return 0
-
-    async def nothing() -> None:
+    async def nothing(*_: Any) -> None:
         pass
+
+    async def done(command: Any) -> None:
+        command.rc = 0
+
+    async def add_log(name: str, text: str) -> None:
+        logs[name] = text
 
     values: dict[str, Any] = {"buildnumber": 1, **properties}
     loaded = load_site(site)
+    plan = build_plans(loaded, load_matrix(default_profiles()))[0]
     step: Any = SimpleNamespace(
         name="job",
         site=loaded,
-        plan=plans(loaded, load_matrix(default_profiles()))[0],
+        plan=plan,
+        cell=plan.name,
         svn=set(),
         stopped=False,
         build=SimpleNamespace(stopped=False, stopped_reason=None, conn=object(), executedSteps=[]),
         master=SimpleNamespace(reactor=None, botmaster=SimpleNamespace(shuttingDown=False)),
         getProperty=values.get,
         setProperty=lambda name, value, _source: values.__setitem__(name, value),
-        _refuse_endless_tries=nothing,
+        check=nothing,
+        begin=lambda *words: JobStep.begin(step, *words),
+        runCommand=done,
+        addCompleteLog=add_log,
+        _remove_old_runs=nothing,
         _wish=lambda: JobStep._wish(step),
-        _hand_over=hand_over,
     )
-    asyncio.run(JobStep.run(step))
-    return made[0]
+    assert asyncio.run(JobStep.run(step)) == SUCCESS
+    return Job.model_validate_json(logs[JOB_FILE])
 
 
 def job_of_a_laptop(monkeypatch: pytest.MonkeyPatch, *words: str) -> Job:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.textio import name_bytes, printable_name, seen_line, write_atomically
+from oscar_steps.textio import name_bytes, one_line, printable_name, seen_line, write_atomically
 
 
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
@@ -123,3 +123,16 @@ def test_no_line_breaks_the_filter_and_nothing_is_left_to_filter(line: str) -> N
 )
 def test_a_line_is_what_a_person_would_have_seen(line: str, seen: str) -> None:
     assert seen_line(line) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("a\r\nb\tc", "a b c"),
+        ("\x1b]0;title\x07x", "x"),
+        ("y" * 300, "y" * 157 + "..."),
+    ],
+)
+def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
+    assert one_line(text) == line

@@ -28,11 +28,11 @@ from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
 from oscar_steps.master.schedulers import CHANGES, NIGHTLY
 from oscar_steps.master.steps.report import GO_ON, headline
-from oscar_steps.master.steps.results import VERDICT, RunIdentity, lost_worker
-from oscar_steps.master.steps.stages import EXACT_REVISION, RUN_DIRECTORY, RUN_ID, SOURCE_URL, clean
+from oscar_steps.master.steps.results import EXACT_REVISION, RUN_DIRECTORY, VERDICT, RunIdentity, lost_worker
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.master.web.standing import GATED_BEFORE
 from oscar_steps.site import Mail
+from oscar_steps.textio import one_line
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
 _LOOK_BACK = 20
@@ -49,7 +49,7 @@ _templates = jinja2.Environment(
     autoescape=False,  # plain text
     keep_trailing_newline=True,
 )
-_templates.filters["line"] = clean
+_templates.filters["line"] = one_line
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,7 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
 
 
 def _verdict_of(build: dict[str, Any], properties: dict[str, Any]) -> Verdict:
-    cell = build["builder"]["name"]
-    identity = RunIdentity(
-        run_id=str(properties.get(RUN_ID) or f"{cell}-b{build['number']}"),
-        cell=cell,
-        source=str(properties.get(SOURCE_URL) or ""),
-        revision=str(properties.get(EXACT_REVISION) or properties.get("revision") or ""),
-    )
+    identity = RunIdentity.of_build(build["builder"]["name"], build["number"], properties.get)
     if build["results"] == RETRY and RESTARTED in properties:
         return identity.verdict(Outcome.CANCELLED, "the master was restarted; the build begins again")
     if build["results"] == RETRY:

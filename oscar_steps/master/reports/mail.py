@@ -22,8 +22,8 @@ from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
 from oscar_steps.master.reports.facts import bad_logins, note_of, recipients
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_name
-from oscar_steps.master.steps.stages import clean
 from oscar_steps.site import Mail
+from oscar_steps.textio import one_line
 
 _LONGEST_LINE = 900
 _LONGEST_SUBJECT = 300
@@ -122,7 +122,9 @@ class OscarMail(reporters.MailNotifier):
         """Spool one plain mail to the operator; whether that could be done."""
         if self.spool is None:
             return False
-        self.spool.add(self._letter(new_name(), self._plain(f"[oscar-farm] {clean(subject)}", text), [self.operator]))
+        self.spool.add(
+            self._letter(new_name(), self._plain(f"[oscar-farm] {one_line(subject)}", text), [self.operator])
+        )
         return True
 
     def tell_once(self, about: str, subject: str, text: str) -> None:
@@ -137,7 +139,7 @@ class OscarMail(reporters.MailNotifier):
                 self.spool.trouble = f"mail to the operator {recipient} is refused: {reason}"
             return  # there is nobody else to tell; a mail about it would be refused as well
         about = f"The mail relay {self.relayhost} gave this answer for {recipient}: {reason}"
-        text = f"{about}\n\nThe mail '{clean(letter.subject)}' was not delivered to {recipient} and is given up.\n"
+        text = f"{about}\n\nThe mail '{one_line(letter.subject)}' was not delivered to {recipient} and is given up.\n"
         self.tell_once(recipient, f"mail to {recipient} is refused", text)
 
     async def sendMessage(self, reports: list[dict[str, Any]]) -> None:
@@ -192,7 +194,7 @@ class OscarMail(reporters.MailNotifier):
         mail.set_content(text, cte="7bit" if simple else "quoted-printable")
         mail["Date"] = formatdate(localtime=True)
         mail["Message-ID"] = make_msgid(domain="oscar-farm")
-        mail["Subject"] = clean(subject, _LONGEST_SUBJECT)
+        mail["Subject"] = one_line(subject, _LONGEST_SUBJECT)
         mail["From"] = self.fromaddr
         mail["Auto-Submitted"] = "auto-generated"
         if build is not None:

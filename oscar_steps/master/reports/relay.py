@@ -10,6 +10,8 @@ from typing import Any
 from twisted.internet import defer, reactor
 from twisted.mail.smtp import ESMTPSenderFactory, SMTPDeliveryError
 
+from oscar_steps.textio import one_line
+
 _SILENCE = 120
 """Seconds without an answer after which a relay is given up."""
 
@@ -90,5 +92,5 @@ def _replies(answers: Sequence[tuple[bytes, int, bytes]], of_the_text: Reply) ->
 
 def _text(code: int, answer: bytes | str) -> str:
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    line = one_line(text, 300)
     return f"{code} {line}" if code > 0 else line

@@ -13,10 +13,19 @@ from twisted.python import log
 from oscar_steps.master.again import ask_again
 from oscar_steps.master.durability.restarts import CutShort, cut_short
 from oscar_steps.master.steps import evidence
-from oscar_steps.master.steps.results import RESULT_OF_OUTCOME, VERDICT, RunIdentity, agreed, read_verdict
-from oscar_steps.master.steps.stages import RUN_DIRECTORY, clean, has_run, identity_of
+from oscar_steps.master.steps.first import upload
+from oscar_steps.master.steps.results import (
+    RESULT_OF_OUTCOME,
+    RUN_DIRECTORY,
+    VERDICT,
+    RunIdentity,
+    agreed,
+    read_verdict,
+)
+from oscar_steps.master.steps.stages import has_run
 from oscar_steps.master.web.run_files import RUNS, run_url
 from oscar_steps.site import Site
+from oscar_steps.textio import one_line
 from oscar_steps.verdict import LINT, VERDICT_FILE, Outcome, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
@@ -36,17 +45,17 @@ class ReportStep(CutShort, buildstep.BuildStep):
         super().__init__(**kwargs)
         self.cell = cell
         self.site = site
-        self._told = "no verdict"
+        self.summary = "no verdict"
 
     async def run(self) -> int:
         if (cut := self._cut_short()) is not None:
             return cut
-        identity = identity_of(self, self.cell)
+        identity = RunIdentity.of_build(self.cell, self.getProperty("buildnumber"), self.getProperty)
         verdict = await self._verdict(identity)
         if (cut := self._cut_short()) is not None:
             return cut
         self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
-        self._told = headline(verdict)
+        self.summary = headline(verdict)
         if has_run(self):
             await self._fetch_evidence(verdict)
         if (cut := self._cut_short()) is not None:
@@ -68,8 +77,8 @@ class ReportStep(CutShort, buildstep.BuildStep):
         if earlier is not None:
             return agreed(Verdict.model_validate(earlier), self.build.results, self._worst_step())
         writer = remotetransfer.StringFileWriter()
-        command = await self._upload(VERDICT_FILE, writer, _MAX_VERDICT_BYTES)
-        verdict = read_verdict(identity, writer.buffer if command.rc == 0 else None)
+        came = await upload(self, self.getProperty(RUN_DIRECTORY), VERDICT_FILE, writer, _MAX_VERDICT_BYTES)
+        verdict = read_verdict(identity, writer.buffer if came else None)
         return agreed(verdict, self.build.results, self._worst_step())
 
     def _worst_step(self) -> str:
@@ -90,7 +99,7 @@ class ReportStep(CutShort, buildstep.BuildStep):
 
     async def _note(self, words: str) -> None:
         try:
-            await self.addCompleteLog("note", clean(words, _NOTE_LENGTH) + "\n")
+            await self.addCompleteLog("note", one_line(words, _NOTE_LENGTH) + "\n")
         except Exception as error:  # broad on purpose: the note of a trouble is no reason for another result
             log.err(error, "a note could not be written into the build's log")
 
@@ -101,26 +110,23 @@ class ReportStep(CutShort, buildstep.BuildStep):
         await self.addURL("files of the run", run_url(base, verdict.run_id))
         for file in dict.fromkeys(item.file for item in verdict.evidence):
             if file in names:
-                await self.addURL(clean(file), run_url(base, verdict.run_id, file))
+                await self.addURL(one_line(file), run_url(base, verdict.run_id, file))
 
     async def _fetched_files(self, run_id: str) -> list[str]:
         runs = Path(self.master.basedir) / RUNS
-        pack = remotecommand.RemoteShellCommand(
-            self.getProperty(RUN_DIRECTORY),
-            ["sh", "-c", evidence.PACK, self.getProperty(RUN_DIRECTORY)],
-            logEnviron=False,
-        )
+        directory = self.getProperty(RUN_DIRECTORY)
+        pack = remotecommand.RemoteShellCommand(directory, ["sh", "-c", evidence.PACK, directory], logEnviron=False)
         stdio = await self.addLog("stdio")
         pack.useLog(stdio, True)
         await self.runCommand(pack)
         archive = runs / f".{run_id}.tar.gz"
         writer = remotetransfer.FileWriter(str(archive), evidence.MAX_ARCHIVE_BYTES, 0o600)
         try:
-            command = await self._upload(evidence.ARCHIVE, writer, evidence.MAX_ARCHIVE_BYTES)
+            came = await upload(self, directory, evidence.ARCHIVE, writer, evidence.MAX_ARCHIVE_BYTES)
         finally:
             writer.cancel()
         try:
-            if command.rc != 0:
+            if not came:
                 raise OSError(
                     f"the worker did not deliver {evidence.ARCHIVE}, or it is over {evidence.MAX_ARCHIVE_BYTES} bytes"
                 )
@@ -130,24 +136,16 @@ class ReportStep(CutShort, buildstep.BuildStep):
         await threads.deferToThread(evidence.prune, runs, self.cell, self.site.master.keep)
         return names
 
-    async def _upload(self, file: str, writer: Any, limit: int) -> Any:
-        arguments = {"workdir": self.getProperty(RUN_DIRECTORY), "workersrc": file, "writer": writer}
-        command = remotecommand.RemoteCommand(
-            "uploadFile", {**arguments, "maxsize": limit, "blocksize": 256 * 1024, "keepstamp": False}
-        )
-        await self.runCommand(command)
-        return command
-
     def getResultSummary(self) -> dict[str, str]:
         # The build's page puts the result's own word before the build's text.
-        return {"step": self._told, "build": self._told.partition(" ")[2] or self._told}
+        return {"step": self.summary, "build": self.summary.partition(" ")[2] or self.summary}
 
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one line, as a mail's subject and the build's page have it; its first word is the outcome."""
     if verdict.outcome is Outcome.PASSED:
-        return clean(f"passed; {verdict.mended[0]}") if verdict.mended else "passed"
+        return one_line(f"passed; {verdict.mended[0]}") if verdict.mended else "passed"
     if verdict.outcome is Outcome.WARNING:
-        return f"{clean(f'warning: {verdict.sentence}', _WARNING_LENGTH)}; {GO_ON}"
+        return f"{one_line(f'warning: {verdict.sentence}', _WARNING_LENGTH)}; {GO_ON}"
     place = f" at {verdict.stage.value}" if verdict.stage else "" if verdict.cell == LINT else " before the run began"
-    return clean(f"{verdict.outcome.value}{place}: {verdict.sentence}")
+    return one_line(f"{verdict.outcome.value}{place}: {verdict.sentence}")

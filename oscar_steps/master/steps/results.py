@@ -7,7 +7,9 @@ Green means that the run's own verdict says `passed` and no stage said otherwise
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from buildbot.process.results import (
     CANCELLED,
@@ -25,6 +27,11 @@ from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Stage, Verd
 
 VERDICT = "verdict"
 """Build property: the run's verdict, as JSON."""
+RUN_ID = "run_id"
+RUN_DIRECTORY = "run_directory"
+"""Build property: where the worker keeps this run. Set once the worker has the job; without it no stage can run."""
+SOURCE_URL = "source_url"
+EXACT_REVISION = "exact_revision"
 
 RESULT_OF_STATUS: dict[int, int] = {
     ExitStatus.PASSED: SUCCESS,
@@ -63,6 +70,16 @@ class RunIdentity:
     cell: str
     source: str
     revision: str
+
+    @classmethod
+    def of_build(cls, cell: str, number: int, get: Callable[[str], Any]) -> RunIdentity:
+        """What is known of the run of a build by now. `get` gives a property of the build by its name, or None."""
+        return cls(
+            run_id=str(get(RUN_ID) or f"{cell}-b{number}"),
+            cell=cell,
+            source=str(get(SOURCE_URL) or ""),
+            revision=str(get(EXACT_REVISION) or get("revision") or ""),
+        )
 
     def verdict(
         self, outcome: Outcome, sentence: str, *, hint: str = "", category: Category = Category.FARM

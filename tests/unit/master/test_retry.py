@@ -17,9 +17,10 @@ from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.durability import once
 from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
 from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
-from oscar_steps.master.steps import stages
+from oscar_steps.master.steps import first
+from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
-from oscar_steps.master.steps.stages import ASKERS_MISTAKE, MAX_TRIES, JobStep
+from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
@@ -319,10 +320,10 @@ def test_planned_restarts_and_a_killed_master_are_no_losses_of_the_worker() -> N
     killed: list[tuple[str, dict[str, Any]]] = [("building", {})] * MAX_TRIES
     lost: list[tuple[str, dict[str, Any]]] = [("retry lost connection", {})] * (MAX_TRIES - 1)
     step = tries([*restarts, *cut, *killed, *lost])
-    asyncio.run(JobStep._refuse_endless_tries(step))
+    asyncio.run(JobStep.check(step))
     step = tries([*restarts, *lost, lost[0]])
     with pytest.raises(HostError, match="was lost 3 times"):
-        asyncio.run(JobStep._refuse_endless_tries(step))
+        asyncio.run(JobStep.check(step))
     assert step.values[again.FINAL] is True
 
 
@@ -335,11 +336,12 @@ def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_re
     async def gone(*_: Any) -> str:
         raise SourceError("svn://127.0.0.1/oscar/trunk at revision 5: E210005: No repository found")
 
-    monkeypatch.setattr(stages, "exact_revision", gone)
+    monkeypatch.setattr(first, "exact_revision", gone)
     step = fake_step(**{CHANGES: changes, "branch": "trunk", "revision": "5", "buildnumber": 1})
-    step.name, step.plan, step.site, step.svn = "job", SimpleNamespace(name="c"), SITE, set()
+    step.name, step.cell, step.site, step.svn = "job", "c", SITE, set()
     step.build.stopped, step.master.reactor = False, None
-    step._refuse_endless_tries = lambda: JobStep._refuse_endless_tries(step)
+    step.check = lambda: JobStep.check(step)
+    step._no_run = lambda error: JobStep._no_run(step, error)
     assert asyncio.run(JobStep.run(step)) == EXCEPTION
     said = Verdict.model_validate(step.values[VERDICT])
     assert words in ask(step, said).hint

@@ -17,9 +17,9 @@ from buildbot.process.results import FAILURE
 from twisted.web.test.requesthelper import DummyRequest
 
 from oscar_steps.master.steps import evidence
+from oscar_steps.master.steps.first import superseded
 from oscar_steps.master.steps.report import ReportStep
 from oscar_steps.master.steps.results import RunIdentity
-from oscar_steps.master.steps.stages import clean, superseded
 from oscar_steps.master.web.run_files import RunFiles
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import Category, Outcome, Verdict
@@ -151,19 +151,6 @@ def test_the_workers_newest_runs_are_told_by_build_number_not_by_name() -> None:
     runs = [f"/runs/c-r7-b{number}" for number in (2, 10, 9)]
     assert superseded(runs, 2) == ["/runs/c-r7-b2"]
     assert superseded([*runs, "/runs/something-else"], 3) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("\x1b[1;31mred\x1b[0m", "red"),
-        ("a\r\nb\tc", "a b c"),
-        ("\x1b]0;title\x07x", "x"),
-        ("y" * 300, "y" * 157 + "..."),
-    ],
-)
-def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
-    assert clean(text) == line
 
 
 @pytest.mark.parametrize("name", [b"pipe", b"link", b".hidden", b"a\0b", b"%00\0", b"x" * 5000, b"..", b"\xff"])

@@ -71,14 +71,14 @@ def test_a_change_that_is_later_than_what_is_tested_is_not_the_first(step: Any) 
 def noted(step: Any, monkeypatch: pytest.MonkeyPatch, text: str, rc: int = 0) -> dict[str, Any]:
     """The build's properties once the worker has delivered `text`."""
 
-    async def on_worker(_step: Any, _name: str, *, writer: Any, **_more: Any) -> Any:
+    async def upload(_step: Any, _directory: str, _file: str, writer: Any, _limit: int) -> bool:
         writer.buffer = text
-        return SimpleNamespace(rc=rc)
+        return rc == 0
 
     async def at_once(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
-    monkeypatch.setattr(lint, "on_worker", on_worker)
+    monkeypatch.setattr(lint, "upload", upload)
     monkeypatch.setattr(lint.threads, "deferToThread", at_once)
     asyncio.run(step._note_what_stands("/runs/lint-r5-b1", URL))
     properties: dict[str, Any] = step.build.properties

@@ -1,0 +1,115 @@
+"""The first step of every build: it finds the exact revision, names the run after it, and makes room on the worker."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from buildbot.process import buildstep, remotecommand
+from buildbot.process.results import EXCEPTION, statusToString
+
+from oscar_steps.errors import HostError, SourceError
+from oscar_steps.job import Source
+from oscar_steps.master.durability.restarts import CutShort, cut_short
+from oscar_steps.master.pollers import exact_revision
+from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, VERDICT, RunIdentity
+from oscar_steps.site import Site
+from oscar_steps.textio import one_line
+from oscar_steps.verdict import Category, Outcome
+
+ASKERS_MISTAKE = "askers_mistake"
+"""Build property: what was asked for does not exist. No worker is at fault."""
+
+
+class FirstStep(CutShort, buildstep.BuildStep):
+    """What keeps a build from its run is the verdict that this step leaves; otherwise `begin` goes on."""
+
+    haltOnFailure = True
+    updateBuildSummaryPolicy = False  # the build's own line is the verdict, which the report step has
+
+    def __init__(self, cell: str, site: Site, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.site = site
+        self.svn: set[Any] = set()
+        self.summary = ""
+
+    async def begin(self, source: Source, run_id: str, directory: str) -> int:
+        """Begin the run in its directory on the worker, which does not exist yet. Gives the step's result."""
+        raise NotImplementedError
+
+    async def check(self) -> None:
+        """Raise HostError where no run may begin."""
+
+    async def run(self) -> int:
+        if self.build.stopped and (cut := cut_short(self)) is not None:
+            return cut
+        url = self.site.repository.source_url(self.getProperty("branch") or self.site.repository.trunk)
+        self.setProperty(SOURCE_URL, url, self.name)
+        try:
+            await self.check()
+            wanted = self.getProperty("revision") or None
+            revision = await exact_revision(self.master.reactor, url, wanted, self.svn)
+        except (SourceError, HostError) as error:
+            return cut if (cut := cut_short(self)) is not None else self._no_run(error)
+        if (cut := cut_short(self)) is not None:
+            return cut
+        run_id = f"{self.cell}-r{revision}-b{self.getProperty('buildnumber')}"
+        self.setProperty(EXACT_REVISION, revision, self.name)
+        self.setProperty(RUN_ID, run_id, self.name)
+        directory = str(self.site.driver.runs / run_id)
+        await self._remove_old_runs(directory)
+        return await self.begin(Source(url=url, revision=revision), run_id, directory)
+
+    def _no_run(self, error: SourceError | HostError) -> int:
+        self.summary = one_line(error.sentence)
+        if isinstance(error, SourceError):
+            self.setProperty(ASKERS_MISTAKE, True, self.name)
+        category = Category.FARM if isinstance(error, SourceError) else Category.HOST
+        identity = RunIdentity.of_build(self.cell, self.getProperty("buildnumber"), self.getProperty)
+        verdict = identity.verdict(Outcome.INFRASTRUCTURE, error.sentence, hint=error.hint, category=category)
+        self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
+        return int(EXCEPTION)
+
+    async def _remove_old_runs(self, directory: str) -> None:
+        """Keep the newest `driver.keep` run directories of this cell on the worker; `directory` goes in any case.
+
+        A directory of a new run's name is of an earlier life of the master: build numbers began again with its
+        database.
+        """
+        command = await on_worker(self, "glob", path=str(self.site.driver.runs / f"{self.cell}-r*-b*"))
+        found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
+        for path in {*superseded(list(found), self.site.driver.keep), directory}:
+            await on_worker(self, "rmdir", dir=path)
+
+    def getResultSummary(self) -> dict[str, str]:
+        return {"step": self.summary or f"{self.name}: {statusToString(self.results)}"}
+
+
+async def on_worker(step: Any, name: str, **arguments: Any) -> Any:
+    """Have the worker do `name`, one of its built-in commands."""
+    command = remotecommand.RemoteCommand(name, {"logEnviron": False, **arguments}, ignore_updates=False)
+    await step.runCommand(command)
+    return command
+
+
+async def upload(step: Any, directory: str, file: str, writer: Any, limit: int) -> bool:
+    """Have the worker send a file of `directory`, of at most `limit` bytes; whether it came."""
+    command = await on_worker(
+        step,
+        "uploadFile",
+        workdir=directory,
+        workersrc=file,
+        writer=writer,
+        maxsize=limit,
+        blocksize=256 * 1024,
+        keepstamp=False,
+    )
+    return bool(command.rc == 0)
+
+
+def superseded(runs: list[str], keep: int) -> list[str]:
+    """Those of the run directories that are older than the newest `keep`, by the numbers of their builds."""
+    numbered = [(int(match[1]), path) for path in runs if (match := re.search(r"-b(\d+)$", PurePosixPath(path).name))]
+    return [path for _, path in sorted(numbered, reverse=True)[keep:]]
