@@ -1,73 +1,130 @@
-"""Archives from guests: unpacked with suspicion. What a guest sends is evidence, never a path outside its folder."""
+"""Archives from guests and workers, read with suspicion: no file of theirs gets outside its folder."""
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 import zlib
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from oscar_steps.errors import HostError
 from oscar_steps.textio import printable_name
 
-MAX_FILE_BYTES = 32 << 20
-MAX_FILES = 2000
-MAX_TOTAL_BYTES = 512 << 20
-MAX_NAME, MAX_DEPTH = 255, 12
-"""Bytes of a name, and folders above it: together they stay below what Linux takes for a path."""
+MAX_NAME = 255
+"""Bytes of a part of a name."""
+_CANNOT_BE = {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+"""What the kernel says of a name that cannot be, or that is there already. A full disk is another matter."""
 
 
-def unpack_logs(archive: bytes, into: Path) -> int:
-    """Unpack the plain files of a tar (gzip'ed or not) below `into`; returns how many.
+@dataclass(frozen=True)
+class Limits:
+    """How much of an archive is read."""
 
-    Names are a guest's bytes: they are kept as `textio.printable_name` writes them. Links, devices, sparse files and
-    names that lead outside or cannot be are left out; a file over MAX_FILE_BYTES keeps its first and last half.
-    Raises HostError where it is no tar at all.
+    files: int
+    total_bytes: int
+    file_bytes: int
+    """Of a larger file the first and the last half of this are kept."""
+    depth: int = 12
+    """Parts of a name."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A plain file of an archive. Its name is a guest's bytes, as Python reads them (surrogates for odd ones)."""
+
+    parts: tuple[str, ...]
+    content: bytes
+    executable: bool = False
+
+
+def plain_files(
+    archive: bytes | Path, limits: Limits, *, rooted: bool = False, links: bool = False
+) -> Iterator[Member]:
+    """The plain files of a tar (gzip'ed or not), as far as the limits allow.
+
+    Devices, sparse files, hard links, and names that lead outside or cannot be are left out; an archive that was cut
+    off gives what came before. `rooted`: a name that begins with '/' is taken as one below it. `links`: a symbolic
+    link counts as an empty file. Raises HostError where it is no tar at all.
+    """
+    count, room = 0, limits.total_bytes
+    source = {"name": archive} if isinstance(archive, Path) else {"fileobj": io.BytesIO(archive)}
+    try:
+        with tarfile.open(**source, encoding="utf-8", errors="surrogateescape") as tar:
+            for member in tar:
+                room -= min(member.size, limits.file_bytes)
+                if count >= limits.files or room < 0:
+                    break
+                parts = _parts(member.name, limits.depth, rooted=rooted)
+                if not parts or not ((member.isreg() and not member.issparse()) or (links and member.issym())):
+                    continue
+                file = tar.extractfile(member) if member.isreg() else None
+                content = _shortened(file, limits.file_bytes) if file else b""
+                count += 1
+                yield Member(parts, content, executable=bool(member.mode & 0o100))
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        if not count:
+            raise HostError(f"what was sent is no archive of tar's: {error}") from error
+
+
+def unpack(
+    archive: bytes | Path,
+    into: Path,
+    limits: Limits,
+    *,
+    rooted: bool = False,
+    named: Callable[[str], str] = printable_name,
+    executable: bool = False,
+) -> list[str]:
+    """Unpack the plain files of a tar below `into`; gives their names there. A file that is there already stays.
+
+    `named` gives the name of a file or folder in `into` for its name in the archive. `executable`: keep that right.
+    Raises HostError as `plain_files` does, OSError where nothing can be written.
     """
     into.mkdir(parents=True, exist_ok=True)
-    count, room = 0, MAX_TOTAL_BYTES
-    try:
-        with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as tar:
-            for member in tar:
-                if count >= MAX_FILES or room <= 0:
-                    break
-                if not member.isfile() or member.issparse() or (target := _inside(into, member.name)) is None:
-                    continue
-                with suppress(ValueError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError):
-                    room -= _write(tar.extractfile(member), target)
-                    count += 1
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        # An archive that was cut off in the middle still gives what came before.
-        if not count:
-            raise HostError(f"the logs that came for {into.name} are no archive: {error}") from error
-    return count
+    names = list[str]()
+    for member in plain_files(archive, limits, rooted=rooted):
+        parts = [named(part) for part in member.parts]
+        if any(len(part.encode("utf-8", "surrogateescape")) > MAX_NAME for part in parts):
+            continue
+        target = into.joinpath(*parts)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                file.write(member.content)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE:
+                raise
+            continue
+        if executable and member.executable:
+            target.chmod(0o700)
+        names.append(str(target.relative_to(into)))
+    return names
 
 
-def _inside(into: Path, name: str) -> Path | None:
-    parts = [printable_name(part) for part in Path(name).parts if part not in ("/", ".")]
-    impossible = ".." in parts or not parts or "\0" in name or any(len(part.encode()) > MAX_NAME for part in parts)
-    return None if impossible or len(parts) > MAX_DEPTH else into.joinpath(*parts)
+def _parts(name: str, depth: int, *, rooted: bool) -> tuple[str, ...]:
+    """The parts of a member's name; none where it leads outside or cannot be."""
+    if "\0" in name or (name.startswith("/") and not rooted):
+        return ()
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    return () if ".." in parts or len(parts) > depth else parts
 
 
-def _write(source: IO[bytes] | None, target: Path) -> int:
-    """Copy piece by piece: a small archive may hold a file that fits into no memory."""
-    if source is None:
-        return 0
-    half = MAX_FILE_BYTES // 2
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        written = file.write(source.read(half))
-        tail, left_out = bytearray(), 0
-        while chunk := source.read(1 << 16):
-            tail += chunk
-            if len(tail) > 2 * half:
-                left_out += len(tail) - half
-                del tail[:-half]
-        if len(tail) > half:
+def _shortened(source: IO[bytes], limit: int) -> bytes:
+    """What `source` holds, read piece by piece: a small archive may hold a file that fits into no memory."""
+    half = (limit + 1) // 2
+    first = source.read(half)
+    tail, left_out = bytearray(), 0
+    while chunk := source.read(1 << 16):
+        tail += chunk
+        if len(tail) > 2 * half:
             left_out += len(tail) - half
             del tail[:-half]
-        if left_out:
-            file.write(f"\n[... {left_out} bytes left out by the farm ...]\n".encode())
-        return written + file.write(tail)
+    if len(tail) > half:
+        left_out += len(tail) - half
+        del tail[:-half]
+    note = f"\n[... {left_out} bytes left out by the farm ...]\n".encode() if left_out else b""
+    return first + note + tail

@@ -6,20 +6,17 @@ files below one folder are written, and no more than so many bytes.
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
-import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from oscar_steps import archive as archives
 from oscar_steps.textio import printable_name
 
 ARCHIVE = "evidence.tar.gz"
 MAX_ARCHIVE_BYTES = 128 * 2**20
-MAX_UNPACKED_BYTES = 512 * 2**20
-MAX_FILES = 5000
-MAX_DEPTH = 15
 MAX_FILE_KIB = 64 * 1024
+LIMITS = archives.Limits(files=5000, total_bytes=512 << 20, file_bytes=MAX_FILE_KIB << 10, depth=15)
 _NAMES = "verdict.json job.json cluster.xml events.jsonl console logs screens installer"
 
 # Disks, sockets and links stay where they are; so does what is too big, but its name is printed.
@@ -33,44 +30,14 @@ exit 0
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:
-    """Unpack the regular files of `archive` into a new `folder`; gives their names. What is not welcome is left out."""
+    """Unpack the regular files of `archive` into a new `folder`; gives their names."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    names: list[str] = []
-    left = MAX_UNPACKED_BYTES
-    with tarfile.open(archive, "r:gz", encoding="utf-8", errors="surrogateescape") as packed:
-        for member in packed:
-            target = _target(member, folder)
-            left -= member.size
-            if left < 0 or len(names) >= MAX_FILES:
-                break
-            if target is None or not _is_free(target) or (content := packed.extractfile(member)) is None:
-                continue
-            with target.open("wb") as out:
-                shutil.copyfileobj(content, out)
-            names.append(str(target.relative_to(folder)))
-    return sorted(names)
+    return sorted(archives.unpack(archive, folder, LIMITS, named=_named))
 
 
-def _is_free(target: Path) -> bool:
-    """Whether a file can be made there; its folder is made. A full disk still raises."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return not target.exists()
-    except (FileExistsError, NotADirectoryError):  # a file is where a folder should be
-        return False
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return False
-
-
-def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
-    parts = PurePosixPath(member.name).parts
-    if not member.isreg() or not 0 < len(parts) <= MAX_DEPTH or parts[0] == "/" or ".." in parts or "\0" in member.name:
-        return None
-    # The worker has made names printable; one that is not (of an older worker, or a hostile one) is made so here.
-    return folder.joinpath(*(part if part.isprintable() else printable_name(part) for part in parts))
+def _named(part: str) -> str:
+    """The worker has made names printable; one that is not (of an older worker, or a hostile one) is made so here."""
+    return part if part.isprintable() else printable_name(part)
 
 
 def prune(runs: Path, cell: str, keep: int) -> None:

@@ -26,7 +26,7 @@ from oscar_steps.verdict import LINT
 _MAX_SECONDS = 900
 
 
-class LintStep(buildstep.ShellMixin, FirstStep):
+class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
     """Runs `oscar-testdriver lint`, which leaves its verdict in a run directory, as a run does."""
 
     def __init__(self, site: Site, **kwargs: Any) -> None:

@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from oscar_steps.archive import Limits, unpack
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.lint.scratch import scratch_folder
@@ -158,23 +158,16 @@ def _export_base(folder: Path, target: Path) -> bool:
 
 def _export_head(folder: Path, target: Path) -> bool:
     """What a working copy of git's is based on."""
-    archive = target.with_suffix(".tar")
     try:
         top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().removesuffix("\n"))
         prefix = _git(folder, "rev-parse", "--show-prefix").decode().removesuffix("\n")
-        archive.write_bytes(_git(top, "archive", "--format=tar", f"HEAD:{prefix}"))
-        with tarfile.open(archive) as tar:
-            # Links are not followed by the first tier: one that leads out of the tree must not hide the rest.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every Python 3.11
-            tar.extractall(target, [member for member in tar if _is_plain(member)])
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError, tarfile.TarError):
+        archive = _git(top, "archive", "--format=tar", f"HEAD:{prefix}")
+        whole = Limits(files=len(archive), total_bytes=len(archive), file_bytes=len(archive), depth=len(archive))
+        # Links are not followed by the first tier, and a name is compared as it is.
+        unpack(archive, target, whole, named=str, executable=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError, HostError):
         return False
     return True
-
-
-def _is_plain(member: tarfile.TarInfo) -> bool:
-    path = Path(member.name)
-    return (member.isreg() or member.isdir()) and not path.is_absolute() and ".." not in path.parts
 
 
 def _git(folder: Path, *words: str) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 import shlex
-import tarfile
 from pathlib import Path
 
+from oscar_steps.archive import Limits, plain_files
 from oscar_steps.errors import Evidence, UserError
 from oscar_steps.oscar.answers.answers import AnswersRefused
 from oscar_steps.oscar.answers.menuitems import MenuStage
@@ -28,6 +27,8 @@ FIND_MENU_FILES = (
     + " ".join(f"-path ./{name} -o" for name in sorted(OTHERS))
     + " -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
+
+SOURCES = Limits(files=20_000, total_bytes=512 << 20, file_bytes=1 << 20)
 
 # Subversion's own number for externals that could not be had.
 EXTERNALS = re.compile(r"E205011\b")
@@ -111,15 +112,10 @@ def _kept(run_directory: Path, at: Place, text: str) -> Evidence:
 def texts_of(archive: bytes) -> dict[str, str]:
     """Path to text of the files in a tar archive; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
     texts: dict[str, str] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8", errors="surrogateescape") as files:
-        for member in files:
-            path = printable_name(member.name.removeprefix("./"))
-            if member.issym():
-                texts[path] = ""  # it is there; what it means is not looked for
-            elif (file := files.extractfile(member)) is not None:
-                data = file.read()
-                try:
-                    texts[path] = data.decode("utf-8")
-                except UnicodeDecodeError:
-                    texts[path] = data.decode("latin-1")
+    for member in plain_files(archive, SOURCES, links=True):  # of a link is known that it is there
+        try:
+            text = member.content.decode("utf-8")
+        except UnicodeDecodeError:
+            text = member.content.decode("latin-1")
+        texts[printable_name("/".join(member.parts))] = text
     return {path: text for path, text in texts.items() if is_menu_file(path) or path in OTHERS}

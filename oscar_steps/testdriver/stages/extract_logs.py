@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oscar_steps.archive import unpack_logs
+from oscar_steps.archive import Limits, unpack
 from oscar_steps.errors import FarmError, HeadNodeCutOff, HeadNodeLost, HeadNodeRebooted
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.logs.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
@@ -59,6 +59,7 @@ async def run_stage(run: Run) -> None:
     run.diary.write("logs", f"{count} log files extracted", files=count)
 
 
+LOGS = Limits(files=2000, total_bytes=512 << 20, file_bytes=32 << 20)
 COMMANDS_OUTPUT = "tmp/farm-commands"
 
 
@@ -81,7 +82,7 @@ def node_command(address: str) -> str:
 
 async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> None:
     archive = await head.read(command, seconds=max(seconds, 5.0))
-    await asyncio.to_thread(unpack_logs, archive, into)
+    await asyncio.to_thread(unpack, archive, into, LOGS, rooted=True)
 
 
 async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +118,7 @@ def test_a_note_that_cannot_be_written_does_not_turn_the_verdict(monkeypatch: py
 
 
 def test_an_archive_that_swells_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "MAX_UNPACKED_BYTES", 10)
+    monkeypatch.setattr(evidence, "LIMITS", replace(evidence.LIMITS, total_bytes=10))
     packed = archive(tmp_path, ("a", tarfile.REGTYPE, b"12345678"), ("b", tarfile.REGTYPE, b"12345678"))
     assert evidence.unpack(packed, tmp_path / "run") == ["a"]
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from buildbot.process.results import EXCEPTION
 
 from oscar_steps.judgement import Judgement, ToldProblem
 from oscar_steps.master.schedulers import CHANGES
@@ -117,3 +118,10 @@ def test_a_list_that_is_spoiled_is_told_to_the_operator(step: Any, monkeypatch: 
     noted(step, monkeypatch, Judgement(url=URL, revision=5).model_dump_json())
     assert told == ["the list of standing problems begins anew"]
     assert load(step.master.basedir).branches["trunk"].revision == 5
+
+
+def test_the_line_of_the_step_is_what_the_first_tier_says_in_the_end(step: Any) -> None:
+    step.summary, step.results = "", EXCEPTION
+    assert step.getResultSummary() == {"step": "lint: exception"}
+    step._show("lint: no problem")
+    assert step.getResultSummary() == {"step": "lint: no problem"}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from oscar_steps import archive
-from oscar_steps.archive import unpack_logs
 from oscar_steps.errors import Cancelled, FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
 from oscar_steps.job import Job
 from oscar_steps.testdriver.deadline import HostSpeed
@@ -186,42 +182,6 @@ def test_the_lock_of_a_run_directory_tells_whether_its_process_is_there(tmp_path
     assert not is_running(tmp_path)
 
 
-def test_an_archive_from_a_guest_cannot_leave_its_folder(tmp_path: Path) -> None:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name in ("../../outside", "/etc/hosts", "var/log/syslog"):
-            member = tarfile.TarInfo(name)
-            member.size = 3
-            tar.addfile(member, io.BytesIO(b"abc"))
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    assert unpack_logs(data.getvalue(), tmp_path / "logs") == 2
-    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert found == ["logs/etc/hosts", "logs/var/log/syslog"]
-
-
-def test_names_that_are_no_text_are_kept_in_printable_form(tmp_path: Path) -> None:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name in (b"var/log/caf\xe9.log", "var/log/Übersicht".encode(), b"var/log/a\nb\x1b[1m", b"l" * 255):
-            member = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
-            member.size = 3
-            tar.addfile(member, io.BytesIO(b"abc"))
-        for name in (b"\xe9" * 200, b"d/" * 2000 + b"deep"):  # cannot be kept: left out, and the rest still comes
-            tar.addfile(tarfile.TarInfo(name.decode("utf-8", "surrogateescape")))
-        tar.addfile(tarfile.TarInfo("last"))
-    assert unpack_logs(data.getvalue(), tmp_path) == 5
-    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    names = ["last", "l" * 255, "var/log/a%0Ab%1B[1m", "var/log/caf%E9.log", "var/log/Übersicht"]
-    assert found == sorted(names)
-
-
-def test_what_is_no_archive_is_the_farms_error(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="no archive"):
-        unpack_logs(b"not a tar", tmp_path / "logs")
-
-
 def test_cancelling_between_two_stages_still_gives_a_verdict(tmp_path: Path) -> None:
     async def do() -> Verdict:
         run = Run(tmp_path, make_job(), RunOptions(image_store=tmp_path), Gate(open_=False))
@@ -266,32 +226,6 @@ def test_odd_characters_lose_no_event(tmp_path: Path) -> None:
         diary.say(text)
     diary.close()
     assert [event.text for event in read_events(tmp_path)] == ["a\u2028b", "c\u0085d", "e\nf", 'g"h\\i']
-
-
-def test_one_bad_name_in_an_archive_costs_only_its_own_file(tmp_path: Path) -> None:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for name in ("a", "a/b", "x" * 300, "good"):
-            member = tarfile.TarInfo(name)
-            member.size = 1
-            tar.addfile(member, io.BytesIO(b"1"))
-    unpack_logs(data.getvalue(), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "good"]
-
-
-def test_a_huge_file_keeps_its_beginning_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        member = tarfile.TarInfo("log")
-        member.size = 300_000
-        tar.addfile(member, io.BytesIO(b"first" + b"x" * 299_991 + b"last"))
-    unpack_logs(data.getvalue(), tmp_path)
-    kept = (tmp_path / "log").read_bytes()
-    assert kept.startswith(b"first")
-    assert kept.endswith(b"last")
-    assert b"299000 bytes left out" in kept
-    assert len(kept) < 1100
 
 
 def test_a_line_without_an_end_is_handed_out_in_pieces() -> None:
