@@ -15,12 +15,11 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from oscar_steps.environment import python_environment
+from oscar_steps.detached import start_detached
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE, is_running, make_directory
@@ -57,11 +56,7 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
         *arguments,
     ]
     with (run_directory / DRIVER_LOG).open("ab") as log:
-        subprocess.Popen(
-            [*command, "--ready", str(writer)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(writer,),
-            env=python_environment(),
-        )  # fmt: skip
+        start_detached([*command, "--ready", str(writer)], log, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         waiting, _, _ = select.select([pipe], [], [], START_SECONDS)

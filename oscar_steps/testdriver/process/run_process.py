@@ -73,7 +73,6 @@ async def _own(
             verdict = await run.execute(HANDLERS)
             if lease:
                 lease.cancel()
-    run.diary.close()
     sys.stderr.flush()
     return verdict
 

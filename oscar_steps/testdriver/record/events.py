@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from oscar_steps.textio import read_regular
 
@@ -45,10 +45,13 @@ Listener = Callable[[Event], None]
 
 
 class Diary:
-    """Writer of `events.jsonl`. Each line is written whole and at once, so that a kill -9 costs none of them."""
+    """Writer of `events.jsonl`. Each line is written whole and at once, so that a kill -9 costs none of them.
+
+    The file is open only while a line is written: nobody has to close a diary.
+    """
 
     def __init__(self, run_directory: Path) -> None:
-        self._file: TextIO = (run_directory / EVENTS_FILE).open("a", encoding="utf-8", buffering=1)
+        self._path = run_directory / EVENTS_FILE
         self._start = time.monotonic()
         self._listeners: list[Listener] = []
         self._steps: list[str] = []
@@ -68,8 +71,9 @@ class Diary:
         """Append an event and tell everybody who listens."""
         stamp = datetime.now().astimezone().isoformat(timespec="milliseconds")
         event = Event(kind=kind, text=text, elapsed=self.elapsed, stamp=stamp, data=data)
-        with suppress(OSError):  # a full disk must not keep the run from ending its cluster
-            self._file.write(event.as_json() + "\n")
+        # A full disk must not keep the run from ending its cluster.
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(event.as_json() + "\n")
         self.past.append(event)
         for listener in tuple(self._listeners):
             try:
@@ -113,9 +117,6 @@ class Diary:
         finally:
             with suppress(ValueError):
                 self._listeners.remove(listener)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def read_events(run_directory: Path) -> list[Event]:

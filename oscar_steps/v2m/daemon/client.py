@@ -8,13 +8,12 @@ import os
 import select
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from oscar_steps.environment import python_environment
+from oscar_steps.detached import start_detached
 from oscar_steps.errors import (
     ConfigError,
     FarmError,
@@ -189,15 +188,7 @@ def _start(system: System) -> None:
         with contextlib.closing(os.fdopen(writer, "wb")):
             log.write(f"{time.time():.3f} keeper\n".encode())
             log.flush()
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(writer,),
-                env=python_environment(),
-            )
+            start_detached(command, log, writer)
         waiting, _, _ = select.select([pipe], [], [], START_LIMIT)
         if not waiting or pipe.read(1) != b"!":
             raise HostError(f"the keeper of the system {name} did not start", hint=_last_words(system))

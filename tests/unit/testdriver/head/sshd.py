@@ -74,6 +74,7 @@ class Sshd(paramiko.ServerInterface):
                 channel.send_exit_status(process.wait())
         process.kill()
         process.wait()
+        process.stdout.close()
         with self.lock:  # first: who sees it closed may ask for the next one
             self.open -= 1
         with contextlib.suppress(OSError, EOFError):

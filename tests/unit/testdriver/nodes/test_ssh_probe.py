@@ -38,7 +38,8 @@ class Program:
             ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.lines: Queue[str] = Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -60,10 +61,13 @@ class Program:
 
     def end(self) -> str:
         """Close its input, which ends it; what it complained of."""
-        assert self.process.stdin and self.process.stderr
+        assert self.process.stdin and self.process.stdout and self.process.stderr
         self.process.stdin.close()
         self.process.wait(10)
-        return self.process.stderr.read()
+        self._reader.join(10)
+        self.process.stdout.close()
+        with self.process.stderr as complaints:
+            return complaints.read()
 
 
 @pytest.fixture

@@ -224,7 +224,6 @@ def test_odd_characters_lose_no_event(tmp_path: Path) -> None:
     diary = Diary(tmp_path)
     for text in ("a\u2028b", "c\u0085d", "e\nf", 'g"h\\i'):
         diary.say(text)
-    diary.close()
     assert [event.text for event in read_events(tmp_path)] == ["a\u2028b", "c\u0085d", "e\nf", 'g"h\\i']
 
 
