@@ -114,7 +114,12 @@ def script(repository: str, web: int, workers: int, mail: int) -> str:
     assert len(master) >= 3 and len(worker) >= 2, "the guide's blocks are marked ```sh"
     # A block is typed line by line into one shell; -e ends it at the first command that fails.
     text = "".join(master[:-1]) + f"(\n{master[-1]}) > /media/scratch/master.txt 2>&1 &\n"
-    text += "".join(worker[:-1]) + f"(\n{worker[-1]}) > /media/scratch/worker.txt 2>&1 &\nwait\n"
+    text += "master=$!\n" + "".join(worker[:-1]) + f"(\n{worker[-1]}) > /media/scratch/worker.txt 2>&1 &\n"
+    # When the test says so: a backup, the loss of the master, its restore, another start.
+    text += "read go < /media/scratch/go\n" + "".join(blocks("docs/operator-guide.md", "Make a backup"))
+    text += "kill -9 $master\nwait $master || true\nmv /var/lib/oscar-farm/master /var/lib/oscar-farm/lost\n"
+    text += "".join(blocks("docs/operator-guide.md", "Restore it"))
+    text += f"(\n{master[-1]}) > /media/scratch/restored.txt 2>&1 &\nwait\n"
     for old, new in (
         ("svn://127.0.0.1/oscar", repository),
         ("8010", str(web)),
@@ -195,18 +200,23 @@ def connected(port: int) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the guide is for root: needs a mount namespace of its own")
-def test_the_guide_followed_to_the_letter_on_a_bare_root_gives_a_master_with_a_connected_worker(
+def test_the_guide_followed_to_the_letter_on_a_bare_root_gives_a_master_with_a_connected_worker_also_after_a_restore(
     tmp_path: Path, repository: str
 ) -> None:
     users, made = Path("/etc/passwd").read_bytes(), [path.exists() for path in _MADE]
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    os.mkfifo(scratch / "go")
     web = free_port()
     with bare_root(script(repository, web, free_port(), free_port()), scratch) as shell:
         eventually(lambda: shell.poll() is not None or connected(web), SECONDS)
         assert shell.poll() is None, f"a command of the guide ended with status {shell.returncode}"
         running = inhabitants(namespace(shell.pid, "pid_for_children"))
         assert {user_of(pid) for pid in running} - {0, -1}, "the master has a user of its own"
+        (scratch / "go").write_text("go\n")
+        lost = scratch / "lib/oscar-farm/lost"
+        eventually(lambda: shell.poll() is not None or (lost.is_dir() and connected(web)), SECONDS)
+        assert shell.poll() is None, f"a command of backup or restore ended with status {shell.returncode}"
     assert not connected(web)
     assert Path("/etc/passwd").read_bytes() == users, "the user that the guide makes stays in the namespace"
     assert [path.exists() for path in _MADE] == made, "the guide's files stay in the namespace"
