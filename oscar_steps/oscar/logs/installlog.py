@@ -15,7 +15,7 @@ from typing import Literal
 
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.failure import MAX_LINES, Cause, Failure, headline
-from oscar_steps.oscar.logs.evidence import DEATH, USER_TESTS, Evidence, StageRule, stage_rules
+from oscar_steps.oscar.logs.milestones import DEATH, USER_TESTS, Evidence, StageRule, stage_rules
 from oscar_steps.oscar.logs.sanity import REFUSED, HeadNodeChecks, verdict_of
 from oscar_steps.oscar.signatures import Weight, match, match_loop
 from oscar_steps.oscar.stages import InstallStage
