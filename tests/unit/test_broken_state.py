@@ -127,7 +127,7 @@ def test_a_run_of_which_a_file_is_no_file_is_one_sentence(tmp_path: Path, comman
         "[" * 100_000,
         '{"time": "", "text": "", "kind": "x", "elapsed": ' + "9" * 400 + "}",
         '{"time": "", "text": "", "kind": "post-mortem", "elapsed": 1, "vms_left": 1e999}',
-        '{"time": "", "text": "", "kind": "installer-started", "elapsed": 1, "nodes": 1e999, "boot": "", "image": ""}',
+        '{"time": "", "text": "", "kind": "installer-started", "elapsed": 1, "flavour": 1e999}',
     ],
 )
 def test_an_event_that_no_run_has_written_tells_nothing(tmp_path: Path, line: str) -> None:
@@ -136,7 +136,7 @@ def test_an_event_that_no_run_has_written_tells_nothing(tmp_path: Path, line: st
         file.write(line)
     story = read_story(run)
     assert story is not None
-    assert (story.vms_left, story.wanted) == (None, None)
+    assert (story.vms_left, story.flavour) == (None, None)
 
 
 @pytest.mark.parametrize("content", [*SPOILED, b'{"host": "h", "port": 1e999, "password": "", "known_hosts": ""}'])

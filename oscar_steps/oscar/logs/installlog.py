@@ -1,7 +1,7 @@
 """OSCAR's installer, followed line by line on its terminal: which stage is it in, and can the run still be good?
 
 A run is good only if every stage said what a good run says. When it is not, the culprit is the earliest stage without
-its evidence, never the step that the last error names: OSCAR goes on after a failed image build, and then complains
+its milestones, never the step that the last error names: OSCAR goes on after a failed image build, and then complains
 about the nodes.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal
 
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.failure import MAX_LINES, Cause, Failure, headline
-from oscar_steps.oscar.logs.milestones import DEATH, USER_TESTS, Evidence, StageRule, stage_rules
+from oscar_steps.oscar.logs.milestones import DEATH, USER_TESTS, Milestone, StageRule, stage_rules
 from oscar_steps.oscar.logs.sanity import REFUSED, HeadNodeChecks, verdict_of
 from oscar_steps.oscar.signatures import Weight, match, match_loop
 from oscar_steps.oscar.stages import InstallStage
@@ -92,9 +92,6 @@ class InstallLog:
         self.lines = 0
         self.news = 0
         """The last line that said something which this stage had not said before: none for long is no progress."""
-        self.wanted: dict[str, int | str | list[str]] = {
-            "nodes": expected_nodes, "boot": boot, "image": image_name, "tests": list(tests),
-        }  # fmt: skip
         self._image = image_name
         rules = stage_rules(expected_nodes=expected_nodes, boot=boot, image_name=image_name, tests=tests)
         self._rules = {rule.stage: rule for rule in rules}
@@ -103,7 +100,7 @@ class InstallLog:
         ]
         self._started: set[InstallStage] = set()
         self._passed: set[InstallStage] = set()
-        self._seen: dict[Evidence, set[str]] = {}
+        self._seen: dict[Milestone, set[str]] = {}
         self._causes: list[Cause] = []
         self._step = 0
         """Those of `_causes` that were there when the installer went on with the step that it is at now."""
@@ -136,7 +133,7 @@ class InstallLog:
 
     @property
     def passed(self) -> frozenset[InstallStage]:
-        """The stages that have all their evidence."""
+        """The stages that have all their milestones."""
         return frozenset(self._passed)
 
     def results(self, failure: Failure | None) -> dict[InstallStage, InstallResult]:
@@ -239,11 +236,11 @@ class InstallLog:
                 self._ends_with(self._stuck(words, repeated=True), self.lines)
 
     def _observe(self, number: int, kind: LineKind, text: str, line: str) -> None:
-        self._take_evidence(number, kind, text)
+        self._take_milestone(number, kind, text)
         rule = self._starting(kind, text)
         if rule is not None:
             self._start(rule, number, text)
-            self._take_evidence(number, kind, text)
+            self._take_milestone(number, kind, text)
         if line == hook.WAITING and self.stage is InstallStage.BARRIER:
             self._emit(EventKind.BARRIER_WAITING, number, line)
         if self.stage is InstallStage.TEST:
@@ -268,16 +265,16 @@ class InstallLog:
         if not self._events and causes == len(self._causes) and len(self._dull) < _REMEMBERED:
             self._dull.add(text)
 
-    def _take_evidence(self, number: int, kind: LineKind, text: str) -> None:
+    def _take_milestone(self, number: int, kind: LineKind, text: str) -> None:
         if self.stage not in self._started or self.stage in self._passed:
             return
-        evidence = self._rules[self.stage].evidence
+        milestones = self._rules[self.stage].milestones
         closing = False
-        for item in (*evidence, *(self._rules[self.stage].in_2006 or ())):
+        for item in (*milestones, *(self._rules[self.stage].in_2006 or ())):
             if found := item.mark.match(kind, text):
                 self._seen.setdefault(item, set()).add(found.group(1) if found.re.groups else "")
                 closing = closing or item.closing
-        if not evidence or not all(self._has(item) for item in evidence):
+        if not milestones or not all(self._has(item) for item in milestones):
             if closing:
                 self._certain(self.stage, number, f"{self._missing(self.stage)}, and yet it said '{text}'")
         elif not (self.stage is InstallStage.TEST and self._bad_checks):
@@ -390,7 +387,7 @@ class InstallLog:
         return self.stage is stage and stage in self._started and stage not in self._passed
 
     def _proven_by_going_on(self, stage: InstallStage) -> bool:
-        if not self._rules[stage].evidence:
+        if not self._rules[stage].milestones:
             return True
         if not self._has_no_closing_line(stage):
             return False
@@ -401,14 +398,14 @@ class InstallLog:
     def _has_no_closing_line(self, stage: InstallStage) -> bool:
         return self._of_2006 and self._rules[stage].in_2006 is not None
 
-    def _asked_of(self, stage: InstallStage) -> tuple[Evidence, ...]:
+    def _asked_of(self, stage: InstallStage) -> tuple[Milestone, ...]:
         """What the stage has to say in a terminal of this age."""
         rule = self._rules[stage]
         if not self._has_no_closing_line(stage):
-            return rule.evidence
-        return (*(item for item in rule.evidence if not item.closing), *(rule.in_2006 or ()))
+            return rule.milestones
+        return (*(item for item in rule.milestones if not item.closing), *(rule.in_2006 or ()))
 
-    def _has(self, item: Evidence) -> bool:
+    def _has(self, item: Milestone) -> bool:
         return len(self._seen.get(item, ())) >= item.count
 
     def _missing(self, stage: InstallStage) -> str:

@@ -29,7 +29,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Milestone:
     """A line that a good run has. `count`: so many with a different first group. `missing` follows the failure's colon.
 
     With the `closing` line the stage says that it is through: whatever is missing then will not come any more.
@@ -43,15 +43,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """How a stage begins and passes. One with no evidence of its own has passed when a later one begins.
+    """How a stage begins and passes. One with no milestones of its own has passed when a later one begins.
 
     `in_2006`: what stands for the closing line where OSCAR of 2006 goes on, which has no such line; None: nothing does.
     """
 
     stage: InstallStage
     starts: tuple[Mark, ...]
-    evidence: tuple[Evidence, ...] = ()
-    in_2006: tuple[Evidence, ...] | None = None
+    milestones: tuple[Milestone, ...] = ()
+    in_2006: tuple[Milestone, ...] | None = None
 
 
 # OSCAR of 2006 goes on with any result of its test, so nothing may say that a program of the test did not run or died.
@@ -75,8 +75,8 @@ def _plain(pattern: str) -> Mark:
     return Mark(LineKind.PLAIN, re.compile(pattern))
 
 
-def _says(mark: Mark, words: str) -> Evidence:
-    return Evidence(mark, f"it never said '{words}'", closing=True)
+def _says(mark: Mark, words: str) -> Milestone:
+    return Milestone(mark, f"it never said '{words}'", closing=True)
 
 
 # Until 2014 the network's words have the step's number before them. What is said of DHCP has changed twice.
@@ -84,30 +84,30 @@ _STEP = r"(?:Step \d+: )?"
 _DHCP = r"DHCP service successfully set up for interface \S+"
 
 
-def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Evidence, ...]:
-    built = Evidence(
+def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Milestone, ...]:
+    built = Milestone(
         _sub(rf"{_STEP}Successfully built AutoInstall CD"),
         "the CD that the nodes boot from was not made (it never said 'Successfully built AutoInstall CD')",
     )
-    pxe = Evidence(
+    pxe = Milestone(
         _sub(rf"{_STEP}Successfully setup network boot(?: \(PXE\)\.)?"),
         "booting over the network was not set up (it never said 'Successfully setup network boot')",
     )
     return (
-        Evidence(
+        Milestone(
             _sub(rf"{_STEP}Successfully enabled installation mode: \S+"),
             "the installation mode was not enabled (it never said 'Successfully enabled installation mode')",
         ),
-        Evidence(
+        Milestone(
             _sub(r"Assigning MAC: \S+ to client: (\S+)"),
             f"not every one of the {expected_nodes} nodes got its MAC address ('Assigning MAC')",
             count=expected_nodes,
         ),
-        Evidence(
+        Milestone(
             _sub(rf'{_STEP}Successfully ran (?:command|"mkdhcpconf .*")|{_DHCP}'),
             "the DHCP server was not configured (mkdhcpconf failed without a word)",
         ),
-        Evidence(
+        Milestone(
             _sub(rf"{_STEP}Successfully restarted dhcpd service|{_DHCP}"),
             "the DHCP server was not restarted (it fails without a word)",
         ),
@@ -116,10 +116,10 @@ def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Ev
     )
 
 
-def _test(name: str) -> Evidence:
+def _test(name: str) -> Milestone:
     # OSCAR cuts a test's name to the width that its terminal has room for, 21 characters at least.
     passed = _plain(rf"{re.escape(name[:21])}.*\[PASSED\]\s*")
-    return Evidence(passed, f"the test '{name}' never told that it passed")
+    return Milestone(passed, f"the test '{name}' never told that it passed")
 
 
 def stage_rules(
@@ -142,7 +142,7 @@ def stage_rules(
         StageRule(
             InstallStage.PLATFORM,
             (_section(r"Running OSCAR install_cluster script\b.*"),),
-            (Evidence(_sub(prep), "it never came to run wizard_prep"),),
+            (Milestone(_sub(prep), "it never came to run wizard_prep"),),
         ),
         StageRule(
             InstallStage.WIZARD_PREP,
@@ -190,7 +190,7 @@ def stage_rules(
             InstallStage.TEST,
             (_section("Test Cluster Setup"),),
             (
-                Evidence(
+                Milestone(
                     _plain(r".+\[PASSED\]\s*|\[\s*PASS\s*\]\s.*|Test \S+ succeeded\."),
                     "not one test told its result",
                 ),
@@ -201,7 +201,7 @@ def stage_rules(
                 ),
             ),
             in_2006=(
-                Evidence(USER_TESTS, "its test never came to 'Performing user tests...'"),
+                Milestone(USER_TESTS, "its test never came to 'Performing user tests...'"),
                 _test("SSH node->server"),  # the last of those that every cluster has
             ),
         ),

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from oscar_steps.oscar.answers import wizard
 from oscar_steps.oscar.failure import MAX_LINES, Failure
-from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import EventKind, InstallResult, LogEvent
 from oscar_steps.oscar.signatures import Group, match
 from oscar_steps.oscar.stages import InstallStage
@@ -90,7 +89,6 @@ class WizardLog:
         self.lines = 0
         self.news = 0
         """The last line that said something which this stage had not said before: none for long is no progress."""
-        self.wanted: dict[str, str] = {"flavour": FlavourName.OSCAR_WIZARD.value}
         self._started: list[InstallStage] = []
         self._step: deque[_Line] = deque(maxlen=_REMEMBERED)
         self._known: set[int] = set()

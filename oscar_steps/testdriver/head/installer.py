@@ -20,7 +20,8 @@ from oscar_steps.oscar.logs.installlog import EventKind
 from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.record.events import Diary
-from oscar_steps.testdriver.record.rejudge import END_MARK, TERMINAL_FILE, Hang, InstallerLog, end_status, hang
+from oscar_steps.testdriver.record.rejudge import END_MARK, TERMINAL_FILE, Hang, end_status, hang
+from oscar_steps.testdriver.wanted import InstallerLog
 
 TIMES_FILE = "installer/terminal.times"
 """`SECONDS LINE`, one pair a row: by then, counted from the run's beginning, so many lines had come."""
@@ -67,7 +68,6 @@ class Installer:
         start = f"setsid {FARM}/run-installer </dev/null >{FARM}/terminal.log 2>&1 &"
         await self._head.check(f"rm -f {FARM}/terminal.log; {start}")
         self._last_byte = self._last_news = time.monotonic()
-        self._diary.write("installer-started", "", **self._log.wanted)
 
     async def follow(self, alarm: Callable[[FarmError], None]) -> None:
         """Read the terminal to its end; raise the alarm when a failure is certain and OSCAR does not go on any more.

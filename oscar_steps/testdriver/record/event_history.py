@@ -35,17 +35,6 @@ class Recorded:
     facts: dict[str, float | str]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the installer was to do: without it its terminal cannot be judged."""
-
-    nodes: int
-    boot: str
-    image: str
-    tests: tuple[str, ...] = ()
-    flavour: str = FlavourName.INSTALL_CLUSTER
-
-
 @dataclass
 class Story:
     """A run as its events tell it; see the module's docstring."""
@@ -58,7 +47,8 @@ class Story:
     """What that stage was waiting for, innermost last."""
     failure: Recorded | None = None
     nodes: dict[str, list[tuple[str, float, str]]] = field(default_factory=dict)
-    wanted: Wanted | None = None
+    flavour: FlavourName | None = None
+    """Of the OSCAR whose installer was started; None: none was."""
     began: dict[str, float] = field(default_factory=dict)
     """Stages of OSCAR's installer, and how many seconds into the run each began."""
     ended: dict[str, float] = field(default_factory=dict)
@@ -151,12 +141,7 @@ def _node(story: Story, event: Event) -> None:
 
 
 def _installer_started(story: Story, event: Event) -> None:
-    data = event.data
-    tests = tuple(str(name) for name in data.get("tests", ()))
-    if (flavour := str(data.get("flavour", FlavourName.INSTALL_CLUSTER))) != FlavourName.INSTALL_CLUSTER:
-        story.wanted = Wanted(nodes=0, boot="", image="", flavour=flavour)
-        return
-    story.wanted = Wanted(nodes=int(data["nodes"]), boot=str(data["boot"]), image=str(data["image"]), tests=tests)
+    story.flavour = FlavourName(event.data.get("flavour", FlavourName.INSTALL_CLUSTER))
 
 
 def _installer(story: Story, event: Event) -> None:

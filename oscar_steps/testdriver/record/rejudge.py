@@ -14,10 +14,8 @@ from typing import Literal, get_args
 
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.flavour import FlavourName
-from oscar_steps.oscar.logs.installlog import InstallLog
-from oscar_steps.oscar.logs.wizardlog import WizardLog
 from oscar_steps.testdriver.lines import LineSplitter
-from oscar_steps.testdriver.record.event_history import Wanted
+from oscar_steps.testdriver.wanted import InstallerLog, Wanted
 
 TERMINAL_FILE = "installer/terminal.log"
 LOG_FILES = ("logs/head/var/log/oscar/oscarinstall.log", "logs/head{home}/oscarinstall.log")
@@ -27,9 +25,6 @@ LOG_FILES = ("logs/head/var/log/oscar/oscarinstall.log", "logs/head{home}/oscari
 END_MARK = "@@farm-installer-ended"
 _END = re.compile(rf"{END_MARK} (\d{{1,3}})")
 _CHUNK = 1 << 16
-
-InstallerLog = InstallLog | WizardLog
-"""Who reads the terminal, by the flavour of the OSCAR that was installed."""
 
 Hang = Literal["silent", "repeating", "flooded", "overdue"]
 
@@ -60,7 +55,7 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
 
     `facts`: how it hung, as `Finding.facts` has it; then only the lines count that were there at that time.
     """
-    own = () if wanted.flavour == FlavourName.OSCAR_WIZARD else LOG_FILES  # the wizard's have no marks of its steps
+    own = () if wanted.flavour is FlavourName.OSCAR_WIZARD else LOG_FILES  # the wizard's have no marks of its steps
     for name in (TERMINAL_FILE, *(file.format(home=oscar_home.rstrip("/")) for file in own)):
         path = run_directory / name
         if path.is_file() and not path.is_symlink() and path.stat().st_size:
@@ -70,7 +65,7 @@ def judge(run_directory: Path, wanted: Wanted, oscar_home: str, facts: dict[str,
 
 def _judge(path: Path, name: str, wanted: Wanted, facts: dict[str, float | str]) -> Judgement:
     capture = name == TERMINAL_FILE
-    log = _reader(wanted, from_banner=not capture)
+    log = wanted.log(from_banner=not capture)
     how = next((known for known in get_args(Hang) if known == facts.get("how")), None)
     last = int(facts.get("line", 0)) if how and capture else 0
     # Only the capture has the status; a log file that has all its evidence was written by an installer that ended well.
@@ -84,15 +79,6 @@ def _judge(path: Path, name: str, wanted: Wanted, facts: dict[str, float | str])
         log.feed(line)
     failure = hang(log, how, float(facts.get("amount", 0))) if how else log.conclude(status)
     return Judgement(name, failure, log)
-
-
-def _reader(wanted: Wanted, *, from_banner: bool) -> InstallerLog:
-    if wanted.flavour == FlavourName.OSCAR_WIZARD:
-        return WizardLog()
-    boot: Literal["cdrom", "network"] = "network" if wanted.boot == "network" else "cdrom"
-    return InstallLog(
-        expected_nodes=wanted.nodes, boot=boot, image_name=wanted.image, tests=wanted.tests, from_banner=from_banner
-    )
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from oscar_steps.errors import ConfigError, HostError, UserError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.anonymous import Anonymiser
 from oscar_steps.oscar.failure import Failure
-from oscar_steps.oscar.flavour import FlavourName
-from oscar_steps.testdriver.record.event_history import Story, Wanted, read_story
+from oscar_steps.testdriver.record.event_history import Story, read_story
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
+from oscar_steps.testdriver.wanted import Wanted
 from oscar_steps.textio import seen_line, write_atomically
 from oscar_steps.tomlfile import load_toml
 
@@ -42,17 +42,10 @@ _HEAD = f"""\
 """
 
 
-class Expected(BaseModel):
+class Expected(Wanted):
     """One case: what the installer was to do, how it ended, and what the farm has to say of it (see `cases.toml`)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
-    nodes: int
-    boot: str
-    image: str
-    tests: tuple[str, ...] = ()
-    flavour: str = FlavourName.INSTALL_CLUSTER
     ends: str = ""
     """How it hung, as in 'silent 300'; then `line` is the last line that counts."""
     line: int = 0
@@ -65,10 +58,9 @@ class Expected(BaseModel):
 
     def judge(self, case: Path) -> Judgement | None:
         """What the farm says today of the case in the directory `case`."""
-        wanted = Wanted(self.nodes, self.boot, self.image, self.tests, self.flavour)
         how, _, amount = self.ends.partition(" ")
         facts: dict[str, float | str] = {"how": how, "amount": float(amount), "line": self.line} if how else {}
-        return judge(case, wanted, HOME, facts)
+        return judge(case, self, HOME, facts)
 
 
 def read_case(case: Path) -> Expected:
@@ -97,10 +89,11 @@ def record(run: Path, into: Path, name: str = "") -> Recording:
     """
     job = Job.load(run / JOB_FILE)
     story = read_story(run)
-    if story is None or story.wanted is None:
+    if story is None or story.flavour is None:
         raise UserError(f"{run}: OSCAR's installer was not started in this run, so there is nothing to record")
     facts = story.failure.facts if story.failure else {}
-    judgement = judge(run, story.wanted, job.answers.oscar_home, facts)
+    wanted = Wanted.of(job, story.flavour)
+    judgement = judge(run, wanted, job.answers.oscar_home, facts)
     if judgement is None:
         raise UserError(f"{run}: nothing is left of what OSCAR's installer said", hint=f"{TERMINAL_FILE} is missing")
     texts = {place: _text(path) for place, path in _files(run, job.answers.oscar_home, judgement.file)}
@@ -115,7 +108,7 @@ def record(run: Path, into: Path, name: str = "") -> Recording:
     for place, text in written.items():
         (case / place).parent.mkdir(parents=True, exist_ok=True)
         (case / place).write_bytes(text.encode("utf-8", "surrogateescape"))
-    expected = _expected(case, story.wanted, facts)
+    expected = _expected(case, wanted, facts)
     write_atomically(case / CASE_FILE, _HEAD + _toml(expected))
     _check_it_is_the_same(judgement.failure, expected, case)
     return Recording(case, expected, tuple(sorted(written)))
@@ -175,11 +168,7 @@ def _expected(case: Path, wanted: Wanted, facts: dict[str, float | str]) -> Expe
     ends = f"{facts['how']} {float(facts.get('amount', 0)):g}" if "how" in facts else ""
     circumstances = Expected(
         name=case.name.replace("-", " ").replace("_", " "),
-        nodes=wanted.nodes,
-        boot=wanted.boot,
-        image=wanted.image,
-        tests=wanted.tests,
-        flavour=str(wanted.flavour),
+        **wanted.model_dump(),
         ends=ends,
         line=int(facts.get("line", 0)) if ends else 0,
     )

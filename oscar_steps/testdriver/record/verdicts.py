@@ -15,6 +15,7 @@ from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.known import remarks
 from oscar_steps.testdriver.record.event_history import Recorded, Story, read_story
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
+from oscar_steps.testdriver.wanted import Wanted
 from oscar_steps.verdict import (
     MAX_EVIDENCE_LINES,
     Category,
@@ -89,8 +90,10 @@ def verdict_of(run_directory: Path) -> Verdict:
     story = read_story(run_directory)
     if story is None:
         raise UserError(f"{run_directory}: this run has not begun yet")
-    facts = story.failure.facts if story.failure else {}
-    judgement = judge(run_directory, story.wanted, job.answers.oscar_home, facts) if story.wanted else None
+    judgement = None
+    if story.flavour is not None:
+        facts = story.failure.facts if story.failure else {}
+        judgement = judge(run_directory, Wanted.of(job, story.flavour), job.answers.oscar_home, facts)
     told = _told(story, judgement)
     return Verdict(
         run_id=job.run_id,
@@ -139,7 +142,7 @@ def _told(story: Story, judgement: Judgement | None) -> _Told:
         return _Told(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
     if judgement is None:
         sentence = "nothing is left of what OSCAR's installer said, so nothing proves that it did well"
-        hint = f"{TERMINAL_FILE} is missing" if story.wanted else "the event 'installer-started' is missing"
+        hint = f"{TERMINAL_FILE} is missing" if story.flavour else "the event 'installer-started' is missing"
         return _Told(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
     if judgement.failure:
         return _of_installer(judgement, judgement.failure, Stage(judgement.failure.stage.farm_stage))

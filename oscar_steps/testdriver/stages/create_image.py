@@ -11,10 +11,11 @@ from oscar_steps.testdriver.head.forwards import check_reach
 from oscar_steps.testdriver.lookahead import look_ahead
 from oscar_steps.testdriver.reached import Prepared
 from oscar_steps.testdriver.stages.start_install import answer_files
+from oscar_steps.testdriver.wanted import cluster_of
 from oscar_steps.v3m.host.accelerator import find_accelerator
 from oscar_steps.v3m.host.checks import check_host, check_space, require
 from oscar_steps.v3m.host.settings import ToHost, load_settings
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, cluster_to_xml, parse_cluster
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml
 
 if TYPE_CHECKING:
     from oscar_steps.job import Job
@@ -24,16 +25,12 @@ MIN_HEAD_MIB = 512  # OSCAR's package tools need that much; a head node with les
 
 
 def check_job(job: Job, source: str = "the cluster profile", answers: str = "the answers") -> ClusterProfile:
-    """The cluster of the job: as its profile says, with the job's own number of nodes and way of booting.
+    """The cluster of the job, checked.
 
     `source` and `answers`: what errors call the two files that the job was made from.
     Raises ProfileError, ConfigError, UserError for what OSCAR or we would choke on half an hour later.
     """
-    profile = parse_cluster(job.cluster_xml, source)
-    if job.nodes is not None:
-        profile = profile.resized(job.nodes)
-    if job.boot is not None:
-        profile = profile.with_boot(Boot(job.boot))
+    profile = cluster_of(job, source)
     try:
         answer_files(job, profile)
     except UserError as error:

@@ -19,15 +19,13 @@ from oscar_steps.oscar.answers.answers import (
 from oscar_steps.oscar.answers.check import AnswerFile, Expected, Problem, check_answers
 from oscar_steps.oscar.answers.menus import LAYOUTS, Menus
 from oscar_steps.oscar.answers.wizard import SCRIPT, Way, install_script, script_command
-from oscar_steps.oscar.logs.installlog import InstallLog
-from oscar_steps.oscar.logs.wizardlog import WizardLog
 from oscar_steps.testdriver.head.forwards import Forward, forwards_of, url_in_guest
 from oscar_steps.testdriver.head.installer import Installer, Limits
 from oscar_steps.testdriver.head.link import HeadLink
 from oscar_steps.testdriver.nodes.board import NodeBoard, write_changes
 from oscar_steps.testdriver.reached import CheckedOut, Installing
-from oscar_steps.testdriver.record.rejudge import InstallerLog
 from oscar_steps.testdriver.run import Run
+from oscar_steps.testdriver.wanted import Wanted
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
 
 
@@ -90,9 +88,11 @@ async def run_stage(run: Run, checked_out: CheckedOut) -> None:
     board = NodeBoard(addresses(run.job, checked_out.profile), lambda: run.diary.elapsed)
     write_changes(board, run.diary)
     limits = Limits(silence=timeouts.silence * speed.factor, log_bytes=run.job.log_limit_mib << 20)
-    installer = Installer(head, driven.log, run.directory, run.diary, limits)
+    log = Wanted.of(run.job, checked_out.flavour.name).log()
+    installer = Installer(head, log, run.directory, run.diary, limits)
     run.reached = Installing(**vars(checked_out), installer=installer, board=board)
     await installer.start(driven.command)
+    run.diary.write("installer-started", "", flavour=checked_out.flavour.name)
     link = HeadLink(head, checked_out.cluster.head, installer, speed, run.diary, run.raise_alarm)
     for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm), link.watch()):
         run.in_background(task)
@@ -108,30 +108,22 @@ async def run_stage(run: Run, checked_out: CheckedOut) -> None:
 
 @dataclass(frozen=True)
 class _Driven:
-    """How one flavour of OSCAR is driven: files for the head node (text, mode), a shell line, its terminal's reader."""
+    """How one flavour of OSCAR is driven: files for the head node (text, mode), a shell line."""
 
     files: dict[str, tuple[str, int]]
     command: str
-    log: InstallerLog
     waits_for: str
 
 
 def _by_command_line(job: Job, checked_out: CheckedOut, menus: Menus) -> _Driven:
-    answers, profile = job.answers, checked_out.profile
-    files = answer_files(job, profile, menus, checked_out.head.forwards)
+    files = answer_files(job, checked_out.profile, menus, checked_out.head.forwards)
     return _Driven(
         files={path: (text, files.mode(path)) for path, text in files.files.items()},
         command=installer_command(
-            answers.oscar_home,
+            job.answers.oscar_home,
             files.arguments,
             asks_configurator=menus.asks_configurator,
             prefixes_paths=checked_out.flavour.prefixes_paths,
-        ),
-        log=InstallLog(
-            expected_nodes=len(profile.nodes),
-            boot=profile.boot.value,
-            image_name=answers.image_name,
-            tests=answers.tests,
         ),
         waits_for="OSCAR to build its image and to say that nodes may boot",
     )
@@ -149,6 +141,5 @@ def _by_wizard(job: Job, forwards: tuple[Forward, ...], way: Way) -> _Driven:
     return _Driven(
         files={SCRIPT: (script, 0o755)},
         command=script_command(),
-        log=WizardLog(),
         waits_for="OSCAR to be installed as far as it goes without a screen",
     )

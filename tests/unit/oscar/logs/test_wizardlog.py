@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.oscar.failure import Failure
+from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import EventKind, InstallResult
 from oscar_steps.oscar.logs.wizardlog import WizardLog
 from oscar_steps.oscar.stages import InstallStage
-from oscar_steps.testdriver.record.event_history import Wanted
 from oscar_steps.testdriver.record.rejudge import judge
+from oscar_steps.testdriver.wanted import Wanted
 
 BEFORE = {
     "preflight": ["@@farm-step preflight", "@@farm-needs dbtool, imager", "make: Entering directory '/opt/oscar'"],
@@ -445,7 +446,8 @@ def test_the_terminal_of_an_archived_run_is_judged_by_the_same_reader(tmp_path: 
     terminal.parent.mkdir()
     lines = [line for before in BEFORE.values() for line in before] + NO_DISPLAY + ["", "@@farm-installer-ended 1"]
     terminal.write_text("\n".join(lines) + "\n")
-    judgement = judge(tmp_path, Wanted(nodes=0, boot="", image="", flavour="oscar_wizard"), "/opt/oscar", {})
+    wanted = Wanted(nodes=2, boot="cdrom", image="oscarimage", flavour=FlavourName.OSCAR_WIZARD)
+    judgement = judge(tmp_path, wanted, "/opt/oscar", {})
     assert judgement is not None
     assert judgement.failure is not None
     assert "needs a screen" in judgement.failure.sentence

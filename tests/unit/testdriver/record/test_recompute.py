@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from oscar_steps.errors import Evidence, FarmError, HostError, NodeFailed, UserError
 from oscar_steps.job import Job
+from oscar_steps.matrix import default_profiles
+from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.testdriver.head.headnode import CommandResult, HeadNode
@@ -37,7 +39,7 @@ JOB: dict[str, Any] = {
     "cell": "debian-12-x86_64",
     "source": {"url": "svn://127.0.0.1/oscar/trunk", "revision": "7"},
     "image": {"name": "i", "suite": "s", "architecture": "amd64", "packages": [], "disk_mib": 1024},
-    "cluster_xml": "<cluster/>",
+    "cluster_xml": (default_profiles() / "clusters" / "head-and-two-nodes.xml").read_text(encoding="utf-8"),
     "answers": {"partition_file": "oscarsamples/scsi.disk"},
 }
 
@@ -97,6 +99,7 @@ def installing(
         installer = Installer(head, log, run.directory, run.diary, Limits(silence, log_bytes))
         run.reached = having(Installing, board=board, installer=installer, head=LOST, cluster=NO_CLUSTER)
         await installer.start("./install_cluster")
+        run.diary.write("installer-started", flavour=FlavourName.INSTALL_CLUSTER)
         for task in (installer.follow(run.raise_alarm), installer.watch_silence(run.raise_alarm)):
             run.in_background(task)
         try:

@@ -1,0 +1,63 @@
+"""What a run is to show: derived from its job alone, for the run itself and for its verdict."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from oscar_steps.job import Job
+from oscar_steps.oscar.flavour import FlavourName
+from oscar_steps.oscar.logs.installlog import InstallLog
+from oscar_steps.oscar.logs.wizardlog import WizardLog
+from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, parse_cluster
+
+InstallerLog = InstallLog | WizardLog
+"""Who reads the installer's terminal, by the flavour of the OSCAR that is installed."""
+
+
+def cluster_of(job: Job, source: str = "the cluster profile") -> ClusterProfile:
+    """The job's cluster: as its profile says, with the job's own number of nodes and way of booting.
+
+    `source`: what errors call the profile. Raises ProfileError.
+    """
+    profile = parse_cluster(job.cluster_xml, source)
+    if job.nodes is not None:
+        profile = profile.resized(job.nodes)
+    return profile if job.boot is None else profile.with_boot(Boot(job.boot))
+
+
+class Wanted(BaseModel):
+    """What OSCAR's installer is to do: without it its terminal cannot be judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: int
+    boot: Literal["cdrom", "network"]
+    image: str
+    tests: tuple[str, ...] = ()
+    flavour: FlavourName = FlavourName.INSTALL_CLUSTER
+
+    @classmethod
+    def of(cls, job: Job, flavour: FlavourName) -> Wanted:
+        """What `job` wants of an OSCAR of that flavour. Raises ProfileError."""
+        profile, answers = cluster_of(job), job.answers
+        return cls(
+            nodes=len(profile.nodes),
+            boot=profile.boot.value,
+            image=answers.image_name,
+            tests=answers.tests,
+            flavour=flavour,
+        )
+
+    def log(self, *, from_banner: bool = False) -> InstallerLog:
+        """A reader of the installer's lines that looks for this. `from_banner`: they begin where its log does."""
+        if self.flavour is FlavourName.OSCAR_WIZARD:
+            return WizardLog()
+        return InstallLog(
+            expected_nodes=self.nodes,
+            boot=self.boot,
+            image_name=self.image,
+            tests=self.tests,
+            from_banner=from_banner,
+        )
