@@ -11,7 +11,7 @@ SEED_FILE = "seed.tar"
 BOOT_CD_FILE = "oscar_bootcd.iso"
 
 
-def remove_perishables(run_directory: Path) -> None:
+def clean_up(run_directory: Path) -> None:
     """Remove them; may be called again."""
     for name in ("disks", "vlan", SSH_DIRECTORY):
         shutil.rmtree(run_directory / name, ignore_errors=True)

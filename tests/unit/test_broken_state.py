@@ -18,9 +18,8 @@ from click.testing import CliRunner
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.testdriver.head.access import open_ssh
-from oscar_steps.testdriver.record import event_history as story
-from oscar_steps.testdriver.record import verdicts
-from oscar_steps.testdriver.record.event_history import read_story
+from oscar_steps.testdriver.record import event_history, verdicts
+from oscar_steps.testdriver.record.event_history import read_event_history
 from oscar_steps.testdriver.record.events import EVENTS_FILE
 from oscar_steps.v3m.host import ledger
 from oscar_steps.verdict import ExitStatus
@@ -54,7 +53,7 @@ def test_a_spoiled_run_does_not_hide_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, command: list[str]
 ) -> None:
     if name == "vms.json":  # it is read for a run that began and has no verdict yet
-        monkeypatch.setattr(story, "read_story", lambda _run: object())
+        monkeypatch.setattr(event_history, "read_event_history", lambda _run: object())
         monkeypatch.setattr(verdicts, "verdict_of", _no_verdict)
     for order, run in enumerate(("bad", "good")):
         (tmp_path / run).mkdir()
@@ -134,9 +133,9 @@ def test_an_event_that_no_run_has_written_tells_nothing(tmp_path: Path, line: st
     run = _run_directory(tmp_path)
     with (run / EVENTS_FILE).open("a") as file:
         file.write(line)
-    story = read_story(run)
-    assert story is not None
-    assert (story.vms_left, story.flavour) == (None, None)
+    history = read_event_history(run)
+    assert history is not None
+    assert (history.vms_left, history.flavour) == (None, None)
 
 
 @pytest.mark.parametrize("content", [*SPOILED, b'{"host": "h", "port": 1e999, "password": "", "known_hosts": ""}'])

@@ -1,6 +1,6 @@
 use strict; use warnings;
 use Errno qw(EINPROGRESS); use Fcntl; use POSIX ':sys_wait_h'; use Socket;
-$0 = 'farm-lookout'; $| = 1; $SIG{PIPE} = 'DEFAULT';
+$0 = 'farm-ssh-probe'; $| = 1; $SIG{PIPE} = 'DEFAULT';
 my ($clients, $port, $tries, @ssh) = @ARGV;
 my ($hz, $input, $seen, %node) = (POSIX::sysconf(POSIX::_SC_CLK_TCK()), '', '');
 sub now { return (POSIX::times())[0] / $hz }

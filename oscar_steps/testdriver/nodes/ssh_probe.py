@@ -1,4 +1,4 @@
-"""The lookout: one small program on the head node that asks compute nodes for SSH and reads the monitor's file.
+"""The SSH probe: one small program on the head node that asks compute nodes for SSH and reads the monitor's file.
 
 It runs for as long as its SSH channel is open, reads the addresses to ask from its standard input, and prints a line
 for each thing it sees. So any number of nodes costs one channel and no thread of ours, nothing is forked to ask a node
@@ -40,13 +40,13 @@ _SAID = re.compile(r"(?P<what>banner|login|clients|clients-end|boot)(?: (?P<rest
 _REFUSED = re.compile(r"(?P<status>\d+) ?(?P<words>.*)")
 
 
-def lookout_command(*, clients: str = CLIENTS_FILE, port: int = 22, ssh: str = SSH_COMMAND) -> str:
+def probe_command(*, clients: str = CLIENTS_FILE, port: int = 22, ssh: str = SSH_COMMAND) -> str:
     """Shell line that runs the program. Its input: lines 'ask ADDRESS'. It ends with its input."""
     return f"exec perl -e {shlex.quote(PROGRAM)} {shlex.quote(clients)} {port} {LOGIN_TRIES} {ssh} 2>&1"
 
 
-class Lookout:
-    """The lookout of a run: `follow` keeps it running, `ask` names a node to be asked from now on."""
+class SshProbe:
+    """The SSH probe of a run: `follow` keeps it running, `ask` names a node to be asked from now on."""
 
     def __init__(self, head: HeadNode, board: NodeBoard, rebooted: Callable[[], FarmError]) -> None:
         self._head, self._board, self._rebooted = head, board, rebooted
@@ -69,7 +69,7 @@ class Lookout:
         try:
             while failed_starts < MAX_FAILED_STARTS:
                 self._complaint = ""
-                async with self._head.stream(lookout_command()) as stream:
+                async with self._head.stream(probe_command()) as stream:
                     asked = "".join(f"ask {address}\n" for address in self._wanted)
                     await stream.send(asked.encode())
                     self._stream = stream
@@ -80,7 +80,9 @@ class Lookout:
                 self._stream = None
                 failed_starts = failed_starts + 1 if self._head.connected else 0
                 await self._head.reconnect()
-            raise HostError(f"the farm's lookout does not run on the head node: {self._complaint or 'it ends at once'}")
+            raise HostError(
+                f"the farm's SSH probe does not run on the head node: {self._complaint or 'it ends at once'}"
+            )
         except FarmError as error:
             alarm(error)
         finally:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from oscar_steps.testdriver.deadline import HostSpeed
     from oscar_steps.testdriver.head.check import HeadCheck, HeadFacts
     from oscar_steps.testdriver.head.headnode import HeadNode
-    from oscar_steps.testdriver.nodes.ssh_probe import Lookout
+    from oscar_steps.testdriver.nodes.ssh_probe import SshProbe
     from oscar_steps.v3m.machine import DiskFingerprint, Machine
 
 LOOK_SECONDS = 1.0
@@ -40,12 +40,12 @@ class NodeWatch:
     """Watches one node. `watch` goes on for as long as the run does; what goes wrong is raised as the run's alarm."""
 
     def __init__(
-        self, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, lookout: Lookout, *,
+        self, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, probe: SshProbe, *,
         timeouts: Timeouts, speed: HostSpeed, directory: Path, cd: Path | None, alarm: Callable[[FarmError], None],
     ) -> None:  # fmt: skip
         """`directory`: the run's; `cd`: what the node boots from, None for the network."""
         self._machine, self._board, self._head = machine, board, head
-        self._check, self._lookout = check, lookout
+        self._check, self._probe = check, probe
         self._directory, self._cd, self._alarm = directory, cd, alarm
         self._node: Node = board.nodes[machine.name]
         self._timeouts = timeouts
@@ -107,7 +107,7 @@ class NodeWatch:
 
     async def _come_up(self) -> None:
         await self._machine.boot()
-        await self._lookout.ask(self._node)
+        await self._probe.ask(self._node)
         ended = await self._machine.wait_ended()
         self._check_end(ended)
         if self._node.state is NodeState.UP:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.errors import UserError
-from oscar_steps.testdriver.cleanup import remove_perishables
+from oscar_steps.testdriver.cleanup import clean_up
 from oscar_steps.testdriver.process.rundirectory import require_run
 from oscar_steps.testdriver.record.events import append_event
 from oscar_steps.v3m.host.ledger import end_leftovers
@@ -30,13 +30,13 @@ def verdict_of_dead_run(run_directory: Path) -> Verdict:
     except FileNotFoundError:
         pass
     # Few runs are killed: the commands that ask for a verdict do not wait for what makes one.
-    from oscar_steps.testdriver.record.event_history import read_story
+    from oscar_steps.testdriver.record.event_history import read_event_history
     from oscar_steps.testdriver.record.verdicts import verdict_of
 
-    if read_story(run_directory) is None:
+    if read_event_history(run_directory) is None:
         raise UserError(f"{run_directory}: this run has not begun yet")
     left = end_leftovers(run_directory)
-    remove_perishables(run_directory)
+    clean_up(run_directory)
     append_event(run_directory, "post-mortem", f"{len(left)} VMs were left", vms_left=len(left))
     verdict = verdict_of(run_directory)
     verdict.save(run_directory)

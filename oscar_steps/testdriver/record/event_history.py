@@ -1,6 +1,6 @@
 """What `events.jsonl` tells of a run: how far it came, what became of its nodes, what went wrong first, and when.
 
-Only the file is read, so that a run that goes on, one that is over and one from an archive tell the same story. A line
+Only the file is read, so that a run that goes on, one that is over and one from an archive tell the same history. A line
 that cannot be understood tells nothing; a run is never better for it, because a good one must have every stage's end.
 """
 
@@ -36,7 +36,7 @@ class Recorded:
 
 
 @dataclass
-class Story:
+class EventHistory:
     """A run as its events tell it; see the module's docstring."""
 
     events: list[Event]
@@ -102,54 +102,54 @@ class Story:
         return None if ended is None else round(ended - began, 1)
 
 
-def read_story(run_directory: Path) -> Story | None:
+def read_event_history(run_directory: Path) -> EventHistory | None:
     """The story of the run, or None where it has not begun."""
     events = read_events(run_directory)
     if not events:
         return None
     # What follows the run's own verdict was not there when that was made; only a post-mortem comes without one.
     end = next((number for number, event in enumerate(events) if event.kind == "verdict"), len(events))
-    story = Story(events[:end] or events)
-    for event in story.events:
+    history = EventHistory(events[:end] or events)
+    for event in history.events:
         with suppress(KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError):
             if event.kind in _TELL:
-                _TELL[event.kind](story, event)
-    return story
+                _TELL[event.kind](history, event)
+    return history
 
 
-def _stage_started(story: Story, event: Event) -> None:
-    story.stage, story.steps = Stage(event.data["stage"]), []
+def _stage_started(history: EventHistory, event: Event) -> None:
+    history.stage, history.steps = Stage(event.data["stage"]), []
 
 
-def _stage_ended(story: Story, event: Event) -> None:
+def _stage_ended(history: EventHistory, event: Event) -> None:
     stage = Stage(event.data["stage"])
     seconds = float(event.data.get("seconds", 0.0))
-    story.stages[stage] = StageReport(stage=stage, result=StageResult(event.data["result"]), seconds=seconds)
+    history.stages[stage] = StageReport(stage=stage, result=StageResult(event.data["result"]), seconds=seconds)
 
 
-def _step_begun(story: Story, event: Event) -> None:
-    story.steps.append(event.text)
+def _step_begun(history: EventHistory, event: Event) -> None:
+    history.steps.append(event.text)
 
 
-def _step_over(story: Story, _event: Event) -> None:
-    story.steps.pop()
+def _step_over(history: EventHistory, _event: Event) -> None:
+    history.steps.pop()
 
 
-def _node(story: Story, event: Event) -> None:
+def _node(history: EventHistory, event: Event) -> None:
     state = (str(event.data["state"]), round(float(event.elapsed), 3), str(event.data.get("note", "")))
-    story.nodes.setdefault(str(event.data["node"]), []).append(state)
+    history.nodes.setdefault(str(event.data["node"]), []).append(state)
 
 
-def _installer_started(story: Story, event: Event) -> None:
-    story.flavour = FlavourName(event.data.get("flavour", FlavourName.INSTALL_CLUSTER))
+def _installer_started(history: EventHistory, event: Event) -> None:
+    history.flavour = FlavourName(event.data.get("flavour", FlavourName.INSTALL_CLUSTER))
 
 
-def _installer(story: Story, event: Event) -> None:
+def _installer(history: EventHistory, event: Event) -> None:
     stage, what = InstallStage(event.data["stage"]), event.data["what"]
     if what == "stage-started":
-        story.began.setdefault(stage, event.elapsed)
+        history.began.setdefault(stage, event.elapsed)
     elif what in ("stage-passed", "certain-failure"):
-        story.ended.setdefault(stage, event.elapsed)
+        history.ended.setdefault(stage, event.elapsed)
 
 
 # What the first runs wrote of a failure had its class alone.
@@ -164,14 +164,14 @@ _OF_CLASS = {
 _EVIDENCE = TypeAdapter(tuple[Evidence, ...])
 
 
-def _failure(story: Story, event: Event) -> None:
-    if story.failure is not None:
+def _failure(history: EventHistory, event: Event) -> None:
+    if history.failure is not None:
         return  # what went wrong later is a consequence, or no part of the verdict
     data = event.data
     sentence, _, hint = event.text.partition("\n  ")
     error = str(data.get("error", ""))
     outcome, category = _OF_CLASS.get(error, (Outcome.INFRASTRUCTURE, Category.HOST))
-    story.failure = Recorded(
+    history.failure = Recorded(
         stage=Stage(data["stage"]),
         error=error,
         sentence=sentence,
@@ -184,11 +184,11 @@ def _failure(story: Story, event: Event) -> None:
     )
 
 
-def _post_mortem(story: Story, event: Event) -> None:
-    story.vms_left = int(event.data["vms_left"])
+def _post_mortem(history: EventHistory, event: Event) -> None:
+    history.vms_left = int(event.data["vms_left"])
 
 
-_TELL: dict[str, Callable[[Story, Event], None]] = {
+_TELL: dict[str, Callable[[EventHistory, Event], None]] = {
     "stage-started": _stage_started,
     "stage-ended": _stage_ended,
     "step": _step_begun,

@@ -22,7 +22,7 @@ from oscar_steps.errors import ConfigError, HostError, UserError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.anonymous import Anonymiser
 from oscar_steps.oscar.failure import Failure
-from oscar_steps.testdriver.record.event_history import Story, read_story
+from oscar_steps.testdriver.record.event_history import EventHistory, read_event_history
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
 from oscar_steps.testdriver.wanted import Wanted
 from oscar_steps.textio import seen_line, write_atomically
@@ -88,16 +88,16 @@ def record(run: Path, into: Path, name: str = "") -> Recording:
     Raises HostError where the case does not show what the run shows: then something was replaced that counts.
     """
     job = Job.load(run / JOB_FILE)
-    story = read_story(run)
-    if story is None or story.flavour is None:
+    history = read_event_history(run)
+    if history is None or history.flavour is None:
         raise UserError(f"{run}: OSCAR's installer was not started in this run, so there is nothing to record")
-    facts = story.failure.facts if story.failure else {}
-    wanted = Wanted.of(job, story.flavour)
+    facts = history.failure.facts if history.failure else {}
+    wanted = Wanted.of(job, history.flavour)
     judgement = judge(run, wanted, job.answers.oscar_home, facts)
     if judgement is None:
         raise UserError(f"{run}: nothing is left of what OSCAR's installer said", hint=f"{TERMINAL_FILE} is missing")
     texts = {place: _text(path) for place, path in _files(run, job.answers.oscar_home, judgement.file)}
-    anonymous = Anonymiser(_known_names(job, story), job.answers.oscar_home)
+    anonymous = Anonymiser(_known_names(job, history), job.answers.oscar_home)
     for text in texts.values():
         anonymous.learn(text)
     written = {place: "\n".join(map(anonymous.line, text.split("\n"))) for place, text in texts.items()}
@@ -139,9 +139,9 @@ def _text(path: Path) -> str:
     return "\n".join(map(seen_line, path.read_bytes().decode("utf-8", "surrogateescape").split("\n")))
 
 
-def _known_names(job: Job, story: Story) -> set[str]:
+def _known_names(job: Job, history: EventHistory) -> set[str]:
     """Names of hosts that the run itself knows: its nodes, and where its sources are."""
-    names = {*story.nodes, urlsplit(job.source.url).hostname or ""}
+    names = {*history.nodes, urlsplit(job.source.url).hostname or ""}
     names |= set(re.findall(r"""\b(?:host)?name\s*=\s*["']([\w.-]+)["']""", job.cluster_xml))
     names |= set(re.findall(r"<name>\s*([\w.-]+)\s*</name>", job.cluster_xml))
     return {name for name in names if name}

@@ -13,7 +13,7 @@ from oscar_steps.errors import Cancelled, FarmError, Finding, InstallerFailed, I
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.known import remarks
-from oscar_steps.testdriver.record.event_history import Recorded, Story, read_story
+from oscar_steps.testdriver.record.event_history import EventHistory, Recorded, read_event_history
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
 from oscar_steps.testdriver.wanted import Wanted
 from oscar_steps.verdict import (
@@ -87,14 +87,14 @@ def verdict_of(run_directory: Path) -> Verdict:
     Raises UserError where the directory holds no run that has begun.
     """
     job = Job.load(run_directory / JOB_FILE)
-    story = read_story(run_directory)
-    if story is None:
+    history = read_event_history(run_directory)
+    if history is None:
         raise UserError(f"{run_directory}: this run has not begun yet")
     judgement = None
-    if story.flavour is not None:
-        facts = story.failure.facts if story.failure else {}
-        judgement = judge(run_directory, Wanted.of(job, story.flavour), job.answers.oscar_home, facts)
-    told = _told(story, judgement)
+    if history.flavour is not None:
+        facts = history.failure.facts if history.failure else {}
+        judgement = judge(run_directory, Wanted.of(job, history.flavour), job.answers.oscar_home, facts)
+    told = _told(history, judgement)
     return Verdict(
         run_id=job.run_id,
         cell=job.cell,
@@ -102,15 +102,15 @@ def verdict_of(run_directory: Path) -> Verdict:
         revision=job.source.revision,
         outcome=told.outcome,
         sentence=told.sentence,
-        hint=_hint(told, job, story),
+        hint=_hint(told, job, history),
         stage=told.stage,
         oscar_stage=told.oscar_stage,
         category=told.category,
         evidence=told.evidence,
-        nodes=story.node_reports(),
-        stages=story.stage_reports(),
-        installer=_install_reports(told, story, judgement),
-        seconds=round(story.last.elapsed, 1),
+        nodes=history.node_reports(),
+        stages=history.stage_reports(),
+        installer=_install_reports(told, history, judgement),
+        seconds=round(history.last.elapsed, 1),
         replay=replay_command(job),
     )
 
@@ -129,24 +129,24 @@ class _Told:
     of_installer: Failure | None = None
 
 
-def _told(story: Story, judgement: Judgement | None) -> _Told:
+def _told(history: EventHistory, judgement: Judgement | None) -> _Told:
     """A run is good only if nothing went wrong, every stage passed, and its installer's lines prove OSCAR's success."""
-    if story.failure:
-        return _failed(story.failure, judgement)
-    if not story.is_over:
-        return _killed(story)
-    bad = next((report for report in story.stages.values() if report.result is not StageResult.PASSED), None)
+    if history.failure:
+        return _failed(history.failure, judgement)
+    if not history.is_over:
+        return _killed(history)
+    bad = next((report for report in history.stages.values() if report.result is not StageResult.PASSED), None)
     if bad is not None:
         sentence = f"the stage {bad.stage} ended as '{bad.result}', and no event of the run says why"
         hint = "a full disk on the virtualization host may have cost the run its events"
         return _Told(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
     if judgement is None:
         sentence = "nothing is left of what OSCAR's installer said, so nothing proves that it did well"
-        hint = f"{TERMINAL_FILE} is missing" if story.flavour else "the event 'installer-started' is missing"
+        hint = f"{TERMINAL_FILE} is missing" if history.flavour else "the event 'installer-started' is missing"
         return _Told(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
     if judgement.failure:
         return _of_installer(judgement, judgement.failure, Stage(judgement.failure.stage.farm_stage))
-    count = len(story.nodes)
+    count = len(history.nodes)
     nodes = f"{count} compute node" if count == 1 else f"{count} compute nodes"
     return _Told(Outcome.PASSED, f"OSCAR installed a head node and {nodes}, and tested the cluster")
 
@@ -178,36 +178,36 @@ def _of_installer(judgement: Judgement, failure: Failure, stage: Stage) -> _Told
     )
 
 
-def _killed(story: Story) -> _Told:
-    last = story.last
-    where = f"in the stage {story.stage}" if story.stage else "at its very beginning"
-    doing = f", while waiting for {story.steps[-1]}" if story.steps else ""
+def _killed(history: EventHistory) -> _Told:
+    last = history.last
+    where = f"in the stage {history.stage}" if history.stage else "at its very beginning"
+    doing = f", while waiting for {history.steps[-1]}" if history.steps else ""
     left = {None: "", 0: "; no VM was left"}.get(
-        story.vms_left, f"; {story.vms_left} VMs were left and have been ended"
+        history.vms_left, f"; {history.vms_left} VMs were left and have been ended"
     )
     return _Told(
         Outcome.INFRASTRUCTURE,
         f"the run's process was killed {where}{doing} "
         f"(last sign of life: {last.stamp[11:19]}, {last.elapsed:.0f} s into it){left}",
         "this says nothing about OSCAR; run it again",
-        story.stage,
+        history.stage,
         category=Category.HOST,
     )
 
 
-def _hint(told: _Told, job: Job, story: Story) -> str:
+def _hint(told: _Told, job: Job, history: EventHistory) -> str:
     if told.outcome in (Outcome.PASSED, Outcome.CANCELLED):
         return told.hint
     lines = (told.sentence, *(line for piece in told.evidence for line in piece.lines))
-    return "; ".join(filter(None, (*remarks(job.known_issues, job.cell, lines, story.day), told.hint)))
+    return "; ".join(filter(None, (*remarks(job.known_issues, job.cell, lines, history.day), told.hint)))
 
 
-def _install_reports(told: _Told, story: Story, judgement: Judgement | None) -> tuple[InstallReport, ...]:
+def _install_reports(told: _Told, history: EventHistory, judgement: Judgement | None) -> tuple[InstallReport, ...]:
     if judgement is None:
         return ()
     # An installer that was ended from outside has not failed where it stood: only what was certain before counts.
     results = judgement.log.results(told.of_installer or judgement.log.failure)
     return tuple(
-        InstallReport(stage=stage.value, result=result.value, seconds=story.install_seconds(stage))
+        InstallReport(stage=stage.value, result=result.value, seconds=history.install_seconds(stage))
         for stage, result in results.items()
     )

@@ -9,7 +9,7 @@ from oscar_steps.errors import InstallerFailed
 from oscar_steps.testdriver.cleanup import BOOT_CD_FILE
 from oscar_steps.testdriver.head.check import HeadCheck, head_rebooted
 from oscar_steps.testdriver.nodes.head_logs import follow_dhcp_log, follow_rsyncd_log
-from oscar_steps.testdriver.nodes.ssh_probe import Lookout
+from oscar_steps.testdriver.nodes.ssh_probe import SshProbe
 from oscar_steps.testdriver.nodes.watch import NodeWatch
 from oscar_steps.testdriver.reached import Installing
 from oscar_steps.testdriver.run import Run
@@ -23,16 +23,16 @@ async def run_stage(run: Run, installing: Installing) -> None:
     head, cluster, board = installing.head, installing.cluster, installing.board
     cd = await _fetch_cd(run, installing) if installing.profile.boot is Boot.CDROM else None
     board.learn_macs({machine.name: machine.profile.vlan_nics[0].mac for machine in cluster.nodes})
-    check, lookout = (
+    check, probe = (
         HeadCheck(head),
-        Lookout(head, board, lambda: head_rebooted(run.running_installer, run.diary.current_step)),
+        SshProbe(head, board, lambda: head_rebooted(run.running_installer, run.diary.current_step)),
     )
     run.in_background(follow_rsyncd_log(head, board, run.raise_alarm))
     run.in_background(follow_dhcp_log(head, board, run.raise_alarm, run.directory))
-    run.in_background(lookout.follow(run.raise_alarm))
+    run.in_background(probe.follow(run.raise_alarm))
     for machine in cluster.nodes:
         watch = NodeWatch(
-            machine, board, head, check, lookout,
+            machine, board, head, check, probe,
             timeouts=run.job.timeouts, speed=installing.speed, directory=run.directory, cd=cd, alarm=run.raise_alarm,
         )  # fmt: skip
         run.in_background(watch.watch())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oscar_steps.errors import MachineLost
-from oscar_steps.testdriver.cleanup import remove_perishables
+from oscar_steps.testdriver.cleanup import clean_up
 from oscar_steps.testdriver.reached import Booted, Booting
 from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.host.ledger import find_leftovers
@@ -25,4 +25,4 @@ async def run_stage(run: Run) -> None:
         if left:
             raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")
     finally:
-        remove_perishables(run.directory)
+        clean_up(run.directory)

@@ -193,24 +193,24 @@ def test_what_the_ssh_library_logs_is_not_on_standard_error() -> None:
     assert done.stderr == ""
 
 
-def test_a_lookout_that_does_not_run_is_the_farms_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_probe, "lookout_command", lambda: "echo sh: perl: not found; exit 127")
+def test_an_ssh_probe_that_does_not_run_is_the_farms_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_probe, "probe_command", lambda: "echo sh: perl: not found; exit 127")
     alarms: list[FarmError] = []
 
     async def work(head: HeadNode) -> None:
-        eyes = ssh_probe.Lookout(head, NodeBoard({}, time.monotonic), lambda: HeadNodeLost("rebooted"))
-        await eyes.follow(alarms.append)
+        probe = ssh_probe.SshProbe(head, NodeBoard({}, time.monotonic), lambda: HeadNodeLost("rebooted"))
+        await probe.follow(alarms.append)
 
     with_head(server, work)
     (error,) = alarms
     assert isinstance(error, HostError)
-    assert error.sentence == "the farm's lookout does not run on the head node: sh: perl: not found"
+    assert error.sentence == "the farm's SSH probe does not run on the head node: sh: perl: not found"
 
 
 def test_the_sources_of_the_nodes_share_one_connection(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DHCP's log, the rsync log and the lookout, all for real, bring a node from power-on to its login."""
+    """DHCP's log, the rsync log and the SSH probe, all for real, bring a node from power-on to its login."""
     with socket.create_server(("127.0.0.1", 0)) as node_sshd:
         port = int(node_sshd.getsockname()[1])
     ssh = tmp_path / "ssh"
@@ -218,8 +218,8 @@ def test_the_sources_of_the_nodes_share_one_connection(
     ssh.chmod(0o755)
     dhcp, rsyncd = tmp_path / "messages", tmp_path / "rsyncd"
     dhcp.write_text("dhcpd[7]: DHCPACK on 127.0.0.1 to 52:54:00:00:00:11 via eth1\n", encoding="utf-8")
-    command = ssh_probe.lookout_command(clients=str(tmp_path / "none"), port=port, ssh=str(ssh))
-    monkeypatch.setattr(ssh_probe, "lookout_command", lambda: command)
+    command = ssh_probe.probe_command(clients=str(tmp_path / "none"), port=port, ssh=str(ssh))
+    monkeypatch.setattr(ssh_probe, "probe_command", lambda: command)
     monkeypatch.setattr(dhcplog, "FOLLOW_COMMAND", f"exec tail -n +1 -F {dhcp}")
     monkeypatch.setattr(rsyncdlog, "RSYNCD_LOG", str(rsyncd))
     board = NodeBoard({"oscarnode1": "127.0.0.1"}, time.monotonic)
@@ -238,13 +238,13 @@ def test_the_sources_of_the_nodes_share_one_connection(
 
     async def work(head: HeadNode) -> None:
         node.reach(NodeState.POWERED_ON)
-        eyes = ssh_probe.Lookout(head, board, lambda: HeadNodeLost("rebooted"))
+        probe = ssh_probe.SshProbe(head, board, lambda: HeadNodeLost("rebooted"))
         tasks = [
             asyncio.create_task(source)
             for source in (
                 follow_dhcp_log(head, board, alarms.append, tmp_path),
                 follow_rsyncd_log(head, board, alarms.append),
-                eyes.follow(alarms.append),
+                probe.follow(alarms.append),
             )
         ]
         await until(NodeState.ADDRESSED)
@@ -253,9 +253,9 @@ def test_the_sources_of_the_nodes_share_one_connection(
         )
         await until(NodeState.IMAGED)
         node.reach(NodeState.REBOOTED)
-        await eyes.ask(node)
+        await probe.ask(node)
         server.hang_up()  # what was asked before the connection broke is asked again
-        # The lookout of the broken connection may still be about to end, and come first.
+        # The SSH probe of the broken connection may still be about to end, and come first.
         async with await asyncio.start_server(greet, "127.0.0.1", port):
             await until(NodeState.UP)
         for task in tasks:

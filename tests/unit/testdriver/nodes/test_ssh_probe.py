@@ -1,4 +1,4 @@
-"""The lookout on the head node: the very program, run here against small servers and an ssh that does as it is told."""
+"""The SSH probe on the head node: the very program, run here against small servers and an ssh that does as it is told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from oscar_steps.errors import FarmError, MachineLost
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
-from oscar_steps.testdriver.nodes.ssh_probe import Lookout, lookout_command
+from oscar_steps.testdriver.nodes.ssh_probe import SshProbe, probe_command
 
 BANNER = "SSH-2.0-dropbear_2022.83"
 
@@ -33,7 +33,7 @@ class Program:
         script = directory / "ssh"
         script.write_text(f"#!/bin/sh\n{ssh}\n", encoding="utf-8")
         script.chmod(0o755)
-        command = lookout_command(clients=str(self.clients), port=port, ssh=str(script))
+        command = probe_command(clients=str(self.clients), port=port, ssh=str(script))
         self.process = subprocess.Popen(
             ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -180,20 +180,20 @@ def board() -> NodeBoard:
     return board
 
 
-def asking(board: NodeBoard, state: NodeState = NodeState.REBOOTED) -> Lookout:
-    lookout = Lookout(None, board, rebooted)  # type: ignore[arg-type]  # no stream, no head node
+def asking(board: NodeBoard, state: NodeState = NodeState.REBOOTED) -> SshProbe:
+    probe = SshProbe(None, board, rebooted)  # type: ignore[arg-type]  # no stream, no head node
     for node in board:
         for step in (NodeState.POWERED_ON, NodeState.IMAGED, state):
             node.reach(step)
-        asyncio.run(lookout.ask(node))
-    return lookout
+        asyncio.run(probe.ask(node))
+    return probe
 
 
 def test_a_banner_and_a_login_bring_a_node_up(board: NodeBoard) -> None:
-    lookout, node = asking(board), board.nodes["oscarnode1"]
-    lookout.take(f"banner 10.0.0.2 {BANNER}")
+    probe, node = asking(board), board.nodes["oscarnode1"]
+    probe.take(f"banner 10.0.0.2 {BANNER}")
     assert (node.state, node.answers.is_set(), node.up.is_set()) == (NodeState.ANSWERING, True, False)
-    lookout.take("login 10.0.0.2 0 ")
+    probe.take("login 10.0.0.2 0 ")
     assert (node.state, node.note, node.up.is_set()) == (NodeState.UP, BANNER, True)
     assert board.nodes["oscarnode2"].state is NodeState.REBOOTED
 
@@ -206,22 +206,22 @@ def test_a_banner_and_a_login_bring_a_node_up(board: NodeBoard) -> None:
     ],
 )
 def test_a_banner_without_a_login_is_trouble(board: NodeBoard, words: str, said: str) -> None:
-    lookout, node = asking(board), board.nodes["oscarnode2"]
-    lookout.take(f"banner 10.0.0.3 {BANNER}")
-    lookout.take(f"login 10.0.0.3 {words}")
+    probe, node = asking(board), board.nodes["oscarnode2"]
+    probe.take(f"banner 10.0.0.3 {BANNER}")
+    probe.take(f"login 10.0.0.3 {words}")
     expected = f"oscarnode2 answers by SSH but does not let root in from the head node: {said}"
     assert node.trouble.get_nowait().sentence == expected
     assert (node.state, node.up.is_set()) == (NodeState.ANSWERING, False)
 
 
 def test_an_installer_that_runs_an_ssh_server_is_not_an_installed_node(board: NodeBoard) -> None:
-    lookout = asking(board, NodeState.IMAGED)
-    lookout.take(f"banner 10.0.0.2 {BANNER}")
+    probe = asking(board, NodeState.IMAGED)
+    probe.take(f"banner 10.0.0.2 {BANNER}")
     assert board.nodes["oscarnode1"].state is NodeState.IMAGED
 
 
 def test_lines_of_strangers_and_torn_ones_change_nothing(board: NodeBoard) -> None:
-    lookout = asking(board)
+    probe = asking(board)
     for line in (
         "",
         "banner",
@@ -231,23 +231,23 @@ def test_lines_of_strangers_and_torn_ones_change_nothing(board: NodeBoard) -> No
         "perl: warning",
         "clients-end",
     ):
-        lookout.take(line)
+        probe.take(line)
     assert all(node.state is NodeState.REBOOTED and node.trouble.empty() for node in board)
 
 
 def test_another_boot_of_the_head_node_is_found_out(board: NodeBoard) -> None:
-    lookout = asking(board)
-    lookout.take("boot 1f6e")
-    lookout.take("boot 1f6e")
+    probe = asking(board)
+    probe.take("boot 1f6e")
+    probe.take("boot 1f6e")
     with pytest.raises(MachineLost, match="rebooted"):
-        lookout.take("boot 2a77")
+        probe.take("boot 2a77")
 
 
 def test_the_monitors_file_moves_nodes(board: NodeBoard) -> None:
-    lookout = Lookout(None, board, rebooted)  # type: ignore[arg-type]
+    probe = SshProbe(None, board, rebooted)  # type: ignore[arg-type]
     board.nodes["oscarnode1"].reach(NodeState.POWERED_ON)
     for line in ('<opt><client name="52.54.00.00.00.11" ip="10.0.0.2" status="40"/>', "</opt>"):
-        lookout.take(f"clients {line}")
-    lookout.take("clients-end")
+        probe.take(f"clients {line}")
+    probe.take("clients-end")
     assert board.nodes["oscarnode1"].state is NodeState.PULLING
     assert board.nodes["oscarnode1"].note == "monitor: 40 % of the image"
