@@ -1,7 +1,7 @@
 """What `events.jsonl` tells of a run: how far it came, what became of its nodes, what went wrong first, and when.
 
-Only the file is read, so that a run that goes on, one that is over and one from an archive tell the same history. A line
-that cannot be understood tells nothing; a run is never better for it, because a good one must have every stage's end.
+Only the file is read, so that a run that goes on, one that is over and one from an archive have the same history. A
+line that cannot be understood is left out; no run is better for it, because a good one must have every stage's end.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class EventHistory:
 
 
 def read_event_history(run_directory: Path) -> EventHistory | None:
-    """The story of the run, or None where it has not begun."""
+    """The history of the run, or None where it has not begun."""
     events = read_events(run_directory)
     if not events:
         return None
@@ -112,8 +112,8 @@ def read_event_history(run_directory: Path) -> EventHistory | None:
     history = EventHistory(events[:end] or events)
     for event in history.events:
         with suppress(KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError):
-            if event.kind in _TELL:
-                _TELL[event.kind](history, event)
+            if event.kind in _TAKE:
+                _TAKE[event.kind](history, event)
     return history
 
 
@@ -188,7 +188,7 @@ def _post_mortem(history: EventHistory, event: Event) -> None:
     history.vms_left = int(event.data["vms_left"])
 
 
-_TELL: dict[str, Callable[[EventHistory, Event], None]] = {
+_TAKE: dict[str, Callable[[EventHistory, Event], None]] = {
     "stage-started": _stage_started,
     "stage-ended": _stage_ended,
     "step": _step_begun,

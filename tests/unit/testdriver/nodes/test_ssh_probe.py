@@ -1,4 +1,4 @@
-"""The SSH probe on the head node: the very program, run here against small servers and an ssh that does as it is told."""
+"""The SSH probe on the head node: the very program, run here against small servers and a false ssh."""
 
 from __future__ import annotations
 
