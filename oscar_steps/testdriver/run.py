@@ -30,7 +30,7 @@ from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdic
 
 
 class Gate:
-    """Lets the run pass stage by stage, as windows ask for them, or all at once (`open`)."""
+    """Lets the run pass stage by stage, as attached commands ask for them, or all at once (`open`)."""
 
     def __init__(self, *, open_: bool) -> None:
         self._open = open_

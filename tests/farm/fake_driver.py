@@ -1,4 +1,4 @@
-"""A stand-in for `oscar-testdriver`: it honours the contract of the window (lines, exit statuses, files), without VMs.
+"""A stand-in for `oscar-testdriver`: it honours the contract of `stage` (lines, exit statuses, files), without VMs.
 
 What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}. The play
 `by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count).

@@ -155,7 +155,7 @@ def test_what_a_run_by_hand_says_to_type_again_is_its_own_job(
         verdict = RunIdentity(job.run_id, job.cell, job.source.url, "7").verdict(Outcome.CANCELLED, "stopped")
         return verdict.model_copy(update={"replay": replay_command(job)})
 
-    monkeypatch.setattr(run, "own", ends_at_once)
+    monkeypatch.setattr(run, "execute", ends_at_once)
     words = ["run", "--url", REPOSITORY, "--site", str(site), "--runs", str(tmp_path / "my runs"), "--nodes", "3"]
     done = CliRunner().invoke(cli, [*words, "--cell", load_matrix(default_profiles()).cells[0].name])
     again = done.output.splitlines()[-1].partition("again:")[2]

@@ -1,4 +1,4 @@
-"""What starts a run: by hand, on a laptop or a virtualization host, or as the process that Buildbot's steps look at."""
+"""What starts a run: by hand, on a laptop or a host, or as the process that Buildbot's steps attach to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
 from oscar_steps.testdriver.cli.farm_job import load_job
 from oscar_steps.testdriver.cli.terminal_display import TerminalDisplay
-from oscar_steps.testdriver.process.run_process import own
+from oscar_steps.testdriver.process.run_process import execute
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.v3m.host import checks as v3m_host
@@ -84,9 +84,9 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
     options = RunOptions(image_store=images, keep=keep)
     if sys.stdout.isatty():
         with TerminalDisplay() as terminal:
-            verdict = own(directory, job, options, windows=False, listener=terminal)
+            verdict = execute(directory, job, options, stepwise=False, listener=terminal)
     else:
-        verdict = own(directory, job, options, windows=False, listener=display.plain)
+        verdict = execute(directory, job, options, stepwise=False, listener=display.plain)
     # The job is here, with the profiles and time limits that it was made from.
     here = verdict.model_copy(update={"replay": shlex.join(["oscar-testdriver", "replay", str(directory / JOB_FILE)])})
     click.echo("\n".join(["", *display.summary_lines(here)]))
@@ -120,9 +120,9 @@ def _now() -> str:
 @click.option("--images", type=_directory(), default=default_store)
 @click.option("--ready", type=int, required=True)
 @_explained
-def own_(directory: Path, job: Path, images: Path, ready: int) -> None:
+def own(directory: Path, job: Path, images: Path, ready: int) -> None:
     """The run's own process, started by `stage create-image`."""
-    verdict = own(directory, Job.load(job), RunOptions(image_store=images), windows=True, ready=ready)
+    verdict = execute(directory, Job.load(job), RunOptions(image_store=images), stepwise=True, ready=ready)
     _leave(ExitStatus.of(verdict.outcome))
 
 

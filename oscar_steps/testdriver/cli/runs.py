@@ -31,14 +31,14 @@ from oscar_steps.words import ExitStatus, Stage
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
 def stage(stage: str, directory: Path, job: Path | None, images: Path) -> None:
-    """Let a run go on to the end of STAGE and show what happens: the window that a Buildbot step uses.
+    """Let a run go on to the end of STAGE and show what happens: the command of a Buildbot step.
 
-    The run is a process of its own: losing this window harms nothing, ending it by TERM ends the run. When no window
-    was there for longer than the job's lease, the run ends its cluster and itself.
+    The run is a process of its own. Losing this command harms nothing; TERM ends the command and the run. When no
+    command was attached for longer than the job's lease, the run ends its cluster and itself.
     """
-    from oscar_steps.testdriver.process import attach as window  # and asyncio, which no other command here needs
+    from oscar_steps.testdriver.process import attach  # and asyncio, which no other command here needs
 
-    result = window.stage_window(directory.resolve(), Stage(stage), job, ("--images", str(images)), display.plain)
+    result = attach.follow_stage(directory.resolve(), Stage(stage), job, ("--images", str(images)), display.plain)
     if Stage(stage) is Stage.TEARDOWN and (directory / "verdict.json").exists():
         from oscar_steps.verdict import Verdict
 
@@ -119,9 +119,9 @@ def _each(runs: list[Path], do: Callable[[Path], str]) -> None:
 
 def _destroy(path: Path) -> str:
     if is_running(path):
-        from oscar_steps.testdriver.process import attach as window
+        from oscar_steps.testdriver.process import attach
 
-        window.look(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
+        attach.follow(path, {"cancel": "`oscar-testdriver destroy` was asked for"}, lambda _event: None)
     verdict = verdict_of_dead_run(path)
     return f"ended ({verdict.outcome}: {verdict.sentence})"
 

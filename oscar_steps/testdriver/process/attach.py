@@ -1,8 +1,8 @@
-"""A window onto a run: asks it to go on to the end of one stage, prints what happens, ends with the stage's result.
+"""Attaches a command to a run: asks it to go on to the end of one stage, prints what happens, ends with the result.
 
-The run does not depend on it: a window that is killed costs nothing, the next one shows what was missed. A window that
-is *told* to end (TERM, INT) tells the run, because then nobody wants it any more. The window onto the last stage ends
-when the run's process is gone: whoever has seen it end finds nothing of the run alive.
+The run does not depend on the command: one that is killed costs nothing, the next one shows what was missed. A command
+that gets TERM or INT ends the run, too. The one that follows the last stage ends when the run's process has ended, so
+that nothing of the run is alive after it.
 """
 
 from __future__ import annotations
@@ -65,38 +65,39 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
             raise HostError(f"the run's process did not start: {words[-1] if words else 'it said nothing'}")
 
 
-def look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+def follow(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
     """Send `request` to the run and follow it. Raises UserError where there is no run, HostError where it was lost."""
     if not is_running(run_directory):
         verdict = verdict_of_dead_run(run_directory)
         stage = Stage(str(request.get("stage", Stage.TEARDOWN)))
         print(f"{verdict.outcome}: {verdict.sentence}", flush=True)
         return next((report.result for report in verdict.stages if report.stage is stage), StageResult.INFRASTRUCTURE)
-    return eventloop.run(_look(run_directory, request, printer))
+    return eventloop.run(_follow(run_directory, request, printer))
 
 
 def _die_with_parent() -> None:
-    """Be killed in the moment our parent dies. Otherwise the window of a worker that was killed would go on looking,
+    """Be killed in the moment our parent dies. Otherwise the command of a worker that was killed would stay attached,
     and the run's lease would never end. (prctl(2), PR_SET_PDEATHSIG = 1.)"""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
-        raise HostError("whoever started this window is gone already")
+        raise HostError("the process that started this command has ended already")
 
 
-async def _look(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
+async def _follow(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
     with short_path(run_directory / SOCKET_FILE) as address:
         try:
             reader, writer = await asyncio.open_unix_connection(address, limit=1 << 24)
         except OSError as error:
-            raise HostError(f"{run_directory}: the run is there, but its socket is not ({error.strerror})") from error
+            what = f"{run_directory}: the run goes on, but its socket cannot be connected to ({error.strerror})"
+            raise HostError(what) from error
 
-    def told_to_end(name: str) -> None:
-        writer.write(json.dumps({"cancel": f"the window onto it got {name}"}).encode() + b"\n")
+    def cancel(name: str) -> None:
+        writer.write(json.dumps({"cancel": f"the command attached to it got {name}"}).encode() + b"\n")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told_to_end, signal.Signals(number).name)
+        loop.add_signal_handler(number, cancel, signal.Signals(number).name)
     writer.write(json.dumps(request).encode() + b"\n")
     while line := await reader.readline():
         message = json.loads(line)
@@ -109,7 +110,7 @@ async def _look(run_directory: Path, request: dict[str, str | bool], printer: Pr
                 await _until_ended(run_directory, process)
             return StageResult(message["done"]["result"])
     verdict = verdict_of_dead_run(run_directory) if not is_running(run_directory) else None
-    raise HostError(verdict.sentence if verdict else f"{run_directory}: the run hung up in mid-stage")
+    raise HostError(verdict.sentence if verdict else f"{run_directory}: the run closed its connection in mid-stage")
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:
@@ -140,19 +141,19 @@ async def _until_ended(run_directory: Path, process: int) -> None:
         os.close(descriptor)
 
 
-def stage_window(
+def follow_stage(
     run_directory: Path, stage: Stage, job: Path | None, arguments: tuple[str, ...], printer: Printer
 ) -> StageResult:
-    """One Buildbot step: start the run with the first of them, then follow it to the end of `stage`.
+    """One Buildbot step: start the run with the first stage, then follow it to the end of `stage`.
 
     `job`: the job's file; without it the one in the run directory.
     """
     _die_with_parent()
     begun = (run_directory / EVENTS_FILE).exists()
     if stage is Stage.CREATE_IMAGE and not begun and (job or (run_directory / JOB_FILE).exists()):
-        from oscar_steps.job import Job  # the first window alone needs it
+        from oscar_steps.job import Job  # the first stage alone needs it
 
         job = job or run_directory / JOB_FILE
-        Job.load(job)  # a mistake in it is told here, not in the log of a process that dies at once
+        Job.load(job)  # a mistake in it is reported here, not in the log of a process that dies at once
         start_owner(run_directory, job, arguments)
-    return look(run_directory, {"stage": stage.value}, printer)
+    return follow(run_directory, {"stage": stage.value}, printer)

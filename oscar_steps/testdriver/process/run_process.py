@@ -24,7 +24,7 @@ from oscar_steps.verdict import Verdict
 
 
 def _claim(run_directory: Path) -> TextIO | None:
-    # Somebody who asks whether the run is there holds the lock for a moment; that is not an owner.
+    # A command that asks whether the run is there holds the lock for a moment; that is no other run.
     for _ in range(20):
         if lock := lock_directory(run_directory):
             return lock
@@ -32,31 +32,31 @@ def _claim(run_directory: Path) -> TextIO | None:
     return None
 
 
-def own(
+def execute(
     run_directory: Path,
     job: Job,
     options: RunOptions,
     *,
-    windows: bool,
+    stepwise: bool,
     listener: Listener | None = None,
     ready: int | None = None,
 ) -> Verdict:
-    """Run the job in this process to its end. `windows`: go on only as far as windows ask, and hold the lease.
+    """Run the job in this process to its end. `stepwise`: go on only as far as attached commands ask, with the lease.
 
     `ready`: a file descriptor that gets a byte when the socket listens. Raises UserError where the directory is in use.
     """
     make_directory(run_directory)
     lock = _claim(run_directory)
     if lock is None:
-        raise UserError(f"{run_directory} belongs to a run that is still going on", hint="take another directory")
+        raise UserError(f"{run_directory} belongs to a run that is still going on", hint="name another directory")
     with lock:
-        return eventloop.run(_own(run_directory, job, options, windows, listener, ready))
+        return eventloop.run(_execute(run_directory, job, options, stepwise, listener, ready))
 
 
-async def _own(
-    run_directory: Path, job: Job, options: RunOptions, windows: bool, listener: Listener | None, ready: int | None
+async def _execute(
+    run_directory: Path, job: Job, options: RunOptions, stepwise: bool, listener: Listener | None, ready: int | None
 ) -> Verdict:
-    run = Run(run_directory, job, options, Gate(open_=not windows))
+    run = Run(run_directory, job, options, Gate(open_=not stepwise))
     server = RunServer(run)
     loop = asyncio.get_running_loop()
     # paramiko blocks: what is asked of the head node takes a thread for as long as it lasts; the rest must not wait.
@@ -69,7 +69,7 @@ async def _own(
                 with suppress(OSError):
                     os.write(ready, b"!")
                 os.close(ready)
-            lease = asyncio.ensure_future(server.hold_lease(job.timeouts.lease)) if windows else None
+            lease = asyncio.ensure_future(server.hold_lease(job.timeouts.lease)) if stepwise else None
             verdict = await run.execute(HANDLERS)
             if lease:
                 lease.cancel()
@@ -78,5 +78,5 @@ async def _own(
 
 
 def _signalled(run: Run, number: int) -> None:
-    task = asyncio.ensure_future(run.cancel(f"it got {signal.Signals(number).name}"))
+    task = asyncio.ensure_future(run.cancel(f"the run's process got {signal.Signals(number).name}"))
     run.hold(task)

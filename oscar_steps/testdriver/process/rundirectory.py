@@ -12,7 +12,7 @@ from oscar_steps.errors import HostError, UserError
 from oscar_steps.textio import close_to_others, open_regular
 from oscar_steps.words import JOB_FILE
 
-LOCK_FILE = "owner.lock"
+LOCK_FILE = "owner.lock"  # not renamed: a run that an earlier version started must not look dead
 SOCKET_FILE = "run.sock"
 
 

@@ -1,7 +1,7 @@
-"""The run's socket: where the windows look in, and the lease that ends a run nobody looks at any more.
+"""The run's socket, to which commands attach, and the lease that ends a run to which none is attached any more.
 
-Protocol, one JSON object a line. A window asks {"stage": NAME} or {"cancel": REASON}; the run answers {"event": ...}
-for everything that happens, and {"done": {"stage": NAME, "result": RESULT}} when the stage (or the run) is over.
+Protocol, one JSON object a line. A command asks {"stage": NAME} or {"cancel": REASON}; the run answers {"event":
+...} for everything that happens, and {"done": {"stage": NAME, "result": RESULT}} when the stage (or the run) is over.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from oscar_steps.verdict import Stage
 LEASE_LOOK_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
 READ_SECONDS = 60.0
-"""A window that does not read for so long is taken for gone."""
+"""A command that does not read for so long is taken for gone."""
 
 
 class RunServer:
-    """Serves the windows of one run."""
+    """Serves the commands that are attached to one run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._windows = 0
+        self._attached = 0
         self._alone_since = time.monotonic()
-        self._told = 0
+        self._shown = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Listen until the block ends; then wait shortly for windows that still read."""
+        """Listen until the block ends; then wait shortly for commands that still read."""
         path = self._run.directory / SOCKET_FILE
         path.unlink(missing_ok=True)
         with short_path(self._run.directory / SOCKET_FILE) as address:
@@ -53,30 +53,30 @@ class RunServer:
             path.unlink(missing_ok=True)
 
     async def hold_lease(self, seconds: float) -> None:
-        """End the run when no window was there for `seconds`."""
+        """End the run when no command was attached for `seconds`."""
         while True:
             await asyncio.sleep(LEASE_LOOK_SECONDS)
-            if not self._windows and time.monotonic() - self._alone_since > seconds:
+            if not self._attached and time.monotonic() - self._alone_since > seconds:
                 await self._run.cancel(f"nobody was connected to it for {seconds:.0f} s (its worker or master is gone)")
                 return
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A connection that asks nothing is no window: it must not hold the lease.
+        # A connection that asks nothing must not hold the lease.
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 request = json.loads(await reader.readline())
         except (TimeoutError, ConnectionError, ValueError):
             writer.close()
             return
-        self._windows += 1
+        self._attached += 1
         self._idle.clear()
         try:
             with suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError, ValueError):
                 await self._answer(request, reader, writer)
         finally:
-            self._windows -= 1
+            self._attached -= 1
             self._alone_since = time.monotonic()
-            if not self._windows:
+            if not self._attached:
                 self._idle.set()
             writer.close()
 
@@ -88,14 +88,14 @@ class RunServer:
         stage = Stage(request.get("stage", Stage.TEARDOWN))
         events: asyncio.Queue[Event] = asyncio.Queue()
         with self._run.diary.listening(events.put_nowait):
-            # What was said since the last window looked: nothing is shown twice, nothing is lost between two steps.
-            for event in self._run.diary.past[self._told :]:
+            # What was said since the last command ended: nothing is shown twice, nothing is lost between two steps.
+            for event in self._run.diary.past[self._shown :]:
                 events.put_nowait(event)
             if "stage" in request:
                 await self._run.gate.permit(stage)
             await self._stream(events, stage, reader, writer)
         if "stage" in request:
-            self._told = len(self._run.diary.past)
+            self._shown = len(self._run.diary.past)
         result = self._run.results[stage].result if stage in self._run.results else "cancelled"
         writer.write(json.dumps({"done": {"stage": stage, "result": result}}).encode() + b"\n")
         await writer.drain()
@@ -122,7 +122,7 @@ class RunServer:
                 task.cancel()
 
     async def _until_gone(self, reader: asyncio.StreamReader) -> None:
-        """A window that asks to cancel in mid-stage, or goes away."""
+        """Read what the command still asks, until it goes away: it may cancel the run in mid-stage."""
         while line := await reader.readline():
             if reason := json.loads(line).get("cancel"):
                 await self._run.cancel(reason)

@@ -15,7 +15,7 @@ from oscar_steps.lazygroup import LazyGroup
 from oscar_steps.matrix import default_profiles
 from oscar_steps.testdriver.cli.main import cli as driver
 from oscar_steps.v2m.cli import cli as v2m
-from tests.unit.testdriver.process.test_attach import start_owner
+from tests.unit.testdriver.process.test_attach import start_run
 from tests.unit.testdriver.record.test_verdict import execute
 
 COSTLY = {"asyncio", "filelock", "lxml", "paramiko", "psutil", "pydantic", "qemu", "rich"}
@@ -84,8 +84,8 @@ def test_a_command_of_the_driver_loads_what_it_needs(words: list[str], loaded: s
     assert costly_modules(DRIVER, words, tmp_path) == loaded
 
 
-def test_a_window_onto_a_run_that_goes_on_needs_no_model(tmp_path: Path) -> None:
-    with start_owner(tmp_path, lingers=0):
+def test_a_command_attached_to_a_run_that_goes_on_needs_no_model(tmp_path: Path) -> None:
+    with start_run(tmp_path, lingers=0):
         assert costly_modules(DRIVER, ["stage", "checkout", "--run", str(tmp_path)], tmp_path) == {"asyncio"}
         assert costly_modules(DRIVER, ["status", str(tmp_path)], tmp_path) == set()
         assert costly_modules(DRIVER, ["destroy", str(tmp_path)], tmp_path) == {"asyncio", "pydantic"}
