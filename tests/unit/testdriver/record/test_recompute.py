@@ -40,7 +40,7 @@ JOB: dict[str, Any] = {
     "source": {"url": "svn://127.0.0.1/oscar/trunk", "revision": "7"},
     "image": {"name": "i", "suite": "s", "architecture": "amd64", "packages": [], "disk_mib": 1024},
     "cluster_xml": (default_profiles() / "clusters" / "head-and-two-nodes.xml").read_text(encoding="utf-8"),
-    "answers": {"partition_file": "oscarsamples/scsi.disk"},
+    "answers": {"partition_file": "oscarsamples/scsi.disk", "tests": []},
 }
 
 
