@@ -32,11 +32,12 @@ from oscar_steps.images.store import ImageStore
 from oscar_steps.matrix import load_matrix
 from oscar_steps.oscar.logs.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.head.console import follow_console, last_lines
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, emulator, find_accelerator
 from oscar_steps.v3m.host.confinement import SANDBOX
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
-from oscar_steps.v3m.qemu.command import BootPlan, qemu_arguments
+from oscar_steps.v3m.qemu.command import qemu_arguments
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.network import VLAN_DIRECTORY, MachineNetwork, plan
 

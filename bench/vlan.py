@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from oscar_steps.errors import FarmError, HostError, ToolMissing
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, VlanKind
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
 from oscar_steps.v3m.qemu import network
 from oscar_steps.v3m.qemu.machine import QemuMachine

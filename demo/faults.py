@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from demo.errors import FaultUnknown
 from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.verdict import Category, Outcome, Stage, Verdict
+from oscar_steps.words import NodeBoot
 
 
 class Fault(BaseModel):
@@ -27,7 +28,7 @@ class Fault(BaseModel):
     words: tuple[str, ...] = ()
     """Have to be in the sentence, in either case; 'a|b': one of them."""
     passes: bool = False
-    boot: Literal["cdrom", "network"] | None = None
+    boot: NodeBoot | None = None
     line: str = ""
     """Regular expression for the first line of the run's files from which the fault can be known."""
 

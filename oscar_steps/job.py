@@ -16,7 +16,7 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.matrix import Answers, Cell, ImageRecipe, Matrix
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, seen_line, write_atomically
-from oscar_steps.words import JOB_FILE
+from oscar_steps.words import JOB_FILE, NodeBoot
 
 __all__ = ["JOB_FILE", "CellPlan", "Job", "Seconds", "Source", "Timeouts"]
 
@@ -78,7 +78,7 @@ class Job(_Frozen):
     image: ImageRecipe
     cluster_xml: str
     answers: Answers
-    boot: Literal["cdrom", "network"] | None = None
+    boot: NodeBoot | None = None
     """How nodes boot the installer; None: as the cluster profile says."""
     nodes: int | None = Field(default=None, ge=1, le=128)
     """How many compute nodes; None: as the cluster profile says."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 JOB_FILE = "job.json"
 LINT = "lint"
 """The first tier, without a cluster: its builder's name, and what its verdicts have for a cell."""
+
+
+NodeBoot = Literal["cdrom", "network"]
+"""How a node with a blank disk reaches OSCAR's installer, in a job and in OSCAR's menus."""
 
 
 class Stage(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as daytime
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, get_args
 
 import sqlalchemy as sa
 from buildbot.changes.changes import Change
@@ -28,6 +28,7 @@ from oscar_steps.master.durability.restarts import cut_short, master_ends
 from oscar_steps.master.pollers import PROJECT
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
+from oscar_steps.words import NodeBoot
 
 PER_COMMIT = "commit"
 NIGHTLY = "nightly"
@@ -309,7 +310,7 @@ def _force(site: Site, cells: Sequence[str]) -> Any:
         properties=[
             Nodes(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
             util.ChoiceStringParameter(
-                name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, "cdrom", "network"]
+                name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, *get_args(NodeBoot)]
             ),
         ],
     )

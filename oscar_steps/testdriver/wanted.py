@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 from oscar_steps.job import Job
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.oscar.logs.wizardlog import WizardLog
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, parse_cluster
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, parse_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice
+from oscar_steps.words import NodeBoot
 
 InstallerLog = InstallLog | WizardLog
 """Who reads the installer's terminal, by the flavour of the OSCAR that is installed."""
@@ -24,7 +24,12 @@ def cluster_of(job: Job, source: str = "the cluster profile") -> ClusterProfile:
     profile = parse_cluster(job.cluster_xml, source)
     if job.nodes is not None:
         profile = profile.resized(job.nodes)
-    return profile if job.boot is None else profile.with_boot(Boot(job.boot))
+    return profile if job.boot is None else profile.with_boot(BootDevice(job.boot))
+
+
+def node_boot(profile: ClusterProfile) -> NodeBoot:
+    """How its nodes reach OSCAR's installer, in the job's and OSCAR's words."""
+    return "network" if profile.boot is BootDevice.NETWORK else "cdrom"
 
 
 class Wanted(BaseModel):
@@ -33,7 +38,7 @@ class Wanted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nodes: int
-    boot: Literal["cdrom", "network"]
+    boot: NodeBoot
     image: str
     tests: tuple[str, ...] = ()
     flavour: FlavourName = FlavourName.INSTALL_CLUSTER
@@ -44,7 +49,7 @@ class Wanted(BaseModel):
         profile, answers = cluster_of(job), job.answers
         return cls(
             nodes=len(profile.nodes),
-            boot=profile.boot.value,
+            boot=node_boot(profile),
             image=answers.image_name,
             tests=answers.tests,
             flavour=flavour,

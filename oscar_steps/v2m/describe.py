@@ -16,15 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from oscar_steps.errors import FarmError
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import QEMU, Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings
 from oscar_steps.v3m.host.taps import Place
 from oscar_steps.v3m.libvirt import domain
 from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, Profiles
-from oscar_steps.v3m.profiles.vm import Nic, VMProfile, beside
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, Profiles
+from oscar_steps.v3m.profiles.vm import BootDevice, Nic, VMProfile, beside
 from oscar_steps.v3m.qemu import network
-from oscar_steps.v3m.qemu.command import BootPlan, Part, qemu_parts
+from oscar_steps.v3m.qemu.command import Part, qemu_parts
 from oscar_steps.v3m.qemu.network import MachineNetwork
 from oscar_steps.v3m.runtime import at_home, check_backend
 
@@ -111,7 +112,7 @@ def _plan(vm: VMProfile) -> BootPlan:
 
 def _install_plan(vm: VMProfile) -> BootPlan:
     """From its CD where it has one, else from the network."""
-    return BootPlan(Boot.NETWORK) if vm.cdrom is None else BootPlan(Boot.CDROM, Path(vm.cdrom))
+    return BootPlan(BootDevice.NETWORK) if vm.cdrom is None else BootPlan(BootDevice.CDROM, Path(vm.cdrom))
 
 
 def becomes(

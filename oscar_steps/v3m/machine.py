@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from oscar_steps.errors import HostError, ProfileError
-from oscar_steps.v3m.profiles.vm import VMProfile
+from oscar_steps.v3m.boot import NO_MEDIA, InstallMedia
+from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 
 
 class MachineState(StrEnum):
@@ -103,39 +104,6 @@ class DiskFingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectKernel:
-    """A kernel that the hypervisor loads itself, without firmware and boot loader."""
-
-    kernel: Path
-    initrd: Path | None = None
-    parameters: str = "console=ttyS0"
-
-
-class InstallFrom(StrEnum):
-    """How a blank machine reaches its installer."""
-
-    CDROM = "cdrom"
-    NETWORK = "network"
-    OSCAR = "oscar"
-    """As OSCAR installs it: from its CD where the machine has a firmware to boot it, otherwise by the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstallMedia:
-    """What an installer has to offer; every back-end takes what its machines can use.
-
-    `cdrom`: its CD, in place of the profile's. `kernel`: what its network boot gives out; a machine without firmware,
-    which cannot ask for it, is started with it.
-    """
-
-    cdrom: Path | None = None
-    kernel: DirectKernel | None = None
-
-
-NO_MEDIA = InstallMedia()
-
-
-@dataclass(frozen=True, slots=True)
 class Installation:
     """An install boot that has ended, and the machine's disk before and after it."""
 
@@ -206,15 +174,15 @@ class Machine(ABC):
         """Raise ImpossibleTransition where it is on, or its disk has not been made."""
 
     @abstractmethod
-    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
+    async def boot(self, *, install: BootDevice | None = None, media: InstallMedia = NO_MEDIA) -> None:
         """Power on; returns when the guest's processor runs.
 
-        `install`: the disk first, then CD or network, so that a blank disk falls through to the installer; a reboot of
-        the guest ends the machine. Without it the disk alone boots, unless the profile gives an order of its own
-        (`boot`). A CD is in the drive where the profile or `media` names one.
+        `install`, CD or network: the disk first, then that, so that a blank disk falls through to the installer; a
+        reboot of the guest ends the machine. Without it the disk alone boots, unless the profile gives an order of its
+        own (`boot`). A CD is in the drive where the profile or `media` names one.
         """
 
-    async def install(self, source: InstallFrom, media: InstallMedia = NO_MEDIA) -> Installation:
+    async def install(self, source: BootDevice, media: InstallMedia = NO_MEDIA) -> Installation:
         """Install it: one install boot, to its end (there is no limit but the caller's), and a look at the disk.
 
         The first reboot ends the boot, so that a machine which does not find its disk cannot install itself for ever.

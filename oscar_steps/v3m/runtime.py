@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import taps as bridge
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, VlanKind
@@ -17,7 +18,7 @@ from oscar_steps.v3m.libvirt import domain
 from oscar_steps.v3m.libvirt.guard import HostVlans, scope_of, vlan_bridges
 from oscar_steps.v3m.libvirt.machine import LibvirtMachine
 from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks
-from oscar_steps.v3m.machine import DirectKernel, Listener, Machine
+from oscar_steps.v3m.machine import Listener, Machine
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
 from oscar_steps.v3m.profiles.vm import DiskImage, VMProfile
 from oscar_steps.v3m.qemu import command, network

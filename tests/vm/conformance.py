@@ -15,16 +15,9 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.v3m.machine import (
-    DirectKernel,
-    EndReason,
-    EventKind,
-    ImpossibleTransition,
-    InstallFrom,
-    InstallMedia,
-    Machine,
-    MachineState,
-)
+from oscar_steps.v3m.boot import DirectKernel, InstallMedia, oscar_medium
+from oscar_steps.v3m.machine import EndReason, EventKind, ImpossibleTransition, Machine, MachineState
+from oscar_steps.v3m.profiles.vm import BootDevice
 from tests.vm.conformance_rig import GUEST_CASES, GUEST_MODULES, HEAD, NODE, Rig, Wanted, own_process, proves
 from tests.vm.tiny_guest import counted, make_cd, make_guest, parameters
 
@@ -178,13 +171,14 @@ class MachineConformance:
     @proves("install from CD-ROM")
     async def test_installs_from_a_cd(self, rig: Rig) -> None:
         with rig.trying("install from CD-ROM"):
-            await _installs(rig, rig.machine(), InstallFrom.CDROM, _media(rig))
+            await _installs(rig, rig.machine(), BootDevice.CDROM, _media(rig))
 
     @proves("install with OSCAR")
     async def test_installs_as_oscar_does(self, rig: Rig) -> None:
-        """The caller gives all media that there are; the machine takes what it can boot, and the caller never knows."""
+        """The caller gives all media that there are, and OSCAR takes what a machine of this type can boot."""
         with rig.trying("install with OSCAR"):
-            await _installs(rig, rig.machine(), InstallFrom.OSCAR, _media(rig))
+            machine, media = rig.machine(), _media(rig)
+            await _installs(rig, machine, oscar_medium(machine.profile, media), media)
 
     @proves("install from network")
     async def test_installs_from_the_network(self, rig: Rig) -> None:
@@ -195,7 +189,7 @@ class MachineConformance:
                 await server.create()
                 await server.boot()
                 await rig.says(server, "GUEST is up")
-            await _installs(rig, node, InstallFrom.NETWORK, InstallMedia(kernel=rig.kernel("do=install")))
+            await _installs(rig, node, BootDevice.NETWORK, InstallMedia(kernel=rig.kernel("do=install")))
 
     @proves("save and restore")
     async def test_a_saved_machine_goes_on_where_it_was(self, rig: Rig) -> None:
@@ -267,7 +261,7 @@ async def _pauses(rig: Rig, machine: Machine) -> None:
     _has_only_counted_on(counted(machine.console))
 
 
-async def _installs(rig: Rig, machine: Machine, source: InstallFrom, media: InstallMedia) -> None:
+async def _installs(rig: Rig, machine: Machine, source: BootDevice, media: InstallMedia) -> None:
     await machine.create()
     async with asyncio.timeout(2 * rig.backend.seconds):
         installation = await machine.install(source, media)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
-from oscar_steps.v3m.machine import DirectKernel
 from tests.vm.conformance_rig import GUEST_CASES, GUEST_MODULES, Backend, Rig
 from tests.vm.conformance_table import Results, markdown, write_markdown
 from tests.vm.tiny_guest import Farm, make_guest

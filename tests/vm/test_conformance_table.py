@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import pytest
 
-from oscar_steps.v3m.machine import DirectKernel, Listener, Machine, NotOffered
+from oscar_steps.v3m.boot import DirectKernel
+from oscar_steps.v3m.machine import Listener, Machine, NotOffered
 from oscar_steps.v3m.profiles.vm import Hypervisor
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import Backend, Rig, Wanted, proves

@@ -18,9 +18,10 @@ from oscar_steps.images.store import ImageStore
 from oscar_steps.matrix import default_profiles, load_matrix
 from oscar_steps.testdriver.head.forwards import GUEST_LOOPBACK, forwards_for
 from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, NetworkSettings, ToHost
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.cluster import load_cluster
 from oscar_steps.v3m.runtime import VirtualCluster
 from tests.vm.tiny_guest import LIMIT, SAMPLE, make_guest, parameters, says, tiny, until

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.v2m.daemon.client import greet
-from oscar_steps.v3m.machine import DirectKernel
+from oscar_steps.v3m.boot import DirectKernel
 from tests.vm.tiny_guest import make_cd, make_guest, parameters
 from tests.vm.v2m_user import CASES, CD_MODULES, User, user_of
 

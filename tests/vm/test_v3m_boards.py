@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.vm import DiskBus, DiskImage, Firmware, VMProfile
 from oscar_steps.v3m.qemu import network
 from oscar_steps.v3m.qemu.machine import QemuMachine

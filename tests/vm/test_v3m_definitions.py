@@ -22,12 +22,10 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ToolMissing
+from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.libvirt.domain import domain_xml
 from oscar_steps.v3m.libvirt.networks import connection_uri, plan_networks, vlan_network_xml
-from oscar_steps.v3m.machine import DirectKernel
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile, parse_profile
-from oscar_steps.v3m.qemu.command import BootPlan
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile, parse_profile
 from tests import libvirt_converters as converters
 from tests.libvirt_converters import DefinitionRefused
 
@@ -89,8 +87,8 @@ EVERYWHERE: dict[str, Case] = {
     "bridge of the host's": (replace(NODE, nics=(replace(BRIDGED, option="vmnet5"),)), PLAIN),
 }
 FULLY_VIRTUAL: dict[str, Case] = {
-    "install from CD": (NODE, BootPlan(Boot.CDROM, Path("boot.iso"))),
-    "install from the network": (NODE, BootPlan(Boot.NETWORK)),
+    "install from CD": (NODE, BootPlan(BootDevice.CDROM, Path("boot.iso"))),
+    "install from the network": (NODE, BootPlan(BootDevice.NETWORK)),
     "all in order": (replace(FULL, boot=("disk", "cdrom", "network")), PLAIN),
     "BIOS": (replace(NODE, firmware="BIOS"), PLAIN),
 }
@@ -102,7 +100,10 @@ XEN_HVM: dict[str, Case] = {
     "qcow2": (replace(NODE, image=DiskImage("disks/a.qcow2")), PLAIN),
 }
 XEN: dict[str, Case] = {
-    "installer's kernel": (NODE, BootPlan(Boot.NETWORK, kernel=DirectKernel(Path("/k"), Path("/i"), "console=hvc0"))),
+    "installer's kernel": (
+        NODE,
+        BootPlan(BootDevice.NETWORK, kernel=DirectKernel(Path("/k"), Path("/i"), "console=hvc0")),
+    ),
     "kernel alone": (NODE, BootPlan(kernel=DirectKernel(Path("/k"), None, "console=hvc0 root=/dev/xvda1"))),
     "seed": (NODE, BootPlan(seed=Path("seed.img"))),
     "qcow2": (replace(NODE, image=DiskImage("disks/a.qcow2")), PLAIN),
@@ -262,7 +263,7 @@ def test_a_fully_virtual_guest_has_firmware_a_boot_order_and_a_serial_console(
     profile: VMProfile, plan: BootPlan
 ) -> None:
     found = xl_configuration(domain_xml(profile, RUN, plan))
-    install = {Boot.CDROM: ("disk", "cdrom"), Boot.NETWORK: ("disk", "network")}
+    install = {BootDevice.CDROM: ("disk", "cdrom"), BootDevice.NETWORK: ("disk", "network")}
     order = (profile.boot or ("disk",)) if plan.medium is None else install[plan.medium]
     letters = {"disk": "c", "cdrom": "d", "network": "n"}
     assert found["boot"] == "".join(letters[device] for device in order)

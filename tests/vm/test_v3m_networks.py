@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings, NetworkSettings, ToHost, VlanKind
 from oscar_steps.v3m.host.taps import HELPERS, make_vlans
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.cluster import load_cluster
 from oscar_steps.v3m.profiles.vm import Nic, NicType
 from oscar_steps.v3m.runtime import VirtualCluster

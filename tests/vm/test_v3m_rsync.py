@@ -21,10 +21,11 @@ import pytest
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, ToHost, VlanKind
 from oscar_steps.v3m.host.taps import make_vlans
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.cluster import load_cluster
 from oscar_steps.v3m.runtime import VirtualCluster
 from tests.vm.tiny_guest import MODULES, SAMPLE, make_guest, parameters, tiny

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.machine import DirectKernel, EventKind, MachineEvent
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, load_cluster
+from oscar_steps.v3m.machine import EventKind, MachineEvent
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice
 from oscar_steps.v3m.runtime import VirtualCluster
 
 CACHE = Path.home() / ".cache" / "oscar-farm"
@@ -202,7 +204,7 @@ class Farm:
     guest: DirectKernel
     events: list[MachineEvent] = field(default_factory=list)
 
-    def cluster(self, directory: Path, do: str, *, boot: Boot = Boot.CDROM) -> VirtualCluster:
+    def cluster(self, directory: Path, do: str, *, boot: BootDevice = BootDevice.CDROM) -> VirtualCluster:
         profile = tiny(load_cluster(SAMPLE)).with_boot(boot)
         base = directory / "base.raw"
         directory.mkdir(exist_ok=True)

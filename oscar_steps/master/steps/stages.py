@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from buildbot.process import buildstep, logobserver, remotetransfer
 from buildbot.process.results import EXCEPTION, RETRY, SUCCESS, statusToString
@@ -23,6 +23,7 @@ from oscar_steps.master.steps.results import EXACT_REVISION, RUN_DIRECTORY, stag
 from oscar_steps.site import Site
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Stage
+from oscar_steps.words import NodeBoot
 
 MARK = "@@oscar "
 MAX_TRIES = 3
@@ -61,7 +62,7 @@ class JobStep(FirstStep):
         boot = self.getProperty("boot")
         nodes = int(self.getProperty("nodes") or 0)
         return {
-            "boot": boot if boot in ("cdrom", "network") else None,
+            "boot": boot if boot in get_args(NodeBoot) else None,
             "nodes": min(nodes, 128) if nodes > 0 else None,
         }
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, get_args
 
 from oscar_steps.errors import Finding, UserError
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.answers.menuitems import BY_HAND
 from oscar_steps.oscar.answers.menus import MENUS_2007, Menu, Menus
+from oscar_steps.words import NodeBoot
 
 SELECTOR_COMMANDS = ("select", "unselect", "list")
 INSTALLER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -198,7 +199,7 @@ class Definition:
 def render_answers(
     *,
     nodes: Sequence[NodeAddress],
-    boot: Literal["cdrom", "network"],
+    boot: NodeBoot,
     directory: str = hook.DIRECTORY,
     adapter: str = "eth1",
     menus: Menus = MENUS_2007,
@@ -215,7 +216,7 @@ def render_answers(
     definition.check(menus)
     for what, value in (("directory", directory), ("adapter", adapter)):
         _check_word(what, value)
-    _check_choice("boot", boot, ("cdrom", "network"))
+    _check_choice("boot", boot, get_args(NodeBoot))
     macs = _checked_macs(nodes, tuple(definition.addresses(len(nodes))))
     build, define = _pairs(menus.build, definition.build()), _pairs(menus.define, definition.define(len(nodes)))
     mac_file, hook_file = AnswerKind.MACS.path(directory), hook.hook_path(directory)

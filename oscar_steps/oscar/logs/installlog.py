@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
 
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.failure import MAX_LINES, Cause, Failure, headline
@@ -32,6 +31,7 @@ from oscar_steps.oscar.terminal import (
     is_rule,
     kind_of,
 )
+from oscar_steps.words import NodeBoot
 
 _REMEMBERED = 1000
 _NOVEL = 100_000
@@ -81,7 +81,7 @@ class InstallLog:
         self,
         *,
         expected_nodes: int,
-        boot: Literal["cdrom", "network"],
+        boot: NodeBoot,
         image_name: str,
         tests: Sequence[str] = (),
         from_banner: bool = False,

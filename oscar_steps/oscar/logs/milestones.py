@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.oscar.terminal import LineKind
+from oscar_steps.words import NodeBoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ _STEP = r"(?:Step \d+: )?"
 _DHCP = r"DHCP service successfully set up for interface \S+"
 
 
-def _network(expected_nodes: int, boot: Literal["cdrom", "network"]) -> tuple[Milestone, ...]:
+def _network(expected_nodes: int, boot: NodeBoot) -> tuple[Milestone, ...]:
     built = Milestone(
         _sub(rf"{_STEP}Successfully built AutoInstall CD"),
         "the CD that the nodes boot from was not made (it never said 'Successfully built AutoInstall CD')",
@@ -123,7 +123,7 @@ def _test(name: str) -> Milestone:
 
 
 def stage_rules(
-    *, expected_nodes: int, boot: Literal["cdrom", "network"], image_name: str, tests: Sequence[str] = ()
+    *, expected_nodes: int, boot: NodeBoot, image_name: str, tests: Sequence[str] = ()
 ) -> tuple[StageRule, ...]:
     """The rules of a run with `expected_nodes` nodes and the image `image_name`, in the order of the stages.
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import click
 
@@ -28,7 +28,7 @@ from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.v3m.host import checks as v3m_host
 from oscar_steps.v3m.host import eventloop
-from oscar_steps.words import ExitStatus
+from oscar_steps.words import ExitStatus, NodeBoot
 
 
 @click.command()
@@ -37,7 +37,7 @@ from oscar_steps.words import ExitStatus
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
 @click.option("--nodes", type=click.IntRange(1, 128), help="Number of compute nodes [as the cluster profile says].")
 @click.option(
-    "--boot", type=click.Choice(["cdrom", "network"]), help="How nodes boot the installer [as the profile says]."
+    "--boot", type=click.Choice(get_args(NodeBoot)), help="How nodes boot the installer [as the profile says]."
 )
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
 @click.option(

@@ -16,7 +16,9 @@ from oscar_steps.oscar.logs.rsyncdlog import RSYNCD_LOG
 from oscar_steps.testdriver.head.console import follow_console, last_lines
 from oscar_steps.testdriver.nodes.board import DOING, Node, NodeBoard, NodeState, stuck
 from oscar_steps.testdriver.nodes.head_logs import DHCP_FILE, take_rsyncd_line
-from oscar_steps.v3m.machine import Ended, EndReason, InstallFrom, InstallMedia, MachineState
+from oscar_steps.v3m.boot import InstallMedia
+from oscar_steps.v3m.machine import Ended, EndReason, MachineState
+from oscar_steps.v3m.profiles.vm import BootDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,7 @@ class NodeWatch:
 
     async def _install(self) -> None:
         before = await self._machine.fingerprint()
-        medium = InstallFrom.NETWORK if self._cd is None else InstallFrom.CDROM
+        medium = BootDevice.NETWORK if self._cd is None else BootDevice.CDROM
         await self._machine.boot(install=medium, media=InstallMedia(self._cd))
         self._node.reach(NodeState.POWERED_ON)
         ended = await self._machine.wait_ended()

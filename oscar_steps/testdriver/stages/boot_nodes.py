@@ -13,7 +13,7 @@ from oscar_steps.testdriver.nodes.ssh_probe import SshProbe
 from oscar_steps.testdriver.nodes.watch import NodeWatch
 from oscar_steps.testdriver.reached import Installing
 from oscar_steps.testdriver.run import Run
-from oscar_steps.v3m.profiles.cluster import Boot
+from oscar_steps.v3m.profiles.vm import BootDevice
 
 BOOT_CD = "/tmp/oscar_bootcd.iso"  # where OSCAR always puts it (si_mkautoinstallcd --out-file), one for all nodes
 
@@ -21,7 +21,7 @@ BOOT_CD = "/tmp/oscar_bootcd.iso"  # where OSCAR always puts it (si_mkautoinstal
 async def run_stage(run: Run, installing: Installing) -> None:
     """Raises InstallerFailed where OSCAR made no CD."""
     head, cluster, board = installing.head, installing.cluster, installing.board
-    cd = await _fetch_cd(run, installing) if installing.profile.boot is Boot.CDROM else None
+    cd = await _fetch_cd(run, installing) if installing.profile.boot is BootDevice.CDROM else None
     board.learn_macs({machine.name: machine.profile.vlan_nics[0].mac for machine in cluster.nodes})
     check, probe = (
         HeadCheck(head),

@@ -25,7 +25,7 @@ from oscar_steps.testdriver.head.link import HeadLink
 from oscar_steps.testdriver.nodes.board import NodeBoard, write_changes
 from oscar_steps.testdriver.reached import CheckedOut, Installing
 from oscar_steps.testdriver.run import Run
-from oscar_steps.testdriver.wanted import Wanted
+from oscar_steps.testdriver.wanted import Wanted, node_boot
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
 
 
@@ -45,7 +45,7 @@ def answer_files(
     written = {kind: file.text for kind, file in job.answers.files.items()}
     layouts = (menus,) if menus else LAYOUTS
     rendered = [
-        render_answers(**fields, nodes=nodes, boot=profile.boot.value, menus=layout, written=written)
+        render_answers(**fields, nodes=nodes, boot=node_boot(profile), menus=layout, written=written)
         for layout in layouts
     ]
     if written:
@@ -53,7 +53,7 @@ def answer_files(
             nodes=tuple(node.name for node in nodes),
             macs=tuple(node.mac for node in nodes),
             first_address=job.answers.first_address,
-            boot=profile.boot.value,
+            boot=node_boot(profile),
             image_name=job.answers.image_name,
         )
         found = [_problems(job, *pair, expected) for pair in zip(rendered, layouts, strict=True)]

@@ -24,7 +24,6 @@ from oscar_steps.v2m.requests import (
 from oscar_steps.v2m.target import Target, about_machines, find, json_option
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.host import eventloop
-from oscar_steps.v3m.machine import InstallFrom
 from oscar_steps.v3m.profiles.vm import VMProfile
 from oscar_steps.v3m.qemu import firmware
 
@@ -142,7 +141,7 @@ def _ask_to_start(
 @click.command()
 @about_machines
 @click.option(
-    "--from", "source", required=True, type=click.Choice([source.value for source in InstallFrom]),
+    "--from", "source", required=True, type=click.Choice(["cdrom", "network", "oscar"]),
     help="cdrom: the CD; network: the network boot of the first NIC on a VLAN; oscar: OSCAR's CD where there is one, "
     "else the network.",
 )  # fmt: skip

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, MachineLost
 from oscar_steps.v2m.daemon.state import MachineRecord
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.machine import EndReason, ImpossibleTransition, MachineState
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import VMProfile, parse_profile, profile_to_xml
-from oscar_steps.v3m.qemu.command import BootPlan
+from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile, parse_profile, profile_to_xml
 from oscar_steps.v3m.qemu.machine import QemuMachine
 
 if TYPE_CHECKING:
@@ -504,7 +503,7 @@ def _cd_mark(path: Path) -> str:
 
 def _plan(fields: Request) -> BootPlan:
     cdrom = fields["cdrom"]
-    medium = None if fields["medium"] is None else Boot(fields["medium"])
+    medium = None if fields["medium"] is None else BootDevice(fields["medium"])
     return BootPlan(
         medium=medium, cdrom=None if cdrom is None else Path(cdrom), drive=bool(fields["drive"]), durable=True
     )

@@ -31,6 +31,7 @@ from oscar_steps.v2m.daemon.raw_disks import RawDisks
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v2m.daemon.vlan_hub import Switchboard
 from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
+from oscar_steps.v3m.boot import BootPlan, InstallMedia, oscar_medium
 from oscar_steps.v3m.disks import check_kind
 from oscar_steps.v3m.host import eventloop, ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
@@ -41,15 +42,11 @@ from oscar_steps.v3m.machine import (
     EventKind,
     ImpossibleTransition,
     Installation,
-    InstallFrom,
-    InstallMedia,
     Machine,
     MachineEvent,
     MachineState,
 )
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import VMProfile, parse_profile
-from oscar_steps.v3m.qemu.command import BootPlan
+from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile, parse_profile
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.state import SAVED_STATES
 
@@ -287,8 +284,8 @@ class Keeper:
 
     async def _power_on(self, request: Request, profile: VMProfile) -> Machine:
         """The caller holds the name."""
-        install = None if request.get("install") is None else InstallFrom(request["install"])
-        media = InstallMedia(cdrom=_path(request.get("cdrom")))
+        media, source = InstallMedia(cdrom=_path(request.get("cdrom"))), request.get("install")
+        install = oscar_medium(profile, media) if source == "oscar" else source and BootDevice(source)
         machine = await self.new_machine(profile)
         await self.started(machine, machine.boot(install=install, media=media))
         self.adopt(machine, request["file"])
@@ -406,7 +403,7 @@ class Keeper:
                 if record is not None and record.drive:
                     cdrom = _path(record.cdrom)
                 has_drive = cdrom is not None or (record is not None and record.drive)
-                medium = None if record is None or record.medium is None else Boot(record.medium)
+                medium = None if record is None or record.medium is None else BootDevice(record.medium)
                 machine.plan = BootPlan(medium=medium, cdrom=cdrom, drive=has_drive, durable=True)
             await self.started(machine, machine.restore(Path(request["state"])))
             self.adopt(machine, request["file"])

@@ -16,18 +16,21 @@ from typing import Literal, NoReturn
 from lxml import etree
 
 from oscar_steps.errors import ProfileError
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.libvirt.networks import INTERFACE, VMWARE_NETWORK, Networks, plan_networks
 from oscar_steps.v3m.machine import NotOffered
-from oscar_steps.v3m.profiles.cluster import Boot
 from oscar_steps.v3m.profiles.vm import BootDevice, DiskBus, Firmware, Nic, VMProfile
-from oscar_steps.v3m.qemu.command import BootPlan
 
 _ORDINARY_BOOT = BootPlan()
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _CD_LETTER = "c"
 _DISK_ID = re.compile(r"(?:h|s|v|xv)d([a-z])")
 _ARCHITECTURES = {None: "x86_64", "x86_64": "x86_64", "i386": "i686"}
-_BOOT_WORDS: dict[BootDevice, str] = {"disk": "hd", "cdrom": "cdrom", "network": "network"}
+_BOOT_WORDS: dict[BootDevice, str] = {
+    BootDevice.DISK: "hd",
+    BootDevice.CDROM: "cdrom",
+    BootDevice.NETWORK: "network",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +221,16 @@ def _check_firmware(profile: VMProfile, kind: _Hypervisor) -> None:
 
 def _check_boot(profile: VMProfile, plan: BootPlan) -> None:
     name, order = profile.name, _boot_order(profile, plan)
-    if "cdrom" in order and _cdrom(profile, plan) is None:
+    if BootDevice.CDROM in order and _cdrom(profile, plan) is None:
         raise ProfileError(f"{name} cannot boot from a CD: neither its profile nor the caller names one")
-    if "network" in order and not profile.vlan_nics:
+    if BootDevice.NETWORK in order and not profile.vlan_nics:
         raise ProfileError(f"{name} cannot boot from the network: it has no NIC of type VLAN")
-    if profile.type == "Xen" and plan.kernel is None and order != ("disk",):
+    if profile.type == "Xen" and plan.kernel is None and order != (BootDevice.DISK,):
         what = "a para-virtual Xen guest, which has no firmware to boot from a CD or the network with"
         raise ProfileError(f"{name} is {what}: give it the installer's kernel and initrd, or set the type XenHVM")
     if profile.type == "VMWare" and plan.kernel is not None:
         raise ProfileError(f"{name} is a VMware guest, which starts no kernel from outside of its disks")
-    if profile.type == "VMWare" and order != tuple(device for device in _BOOT_WORDS if device in {"disk", *order}):
+    if profile.type == "VMWare" and order != tuple(each for each in BootDevice if each in {BootDevice.DISK, *order}):
         what = "is a VMware guest, which tries disk, cdrom, network in this order; libvirt cannot say another to it"
         raise ProfileError(f"{name} {what}, as '{' '.join(order)}'")
 
@@ -235,12 +238,12 @@ def _check_boot(profile: VMProfile, plan: BootPlan) -> None:
 def _boot_order(profile: VMProfile, plan: BootPlan) -> tuple[BootDevice, ...]:
     """As the other back-ends have it: an installation tries the disk first, and a blank one falls through."""
     match plan.medium:
-        case Boot.CDROM:
-            return ("disk", "cdrom")
-        case Boot.NETWORK:
-            return ("disk", "network")
-        case None:
-            return profile.boot or ("disk",)
+        case BootDevice.CDROM:
+            return (BootDevice.DISK, BootDevice.CDROM)
+        case BootDevice.NETWORK:
+            return (BootDevice.DISK, BootDevice.NETWORK)
+        case _:
+            return profile.boot or (BootDevice.DISK,)
 
 
 def _add_boot(root: etree._Element, profile: VMProfile, plan: BootPlan, kind: _Hypervisor, directory: Path) -> None:

@@ -21,6 +21,7 @@ from qemu.qmp import QMPClient, QMPError
 from oscar_steps.environment import libvirt_environment
 from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks
+from oscar_steps.v3m.boot import NO_MEDIA, BootPlan, DirectKernel, InstallMedia
 from oscar_steps.v3m.consolelog import cut
 from oscar_steps.v3m.libvirt import guard
 from oscar_steps.v3m.libvirt.client import (
@@ -36,23 +37,17 @@ from oscar_steps.v3m.libvirt.domain import check, disk_format, domain_xml
 from oscar_steps.v3m.libvirt.guard import Guard, HostVlans
 from oscar_steps.v3m.libvirt.networks import Networks, connection_uri, plan_networks
 from oscar_steps.v3m.machine import (
-    NO_MEDIA,
-    DirectKernel,
     DiskFingerprint,
     Ended,
     EndReason,
     EventKind,
     ImpossibleTransition,
-    InstallFrom,
-    InstallMedia,
     Listener,
     Machine,
     MachineState,
     NotOffered,
 )
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import VMProfile
-from oscar_steps.v3m.qemu.command import BootPlan, install_medium
+from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 
 START_LIMIT = 300.0
 """Seconds that it may take to make a machine: emulated Xen needs ten, and on a busy host eighty."""
@@ -141,7 +136,7 @@ class LibvirtMachine(Machine):
 
     # --- power -------------------------------------------------------------------------------------------------------
 
-    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
+    async def boot(self, *, install: BootDevice | None = None, media: InstallMedia = NO_MEDIA) -> None:
         self.check_can_start()
         plan = self._boot_plan(install, media)
         definition = domain_xml(self.profile, self._directory, plan, self._networks, name=self._domain, uuid=self._uuid)
@@ -164,29 +159,29 @@ class LibvirtMachine(Machine):
         if not self.disk.exists():
             raise ImpossibleTransition(f"{self.name} cannot be booted: its disk {self.disk} has not been made")
 
-    def _boot_plan(self, install: InstallFrom | None, media: InstallMedia) -> BootPlan:
+    def _boot_plan(self, install: BootDevice | None, media: InstallMedia) -> BootPlan:
         if self.profile.type == "Xen":
             return self._para_virtual_plan(install, media)
         cdrom = media.cdrom or (None if self.profile.cdrom is None else self._directory / self.profile.cdrom)
         return BootPlan(
-            medium=install_medium(install, cdrom),
+            medium=install,
             cdrom=None if cdrom is None else cdrom.resolve(),
             drive=cdrom is not None,
             seed=self._seed,
             kernel=self._kernel,
         )
 
-    def _para_virtual_plan(self, install: InstallFrom | None, media: InstallMedia) -> BootPlan:
+    def _para_virtual_plan(self, install: BootDevice | None, media: InstallMedia) -> BootPlan:
         """It has no firmware that would ask the network or read a CD, so it is started with the installer's kernel."""
         if install is None:
             return BootPlan(seed=self._seed, kernel=_telling_panics(self._kernel))
-        if install is InstallFrom.CDROM:
+        if install is BootDevice.CDROM:
             raise NotOffered(f"{self._is_a}, which has no firmware to boot a CD with: install it from the network")
         kernel = media.kernel or self._kernel
         if kernel is None:
             what = "which has no firmware to ask the network for its installer"
             raise ProfileError(f"{self._is_a}, {what}: name the installer's kernel, and its initrd")
-        return BootPlan(medium=Boot.NETWORK, seed=self._seed, kernel=_telling_panics(kernel))
+        return BootPlan(medium=BootDevice.NETWORK, seed=self._seed, kernel=_telling_panics(kernel))
 
     @contextlib.asynccontextmanager
     async def _starting(self) -> AsyncIterator[None]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 from lxml import etree
@@ -16,6 +15,7 @@ from oscar_steps.errors import ProfileError
 from oscar_steps.v3m.profiles import xmlfile
 from oscar_steps.v3m.profiles.unique import check_unique
 from oscar_steps.v3m.profiles.vm import (
+    BootDevice,
     Nic,
     VMProfile,
     mac_address,
@@ -28,13 +28,6 @@ from oscar_steps.v3m.profiles.xmlfile import Document
 CLUSTER_DTD = "v3m_cluster.dtd"
 
 
-class Boot(StrEnum):
-    """How a node with a blank disk reaches OSCAR's installer."""
-
-    CDROM = "cdrom"
-    NETWORK = "network"
-
-
 @dataclass(frozen=True, slots=True)
 class ClusterProfile:
     """A head node and its compute nodes, in the order in which they are defined to OSCAR."""
@@ -42,7 +35,8 @@ class ClusterProfile:
     name: str
     head: VMProfile
     nodes: tuple[VMProfile, ...]
-    boot: Boot = Boot.CDROM
+    boot: BootDevice = BootDevice.CDROM
+    """How a node with a blank disk reaches OSCAR's installer: CD or network."""
 
     @property
     def machines(self) -> tuple[VMProfile, ...]:
@@ -73,7 +67,7 @@ class ClusterProfile:
             nodes.append(node)
         return replace(self, nodes=tuple(nodes))
 
-    def with_boot(self, boot: Boot) -> ClusterProfile:
+    def with_boot(self, boot: BootDevice) -> ClusterProfile:
         """The same cluster whose nodes reach the installer by `boot`."""
         return replace(self, boot=boot)
 
@@ -126,7 +120,7 @@ def _cluster_from_document(document: Document) -> ClusterProfile:
                 its = nic.vlan or "without a name"
                 what = f"the node {machine.name} is on the VLAN {its}, the head node on: {there_are}"
                 document.fail(_mac_elements(element, nic)[0], what)
-    return ClusterProfile(name, machines[0], tuple(machines[1:]), Boot(nodes.get("boot", "cdrom")))
+    return ClusterProfile(name, machines[0], tuple(machines[1:]), BootDevice(nodes.get("boot", "cdrom")))
 
 
 def cluster_to_xml(cluster: ClusterProfile) -> str:

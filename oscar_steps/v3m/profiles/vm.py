@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -27,7 +28,15 @@ NicType = Literal["TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP", "VLAN"]
 DiskBus = Literal["virtio", "scsi", "ide"]
 Architecture = Literal["x86_64", "i386", "aarch64", "ia64", "ppc64", "ppc64le", "riscv64", "s390x"]
 Firmware = Literal["BIOS", "UEFI"]
-BootDevice = Literal["disk", "cdrom", "network"]
+
+
+class BootDevice(StrEnum):
+    """What a machine boots from: in a profile's order, for an install boot, for the nodes of a cluster."""
+
+    DISK = "disk"
+    CDROM = "cdrom"
+    NETWORK = "network"
+
 
 _NAME = re.compile(r"[^/.-][^/]{0,63}")
 _NAME_BYTES = 200
@@ -209,11 +218,11 @@ class _ProfileReader:
         element = self._values.get("boot")
         if element is None:
             return ()
-        words, known = xmlfile.text_of(element).replace(",", " ").split(), get_args(BootDevice)
+        words, known = xmlfile.text_of(element).replace(",", " ").split(), [*BootDevice]
         if not words or len(set(words)) < len(words) or not set(words) <= set(known):
             what = f"the boot order '{shown(' '.join(words))}' has to be one or more of {', '.join(known)}, each once"
             self._document.fail(element, what)
-        return cast(tuple[BootDevice, ...], tuple(words))
+        return tuple(map(BootDevice, words))
 
     def _virtual_disk(self, element: etree._Element) -> VirtualDisk:
         identity = str(element.get("id")).strip()

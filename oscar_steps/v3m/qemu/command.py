@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.confinement import SANDBOX
-from oscar_steps.v3m.machine import DirectKernel, InstallFrom
-from oscar_steps.v3m.profiles.cluster import Boot
 from oscar_steps.v3m.profiles.vm import QEMU_MAX_CPUS, BootDevice, Nic, VMProfile
 from oscar_steps.v3m.qemu import firmware
 from oscar_steps.v3m.qemu.network import MachineNetwork
@@ -37,28 +36,6 @@ _IDE_PLACES = {
     "q35": {"hda": (0, 0), "hdb": (1, 0), "hdc": (2, 0), "hdd": (3, 0)},
 }
 """Bus and unit: q35 has SATA, where each disk has a cable of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class BootPlan:
-    """How this boot is done. `medium` None: no installation. `cdrom`: what is in the drive; `drive`: an empty one."""
-
-    medium: Boot | None = None
-    cdrom: Path | None = None
-    drive: bool = False
-    seed: Path | None = None
-    kernel: DirectKernel | None = None
-    incoming: bool = False
-    """Nothing is booted: the machine's state comes from another process or from a file."""
-    durable: bool = False
-    """What the guest has synced outlives a crash of the host; a run's disks need not, and are faster."""
-
-
-def install_medium(install: InstallFrom | None, cdrom: Path | None) -> Boot | None:
-    """What a machine with a firmware is installed from; as OSCAR does it: from its CD where there is one."""
-    if install is InstallFrom.OSCAR:
-        return Boot.NETWORK if cdrom is None else Boot.CDROM
-    return None if install is None else Boot(install.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +103,8 @@ def qemu_parts(
         *_nics(profile, network, order),
         *_disks(profile, order, directory, boot),
     ]
-    if "cdrom" in order or boot.cdrom is not None or boot.drive:
-        parts.append(_cdrom(profile, boot, order.get("cdrom")))
+    if BootDevice.CDROM in order or boot.cdrom is not None or boot.drive:
+        parts.append(_cdrom(profile, boot, order.get(BootDevice.CDROM)))
     if boot.seed is not None:
         parts.append(_seed(boot.seed))
     parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
@@ -148,7 +125,7 @@ def check(profile: VMProfile) -> None:
         raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(_BOARDS)}")
     if profile.cpu > QEMU_MAX_CPUS:
         raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {QEMU_MAX_CPUS}")
-    if "network" in profile.boot and not profile.vlan_nics:
+    if BootDevice.NETWORK in profile.boot and not profile.vlan_nics:
         raise ProfileError(_no_network_boot(profile))
     _check_nics(profile)
     limit = _MAX_VIRTUAL_DISKS[profile.disk_bus]
@@ -189,12 +166,12 @@ def _firmware(profile: VMProfile) -> Iterator[Part]:
 def _boot_order(profile: VMProfile, boot: BootPlan) -> dict[BootDevice, int]:
     """What is booted from, with its boot index. An installation tries the disk first: a blank one falls through."""
     match boot.medium:
-        case Boot.CDROM:
-            return {"disk": 1, "cdrom": 2}
-        case Boot.NETWORK:
-            return {"disk": 1, "network": 3}
-        case None:
-            return {device: index for index, device in enumerate(profile.boot or ("disk",), start=1)}
+        case BootDevice.CDROM:
+            return {BootDevice.DISK: 1, BootDevice.CDROM: 2}
+        case BootDevice.NETWORK:
+            return {BootDevice.DISK: 1, BootDevice.NETWORK: 3}
+        case _:
+            return {device: index for index, device in enumerate(profile.boot or (BootDevice.DISK,), start=1)}
 
 
 def _on_reboot(boot: BootPlan) -> str:
@@ -210,10 +187,14 @@ def _nics(profile: VMProfile, network: MachineNetwork, order: dict[BootDevice, i
     for slot, number in enumerate(numbers, start=_FIRST_NIC_SLOT):
         nic = profile.nics[number]
         # The ROM is iPXE: only the NIC that boots needs it, every other would cost seconds at each power-on.
-        rom = f",bootindex={order['network']}" if "network" in order and nic == first_vlan else ",romfile="
+        rom = (
+            f",bootindex={order[BootDevice.NETWORK]}"
+            if BootDevice.NETWORK in order and nic == first_vlan
+            else ",romfile="
+        )
         device = f"virtio-net-pci,netdev={network.netdevs[number]},mac={nic.mac},addr={slot:#x}{rom}"
         parts.append(Part(f"nic{number + 1}: {_where(nic)}", ("-device", device)))
-    if "network" in order and first_vlan is None:
+    if BootDevice.NETWORK in order and first_vlan is None:
         raise ProfileError(_no_network_boot(profile))
     return parts
 
@@ -232,7 +213,7 @@ def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | N
     """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others."""
     image = "qcow2" if directory is None else _format(f"{profile.name}: its disk", directory / profile.image.path)
     arguments = ["-drive", _drive("disk0", profile.image.path, image, boot)]
-    index = f",bootindex={order['disk']}" if "disk" in order else ""
+    index = f",bootindex={order[BootDevice.DISK]}" if BootDevice.DISK in order else ""
     match profile.disk_bus:
         case "virtio":
             arguments += ["-device", f"virtio-blk-pci,drive=disk0{index},addr={_FIRST_DISK_SLOT:#x}"]

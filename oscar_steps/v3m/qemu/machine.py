@@ -23,27 +23,24 @@ from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, 
 from oscar_steps.environment import machine_environment
 from oscar_steps.errors import HostError, MachineLost, ProfileError
 from oscar_steps.v3m import disks
+from oscar_steps.v3m.boot import NO_MEDIA, BootPlan, DirectKernel, InstallMedia
 from oscar_steps.v3m.consolelog import KEPT_BYTES, keep_small
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, emulator
 from oscar_steps.v3m.host.confinement import confined
 from oscar_steps.v3m.machine import (
-    NO_MEDIA,
-    DirectKernel,
     DiskFingerprint,
     Ended,
     EndReason,
     EventKind,
     ImpossibleTransition,
-    InstallFrom,
-    InstallMedia,
     Listener,
     Machine,
     MachineState,
 )
-from oscar_steps.v3m.profiles.vm import VMProfile
+from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 from oscar_steps.v3m.qemu import firmware
-from oscar_steps.v3m.qemu.command import CD_DRIVE, BootPlan, install_medium, qemu_arguments
+from oscar_steps.v3m.qemu.command import CD_DRIVE, qemu_arguments
 from oscar_steps.v3m.qemu.network import SINK, VLAN_DIRECTORY, MachineNetwork, has_unanswered_ssh, ssh_port
 from oscar_steps.v3m.qemu.state import Mover
 
@@ -126,11 +123,11 @@ class QemuMachine(Machine):
 
     # --- power -------------------------------------------------------------------------------------------------------
 
-    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
+    async def boot(self, *, install: BootDevice | None = None, media: InstallMedia = NO_MEDIA) -> None:
         self.check_can_start()
         cdrom = media.cdrom or self._profile_cdrom()
         self._plan = BootPlan(
-            medium=install_medium(install, cdrom),
+            medium=install,
             cdrom=None if cdrom is None else cdrom.resolve(),
             drive=cdrom is not None,
             seed=None if self._seed is None else self._seed.resolve(),

@@ -11,7 +11,6 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -20,6 +19,7 @@ from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.oscar.answers.answers import AnswerKind, NodeAddress, render_answers
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.verdict import Stage
+from oscar_steps.words import NodeBoot
 from tests.unit.standin_root import COMMAND, FAULTS, STANDIN, TREE, Install, apply_fault
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay: root only")
@@ -527,7 +527,7 @@ def test_clilog_of_an_interactive_stage_keeps_the_menu_as_a_comment(install: Ins
 
 @pytest.mark.parametrize(("count", "boot"), [(1, "cdrom"), (2, "network"), (16, "cdrom")])
 def test_the_answers_that_the_farm_makes_lead_to_a_good_end_with_each_node_in_its_place(
-    install: Install, count: int, boot: Literal["cdrom", "network"]
+    install: Install, count: int, boot: NodeBoot
 ) -> None:
     nodes = [NodeAddress(f"oscarnode{n}", f"52:54:00:00:01:{251 - 7 * n:02X}") for n in range(1, count + 1)]
     made = render_answers(

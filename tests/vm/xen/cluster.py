@@ -11,9 +11,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.machine import DirectKernel, EndReason
+from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.cluster import load_cluster
 from oscar_steps.v3m.runtime import VirtualCluster
 from tests.vm.tiny_guest import SAMPLE, XEN_MODULES, make_guest, parameters, says, tiny, until

@@ -14,10 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.libvirt.machine import LibvirtMachine
-from oscar_steps.v3m.machine import DirectKernel, EndReason, EventKind, Machine, MachineEvent, MachineState
+from oscar_steps.v3m.machine import EndReason, EventKind, Machine, MachineEvent, MachineState
 from oscar_steps.v3m.profiles.vm import VMProfile, load_profile
 from oscar_steps.v3m.qemu import network
 from oscar_steps.v3m.qemu.machine import QemuMachine

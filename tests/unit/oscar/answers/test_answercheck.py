@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from oscar_steps.oscar.answers.answers import AnswerKind, NodeAddress, render_an
 from oscar_steps.oscar.answers.check import AnswerFile, Expected, Problem, check_answers
 from oscar_steps.oscar.answers.menuitems import ITEMS, MenuStage
 from oscar_steps.oscar.answers.menus import LAYOUTS, MENUS_2007, Menu, Menus
+from oscar_steps.words import NodeBoot
 
 GOOD = {
     AnswerKind.SELECTOR: "# keep the Default set\nunselect ganglia\nselect -q torque\n\nlist all\n",
@@ -257,7 +256,7 @@ def test_what_is_rendered_for_a_valid_cluster_is_clean(
     start: int,
     image: str,
     base: str,
-    boot: Literal["cdrom", "network"],
+    boot: NodeBoot,
     uyok: bool,
     optional: bool,
 ) -> None:

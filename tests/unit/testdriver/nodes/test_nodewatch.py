@@ -18,15 +18,9 @@ from oscar_steps.testdriver.nodes import watch as nodewatch
 from oscar_steps.testdriver.nodes.board import NodeBoard, NodeState
 from oscar_steps.testdriver.nodes.head_logs import take_dhcp_line, take_rsyncd_line
 from oscar_steps.testdriver.nodes.watch import NodeWatch
-from oscar_steps.v3m.machine import (
-    NO_MEDIA,
-    DiskFingerprint,
-    Ended,
-    EndReason,
-    InstallFrom,
-    InstallMedia,
-    MachineState,
-)
+from oscar_steps.v3m.boot import NO_MEDIA, InstallMedia
+from oscar_steps.v3m.machine import DiskFingerprint, Ended, EndReason, MachineState
+from oscar_steps.v3m.profiles.vm import BootDevice
 
 MAC = "52:54:00:00:00:11"
 
@@ -49,7 +43,7 @@ class Machine:
     async def fingerprint(self) -> DiskFingerprint:
         return self.disk
 
-    async def boot(self, *, install: InstallFrom | None = None, media: InstallMedia = NO_MEDIA) -> None:
+    async def boot(self, *, install: BootDevice | None = None, media: InstallMedia = NO_MEDIA) -> None:
         assert media.cdrom is None
         self.ended = asyncio.get_running_loop().create_future()
         self.boots.put_nowait(install is not None)

@@ -17,6 +17,7 @@ from oscar_steps.errors import HostError, ProfileError, UserError
 from oscar_steps.v2m.daemon.server import Keeper
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.backend import make_libvirts
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import (
     DiskFingerprint,
@@ -28,10 +29,8 @@ from oscar_steps.v3m.machine import (
     MachineEvent,
     MachineState,
 )
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import DiskImage, Nic, VirtualDisk, VMProfile, profile_to_xml
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VirtualDisk, VMProfile, profile_to_xml
 from oscar_steps.v3m.qemu import network
-from oscar_steps.v3m.qemu.command import BootPlan
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.state import Mover
 
@@ -379,7 +378,7 @@ def test_a_machine_that_was_saved_while_it_was_installed_is_restored_as_that(
     profile: VMProfile, system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its NIC has the ROM that it booted from, and its first reboot still ends the installation."""
-    plan = BootPlan(medium=Boot.NETWORK, drive=True, durable=True)
+    plan = BootPlan(medium=BootDevice.NETWORK, drive=True, durable=True)
 
     def saved() -> Saved:
         return Saved(profile, tmp_path, Accelerator("tcg", "", 1.0), network.plan_single(profile))

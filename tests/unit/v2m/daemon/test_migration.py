@@ -18,10 +18,10 @@ from oscar_steps.v2m.daemon import migration
 from oscar_steps.v2m.daemon.migration import Journey, Moves
 from oscar_steps.v2m.daemon.server import Keeper
 from oscar_steps.v2m.daemon.state import System
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import Ended, EndReason, ImpossibleTransition, MachineState
 from oscar_steps.v3m.profiles.vm import DiskImage, VirtualDisk, VMProfile, profile_to_xml
-from oscar_steps.v3m.qemu.command import BootPlan
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.network import MachineNetwork
 from oscar_steps.v3m.qemu.state import Mover

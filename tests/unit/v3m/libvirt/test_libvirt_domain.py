@@ -12,14 +12,12 @@ import pytest
 from lxml import etree
 
 from oscar_steps.errors import ConfigError, HostError, ProfileError, ToolMissing
+from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.libvirt import client
 from oscar_steps.v3m.libvirt.domain import check, domain_xml, refuse
 from oscar_steps.v3m.libvirt.networks import Networks, connection_uri, plan_networks, vlan_network_xml
-from oscar_steps.v3m.machine import DirectKernel
-from oscar_steps.v3m.profiles.cluster import Boot
-from oscar_steps.v3m.profiles.vm import DiskBus, DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile
-from oscar_steps.v3m.qemu.command import BootPlan
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskBus, DiskImage, Hypervisor, Nic, VirtualDisk, VMProfile
 from tests import libvirt_converters as converters
 
 RUN = Path("/run/of/mine")
@@ -28,7 +26,7 @@ HOST = Nic("TUN/TAP", "52:54:00:00:00:12")
 BRIDGED = Nic("BRIDGED_TAP", "52:54:00:00:00:13")
 TYPES: tuple[Hypervisor, ...] = ("Xen", "XenHVM", "VMWare")
 NODE = VMProfile("oscarnode1", "XenHVM", DiskImage("disks/oscarnode1.vmdk"), nics=(VLAN,))
-KERNEL = BootPlan(medium=Boot.NETWORK, kernel=DirectKernel(Path("/k"), Path("i"), "console=hvc0"))
+KERNEL = BootPlan(medium=BootDevice.NETWORK, kernel=DirectKernel(Path("/k"), Path("i"), "console=hvc0"))
 
 
 def definition(profile: VMProfile, plan: BootPlan | None = None, **more: object) -> etree._Element:
@@ -113,7 +111,7 @@ def test_a_disk_with_any_other_id_gets_the_next_free_place_where_the_bus_has_nam
 
 
 def test_the_callers_cd_takes_the_place_of_the_profiles() -> None:
-    root = definition(replace(NODE, cdrom="old.iso"), BootPlan(Boot.CDROM, Path("new.iso")))
+    root = definition(replace(NODE, cdrom="old.iso"), BootPlan(BootDevice.CDROM, Path("new.iso")))
     assert [file for device, *_, file in disks(root) if device == "cdrom"] == [f"{RUN}/new.iso"]
 
 
@@ -171,12 +169,12 @@ def test_nics_to_the_host_come_first_in_the_guest(hypervisor: Hypervisor) -> Non
         ((), None, ["hd"]),
         (("network", "disk"), None, ["network", "hd"]),
         (("cdrom",), None, ["cdrom"]),
-        (("network",), Boot.CDROM, ["hd", "cdrom"]),
-        ((), Boot.NETWORK, ["hd", "network"]),
+        (("network",), BootDevice.CDROM, ["hd", "cdrom"]),
+        ((), BootDevice.NETWORK, ["hd", "network"]),
     ],
 )
 def test_a_fully_virtual_guest_boots_in_the_profiles_order_and_is_installed_disk_first(
-    boot: tuple[str, ...], medium: Boot | None, expected: list[str]
+    boot: tuple[str, ...], medium: BootDevice | None, expected: list[str]
 ) -> None:
     root = definition(replace(NODE, boot=boot, cdrom="cd.iso"), BootPlan(medium))  # type: ignore[arg-type]
     assert [str(device.get("dev")) for device in root.iterfind("os/boot")] == expected
@@ -184,7 +182,7 @@ def test_a_fully_virtual_guest_boots_in_the_profiles_order_and_is_installed_disk
 
 def test_a_reboot_ends_a_xen_guest_in_its_install_boot_only() -> None:
     assert definition(NODE).findtext("on_reboot") == "restart"
-    assert definition(NODE, BootPlan(Boot.NETWORK)).findtext("on_reboot") == "preserve"
+    assert definition(NODE, BootPlan(BootDevice.NETWORK)).findtext("on_reboot") == "preserve"
 
 
 def test_a_para_virtual_guest_boots_by_pygrub_from_its_disk() -> None:
@@ -239,7 +237,7 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
     (replace(NODE, boot=("cdrom",)), BootPlan(), "neither its profile nor the caller names one"),
     (replace(NODE, nics=(HOST,), boot=("network",)), BootPlan(), "no NIC of type VLAN"),
     (replace(NODE, type="Xen", boot=("network", "disk")), BootPlan(), "no firmware to boot from a CD or the network"),
-    (replace(NODE, type="Xen", cdrom="/cd.iso"), BootPlan(Boot.CDROM), "set the type XenHVM"),
+    (replace(NODE, type="Xen", cdrom="/cd.iso"), BootPlan(BootDevice.CDROM), "set the type XenHVM"),
     (replace(NODE, type="VMWare"), KERNEL, "starts no kernel from outside"),
     (replace(NODE, type="VMWare", boot=("network", "disk")), BootPlan(), "in this order; libvirt cannot say another"),
     (replace(NODE, type="VMWare", image=DiskImage("a.qcow2")), BootPlan(), "'a.qcow2' is none: convert it"),

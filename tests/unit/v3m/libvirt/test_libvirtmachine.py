@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import NO_MEDIA, DirectKernel, InstallMedia, oscar_medium
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.libvirt import guard as libvirtguard
@@ -24,20 +25,17 @@ from oscar_steps.v3m.libvirt.client import LifecycleEvent, parse_event
 from oscar_steps.v3m.libvirt.guard import Guard, domain_uuid, saved_uuid
 from oscar_steps.v3m.libvirt.machine import LibvirtMachine, cpu_time
 from oscar_steps.v3m.machine import (
-    DirectKernel,
     Ended,
     EndReason,
     EventKind,
     ImpossibleTransition,
-    InstallFrom,
-    InstallMedia,
     Machine,
     MachineEvent,
     MachineState,
     NotOffered,
 )
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
-from oscar_steps.v3m.profiles.vm import DiskImage, Hypervisor, Nic, VMProfile
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Hypervisor, Nic, VMProfile
 from oscar_steps.v3m.runtime import VirtualCluster
 
 LIMIT = 20.0
@@ -122,7 +120,7 @@ def machine(directory: Path, events: list[MachineEvent] | None = None, kernel: D
 
 
 def play(
-    directory: Path, act: Callable[[Machine], Awaitable[object]], install: InstallFrom | None = None
+    directory: Path, act: Callable[[Machine], Awaitable[object]], install: BootDevice | None = None
 ) -> tuple[Ended, list[EventKind]]:
     """Boot, let `act` happen, and wait for the end: how it ended, and what was told."""
     events: list[MachineEvent] = []
@@ -164,15 +162,15 @@ def test_a_line_of_virsh_event_is_read(line: str, event: LifecycleEvent | None) 
     ("words", "state", "install", "reason", "told"),
     [
         ("Stopped Shutdown", None, None, EndReason.GUEST_SHUTDOWN, [EventKind.GUEST_SHUTDOWN]),
-        ("Stopped Shutdown", None, InstallFrom.NETWORK, EndReason.GUEST_SHUTDOWN, [EventKind.GUEST_SHUTDOWN]),
-        ("Stopped Shutdown", "shut off", InstallFrom.NETWORK, EndReason.GUEST_RESET, [EventKind.GUEST_RESET]),
+        ("Stopped Shutdown", None, BootDevice.NETWORK, EndReason.GUEST_SHUTDOWN, [EventKind.GUEST_SHUTDOWN]),
+        ("Stopped Shutdown", "shut off", BootDevice.NETWORK, EndReason.GUEST_RESET, [EventKind.GUEST_RESET]),
         ("Stopped Crashed", "crashed", None, EndReason.GUEST_PANIC, [EventKind.PANICKED]),
         ("Stopped Destroyed", None, None, EndReason.HOST_SIGNAL, []),
         ("Stopped Failed", None, None, EndReason.CRASHED, []),
     ],
 )
 def test_how_a_machine_ended(
-    libvirt: Libvirt, tmp_path: Path, words: str, state: str | None, install: InstallFrom | None,
+    libvirt: Libvirt, tmp_path: Path, words: str, state: str | None, install: BootDevice | None,
     reason: EndReason, told: list[EventKind],
 ) -> None:  # fmt: skip
     async def act(_: Machine) -> None:
@@ -265,7 +263,7 @@ def test_a_start_that_libvirt_refuses_leaves_nothing(libvirt: Libvirt, tmp_path:
         (lambda node: node.insert_cd(Path("/dev/null")), "node is a para-virtual Xen guest, whose drive"),
         (lambda node: node.eject_cd(), "node is a para-virtual Xen guest, whose drive"),
         (
-            lambda node: node.boot(install=InstallFrom.CDROM, media=InstallMedia(Path("x.iso"))),
+            lambda node: node.boot(install=BootDevice.CDROM, media=InstallMedia(Path("x.iso"))),
             "node is a para-virtual Xen guest, which has no firmware to boot a CD with",
         ),
         (lambda node: node.migrate(node), "it only migrates to another host"),
@@ -296,10 +294,10 @@ async def _await(something: Awaitable[None]) -> None:
 @pytest.mark.usefixtures("libvirt")
 def test_a_para_virtual_guest_is_installed_by_the_installers_kernel(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="which has no firmware to ask the network for its installer: name the"):
-        asyncio.run(machine(tmp_path, kernel=None).boot(install=InstallFrom.OSCAR))
+        asyncio.run(machine(tmp_path, kernel=None).boot(install=oscar_medium(replace(NODE, type="Xen"), NO_MEDIA)))
     node = machine(tmp_path, kernel=None)
     assert isinstance(node, LibvirtMachine)
-    plan = node._boot_plan(InstallFrom.OSCAR, InstallMedia(kernel=KERNEL))
+    plan = node._boot_plan(oscar_medium(node.profile, InstallMedia(kernel=KERNEL)), InstallMedia(kernel=KERNEL))
     assert plan.kernel is not None
     assert plan.kernel.kernel == KERNEL.kernel
     assert plan.kernel.parameters.split() == ["console=hvc0", "xen_legacy_crash"]

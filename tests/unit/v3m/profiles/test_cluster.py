@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ProfileError
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, cluster_to_xml, load_cluster, parse_cluster
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml, load_cluster, parse_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice
 from oscar_steps.v3m.profiles.xmlfile import DTD_DIRECTORY
 
 PROFILES = Path(__file__).resolve().parents[4] / "profiles"
@@ -21,13 +22,13 @@ def cluster() -> ClusterProfile:
 
 def test_the_sample_is_a_head_node_and_two_nodes(cluster: ClusterProfile) -> None:
     assert [machine.name for machine in cluster.machines] == ["oscar-headnode", "oscarnode1", "oscarnode2"]
-    assert cluster.boot is Boot.CDROM
+    assert cluster.boot is BootDevice.CDROM
     assert cluster.memory_mib == 2048
     assert len(cluster.head.host_nics) == 1
 
 
 def test_a_cluster_survives_being_written_and_read(cluster: ClusterProfile) -> None:
-    for each in (cluster, cluster.with_boot(Boot.NETWORK), cluster.resized(5)):
+    for each in (cluster, cluster.with_boot(BootDevice.NETWORK), cluster.resized(5)):
         assert parse_cluster(cluster_to_xml(each), "again.xml") == each
 
 

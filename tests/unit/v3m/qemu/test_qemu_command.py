@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, ToHost
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, load_cluster
-from oscar_steps.v3m.profiles.vm import DiskImage, Nic, VirtualDisk, VMProfile
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VirtualDisk, VMProfile
 from oscar_steps.v3m.qemu import network
-from oscar_steps.v3m.qemu.command import BootPlan, qemu_arguments, qemu_parts
+from oscar_steps.v3m.qemu.command import qemu_arguments, qemu_parts
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.runtime import VirtualCluster
 
@@ -110,7 +111,7 @@ def test_saying_what_is_the_rule_anyway_changes_nothing(changes: dict[str, Any])
 def test_as_many_nics_and_disks_as_are_taken_have_places_of_their_own(bus: Any) -> None:
     extra = disks(8) if bus != "ide" else tuple(VirtualDisk(name, name) for name in ("hdb", "hdd"))
     vm = replace(VM, nics=nics(15), virtual_disks=extra, disk_bus=bus)
-    line = arguments(vm, BootPlan(Boot.CDROM, Path("cd.iso"), Path("seed.tar")))
+    line = arguments(vm, BootPlan(BootDevice.CDROM, Path("cd.iso"), Path("seed.tar")))
     slots = [word for argument in line for word in argument.split(",") if word.startswith("addr=0x")]
     assert len(slots) == len(set(slots))
     assert max(int(slot.removeprefix("addr="), 16) for slot in slots) < 32
@@ -131,7 +132,9 @@ def test_an_order_without_the_disk_leaves_the_disk_in_the_machine() -> None:
 
 def test_an_installation_tries_the_disk_first_whatever_the_profiles_order_is() -> None:
     vm = replace(VM, boot=("network", "disk"))
-    assert arguments(vm, BootPlan(Boot.CDROM, Path("cd.iso"))) == arguments(VM, BootPlan(Boot.CDROM, Path("cd.iso")))
+    assert arguments(vm, BootPlan(BootDevice.CDROM, Path("cd.iso"))) == arguments(
+        VM, BootPlan(BootDevice.CDROM, Path("cd.iso"))
+    )
 
 
 def test_an_order_with_a_cd_that_nobody_names_is_a_mistake_of_the_profile() -> None:
@@ -184,7 +187,7 @@ def test_uefi_is_a_flash_that_all_share_and_one_with_the_machines_own_variables(
 
 def test_on_q35_every_disk_and_the_cd_have_a_cable_of_their_own() -> None:
     vm = replace(VM, machine="q35", virtual_disks=(VirtualDisk("hdb", "b.img"), VirtualDisk("hdd", "d.img")))
-    line = arguments(vm, BootPlan(Boot.CDROM, Path("cd.iso")))
+    line = arguments(vm, BootPlan(BootDevice.CDROM, Path("cd.iso")))
     assert line[line.index("-machine") + 1] == "q35"
     places = re.findall(r"ide-(?:hd|cd).*?bus=ide\.(\d),unit=(\d)", "\n".join(line))
     assert places == [("0", "0"), ("1", "0"), ("3", "0"), ("2", "0")]

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.profiles.cluster import Boot, ClusterProfile, load_cluster
-from oscar_steps.v3m.profiles.vm import Nic, VMProfile
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, load_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice, Nic, VMProfile
 from oscar_steps.v3m.qemu import network
-from oscar_steps.v3m.qemu.command import BootPlan, qemu_arguments
+from oscar_steps.v3m.qemu.command import qemu_arguments
 from oscar_steps.v3m.runtime import VirtualCluster, at_home, check_backend
 
 SAMPLE = Path(__file__).resolve().parents[4] / "profiles" / "clusters" / "head-and-two-nodes.xml"
@@ -66,7 +67,7 @@ def test_the_nic_to_the_host_has_the_lowest_slot_wherever_it_stands_in_the_profi
 
 
 def test_an_install_boot_from_cd_tries_the_disk_first_and_ends_at_a_reboot(cluster: ClusterProfile) -> None:
-    line = arguments(cluster, cluster.nodes[0], BootPlan(Boot.CDROM, Path("/run/boot.iso")))
+    line = arguments(cluster, cluster.nodes[0], BootPlan(BootDevice.CDROM, Path("/run/boot.iso")))
     devices = values(line, "-device")
     assert "scsi-hd,bus=scsi.0,drive=disk0,bootindex=1" in devices
     assert "ide-cd,id=cd,bus=ide.1,unit=0,bootindex=2,drive=cdrom" in devices
@@ -74,7 +75,7 @@ def test_an_install_boot_from_cd_tries_the_disk_first_and_ends_at_a_reboot(clust
 
 
 def test_an_install_boot_from_the_network_has_a_rom_on_the_vlan_nic_only(cluster: ClusterProfile) -> None:
-    devices = values(arguments(cluster, cluster.nodes[0], BootPlan(Boot.NETWORK)), "-device")
+    devices = values(arguments(cluster, cluster.nodes[0], BootPlan(BootDevice.NETWORK)), "-device")
     assert any("mac=52:54:00:00:00:11" in device and "bootindex=3" in device for device in devices)
     assert not any("cdrom" in device for device in devices)
 
@@ -93,7 +94,7 @@ def test_an_ordinary_boot_boots_from_the_disk_whatever_lies_in_the_drive(cluster
 
 def test_an_install_boot_without_a_cd_is_a_mistake_of_the_profile(cluster: ClusterProfile) -> None:
     with pytest.raises(ProfileError, match="oscarnode1 cannot boot from a CD"):
-        arguments(cluster, cluster.nodes[0], BootPlan(Boot.CDROM))
+        arguments(cluster, cluster.nodes[0], BootPlan(BootDevice.CDROM))
 
 
 def test_the_seed_is_a_disk_that_cannot_be_written(cluster: ClusterProfile) -> None:
@@ -103,7 +104,7 @@ def test_the_seed_is_a_disk_that_cannot_be_written(cluster: ClusterProfile) -> N
 
 
 def test_pci_slots_are_never_used_twice(cluster: ClusterProfile) -> None:
-    line = arguments(cluster, cluster.head, BootPlan(Boot.CDROM, Path("cd.iso"), Path("seed.tar")))
+    line = arguments(cluster, cluster.head, BootPlan(BootDevice.CDROM, Path("cd.iso"), Path("seed.tar")))
     slots = [option for device in values(line, "-device") for option in device.split(",") if option.startswith("addr=")]
     assert len(slots) == len({int(slot.removeprefix("addr="), 16) for slot in slots})
 

@@ -14,13 +14,13 @@ from oscar_steps.errors import HostError
 from oscar_steps.v2m.daemon import vlan_hub
 from oscar_steps.v2m.daemon.vlan_hub import Switchboard
 from oscar_steps.v3m import disks
+from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.machine import EndReason
 from oscar_steps.v3m.profiles.vm import DiskImage, Nic, VMProfile
 from oscar_steps.v3m.qemu import machine as qemu
 from oscar_steps.v3m.qemu import network
-from oscar_steps.v3m.qemu.command import BootPlan
 from oscar_steps.v3m.qemu.machine import QemuMachine
 
 PROFILE = VMProfile("vm1", "Qemu", DiskImage("vm1.img"), nics=(Nic("VLAN", "52:54:00:00:00:01"),))
