@@ -22,11 +22,10 @@ from xml.sax.saxutils import escape
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import InvalidProfile, ProfileError
 from oscar_steps.v2m import describe
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml, parse_any
 from oscar_steps.v3m.profiles.vm import profiles_to_xml
-from oscar_steps.v3m.profiles.xmlfile import InvalidProfile
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "unit" / "v3m" / "profiles" / "corpus"
 SEEDS = tuple(path.read_bytes() for path in sorted(CORPUS.glob("*/*.xml")))

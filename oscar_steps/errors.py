@@ -32,6 +32,20 @@ class ProfileError(UserError):
     """A VM or cluster profile that cannot be used. The sentence names file, line and what would be right."""
 
 
+class InvalidProfile(ProfileError):
+    """Something in a profile is wrong. `line` and `column` (from 1) say where; `what`: what is there, what is right."""
+
+    def __init__(self, source: str, line: int, column: int, what: str) -> None:
+        super().__init__(f"{source}:{line}:{column}: {what}")
+        self.line = line
+        self.column = column
+        self.what = what
+
+
+class NotOffered(ProfileError):
+    """A machine of this type cannot do it at all, in whatever state, on whatever host; the sentence says why."""
+
+
 class ConfigError(UserError):
     """The matrix, the site, an image recipe or an answers file that cannot be used; the sentence says file and line."""
 
@@ -62,6 +76,14 @@ class HeadNodeLost(HostError):
 
 class BugInTheFarm(HostError):
     """Something was raised that nobody foresaw; the traceback is in `driver.log`."""
+
+
+class LibvirtRefused(HostError):
+    """libvirt did not do what it was asked for; the sentence ends with its reason."""
+
+
+class DaemonSilent(HostError):
+    """The v2m daemon lives and does not answer."""
 
 
 class ImageBuildFailed(HostError):

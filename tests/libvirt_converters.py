@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lxml import etree
 
-from oscar_steps.errors import HostError, ToolMissing
-from oscar_steps.v3m.libvirt.client import LibvirtRefused, virsh
+from oscar_steps.errors import HostError, LibvirtRefused, ToolMissing
+from oscar_steps.v3m.libvirt.client import virsh
 from oscar_steps.v3m.libvirt.networks import connection_uri
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")

@@ -95,6 +95,6 @@ def main() -> None:
 def _status(error: FarmError) -> int:
     if isinstance(error, UserError) and not isinstance(error, ConfigError):  # a mistake in the host's settings
         return EXIT_PROFILE
-    from oscar_steps.v3m.machine import ImpossibleTransition  # not needed where nothing is wrong
+    from oscar_steps.errors import ImpossibleTransition
 
     return EXIT_STATE if isinstance(error, ImpossibleTransition) else EXIT_HOST

@@ -1,4 +1,4 @@
-"""Asking the keeper of a system, and telling what came of it."""
+"""Asking the daemon of a system, and telling what came of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from oscar_steps.errors import ProfileError
-from oscar_steps.v2m.daemon.client import KeeperLink, linked
+from oscar_steps.errors import ImpossibleTransition, ProfileError
+from oscar_steps.v2m.daemon.client import DaemonLink, linked
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v2m.target import Target
 from oscar_steps.v3m.disks import check_kind
-from oscar_steps.v3m.machine import ImpossibleTransition, MachineState
+from oscar_steps.v3m.machine import MachineState
 from oscar_steps.v3m.profiles.vm import VMProfile, profile_to_xml
 
 Answer = dict[str, Any]
@@ -24,19 +24,21 @@ OFF: Answer = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accel
 
 
 @contextmanager
-def keeper_of(system: System, *, start: bool) -> Iterator[KeeperLink | None]:
-    """A link to the system's keeper, None where nothing is on. Who died with a killed keeper is told on stderr."""
-    with linked(system, start=start) as (link, buried):
-        if buried:
-            told = f"the keeper of the system {system.name} was killed; its machines died with it: {', '.join(buried)}"
+def daemon_of(system: System, *, start: bool) -> Iterator[DaemonLink | None]:
+    """A link to the system's daemon, None where nothing is on. Who died with a killed daemon is told on stderr."""
+    with linked(system, start=start) as (link, dead):
+        if dead:
+            told = (
+                f"the v2m daemon of the system {system.name} was killed; its machines died with it: {', '.join(dead)}"
+            )
             click.echo(told, err=True)
         yield link
 
 
 @contextmanager
-def living_keeper_of(target: Target, what: str) -> Iterator[KeeperLink]:
-    """As `keeper_of`, for what only a machine that is on can do. Raises ImpossibleTransition where all are off."""
-    with keeper_of(target.system, start=False) as link:
+def living_daemon_of(target: Target, what: str) -> Iterator[DaemonLink]:
+    """As `daemon_of`, for what only a machine that is on can do. Raises ImpossibleTransition where all are off."""
+    with daemon_of(target.system, start=False) as link:
         if link is None:
             name = target.machines[0].name if target.machines else target.source
             raise ImpossibleTransition(f"{name} cannot be {what}: it is off", hint="`v2m boot` powers it on")
@@ -50,7 +52,7 @@ def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, then:
     """
     answers: list[Answer] = []
     try:
-        with living_keeper_of(target, what) as link:
+        with living_daemon_of(target, what) as link:
             for machine in target.machines:
                 answers.append(link.ask({"do": do, "machine": machine.name, **more}))
                 if not as_json:
@@ -61,12 +63,12 @@ def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, then:
 
 
 def profile_request(target: Target, machine: VMProfile, do: str, **more: object) -> dict[str, object]:
-    """A request that tells the keeper all about the machine: it reads no profile itself."""
+    """A request that tells the daemon all about the machine: it reads no profile itself."""
     return {"do": do, "machine": machine.name, "file": str(target.file), "profile": profile_to_xml(machine), **more}
 
 
 def cd_file(cdrom: Path) -> str:
-    """A CD as the keeper has to know it: absolute, and there. Raises ProfileError."""
+    """A CD as the daemon has to know it: absolute, and there. Raises ProfileError."""
     try:
         check_kind(cdrom)
     except FileNotFoundError:

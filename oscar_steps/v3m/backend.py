@@ -25,7 +25,7 @@ def make_libvirts(profile: VMProfile, directory: Path, on_event: Listener) -> Ma
 
 
 def check_machine(profile: VMProfile, accelerator: Accelerator, settings: HostSettings) -> HostSettings:
-    """The settings as they are for machines that come and go: their VLANs are on a switchboard.
+    """The settings as they are for machines that come and go: their VLANs are on a VLAN hub.
 
     Raises ProfileError for what QEMU's back-end cannot do, HostError for what the host lacks.
     """

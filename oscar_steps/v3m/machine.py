@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from oscar_steps.errors import HostError, ProfileError
 from oscar_steps.v3m.boot import NO_MEDIA, InstallMedia
 from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 
@@ -116,14 +115,6 @@ class Installation:
         """Whether it ended as one does that is done *and* left another disk, which boots: the end alone is no proof."""
         is_new = self.after.first_mib_sha256 != self.before.first_mib_sha256
         return self.ended.by_guest and self.after.bootable and is_new
-
-
-class ImpossibleTransition(HostError):
-    """A machine was asked for what it cannot do in its state, e.g. to boot while it is running."""
-
-
-class NotOffered(ProfileError):
-    """A machine of this type cannot do it at all, in whatever state, on whatever host; the sentence says why."""
 
 
 class Machine(ABC):

@@ -148,7 +148,7 @@ def test_the_ways_out_lead_out(folder: Path) -> None:
     assert (runs.returncode, runs.stderr) == (0, "")
 
 
-def test_a_keeper_starts_without_a_home_where_the_state_has_a_place(folder: Path) -> None:
+def test_a_daemon_starts_without_a_home_where_the_state_has_a_place(folder: Path) -> None:
     answer = as_stranger(folder, "-c", "import oscar_steps.v2m.daemon.server")
     assert (answer.returncode, answer.stderr) == (0, "")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import HostError
+from oscar_steps.errors import HostError, ImpossibleTransition
 from oscar_steps.v3m.boot import DirectKernel, InstallMedia, oscar_medium
-from oscar_steps.v3m.machine import EndReason, EventKind, ImpossibleTransition, Machine, MachineState
+from oscar_steps.v3m.machine import EndReason, EventKind, Machine, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice
 from tests.vm.conformance_rig import GUEST_CASES, GUEST_MODULES, HEAD, NODE, Rig, Wanted, own_process, proves
 from tests.vm.tiny_guest import counted, make_cd, make_guest, parameters

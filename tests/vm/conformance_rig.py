@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from oscar_steps.errors import NotOffered
 from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
-from oscar_steps.v3m.machine import Ended, EventKind, Listener, Machine, MachineEvent, NotOffered
+from oscar_steps.v3m.machine import Ended, EventKind, Listener, Machine, MachineEvent
 from oscar_steps.v3m.profiles.vm import Hypervisor, VMProfile, parse_profile
 from tests.vm.conformance_table import OPERATIONS, Outcome, Result, Results
 from tests.vm.tiny_guest import BUTTON_MODULES, CD_MODULES, LIMIT, MODULES, XEN_MODULES, parameters, says, until

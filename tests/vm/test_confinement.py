@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.v2m.daemon.vlan_hub import Switchboard
+from oscar_steps.v2m.daemon.vlan_hub import VlanHub
 from oscar_steps.v3m.host.confinement import MAX_FILES, OWN_MIB
 from oscar_steps.v3m.machine import MachineState
 from oscar_steps.v3m.qemu.machine import QemuMachine
@@ -79,12 +79,12 @@ def test_a_machines_process_has_no_privilege_no_secret_and_no_memory_without_end
 
 def test_the_process_that_holds_the_vlans_is_confined_too(farm: Farm, run_directory: Path) -> None:
     async def scenario() -> None:
-        switchboard = Switchboard(run_directory)
+        vlan_hub = VlanHub(run_directory)
         try:
-            await switchboard.lines_of(farm.cluster(run_directory, "do=sleep").head.profile)
-            assert switchboard.pid is not None
-            check(switchboard.pid, 0)
+            await vlan_hub.lines_of(farm.cluster(run_directory, "do=sleep").head.profile)
+            assert vlan_hub.pid is not None
+            check(vlan_hub.pid, 0)
         finally:
-            await switchboard.close()
+            await vlan_hub.close()
 
     asyncio.run(scenario())

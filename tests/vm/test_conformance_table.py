@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import pytest
 
+from oscar_steps.errors import NotOffered
 from oscar_steps.v3m.boot import DirectKernel
-from oscar_steps.v3m.machine import Listener, Machine, NotOffered
+from oscar_steps.v3m.machine import Listener, Machine
 from oscar_steps.v3m.profiles.vm import Hypervisor
 from tests.vm.conformance import MachineConformance
 from tests.vm.conformance_rig import Backend, Rig, Wanted, proves

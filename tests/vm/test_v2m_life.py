@@ -43,7 +43,7 @@ def _cd(user: User, guest: DirectKernel, do: str) -> str:
     return str(make_cd(user.directory / name, guest, parameters(do)).relative_to(user.directory))
 
 
-def _keeper_pid(user: User) -> int:
+def _daemon_pid(user: User) -> int:
     link, _ = greet(user.system(), start=False)
     assert link is not None
     with contextlib.closing(link):
@@ -117,43 +117,43 @@ def test_an_installation_that_does_not_end_is_ended(user: User, cd_guest: Direct
     user.v2m("destroy", file)
 
 
-def test_a_killed_keeper_takes_its_machines_along_and_the_next_command_says_so(
+def test_a_killed_daemon_takes_its_machines_along_and_the_next_command_says_so(
     user: User, cd_guest: DirectKernel
 ) -> None:
     file = user.profile("vm1", more=f"<cdrom>{_cd(user, cd_guest, 'do=sleep')}</cdrom>")
     user.v2m("create", file)
     (booted,) = user.v2m("boot", "--json", file).json()
-    os.kill(_keeper_pid(user), signal.SIGKILL)
+    os.kill(_daemon_pid(user), signal.SIGKILL)
     end = time.monotonic() + 5
     while Path(f"/proc/{booted['pid']}").exists():
         assert time.monotonic() < end, "its machine outlived it"
         time.sleep(0.05)
     said = user.v2m("status", file)
-    assert said.err == "the keeper of the system default was killed; its machines died with it: vm1\n"
-    assert said.out == "vm1: off; the keeper was killed, and the machine died with it\n"
+    assert said.err == "the v2m daemon of the system default was killed; its machines died with it: vm1\n"
+    assert said.out == "vm1: off; the v2m daemon was killed, and the machine died with it\n"
     assert user.v2m("status", file).err == ""
     assert user.v2m("boot", file).out.startswith("vm1: running")
     user.v2m("destroy", file)
 
 
-def test_a_keeper_that_hangs_is_told_in_time(user: User, cd_guest: DirectKernel) -> None:
+def test_a_daemon_that_hangs_is_told_in_time(user: User, cd_guest: DirectKernel) -> None:
     file = user.profile("vm1", more=f"<cdrom>{_cd(user, cd_guest, 'do=sleep')}</cdrom>")
     user.v2m("create", file)
     user.v2m("boot", file)
-    keeper = _keeper_pid(user)
+    daemon = _daemon_pid(user)
     impatient = User(user.directory, program=user.directory / "impatient-v2m")
     impatient.program.write_text(IMPATIENT, encoding="utf-8")
     impatient.program.chmod(0o755)
-    os.kill(keeper, signal.SIGSTOP)
+    os.kill(daemon, signal.SIGSTOP)
     try:
         said = impatient.v2m("status", file, status=HOST)
     finally:
-        os.kill(keeper, signal.SIGCONT)
-    assert said.err.startswith(f"the keeper of the system default (process {keeper}) has said nothing for 3 s\n")
+        os.kill(daemon, signal.SIGCONT)
+    assert said.err.startswith(f"the v2m daemon of the system default (process {daemon}) has said nothing for 3 s\n")
     user.v2m("destroy", file)
 
 
-def test_two_boots_at_once_share_a_keeper(user: User, cd_guest: DirectKernel) -> None:
+def test_two_boots_at_once_share_a_daemon(user: User, cd_guest: DirectKernel) -> None:
     iso = _cd(user, cd_guest, "do=sleep")
     files = [user.profile(name, more=f"<cdrom>{iso}</cdrom>") for name in ("one", "two", "three")]
     for file in files:
@@ -161,11 +161,11 @@ def test_two_boots_at_once_share_a_keeper(user: User, cd_guest: DirectKernel) ->
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda file: user.v2m("boot", file), files))
     assert [row["state"] for row in user.v2m("status", "--json").json()] == ["running"] * 3
-    assert user.system().log.read_text().count(" keeper\n") == 1
-    keeper = _keeper_pid(user)
+    assert user.system().log.read_text().count(" daemon\n") == 1
+    daemon = _daemon_pid(user)
     owners = [Path(f"/proc/{row['pid']}/stat").read_text().rpartition(")")[2].split()[1] for row in _rows(user)]
-    assert owners == [str(keeper)] * 3
-    os.kill(keeper, signal.SIGTERM)
+    assert owners == [str(daemon)] * 3
+    os.kill(daemon, signal.SIGTERM)
     user.wait_until_unkept()
     assert {row["ended"] for row in _rows(user)} == {"host-power-off"}
 

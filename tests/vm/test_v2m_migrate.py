@@ -1,7 +1,7 @@
 """A machine moves between two hosts while it is pinged or pings. The hosts are two network namespaces; SSH is real.
 
 What the two share is what they would share in the world: storage, here one directory. What they do not share, network,
-processes' keepers and state directories, they have each for themselves.
+processes' daemons and state directories, they have each for themselves.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def test_a_machine_on_a_vlan_moves_and_loses_next_to_no_packet(hosts: TwoHosts, 
     moved = hosts.there.v2m("migrate", mover, ADDRESSES[0], status=3).err
     assert moved.startswith("mover came from another host, which holds its VLAN, and cannot be moved again")
 
-    # Its line belongs to the keeper here, which lives for it although nothing is on here any more.
+    # Its line belongs to the daemon here, which lives for it although nothing is on here any more.
     hosts.here.v2m("destroy", peer)
     assert hosts.here.is_kept()
     assert "is kept, since" in hosts.here.v2m("destroy", mover).out

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import HostError
+from oscar_steps.errors import HostError, ImpossibleTransition
 from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import find_accelerator
-from oscar_steps.v3m.machine import EndReason, ImpossibleTransition, MachineState
+from oscar_steps.v3m.machine import EndReason, MachineState
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from tests.vm.tiny_guest import LIMIT, SAMPLE, Farm, counted, says, until
 

@@ -110,7 +110,7 @@ class User:
     def wait_until_unkept(self, system: str = "default", seconds: float = 20.0) -> None:
         end = time.monotonic() + seconds
         while self.is_kept(system):
-            assert time.monotonic() < end, f"the keeper of {system} does not end"
+            assert time.monotonic() < end, f"the daemon of {system} does not end"
             time.sleep(0.1)
 
     def end(self) -> list[str]:

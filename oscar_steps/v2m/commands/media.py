@@ -9,12 +9,11 @@ from pathlib import Path
 
 import click
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import ImpossibleTransition, ProfileError
 from oscar_steps.v2m import terminal
-from oscar_steps.v2m.requests import ask_each, cd_file, keeper_of, living_keeper_of, profile_request, state_line
+from oscar_steps.v2m.requests import ask_each, cd_file, daemon_of, living_daemon_of, profile_request, state_line
 from oscar_steps.v2m.target import Target, about_one, find_one
 from oscar_steps.v3m import consoleview
-from oscar_steps.v3m.machine import ImpossibleTransition
 
 _END = """
     \b
@@ -56,7 +55,7 @@ def console(
 ) -> None:
     target, machine = find_one(file, name, system)
     if types:
-        with living_keeper_of(target, "talked to") as link:
+        with living_daemon_of(target, "talked to") as link:
             answer = link.ask({"do": "terminal", "machine": machine.name})
             terminal.talk(Path(answer["socket"]), raw=raw)
         return
@@ -89,7 +88,7 @@ def _is_on(target: Target, name: str) -> bool:
 @click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
 def screenshot(file: Path, name: str | None, system: str | None, picture: Path) -> None:
     target, machine = find_one(file, name, system)
-    with living_keeper_of(target, "pictured") as link:
+    with living_daemon_of(target, "pictured") as link:
         link.ask({"do": "screenshot", "machine": machine.name, "picture": str(picture.absolute())})
     click.echo(f"{machine.name}: {click.format_filename(picture)}")
 
@@ -142,7 +141,7 @@ def eject_cd(file: Path, name: str | None, system: str | None) -> None:
 @click.argument("state", type=click.Path(path_type=Path))
 def save(file: Path, name: str | None, system: str | None, state: Path) -> None:
     target, machine = find_one(file, name, system)
-    with living_keeper_of(target, "saved") as link:
+    with living_daemon_of(target, "saved") as link:
         answer = link.ask({"do": "save", "machine": machine.name, "state": str(state.absolute())})
     click.echo(f"{state_line(answer)}; its state is in {click.format_filename(state)}")
 
@@ -163,7 +162,7 @@ def restore(file: Path, name: str | None, system: str | None, state: Path) -> No
         raise ProfileError(
             f"there is no state to be read in {click.format_filename(state)}", hint="`v2m save` makes it"
         )
-    with keeper_of(target.system, start=True) as link:
+    with daemon_of(target.system, start=True) as link:
         assert link is not None
         answer = link.ask(profile_request(target, machine, "restore", state=str(state.absolute())))
     click.echo(state_line(answer))

@@ -15,7 +15,7 @@ import click
 
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v2m.daemon.state import DEFAULT_SYSTEM, System
-from oscar_steps.v2m.requests import keeper_of, living_keeper_of
+from oscar_steps.v2m.requests import daemon_of, living_daemon_of
 from oscar_steps.v2m.target import about_one, find_one
 from oscar_steps.v3m.host.shortpath import short_path
 
@@ -54,7 +54,7 @@ def migrate(file: Path, name: str | None, system: str | None, host: str, ssh: st
         ssh_words = shlex.split(ssh)
     except ValueError as error:
         raise UserError(f"--ssh '{ssh}' is no command: {error}") from None
-    with living_keeper_of(target, "moved") as link:
+    with living_daemon_of(target, "moved") as link:
         link.ask(
             {
                 "do": "migrate",
@@ -75,7 +75,7 @@ def receive(system: str) -> None:
     """The other end of `migrate`, started by SSH: takes a machine from standard input."""
     try:
         luggage = json.loads(_line(0))
-        with keeper_of(System(system), start=True) as link:
+        with daemon_of(System(system), start=True) as link:
             assert link is not None
             link.ask({"do": "receive", **luggage}, _pass_on)
     except FarmError as error:
@@ -87,7 +87,7 @@ def receive(system: str) -> None:
 
 
 def _pass_on(event: dict[str, Any]) -> None:
-    """Tell the other host what the keeper here says; 'socket' is for us."""
+    """Tell the other host what the daemon here says; 'socket' is for us."""
     if "socket" not in event:
         _say(event)
         return
@@ -96,18 +96,18 @@ def _pass_on(event: dict[str, Any]) -> None:
         with short_path(Path(event["socket"])) as path:
             stream.connect(path)
     except OSError as error:
-        raise HostError(f"the keeper's socket {event['socket']} cannot be reached: {error.strerror}") from None
+        raise HostError(f"the daemon's socket {event['socket']} cannot be reached: {error.strerror}") from None
     threading.Thread(target=_pump, args=(stream,), daemon=True).start()
 
 
 def _pump(stream: socket.socket) -> None:
-    """Standard input, which is a machine's memory, to the keeper, to its end."""
+    """Standard input, which is a machine's memory, to the daemon, to its end."""
     with stream:
         try:
             while data := os.read(0, 1 << 18):
                 stream.sendall(data)
         except OSError:
-            return  # the keeper has seen it, too, and says why
+            return  # the daemon has seen it, too, and says why
 
 
 def _line(descriptor: int) -> bytes:

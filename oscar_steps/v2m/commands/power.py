@@ -16,7 +16,7 @@ from oscar_steps.v2m.requests import (
     Answer,
     ask_each,
     cd_file,
-    keeper_of,
+    daemon_of,
     print_json,
     profile_request,
     state_line,
@@ -120,10 +120,10 @@ def boot(file: Path, names: tuple[str, ...], system: str | None, cdrom: Path | N
 def _ask_to_start(
     target: Target, do: str, line: Callable[[Answer], str], as_json: bool, **more: object
 ) -> list[Answer]:
-    """Ask the keeper, and say for each machine what came of it, also where the next one is refused."""
+    """Ask the daemon, and say for each machine what came of it, also where the next one is refused."""
     answers: list[Answer] = []
     try:
-        with keeper_of(target.system, start=True) as link:
+        with daemon_of(target.system, start=True) as link:
             assert link is not None
             for machine in target.machines:
                 answer = link.ask(profile_request(target, machine, do, **more))
@@ -223,7 +223,7 @@ _SIMPLE_EXITS = """
        0  done
        2  the command line itself is wrong
        3  a machine is off, or otherwise in no state for it
-      20  the host's fault, e.g. the keeper does not answer
+      20  the host's fault, e.g. the daemon does not answer
       64  FILE is not valid
 """
 
@@ -284,7 +284,7 @@ def power_off(file: Path, names: tuple[str, ...], system: str | None, as_json: b
     Exit status:
        0  all are off
        2  the command line itself is wrong
-      20  the host's fault, e.g. the keeper does not answer
+      20  the host's fault, e.g. the daemon does not answer
       64  FILE is not valid
     """
     target = find(file, names, system)
@@ -297,7 +297,7 @@ def power_off(file: Path, names: tuple[str, ...], system: str | None, as_json: b
 
 
 def _switched_off(target: Target) -> list[Answer]:
-    with keeper_of(target.system, start=False) as link:
+    with daemon_of(target.system, start=False) as link:
         if link is not None:
             # The last in the profile first: a head node serves its nodes.
             for machine in reversed(target.machines):
@@ -323,7 +323,7 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
     Exit status:
        0  the machines are gone
        2  the command line itself is wrong
-      20  the host's fault, e.g. the keeper does not answer
+      20  the host's fault, e.g. the daemon does not answer
       64  FILE is not valid
     """
     target = find(file, names, system)

@@ -11,11 +11,10 @@ from typing import Any
 import click
 
 from oscar_steps.environment import cache_directory
-from oscar_steps.errors import ProfileError, UserError
+from oscar_steps.errors import InvalidProfile, ProfileError, UserError
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
 from oscar_steps.v2m.reading import load
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
-from oscar_steps.v3m.profiles.xmlfile import InvalidProfile
 
 _FILE_WIDTH = 160
 """Columns of a table that no terminal shows."""

@@ -1,4 +1,4 @@
-"""How machines are: what their keepers say, and what is written down."""
+"""How machines are: what their daemons say, and what is written down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from oscar_steps.errors import FarmError
 from oscar_steps.v2m.daemon.state import MachineRecord, System, all_systems
 from oscar_steps.v2m.exits import EXIT_HOST
-from oscar_steps.v2m.requests import OFF, Answer, keeper_of, state_line
+from oscar_steps.v2m.requests import OFF, Answer, daemon_of, state_line
 from oscar_steps.v2m.target import Target, find, json_option, machine_names, system_option
 from oscar_steps.v3m.machine import MachineState
 
@@ -46,7 +46,7 @@ def status(file: Path | None, names: tuple[str, ...], system: str | None, as_jso
     Exit status:
        0  whatever the states are
        2  the command line itself is wrong
-      20  the host's fault, e.g. a keeper does not answer; the other systems are shown all the same
+      20  the host's fault, e.g. a daemon does not answer; the other systems are shown all the same
       64  FILE is not valid
     """
     broken = False
@@ -88,7 +88,7 @@ def _rows_of_all() -> tuple[list[dict[str, Any]], bool]:
 
 def _rows(system: System, target: Target | None) -> list[dict[str, Any]]:
     """What is known of a system's machines: of all of them, or of those that are meant."""
-    with keeper_of(system, start=False) as link:
+    with daemon_of(system, start=False) as link:
         answers = [] if link is None else link.ask({"do": "status"})["machines"]
     alive = {answer["machine"]: answer for answer in answers}
     records = system.records()

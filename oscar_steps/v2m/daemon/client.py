@@ -1,4 +1,4 @@
-"""The way to a system's keeper: find it, start it where it is needed, ask it. Nothing here waits for ever."""
+"""The way to a system's daemon: find it, start it where it is needed, ask it. Nothing here waits for ever."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from typing import Any
 from oscar_steps.detached import start_detached
 from oscar_steps.errors import (
     ConfigError,
+    DaemonSilent,
     FarmError,
     HostError,
+    ImpossibleTransition,
     MachineLost,
     ProfileError,
     ToolMissing,
@@ -25,14 +27,13 @@ from oscar_steps.errors import (
 )
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.host.shortpath import short_path
-from oscar_steps.v3m.machine import ImpossibleTransition
 from oscar_steps.v3m.profiles.xmlfile import shown
 
 SILENCE_LIMIT = 30.0
-"""Seconds; a keeper that works says every other second that it is alive."""
+"""Seconds; a daemon that works says every other second that it is alive."""
 START_LIMIT = 60.0
 END_LIMIT = 10.0
-"""Seconds that a keeper may live on without its socket, when its last machine is off."""
+"""Seconds that a daemon may live on without its socket, when its last machine is off."""
 TOLD_ERRORS: dict[str, type[FarmError]] = {
     cls.__name__: cls
     for cls in (ProfileError, ConfigError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
@@ -40,12 +41,8 @@ TOLD_ERRORS: dict[str, type[FarmError]] = {
 """Classes of errors that pass through the socket, by name; others pass as the nearest of these."""
 
 
-class KeeperSilent(HostError):
-    """The keeper lives and does not answer."""
-
-
-class KeeperLink:
-    """A connection to a keeper."""
+class DaemonLink:
+    """A connection to a daemon."""
 
     def __init__(self, system: System, connection: socket.socket) -> None:
         self._system = system
@@ -54,14 +51,14 @@ class KeeperLink:
 
     @property
     def pid(self) -> int:
-        """The keeper's process, as the kernel knows it."""
+        """The daemon's process, as the kernel knows it."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return int(struct.unpack("3i", credentials)[0])
 
     def ask(
         self, request: dict[str, object], on_event: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
-        """The keeper's answer. Raises what it raised, HostError where it dies, KeeperSilent where it hangs.
+        """The daemon's answer. Raises what it raised, HostError where it dies, DaemonSilent where it hangs.
 
         `on_event` gets what it says before.
         """
@@ -85,8 +82,8 @@ class KeeperLink:
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
-                raise KeeperSilent(
-                    f"the keeper of the system {self._system.name} (process {self.pid}) has said nothing for "
+                raise DaemonSilent(
+                    f"the v2m daemon of the system {self._system.name} (process {self.pid}) has said nothing for "
                     f"{SILENCE_LIMIT:.0f} s",
                     hint=f"`kill -9 {self.pid}` ends it and its machines; the next command starts another",
                 ) from None
@@ -99,10 +96,10 @@ class KeeperLink:
         try:
             return dict(json.loads(line))
         except (ValueError, TypeError, RecursionError):
-            what = f"what answers at {self._system.socket} (process {self.pid}) is no keeper of ours"
+            what = f"what answers at {self._system.socket} (process {self.pid}) is no daemon of ours"
             raise HostError(
                 f"{what}: it said {shown(line.decode(errors='backslashreplace'))!r}",
-                hint="end that process; the next command starts a keeper where one is needed",
+                hint="end that process; the next command starts a daemon where one is needed",
             ) from None
 
     def close(self) -> None:
@@ -112,14 +109,14 @@ class KeeperLink:
     def _lost(self) -> HostError:
         name = self._system.name
         return HostError(
-            f"the keeper of the system {name} has died, and its machines with it", hint=_last_words(self._system)
+            f"the v2m daemon of the system {name} has died, and its machines with it", hint=_last_words(self._system)
         )
 
 
-def greet(system: System, *, start: bool) -> tuple[KeeperLink | None, list[str]]:
-    """A link to the keeper, or None where none lives and none is to be started; and who died with a killed keeper.
+def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]:
+    """A link to the daemon, or None where none lives and none is to be started; and who died with a killed daemon.
 
-    The link is to be closed. Raises HostError where it cannot be started, KeeperSilent where it hangs.
+    The link is to be closed. Raises HostError where it cannot be started, DaemonSilent where it hangs.
     """
     if start:
         system.make()
@@ -131,32 +128,32 @@ def greet(system: System, *, start: bool) -> tuple[KeeperLink | None, list[str]]
             if link is not None:
                 return link, []
             if system.is_kept(END_LIMIT):
-                raise KeeperSilent(
-                    f"the keeper of the system {system.name} lives, and its socket {system.socket} is not there",
+                raise DaemonSilent(
+                    f"the v2m daemon of the system {system.name} lives, and its socket {system.socket} is not there",
                     hint=f"end it, and its machines: fuser -k {system.directory / 'keeper.lock'}",
                 )
-            buried = system.bury()
+            dead = system.mark_dead()
             if not start:
-                return None, buried
+                return None, dead
             _start(system)
-            return _connect(system), buried
+            return _connect(system), dead
     except TimeoutError:
         hint = f"see who holds it: fuser -v {system.directory / 'start.lock'}"
         raise HostError(f"another command on the system {system.name} does not end", hint=hint) from None
 
 
 @contextlib.contextmanager
-def linked(system: System, *, start: bool) -> Iterator[tuple[KeeperLink | None, list[str]]]:
+def linked(system: System, *, start: bool) -> Iterator[tuple[DaemonLink | None, list[str]]]:
     """As `greet`, and hang up at the end."""
-    link, buried = greet(system, start=start)
+    link, dead = greet(system, start=start)
     try:
-        yield link, buried
+        yield link, dead
     finally:
         if link is not None:
             link.close()
 
 
-def _connect(system: System) -> KeeperLink | None:
+def _connect(system: System) -> DaemonLink | None:
     """None where nobody listens."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(SILENCE_LIMIT)
@@ -168,8 +165,8 @@ def _connect(system: System) -> KeeperLink | None:
         return None
     except OSError as error:
         connection.close()
-        raise HostError(f"the keeper's socket {system.socket} cannot be reached: {error.strerror or error}") from None
-    link = KeeperLink(system, connection)
+        raise HostError(f"the daemon's socket {system.socket} cannot be reached: {error.strerror or error}") from None
+    link = DaemonLink(system, connection)
     try:
         link.next_message()
     except BaseException:
@@ -179,19 +176,19 @@ def _connect(system: System) -> KeeperLink | None:
 
 
 def _start(system: System) -> None:
-    """Start a keeper, detached from us, and wait until it listens. Raises HostError with its last words."""
+    """Start a daemon, detached from us, and wait until it listens. Raises HostError with its last words."""
     reader, writer = os.pipe()
     root, name = system.directory.parent.absolute(), system.name
     # -P: a secrets.py in the user's working directory is not the one that we mean.
     command = [sys.executable, "-P", "-m", "oscar_steps.v2m.daemon.server", str(root), name, str(writer)]
     with system.log.open("ab") as log, os.fdopen(reader, "rb") as pipe:
         with contextlib.closing(os.fdopen(writer, "wb")):
-            log.write(f"{time.time():.3f} keeper\n".encode())
+            log.write(f"{time.time():.3f} daemon\n".encode())
             log.flush()
             start_detached(command, log, writer)
         waiting, _, _ = select.select([pipe], [], [], START_LIMIT)
         if not waiting or pipe.read(1) != b"!":
-            raise HostError(f"the keeper of the system {name} did not start", hint=_last_words(system))
+            raise HostError(f"the v2m daemon of the system {name} did not start", hint=_last_words(system))
 
 
 def _last_words(system: System) -> str:

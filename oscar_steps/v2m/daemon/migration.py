@@ -1,13 +1,13 @@
-"""Machines on their way to another host: from the keeper here, through SSH, to the keeper there.
+"""Machines on their way to another host: from the daemon here, through SSH, to the daemon there.
 
-Here `ssh HOST v2m receive` is started, a child of the keeper. Its standard input carries one line of JSON (what the
+Here `ssh HOST v2m receive` is started, a child of the machines. Its standard input carries one line of JSON (what the
 machine is), QEMU's own stream, and at last 'go'; its standard output says in lines of JSON how far the other side is:
 ready, arrived, running, or given-up and an error. The processors stand still on both sides between the end of the
 stream and 'go', so two of them never write to one disk. Where the connection breaks before 'go' the machine runs on
 here, and so it does where the other side gives up; where it breaks between 'go' and 'running' nobody can know, so it
 stands still here, and that is said.
 
-A machine on a VLAN takes its line along: its socket there leads back, through the same SSH, to the switchboard here,
+A machine on a VLAN takes its line along: its socket there leads back, through the same SSH, to the VLAN hub here,
 for as long as the machine runs there.
 """
 
@@ -26,24 +26,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.errors import FarmError, HostError, MachineLost
+from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, MachineLost
+from oscar_steps.v2m.daemon.machines import Machines
 from oscar_steps.v2m.daemon.state import MachineRecord
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.host import ledger
-from oscar_steps.v3m.machine import EndReason, ImpossibleTransition, MachineState
+from oscar_steps.v3m.machine import EndReason, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile, parse_profile, profile_to_xml
 from oscar_steps.v3m.qemu.machine import QemuMachine
 
-if TYPE_CHECKING:
-    from oscar_steps.v2m.daemon.server import Keeper
-
 CONNECT_SECONDS = 20
 READY_LIMIT = 120.0
-"""Seconds until the other keeper is there and has looked at the machine's files."""
+"""Seconds until the other daemon is there and has looked at the machine's files."""
 LAST_WORD_LIMIT = 60.0
 TAKE_BACK_LIMIT = 90.0
 """Seconds until the other side has let go of the disks: its LAST_WORD_LIMIT, and the end of its QEMU."""
@@ -61,11 +59,11 @@ Request = dict[str, Any]
 Tell = Callable[[Request], None]
 
 
-class Moves:
-    """The moves of one keeper's machines, out and in."""
+class Migrations:
+    """The migrations of one system's machines, out and in."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
         self._lines: set[asyncio.Task[None]] = set()
         self._guests: set[str] = set()
         self._leaving: set[str] = set()
@@ -79,14 +77,13 @@ class Moves:
 
     async def migrate(self, request: Request) -> Request:
         """Move a machine to `request["host"]`. Raises HostError where it does not work; it then runs on here."""
-        keeper = self._keeper
-        machine, host = keeper.machine(request, "moved"), str(request["host"])
+        machine, host = self._machines.require(request["machine"], "moved"), str(request["host"])
         if not isinstance(machine, QemuMachine):
             raise HostError(f"{machine.name} cannot be moved: only machines of the types Qemu and Kvm can")
         if machine.name in self._guests:
             what = f"{machine.name} came from another host, which holds its VLAN, and cannot be moved again"
             raise ImpossibleTransition(what, hint="power it off, and boot it where it is to be")
-        async with keeper.hold(machine.name):
+        async with self._machines.hold(machine.name):
             self._leaving.add(machine.name)
             try:
                 return await self._move(machine, host, request)
@@ -94,89 +91,89 @@ class Moves:
                 self._leaving.discard(machine.name)
 
     async def _move(self, machine: QemuMachine, host: str, request: Request) -> Request:
-        keeper, name = self._keeper, machine.name
+        machines, name = self._machines, machine.name
         key = f"{name} at {host}"
         try:
             with _marked(machine.profile) as marker:
-                luggage = await _luggage(keeper, machine, marker)
-                lines = await keeper.switchboard.lines_of(machine.profile, key)
-                journey = await Journey.begin(name, host, request, lines, keeper.system.directory)
+                luggage = await _luggage(machines, machine, marker)
+                lines = await machines.vlan_hub.lines_of(machine.profile, key)
+                transfer = await SshTransfer.begin(name, host, request, lines, machines.system.directory)
                 try:
-                    await journey.send(json.dumps({**luggage, "sockets": journey.sockets}).encode() + b"\n")
-                    await self._send(machine, journey, paused=luggage["paused"])
+                    await transfer.send(json.dumps({**luggage, "sockets": transfer.sockets}).encode() + b"\n")
+                    await self._send(machine, transfer, paused=luggage["paused"])
                 except BaseException:
-                    await journey.end()
+                    await transfer.end()
                     raise
         except BaseException:
-            await keeper.switchboard.release(key)
+            await machines.vlan_hub.release(key)
             raise
-        task = asyncio.create_task(self._hold_line(journey, key, wanted=bool(lines)))
+        task = asyncio.create_task(self._hold_line(transfer, key, wanted=bool(lines)))
         self._lines.add(task)
         task.add_done_callback(self._line_is_given_back)
         try:
-            keeper.system.update(name, ended=f"migrated to {host}")
+            machines.system.update(name, ended=f"migrated to {host}")
         except (HostError, OSError) as error:  # it runs there: that must not be told as a failure
             print(f"that {name} has migrated to {host} is not written down: {error}", file=sys.stderr, flush=True)
         off = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accelerator": None}
         return {"machine": name, **off, "host": host}
 
-    async def _send(self, machine: QemuMachine, journey: Journey, *, paused: bool) -> None:
+    async def _send(self, machine: QemuMachine, transfer: SshTransfer, *, paused: bool) -> None:
         name = machine.name
-        record = self._keeper.system.records()[name]
-        await journey.until("ready", READY_LIMIT)
+        record = self._machines.system.records()[name]
+        await transfer.until("ready", READY_LIMIT)
         # While it still runs, so that little is left to write when it stands still.
         await asyncio.to_thread(_write_back, machine.profile)
         try:
-            await machine.send_state(journey.descriptor, EndReason.MIGRATED)
+            await machine.send_state(transfer.descriptor, EndReason.MIGRATED)
         except HostError as ours:
             try:
-                await journey.complain()
+                await transfer.complain()
             except HostError as theirs:  # which of the two is the cause nobody can tell
                 raise HostError(f"{theirs.sentence}; here: {ours.sentence}", hint=theirs.hint) from None
             raise
         try:
-            await journey.until("arrived", LAST_WORD_LIMIT)
+            await transfer.until("arrived", LAST_WORD_LIMIT)
             await asyncio.to_thread(_write_back, machine.profile)
-            # From 'go' on its disk is the other keeper's affair: whatever comes, `destroy` here must not delete it.
-            self._keeper.system.update(name, made=None)
-            await journey.send(b"go\n")
+            # From 'go' on its disk is the other daemon's affair: whatever comes, `destroy` here must not delete it.
+            self._machines.system.update(name, made=None)
+            await transfer.send(b"go\n")
         except BaseException as error:
-            await self._take_back(machine, journey, error, record, paused=paused)
+            await self._take_back(machine, transfer, error, record, paused=paused)
             raise
         try:
-            await journey.until("running", LAST_WORD_LIMIT)
+            await transfer.until("running", LAST_WORD_LIMIT)
         except FarmError as error:
-            if journey.given_up:
-                await self._take_back(machine, journey, error, record, paused=paused)
+            if transfer.given_up:
+                await self._take_back(machine, transfer, error, record, paused=paused)
                 raise
             raise HostError(
-                f"whether {name} runs on {journey.host} is not known: {error.sentence}; here it stands still",
+                f"whether {name} runs on {transfer.host} is not known: {error.sentence}; here it stands still",
                 hint="ask `v2m status` there; only if it is not on there, `v2m unpause` lets it go on here",
             ) from None
         await machine.leave(EndReason.MIGRATED)
 
     async def _take_back(
-        self, machine: QemuMachine, journey: Journey, why: BaseException, record: MachineRecord, *, paused: bool
+        self, machine: QemuMachine, transfer: SshTransfer, why: BaseException, record: MachineRecord, *, paused: bool
     ) -> None:
         try:
-            await _take_back(machine, journey, why, paused=paused)
+            await _take_back(machine, transfer, why, paused=paused)
         finally:
             with contextlib.suppress(HostError, OSError):  # then `destroy` will keep its disk: no harm
-                self._keeper.system.update(machine.name, made=record.made, made_file=record.made_file)
+                self._machines.system.update(machine.name, made=record.made, made_file=record.made_file)
 
-    async def _hold_line(self, journey: Journey, key: str, *, wanted: bool) -> None:
+    async def _hold_line(self, transfer: SshTransfer, key: str, *, wanted: bool) -> None:
         """Until the machine has ended there: then the other side hangs up."""
         try:
             if wanted:
-                await journey.wait()
-            await journey.end()
+                await transfer.wait()
+            await transfer.end()
         finally:
-            await self._keeper.switchboard.release(key)
+            await self._machines.vlan_hub.release(key)
 
     def _line_is_given_back(self, task: asyncio.Task[None]) -> None:
-        # Not within the task: the keeper would look while it still counts, and nobody would wake it again.
+        # Not within the task: the daemon would look while it still counts, and nobody would wake it again.
         self._lines.discard(task)
-        self._keeper.look_again()
+        self._machines.changed.set()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -185,14 +182,14 @@ class Moves:
 
         A machine whose VLAN is on the other host is waited for to its end.
         """
-        keeper = self._keeper
+        machines = self._machines
         profile = parse_profile(request["profile"], request["file"], literal=True)
         if profile.name in self._leaving:  # that move holds the name, and waits for us
             raise HostError("it runs on that very host", hint="name another one")
-        async with keeper.hold(profile.name):
+        async with machines.hold(profile.name):
             machine = await self._arrive(profile, request, tell)
             try:
-                keeper.system.update(profile.name, made=request["made"])
+                machines.system.update(profile.name, made=request["made"])
             except (HostError, OSError) as error:  # it runs here: that must not be told as a failure
                 print(f"the disk of {profile.name} will not be deleted here: {error}", file=sys.stderr, flush=True)
         tell({"running": True})
@@ -205,10 +202,10 @@ class Moves:
         return {"machine": machine.name, "state": machine.state.value}
 
     async def _arrive(self, profile: VMProfile, request: Request, tell: Tell) -> QemuMachine:
-        keeper = self._keeper
+        machines = self._machines
         _check_luggage(profile, request)
-        machine = await keeper.new_machine(profile, request["sockets"])
-        accelerator = await keeper.find_accelerator()
+        machine = await machines.make(profile, request["sockets"])
+        accelerator = await machines.find_accelerator()
         if accelerator.name != request["accelerator"]:
             what = f"it runs with {request['accelerator']}, and here there is {accelerator.name}"
             raise HostError(f"{what}: a running machine cannot change that")
@@ -222,7 +219,7 @@ class Moves:
             listener.bind(str(path))
             listener.listen(1)
             listener.setblocking(False)
-            tell({"socket": str(keeper.system.directory / path)})
+            tell({"socket": str(machines.system.directory / path)})
             try:
                 async with asyncio.timeout(LAST_WORD_LIMIT):
                     stream, _ = await asyncio.get_running_loop().sock_accept(listener)
@@ -241,7 +238,7 @@ class Moves:
                 await self._wait_for_go(profile.name, stream)
                 await asyncio.to_thread(_forget_cached, profile)
                 # What may still fail comes before its first instruction: behind that there is no way back.
-                keeper.adopt(machine, request["file"])
+                machines.adopt(machine, request["file"])
                 if not request["paused"]:
                     touched = True
                     await machine.go_on()
@@ -267,7 +264,7 @@ class Moves:
             raise HostError(f"{name} was not taken over: the connection broke before its last word")
 
 
-class Journey:
+class SshTransfer:
     """One `ssh HOST v2m receive`."""
 
     def __init__(
@@ -283,7 +280,7 @@ class Journey:
         """Whether the other side has said that its QEMU is gone and the guest has done nothing there."""
 
     @classmethod
-    async def begin(cls, name: str, host: str, request: Request, lines: list[str], directory: Path) -> Journey:
+    async def begin(cls, name: str, host: str, request: Request, lines: list[str], directory: Path) -> SshTransfer:
         """Start ssh in `directory`, which the sockets `lines` are relative to."""
         sockets = [f"/tmp/v2m-{secrets.token_hex(8)}.sock" for _ in lines]
         forwards = [word for pair in zip(sockets, lines, strict=True) for word in ("-R", ":".join(pair))]
@@ -382,12 +379,12 @@ def _message(line: bytes) -> Request:
     return {}
 
 
-async def _take_back(machine: QemuMachine, journey: Journey, why: BaseException, *, paused: bool) -> None:
+async def _take_back(machine: QemuMachine, transfer: SshTransfer, why: BaseException, *, paused: bool) -> None:
     """Let it go on here after its state was sent, as soon as the QEMU there has let go of its disks.
 
     Raises HostError where that does not happen in time; a machine that was powered off meanwhile stays so.
     """
-    await journey.end()
+    await transfer.end()
     end = time.monotonic() + TAKE_BACK_LIMIT
     while True:
         try:
@@ -423,10 +420,10 @@ def _marked(profile: VMProfile) -> Iterator[str]:
                 mark.unlink()
 
 
-async def _luggage(keeper: Keeper, machine: QemuMachine, marker: str) -> Request:
+async def _luggage(machines: Machines, machine: QemuMachine, marker: str) -> Request:
     """What the other side has to know before the stream."""
     plan = machine.plan
-    record = keeper.system.records()[machine.name]
+    record = machines.system.records()[machine.name]
     try:
         cd = None if plan.cdrom is None else _cd_mark(plan.cdrom)
     except OSError as error:
@@ -435,7 +432,7 @@ async def _luggage(keeper: Keeper, machine: QemuMachine, marker: str) -> Request
         "profile": profile_to_xml(machine.profile),
         "file": record.profile,
         "made": record.made,
-        "accelerator": (await keeper.find_accelerator()).name,
+        "accelerator": (await machines.find_accelerator()).name,
         "processor": _processor_flags(),
         "plan": {
             "medium": plan.medium,

@@ -1,11 +1,11 @@
-"""The keeper: the process that machines of one system belong to, so that they live on when a command has ended.
+"""The daemon: the process that machines of one system belong to, so that they live on when a command has ended.
 
 It is started by the first command that powers a machine on, and ends by itself when nothing is on any more. Its
 machines die with it, however it dies: QEMU is forked from its main thread and gets SIGKILL from the kernel.
 
-Protocol, one JSON object a line, over a Unix socket that only the owner can reach. The keeper greets with
-{"keeper": PID}. A request is {"do": WORD, "machine": NAME, …}; the answer {"done": {…}}, or {"error": {"class",
-"sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a keeper that is silent hangs. A request that
+Protocol, one JSON object a line, over a Unix socket that only the owner can reach. The daemon greets with
+{"daemon": PID}. A request is {"do": WORD, "machine": NAME, …}; the answer {"done": {…}}, or {"error": {"class",
+"sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a daemon that is silent hangs. A request that
 takes a machine over hears {"event": {…}} of it. A request goes on to its end although the one who asked has gone.
 """
 
@@ -23,29 +23,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.environment import cache_directory
-from oscar_steps.errors import FarmError, HostError, UserError
+from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, UserError
 from oscar_steps.v2m.daemon.client import TOLD_ERRORS
-from oscar_steps.v2m.daemon.migration import Moves
-from oscar_steps.v2m.daemon.raw_disks import RawDisks
+from oscar_steps.v2m.daemon.machines import Machines, log
+from oscar_steps.v2m.daemon.migration import Migrations
 from oscar_steps.v2m.daemon.state import System
-from oscar_steps.v2m.daemon.vlan_hub import Switchboard
-from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.boot import BootPlan, InstallMedia, oscar_medium
 from oscar_steps.v3m.disks import check_kind
 from oscar_steps.v3m.host import eventloop, ledger
-from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
-from oscar_steps.v3m.host.settings import load_settings
-from oscar_steps.v3m.libvirt.domain import is_libvirts
-from oscar_steps.v3m.machine import (
-    DiskFingerprint,
-    EventKind,
-    ImpossibleTransition,
-    Installation,
-    Machine,
-    MachineEvent,
-    MachineState,
-)
+from oscar_steps.v3m.machine import DiskFingerprint, Installation, Machine, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile, parse_profile
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.state import SAVED_STATES
@@ -59,21 +45,14 @@ Answer = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
-class Keeper:
-    """Keeps the machines of one system."""
+class Daemon:
+    """Serves the machines of one system."""
 
     def __init__(self, system: System) -> None:
         self.system = system
-        self.switchboard = Switchboard(system.directory)
-        self._raw_disks = RawDisks(system.directory.parent)
-        self._moves = Moves(self)
-        self._machines: dict[str, Machine] = {}
-        self._farewells: dict[str, asyncio.Task[None]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._accelerator: Accelerator | None = None
-        self._trying = asyncio.Lock()
+        self.machines = Machines(system)
+        self._migrations = Migrations(self.machines)
         self._work: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
         self._told_to_end = False
         self._handlers: dict[str, Handler] = {
             "boot": self._boot,
@@ -90,7 +69,7 @@ class Keeper:
             "eject-cd": self._eject_cd,
             "screenshot": self._screenshot,
             "terminal": self._terminal,
-            "migrate": self._moves.migrate,
+            "migrate": self._migrations.migrate,
         }
 
     # --- its life ----------------------------------------------------------------------------------------------------
@@ -101,7 +80,7 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         for left in (*self.system.directory.glob("*.sock"), *self.system.directory.glob("console/*.sock")):
-            left.unlink(missing_ok=True)  # of a keeper that was killed
+            left.unlink(missing_ok=True)  # of a daemon that was killed
         os.chdir(self.system.directory)  # the path of a socket may have 107 bytes only
         server = await asyncio.start_unix_server(self._serve, self.system.socket.name, limit=LINE_BYTES)
         self.system.socket.chmod(0o600)
@@ -112,13 +91,13 @@ class Keeper:
             # Where nothing is needed any more only the start lock keeps us, and of that nobody tells.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if self._is_needed() else 1.0):
-                    await self._changed.wait()
-            self._changed.clear()
+                    await self.machines.changed.wait()
+            self.machines.changed.clear()
             if not self._is_needed() and await self._ends(server):
                 return
 
     def _is_needed(self) -> bool:
-        return not self._told_to_end and bool(self._machines or self._work or self._moves.holds_lines)
+        return not self._told_to_end and bool(self.machines.all() or self._work or self._migrations.holds_lines)
 
     async def _ends(self, server: asyncio.Server) -> bool:
         """End, unless somebody is about to ask for something: he holds the start lock until we have heard of him."""
@@ -128,21 +107,14 @@ class Keeper:
                     return False
                 server.close()
                 self.system.socket.unlink(missing_ok=True)
-                for machine in list(self._machines.values()):
-                    await machine.power_off()
-                await asyncio.gather(*self._farewells.values())
-                await self.switchboard.close()
+                await self.machines.close()
                 return True
         except TimeoutError:
             return False
 
     def _on_signal(self) -> None:
         self._told_to_end = True
-        self._changed.set()
-
-    def look_again(self) -> None:
-        """Something has ended: maybe nothing is needed any more."""
-        self._changed.set()
+        self.machines.changed.set()
 
     # --- the socket --------------------------------------------------------------------------------------------------
 
@@ -151,14 +123,14 @@ class Keeper:
         assert task is not None
         self._work.add(task)
         try:
-            await _say(writer, {"keeper": os.getpid()})
+            await _say(writer, {"daemon": os.getpid()})
             while line := await reader.readline():
                 await self._answer(line, writer)
         except (ConnectionError, ValueError):
             pass  # he is gone, or his line has no end
         finally:
             self._work.discard(task)
-            self._changed.set()
+            self.machines.changed.set()
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
@@ -169,152 +141,62 @@ class Keeper:
             kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in TOLD_ERRORS), "HostError")
             answer = _refusal(kind, error.sentence, error.hint)
         except OSError as error:  # a place of the user's, or the host's disk is full
-            _log(traceback.format_exc())
+            log(traceback.format_exc())
             where = "" if error.filename is None else f"{error.filename}: "
             what = f"{where}{error.strerror or repr(error)}"
-            answer = _refusal("HostError", what, f"the keeper's log says more: {self.system.log}")
+            answer = _refusal("HostError", what, f"the daemon's log says more: {self.system.log}")
         except Exception:  # a bug of ours must not end the machines: its traceback is in the log, and that is said
-            _log(traceback.format_exc())
+            log(traceback.format_exc())
             hint = f"its log says more: {self.system.log}"
-            answer = _refusal("HostError", "the keeper made a mistake", hint)
+            answer = _refusal("HostError", "the daemon made a mistake", hint)
         finally:
             alive.cancel()
         await _say(writer, answer)
 
     async def _do(self, request: Request, tell: Callable[[Answer], None]) -> Answer:
         if request.get("do") == "receive":
-            return await self._moves.receive(request, tell)
+            return await self._migrations.receive(request, tell)
         handler = self._handlers.get(str(request.get("do")))
         if handler is None:
             raise HostError(
-                f"the keeper of the system {self.system.name} does not know '{request.get('do')}'",
+                f"the v2m daemon of the system {self.system.name} does not know '{request.get('do')}'",
                 hint="it was started by another version: power its machines off, and it ends",
             )
         return await handler(request)
-
-    # --- machines ----------------------------------------------------------------------------------------------------
-
-    def machine(self, request: Request, what: str) -> Machine:
-        """The machine that is meant. Raises ImpossibleTransition where it is off."""
-        name = request["machine"]
-        machine = self._machines.get(name)
-        if machine is None or machine.state is MachineState.OFF:
-            raise ImpossibleTransition(f"{name} cannot be {what}: it is off", hint="`v2m boot` powers it on")
-        return machine
-
-    async def new_machine(self, profile: VMProfile, sockets: list[str] | None = None) -> Machine:
-        """A machine that is off. `sockets`: where its NICs on VLANs lead; without them to our own switchboard."""
-        before = self._machines.get(profile.name)
-        if before is not None and before.state is not MachineState.OFF:
-            raise ImpossibleTransition(f"{profile.name} cannot be booted: it is {before.state}")
-        await self._until_farewell(profile.name)
-        disks = (profile.image.path, *(disk.path for disk in profile.virtual_disks))
-        await asyncio.to_thread(self._raw_disks.check, profile.name, disks)  # one may be on a storage that hangs
-        if is_libvirts(profile):
-            return make_libvirts(profile, self.system.directory, self._listen)
-        accelerator = await self.find_accelerator()
-        settings = check_machine(profile, accelerator, load_settings())
-        lines = await self.switchboard.lines_of(profile) if sockets is None else sockets
-        try:
-            return make_machine(profile, self.system.directory, accelerator, settings, lines, self._listen)
-        except BaseException:
-            await self.switchboard.release(profile.name)
-            raise
-
-    def adopt(self, machine: Machine, profile_file: str) -> None:
-        """Keep a machine that is on, until it ends."""
-        plan = machine.plan if isinstance(machine, QemuMachine) else BootPlan()
-        self._machines[machine.name] = machine
-        self._farewells[machine.name] = asyncio.create_task(self._farewell(machine))
-        # A machine may have ended already; what its last event has written down stays then.
-        is_on = machine.state is not MachineState.OFF
-        self.system.update(
-            machine.name,
-            profile=profile_file,
-            cdrom=None if plan.cdrom is None else str(plan.cdrom),
-            drive=plan.drive,
-            medium=plan.medium,
-            **({"on_since_boot": ledger.boot_id(), "ended": ""} if is_on else {}),
-        )
-
-    def hold(self, name: str) -> asyncio.Lock:
-        """One at a time powers a machine on or moves it."""
-        return self._locks.setdefault(name, asyncio.Lock())
-
-    async def _farewell(self, machine: Machine) -> None:
-        try:
-            await machine.wait_ended()
-        except Exception:  # it has ended, whatever was wrong: the next boot of that name must not hear of it
-            _log(traceback.format_exc())
-        finally:
-            await self.switchboard.release(machine.name)
-            if self._machines.get(machine.name) is machine:
-                del self._machines[machine.name]
-            if self._farewells.get(machine.name) is asyncio.current_task():
-                del self._farewells[machine.name]
-            self._changed.set()
-
-    async def _until_farewell(self, name: str) -> None:
-        """Wait until nothing is left of a machine that ends."""
-        if farewell := self._farewells.get(name):
-            await asyncio.shield(farewell)
-
-    def _listen(self, event: MachineEvent) -> None:
-        _log(f"{event.time:.3f} {event.machine} {event.kind} {event.detail}")
-        if event.kind is EventKind.ENDED:
-            try:
-                self.system.update(event.machine, on_since_boot=None, ended=event.detail)
-            except (HostError, OSError) as error:  # the host's disk is full, say: a machine has ended all the same
-                _log(f"{self.system.directory}/machines.json cannot be written: {error}")
-
-    async def find_accelerator(self) -> Accelerator:
-        """What QEMU runs with here; tried when it is asked for first, and again after a trial on a busy host."""
-        async with self._trying:
-            if self._accelerator is None or self._accelerator.was_busy:
-                self._accelerator = await find_accelerator(cache_directory())
-        return self._accelerator
 
     # --- what can be asked for ---------------------------------------------------------------------------------------
 
     async def _boot(self, request: Request) -> Answer:
         profile = parse_profile(request["profile"], request["file"], literal=True)
-        async with self.hold(profile.name):
+        async with self.machines.hold(profile.name):
             machine = await self._power_on(request, profile)
-        return await self._look(machine)
+        return await _look(machine)
 
     async def _power_on(self, request: Request, profile: VMProfile) -> Machine:
         """The caller holds the name."""
         media, source = InstallMedia(cdrom=_path(request.get("cdrom"))), request.get("install")
         install = oscar_medium(profile, media) if source == "oscar" else source and BootDevice(source)
-        machine = await self.new_machine(profile)
-        await self.started(machine, machine.boot(install=install, media=media))
-        self.adopt(machine, request["file"])
+        machine = await self.machines.make(profile)
+        await self.machines.started(machine, machine.boot(install=install, media=media))
+        self.machines.adopt(machine, request["file"])
         return machine
-
-    async def started(self, machine: Machine, starting: Awaitable[None]) -> None:
-        """Wait until it is on; where that fails, its lines are given back."""
-        try:
-            await starting
-        except BaseException:
-            await self.switchboard.release(machine.name)
-            raise
 
     async def _install(self, request: Request) -> Answer:
         profile = parse_profile(request["profile"], request["file"], literal=True)
-        async with self.hold(profile.name):
-            blank = await self.new_machine(profile)
+        async with self.machines.hold(profile.name):
+            blank = await self.machines.make(profile)
             try:
                 blank.check_can_start()
                 before = await blank.fingerprint()
             finally:
-                await self.switchboard.release(profile.name)
+                await self.machines.vlan_hub.release(profile.name)
             if before.bootable:
                 what = f"{profile.name} cannot be installed: its disk has a system already"
                 hint = "boot it; or, to install it anew, delete its disk and make another: v2m destroy, v2m create"
                 raise ImpossibleTransition(what, hint=hint)
             machine = await self._power_on(request, profile)
         if not request.get("wait", True):
-            return await self._look(machine)
+            return await _look(machine)
         try:
             async with asyncio.timeout(request.get("limit")):
                 ended = await machine.wait_ended()
@@ -326,77 +208,58 @@ class Keeper:
 
     async def _status(self, request: Request) -> Answer:
         names = request.get("machines")
-        wanted = [machine for name, machine in self._machines.items() if names is None or name in names]
-        return {"machines": [await self._look(machine) for machine in wanted]}
-
-    async def _look(self, machine: Machine) -> Answer:
-        state = machine.state
-        with contextlib.suppress(HostError):  # it may end just now
-            state = await machine.status()
-        ssh = None
-        with contextlib.suppress(FarmError):
-            # libvirt's machines ask virsh, and wait for it.
-            waits = not isinstance(machine, QemuMachine)
-            host, port = await asyncio.to_thread(machine.ssh_endpoint) if waits else machine.ssh_endpoint()
-            ssh = {"host": host, "port": port}
-        used = machine.accelerator if isinstance(machine, QemuMachine) else None
-        return {
-            "machine": machine.name,
-            "state": state.value,
-            "pid": machine.pid,
-            "ssh": ssh,
-            "accelerator": used and {"name": used.name, "reason": used.reason, "tried": used.tried},
-        }
+        wanted = [machine for machine in self.machines.all() if names is None or machine.name in names]
+        return {"machines": [await _look(machine) for machine in wanted]}
 
     async def _pause(self, request: Request) -> Answer:
-        async with self.hold(request["machine"]):
-            machine = self.machine(request, "paused")
+        async with self.machines.hold(request["machine"]):
+            machine = self.machines.require(request["machine"], "paused")
             await machine.pause()
-            return await self._look(machine)
+            return await _look(machine)
 
     async def _unpause(self, request: Request) -> Answer:
-        async with self.hold(request["machine"]):  # while it moves it may run elsewhere already
-            machine = self.machine(request, "unpaused")
+        async with self.machines.hold(request["machine"]):  # while it moves it may run elsewhere already
+            machine = self.machines.require(request["machine"], "unpaused")
             await machine.unpause()
-            return await self._look(machine)
+            return await _look(machine)
 
     async def _reset(self, request: Request) -> Answer:
-        async with self.hold(request["machine"]):
-            machine = self.machine(request, "reset")
+        async with self.machines.hold(request["machine"]):
+            machine = self.machines.require(request["machine"], "reset")
             await machine.reset()
-            return await self._look(machine)
+            return await _look(machine)
 
     async def _shut_down(self, request: Request) -> Answer:
-        machine = self.machine(request, "shut down")
+        machine = self.machines.require(request["machine"], "shut down")
         await machine.shut_down()
-        return await self._look(machine)
+        return await _look(machine)
 
     async def _power_off(self, request: Request) -> Answer:
         name = request["machine"]
-        machine = self._machines.get(name)
-        if machine is None or machine.state is MachineState.OFF:
-            async with self.hold(name):  # it may be just being booted, or received
-                machine = self._machines.get(name)
+        machine = self.machines.get(name)
+        if machine is None:
+            async with self.machines.hold(name):  # it may be just being booted, or received
+                machine = self.machines.get(name)
         if machine is not None:
             await machine.power_off()
-            await self._until_farewell(name)
+        await self.machines.until_ended(name)
         return _off(name)
 
     async def _save(self, request: Request) -> Answer:
-        machine = self.machine(request, "saved")
+        machine = self.machines.require(request["machine"], "saved")
         _refuse_others(machine, Path(request["state"]))
-        async with self.hold(machine.name):
+        async with self.machines.hold(machine.name):
             if isinstance(machine, QemuMachine):
                 cdrom, drive = machine.plan.cdrom, machine.plan.drive
                 self.system.update(machine.name, cdrom=None if cdrom is None else str(cdrom), drive=drive)
             await machine.save(Path(request["state"]))
-        await self._until_farewell(machine.name)
+        await self.machines.until_ended(machine.name)
         return _off(machine.name)
 
     async def _restore(self, request: Request) -> Answer:
         profile = parse_profile(request["profile"], request["file"], literal=True)
-        async with self.hold(profile.name):
-            machine = await self.new_machine(profile)
+        async with self.machines.hold(profile.name):
+            machine = await self.machines.make(profile)
             record = self.system.records().get(profile.name)
             if isinstance(machine, QemuMachine):
                 cdrom = None if profile.cdrom is None else Path(profile.cdrom)
@@ -405,24 +268,24 @@ class Keeper:
                 has_drive = cdrom is not None or (record is not None and record.drive)
                 medium = None if record is None or record.medium is None else BootDevice(record.medium)
                 machine.plan = BootPlan(medium=medium, cdrom=cdrom, drive=has_drive, durable=True)
-            await self.started(machine, machine.restore(Path(request["state"])))
-            self.adopt(machine, request["file"])
-        return await self._look(machine)
+            await self.machines.started(machine, machine.restore(Path(request["state"])))
+            self.machines.adopt(machine, request["file"])
+        return await _look(machine)
 
     async def _insert_cd(self, request: Request) -> Answer:
-        async with self.hold(request["machine"]):  # in one that is just being moved the change would be lost
-            machine = self.machine(request, "given a CD")
+        async with self.machines.hold(request["machine"]):  # in one that is just being moved the change would be lost
+            machine = self.machines.require(request["machine"], "given a CD")
             await machine.insert_cd(Path(request["cdrom"]))
-            return await self._look(machine)
+            return await _look(machine)
 
     async def _eject_cd(self, request: Request) -> Answer:
-        async with self.hold(request["machine"]):
-            machine = self.machine(request, "asked for its CD")
+        async with self.machines.hold(request["machine"]):
+            machine = self.machines.require(request["machine"], "asked for its CD")
             await machine.eject_cd()
-            return await self._look(machine)
+            return await _look(machine)
 
     async def _terminal(self, request: Request) -> Answer:
-        machine = self.machine(request, "talked to")
+        machine = self.machines.require(request["machine"], "talked to")
         if not isinstance(machine, QemuMachine):
             raise HostError(
                 f"{machine.name} cannot be talked to by v2m; its type is not Qemu",
@@ -431,10 +294,30 @@ class Keeper:
         return {"machine": machine.name, "socket": str(await machine.open_terminal())}
 
     async def _screenshot(self, request: Request) -> Answer:
-        machine = self.machine(request, "pictured")
+        machine = self.machines.require(request["machine"], "pictured")
         _refuse_disk(machine, Path(request["picture"]))
         await machine.screenshot(Path(request["picture"]))
-        return await self._look(machine)
+        return await _look(machine)
+
+
+async def _look(machine: Machine) -> Answer:
+    state = machine.state
+    with contextlib.suppress(HostError):  # it may end just now
+        state = await machine.status()
+    ssh = None
+    with contextlib.suppress(FarmError):
+        # libvirt's machines ask virsh, and wait for it.
+        waits = not isinstance(machine, QemuMachine)
+        host, port = await asyncio.to_thread(machine.ssh_endpoint) if waits else machine.ssh_endpoint()
+        ssh = {"host": host, "port": port}
+    used = machine.accelerator if isinstance(machine, QemuMachine) else None
+    return {
+        "machine": machine.name,
+        "state": state.value,
+        "pid": machine.pid,
+        "ssh": ssh,
+        "accelerator": used and {"name": used.name, "reason": used.reason, "tried": used.tried},
+    }
 
 
 def _off(name: str) -> Answer:
@@ -472,12 +355,6 @@ def _is_same(one: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
         return one.samefile(other)
     return False
-
-
-def _log(text: str) -> None:
-    """Into the log; where the host's disk is full that is missing, and nothing else."""
-    with contextlib.suppress(OSError):
-        print(text.rstrip("\n"), file=sys.stderr, flush=True)
 
 
 def _installed(installation: Installation) -> Answer:
@@ -519,7 +396,7 @@ def main() -> None:
     system = System(name, Path(root))
     with system.kept():
         ledger.end_leftovers(system.directory)
-        eventloop.run(Keeper(system).live(int(ready)))
+        eventloop.run(Daemon(system).live(int(ready)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a system of virtual machines leaves on the disk: a directory that outlives its keeper, however that ends.
+"""What a system of virtual machines leaves on the disk: a directory that outlives its daemon, however that ends.
 
 A *system* is the set of machines that belong together and see each other on their VLANs. Its directory holds the
-keeper's socket, log and lock, the machines' consoles, and `machines.json`: for each machine the profile that it came
+daemon's socket, log and lock, the machines' consoles, and `machines.json`: for each machine the profile that it came
 from, the disk that `create` made, whether it is on, and how its last boot ended.
 """
 
@@ -76,7 +76,7 @@ class System:
         self.name = name
         self.directory = (root or state_root()) / name
         self.socket = self.directory / "keeper.sock"
-        self.log = self.directory / "keeper.log"
+        self.log = self.directory / "daemon.log"
 
     def make(self) -> None:
         """Make the directory, for its owner alone."""
@@ -89,19 +89,19 @@ class System:
 
     @contextmanager
     def starting(self, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
-        """While this is held no keeper starts and none ends. Raises TimeoutError."""
+        """While this is held no daemon starts and none ends. Raises TimeoutError."""
         with self._locked("start.lock", seconds):
             yield
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A keeper holds this as long as it lives; a kill -9 frees it. Raises TimeoutError when another one has it."""
-        # Somebody who asks whether there is a keeper holds it for a moment; that is not a keeper.
+        """A daemon holds this as long as it lives; a kill -9 frees it. Raises TimeoutError when another one has it."""
+        # Somebody who asks whether there is a daemon holds it for a moment; that is not a daemon.
         with self._locked("keeper.lock", 2.0):
             yield
 
     def is_kept(self, seconds: float = 0.1) -> bool:
-        """Whether a keeper lives; one that ends within `seconds` does not."""
+        """Whether a daemon lives; one that ends within `seconds` does not."""
         if not self.directory.is_dir():
             return False
         try:
@@ -120,7 +120,7 @@ class System:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             sentence = f"{self.directory}/machines.json cannot be read: {error}"
             raise HostError(
-                sentence, hint="nothing of it runs any more when its keeper is gone; then delete it"
+                sentence, hint="nothing of it runs any more when its daemon is gone; then delete it"
             ) from None
 
     def update(self, name: str, **changes: object) -> MachineRecord:
@@ -141,12 +141,12 @@ class System:
             if records.pop(name, None) is not None:
                 self._write(records)
 
-    def bury(self) -> list[str]:
-        """Call only when no keeper lives: the machines that were on when it was killed; they are off from now on."""
+    def mark_dead(self) -> list[str]:
+        """Call only when no daemon lives: the machines that were on when it was killed; they are off from now on."""
         dead = [record for record in self.records().values() if record.on_since_boot is not None]
         for record in dead:
             rebooted = record.on_since_boot != ledger.boot_id()
-            how = "the host was started anew" if rebooted else "the keeper was killed, and the machine died with it"
+            how = "the host was started anew" if rebooted else "the v2m daemon was killed, and the machine died with it"
             self.update(record.name, on_since_boot=None, ended=how)
         return [record.name for record in dead]
 

@@ -24,12 +24,12 @@ from oscar_steps.v3m.qemu.network import SINK, VLAN_DIRECTORY
 
 LIMIT = 60.0
 """Seconds that it may take to answer."""
-NAME = "switchboard"
+NAME = "vlan-hub"
 LEDGER_NAME = f".{NAME}"
 """In the ledger, where no machine has this name: theirs do not begin with a dot."""
 
 
-class Switchboard:
+class VlanHub:
     """The VLANs of one directory. `lines_of` starts it when it is needed first; it dies with the calling process."""
 
     def __init__(self, directory: Path) -> None:
@@ -84,7 +84,7 @@ class Switchboard:
     async def release(self, key: str) -> None:
         """Take away the lines of a machine that has ended. Nothing happens where it has none."""
         for number in self._lines.pop(key, []):
-            # Where the switchboard itself is gone, its lines are, too.
+            # Where the hub's process is gone, its lines are, too.
             for netdev in (f"hub{number}", f"spoke{number}"):
                 with contextlib.suppress(HostError):
                     await self._execute("netdev_del", {"id": netdev})

@@ -60,7 +60,7 @@ class HostSettings(_Frozen):
 
     @property
     def switched(self) -> HostSettings:
-        """The same for machines that come and go: their VLANs are on a switchboard, whatever is said of clusters."""
+        """The same for machines that come and go: their VLANs are on a VLAN hub, whatever is said of clusters."""
         network = self.network.model_copy(update={"vlan": VlanKind.STAR})
         return self.model_copy(update={"network": network})
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from oscar_steps.environment import libvirt_environment
-from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.errors import HostError, LibvirtRefused, ToolMissing
 from oscar_steps.v3m.host import ledger
 
 VIRSH_SECONDS = 30.0
@@ -27,10 +27,6 @@ VIRSH_SECONDS = 30.0
 _BLOCK = 1 << 16
 
 _LIFECYCLE = re.compile(r"event 'lifecycle' for domain '(.*)': (\S+) ?(.*)")
-
-
-class LibvirtRefused(HostError):
-    """libvirt did not do what it was asked for; the sentence ends with its reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,9 @@ from typing import Literal, NoReturn
 
 from lxml import etree
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import NotOffered, ProfileError
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.libvirt.networks import INTERFACE, VMWARE_NETWORK, Networks, plan_networks
-from oscar_steps.v3m.machine import NotOffered
 from oscar_steps.v3m.profiles.vm import BootDevice, DiskBus, Firmware, Nic, VMProfile
 
 _ORDINARY_BOOT = BootPlan()

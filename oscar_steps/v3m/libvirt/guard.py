@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Self
 
 from oscar_steps.environment import libvirt_environment
-from oscar_steps.errors import HostError
+from oscar_steps.errors import HostError, LibvirtRefused
 from oscar_steps.v3m.host import ledger
-from oscar_steps.v3m.libvirt.client import LibvirtRefused, virsh, virsh_command
+from oscar_steps.v3m.libvirt.client import virsh, virsh_command
 from oscar_steps.v3m.libvirt.networks import Networks, vlan_network_xml
 
 UNDO_SECONDS = 60

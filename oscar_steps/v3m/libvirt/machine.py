@@ -19,14 +19,21 @@ from typing import Any, Self
 from qemu.qmp import QMPClient, QMPError
 
 from oscar_steps.environment import libvirt_environment
-from oscar_steps.errors import FarmError, HostError, MachineLost, ProfileError
+from oscar_steps.errors import (
+    FarmError,
+    HostError,
+    ImpossibleTransition,
+    LibvirtRefused,
+    MachineLost,
+    NotOffered,
+    ProfileError,
+)
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.boot import NO_MEDIA, BootPlan, DirectKernel, InstallMedia
 from oscar_steps.v3m.consolelog import cut
 from oscar_steps.v3m.libvirt import guard
 from oscar_steps.v3m.libvirt.client import (
     EventStream,
-    LibvirtRefused,
     LifecycleEvent,
     TerminalReader,
     open_console,
@@ -36,17 +43,7 @@ from oscar_steps.v3m.libvirt.client import (
 from oscar_steps.v3m.libvirt.domain import check, disk_format, domain_xml
 from oscar_steps.v3m.libvirt.guard import Guard, HostVlans
 from oscar_steps.v3m.libvirt.networks import Networks, connection_uri, plan_networks
-from oscar_steps.v3m.machine import (
-    DiskFingerprint,
-    Ended,
-    EndReason,
-    EventKind,
-    ImpossibleTransition,
-    Listener,
-    Machine,
-    MachineState,
-    NotOffered,
-)
+from oscar_steps.v3m.machine import DiskFingerprint, Ended, EndReason, EventKind, Listener, Machine, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 
 START_LIMIT = 300.0

@@ -17,7 +17,7 @@ from xml.parsers import expat
 
 from lxml import etree
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import InvalidProfile, ProfileError
 
 DTD_DIRECTORY = Path(__file__).resolve().parent
 
@@ -32,16 +32,6 @@ _CHUNK = 32 << 10
 """Bytes given to expat at a time: it ends a chunk although a handler has raised. A DOCTYPE has to end within one."""
 _SHOWN = 60
 _INVALID_TOKEN, _MISMATCH, _NO_ELEMENT = "not well-formed (invalid token)", "mismatched tag", "no element found"
-
-
-class InvalidProfile(ProfileError):
-    """Something in a profile is wrong. `line` and `column` (from 1) say where; `what`: what is there, what is right."""
-
-    def __init__(self, source: str, line: int, column: int, what: str) -> None:
-        super().__init__(f"{source}:{line}:{column}: {what}")
-        self.line = line
-        self.column = column
-        self.what = what
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,23 +21,14 @@ import psutil
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from oscar_steps.environment import machine_environment
-from oscar_steps.errors import HostError, MachineLost, ProfileError
+from oscar_steps.errors import HostError, ImpossibleTransition, MachineLost, ProfileError
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.boot import NO_MEDIA, BootPlan, DirectKernel, InstallMedia
 from oscar_steps.v3m.consolelog import KEPT_BYTES, keep_small
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, emulator
 from oscar_steps.v3m.host.confinement import confined
-from oscar_steps.v3m.machine import (
-    DiskFingerprint,
-    Ended,
-    EndReason,
-    EventKind,
-    ImpossibleTransition,
-    Listener,
-    Machine,
-    MachineState,
-)
+from oscar_steps.v3m.machine import DiskFingerprint, Ended, EndReason, EventKind, Listener, Machine, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice, VMProfile
 from oscar_steps.v3m.qemu import firmware
 from oscar_steps.v3m.qemu.command import CD_DRIVE, qemu_arguments

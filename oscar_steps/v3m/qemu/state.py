@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from oscar_steps.errors import HostError, MachineLost
-from oscar_steps.v3m.machine import Ended, EndReason, ImpossibleTransition
+from oscar_steps.errors import HostError, ImpossibleTransition, MachineLost
+from oscar_steps.v3m.machine import Ended, EndReason
 
 MIGRATION_LIMIT = 600.0
 """Seconds until a machine's memory must have been moved or written."""

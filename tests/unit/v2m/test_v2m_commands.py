@@ -235,7 +235,7 @@ def test_a_disk_is_made_in_the_format_that_its_hypervisor_reads_it_in(
     assert "is deleted" in call("destroy", "vm.xml")[1]
 
 
-def test_create_and_destroy_need_no_keeper_and_touch_only_what_was_made(call: Any, vm: Path, home: Path) -> None:
+def test_create_and_destroy_need_no_daemon_and_touch_only_what_was_made(call: Any, vm: Path, home: Path) -> None:
     disk = home / "vm1.qcow2"
     assert call("create", vm) == (0, f"vm1: made {disk} (16 MiB)\n", "")
     assert call("create", vm)[0] == 20
@@ -325,7 +325,7 @@ def test_an_installation_from_a_cd_that_is_not_there_makes_no_disk(call: Any, vm
 def test_an_installation_that_is_not_waited_for_is_asked_for_as_one(
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keeper refuses it where the disk has a system; an ordinary boot it would not."""
+    """The daemon refuses it where the disk has a system; an ordinary boot it would not."""
     asked: list[dict[str, object]] = []
 
     class Link:
@@ -333,7 +333,7 @@ def test_an_installation_that_is_not_waited_for_is_asked_for_as_one(
             asked.append(request)
             return {"machine": "vm1", "state": "running", "pid": None, "ssh": None}
 
-    monkeypatch.setattr(power, "keeper_of", lambda _system, start: contextlib.nullcontext(Link() if start else None))
+    monkeypatch.setattr(power, "daemon_of", lambda _system, start: contextlib.nullcontext(Link() if start else None))
     assert call("install", vm, "--from", "network", "--no-wait")[0] == 0
     assert [(request["do"], request["install"], request["wait"]) for request in asked] == [
         ("install", "network", False)
@@ -341,7 +341,7 @@ def test_an_installation_that_is_not_waited_for_is_asked_for_as_one(
 
 
 class Answering:
-    """A keeper that gives every request the same answer."""
+    """A daemon that gives every request the same answer."""
 
     def __init__(self, **answer: object) -> None:
         self.answer = {"machine": "vm1", "state": "running", "pid": 41, "ssh": None, **answer}
@@ -355,7 +355,7 @@ def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_trie
 ) -> None:
     used = {"name": "tcg", "reason": "emulation, as KVM was not tried", "tried": False}
     link = Answering(accelerator=used)
-    monkeypatch.setattr(power, "keeper_of", lambda _system, start: contextlib.nullcontext(link if start else None))
+    monkeypatch.setattr(power, "daemon_of", lambda _system, start: contextlib.nullcontext(link if start else None))
     assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "vm1: emulation, as KVM was not tried\n")
     used["tried"] = True
     assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "")
@@ -365,7 +365,7 @@ def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_trie
 def test_shut_down_says_that_it_pressed_a_button_and_that_the_machine_still_runs(
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "keeper_of", lambda _system, **_start: contextlib.nullcontext(Answering()))
+    monkeypatch.setattr(requests, "daemon_of", lambda _system, **_start: contextlib.nullcontext(Answering()))
     assert call("shut-down", vm) == (
         0,
         "vm1: running (process 41); its power button was pressed, and its guest has to do the rest "
@@ -453,7 +453,7 @@ def test_commands_choices_and_machines_are_completed(line: str, offered: list[st
     assert [row.split(",", 1)[1] for row in result.stdout.split()] == offered
 
 
-# --- what a keeper leaves, and one that is not as it should be -------------------------------------------------------
+# --- what a daemon leaves, and one that is not as it should be -------------------------------------------------------
 
 
 @pytest.fixture
@@ -478,7 +478,7 @@ def test_hosts_that_share_a_home_directory_keep_their_machines_apart(
     assert all_systems() == []
 
 
-def test_a_keeper_that_is_just_ending_is_waited_for(system: System) -> None:
+def test_a_daemon_that_is_just_ending_is_waited_for(system: System) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def linger() -> None:
@@ -497,15 +497,17 @@ def test_a_keeper_that_is_just_ending_is_waited_for(system: System) -> None:
 @pytest.mark.parametrize(
     ("boot", "ended"),
     [
-        (ledger.boot_id(), "the keeper was killed, and the machine died with it"),
+        (ledger.boot_id(), "the v2m daemon was killed, and the machine died with it"),
         ("another-boot", "the host was started anew"),
     ],
 )
-def test_machines_of_a_dead_keeper_are_buried_once(call: Any, system: System, vm: Path, boot: str, ended: str) -> None:
+def test_machines_of_a_killed_daemon_are_marked_dead_once(
+    call: Any, system: System, vm: Path, boot: str, ended: str
+) -> None:
     system.update("vm1", profile=str(vm), on_since_boot=boot)
     status, out, err = call("status", vm)
     assert (status, out) == (0, f"vm1: off; {ended}; its disk has not been made\n")
-    assert err == "the keeper of the system default was killed; its machines died with it: vm1\n"
+    assert err == "the v2m daemon of the system default was killed; its machines died with it: vm1\n"
     assert call("status", vm)[2] == ""
 
 
@@ -517,7 +519,7 @@ def test_a_damaged_record_is_one_sentence(call: Any, system: System, vm: Path) -
 
 
 @pytest.fixture
-def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def silent_daemon(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """It listens, and never says a word."""
     monkeypatch.chdir(system.directory)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -526,28 +528,28 @@ def silent_keeper(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield listener
 
 
-def test_a_keeper_that_hangs_is_told_with_its_process(
-    call: Any, silent_keeper: socket.socket, vm: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_daemon_that_hangs_is_told_with_its_process(
+    call: Any, silent_daemon: socket.socket, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "SILENCE_LIMIT", 0.3)
-    assert silent_keeper.fileno() > 0
+    assert silent_daemon.fileno() > 0
     status, _, err = call("pause", vm)
     assert status == 20
-    assert err.startswith(f"the keeper of the system default (process {os.getpid()}) has said nothing for ")
+    assert err.startswith(f"the v2m daemon of the system default (process {os.getpid()}) has said nothing for ")
 
 
-def test_a_keeper_that_dies_while_it_is_asked_is_told(silent_keeper: socket.socket, system: System) -> None:
+def test_a_daemon_that_dies_while_it_is_asked_is_told(silent_daemon: socket.socket, system: System) -> None:
     def greet_and_go() -> None:
-        connection, _ = silent_keeper.accept()
-        connection.sendall(b'{"keeper": 1}\n')
+        connection, _ = silent_daemon.accept()
+        connection.sendall(b'{"daemon": 1}\n')
         connection.recv(100)
         connection.close()
 
     threading.Thread(target=greet_and_go, daemon=True).start()
-    link, buried = client.greet(system, start=False)
+    link, dead = client.greet(system, start=False)
     assert link is not None
-    assert buried == []
-    with pytest.raises(HostError, match="the keeper of the system default has died, and its machines with it"):
+    assert dead == []
+    with pytest.raises(HostError, match="the v2m daemon of the system default has died, and its machines with it"):
         link.ask({"do": "status"})
     link.close()
 
@@ -557,17 +559,17 @@ def _wait_until_unkept(system: System) -> None:
         if not system.is_kept():
             return
         threading.Event().wait(0.1)
-    pytest.fail("the keeper does not end")
+    pytest.fail("the daemon does not end")
 
 
-def _refused_by_the_keeper(name: str) -> str:
+def _refused_by_the_daemon(name: str) -> str:
     """A profile that needs no hypervisor to be refused."""
     nic = "<nic1><type>VLAN</type><mac>52:54:00:00:00:01</mac></nic1></profile>"
     return VM.format(name=name).replace("<memory>", "<type>Xen</type><memory>").replace("</profile>", nic)
 
 
-def test_the_keeper_runs_nothing_that_lies_beside_a_profile(call: Any, vm: Path, home: Path) -> None:
-    vm.write_text(_refused_by_the_keeper("vm1"), encoding="utf-8")
+def test_the_daemon_runs_nothing_that_lies_beside_a_profile(call: Any, vm: Path, home: Path) -> None:
+    vm.write_text(_refused_by_the_daemon("vm1"), encoding="utf-8")
     (home / "secrets.py").write_text(f"open({str(home / 'executed')!r}, 'w')\n", encoding="utf-8")
     status, _, err = call("boot", vm)
     assert not (home / "executed").exists()
@@ -578,10 +580,10 @@ def test_the_keeper_runs_nothing_that_lies_beside_a_profile(call: Any, vm: Path,
 def test_a_deep_directory_has_a_socket_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, call: Any, vm: Path
 ) -> None:
-    """A socket's address has 107 bytes; and a keeper that powers nothing on ends by itself."""
+    """A socket's address has 107 bytes; and a daemon that powers nothing on ends by itself."""
     deep = home / ("d" * 100) / ("e" * 100)
     monkeypatch.setenv("XDG_STATE_HOME", str(deep))
-    vm.write_text(_refused_by_the_keeper("vm1"), encoding="utf-8")
+    vm.write_text(_refused_by_the_daemon("vm1"), encoding="utf-8")
     status, _, err = call("boot", vm)
     assert status == 64
     assert err.startswith("vm1 is of type Xen and on a VLAN")

@@ -86,7 +86,7 @@ def test_a_system_whose_lock_cannot_be_taken_does_not_hide_the_others(call: Any)
 
 
 @pytest.mark.parametrize("said", [b"hello\n", b"[1]\n", b"\xff\n", b"7\n"])
-def test_a_keeper_that_speaks_another_language_does_not_hide_the_others(call: Any, said: bytes) -> None:
+def test_a_daemon_that_speaks_another_language_does_not_hide_the_others(call: Any, said: bytes) -> None:
     bad = known("a")
     known("b")
     with socket.socket(socket.AF_UNIX) as server:
@@ -104,7 +104,7 @@ def test_a_keeper_that_speaks_another_language_does_not_hide_the_others(call: An
         status, out, err = call("status")
         thread.join()
     assert out == "b b1: off\n"
-    assert err.startswith(f"what answers at {bad.socket} (process {os.getpid()}) is no keeper of ours: it said ")
+    assert err.startswith(f"what answers at {bad.socket} (process {os.getpid()}) is no daemon of ours: it said ")
     assert status == 20
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         _bootable_disk(user.directory, "vm1")
         file = _profile(user, "vm1")
         _a_life(user, file)
-        _a_killed_keeper(user, file)
+        _a_killed_daemon(user, file)
         said = user.v2m("destroy", file, seconds=SECONDS).out
         assert "is kept, since `v2m create` did not make it" in said, said
         user.wait_until_unkept(seconds=SECONDS)
@@ -116,8 +116,8 @@ def _a_life(user: User, file: Path) -> None:
     assert _state(user, file) == "off"
 
 
-def _a_killed_keeper(user: User, file: Path) -> None:
-    """Xen's guests are nobody's children, and yet they go with their keeper."""
+def _a_killed_daemon(user: User, file: Path) -> None:
+    """Xen's guests are nobody's children, and yet they go with their daemon."""
     _say("--boot-vm", user.v2m(file, "--boot-vm", seconds=SECONDS).out)
     assert len(_guests()) == 1, _guests()
     link, _ = greet(user.system(), start=False)
@@ -126,11 +126,11 @@ def _a_killed_keeper(user: User, file: Path) -> None:
         os.kill(link.pid, signal.SIGKILL)
     killed = time.monotonic()
     while _guests():
-        assert time.monotonic() < killed + SECONDS, "the guest outlived its keeper"
+        assert time.monotonic() < killed + SECONDS, "the guest outlived its daemon"
         time.sleep(1.0)
     said = user.v2m("status", file, seconds=SECONDS)
-    assert said.err == "the keeper of the system default was killed; its machines died with it: vm1\n", said
-    _say("kill -9 of the keeper", f"the guest was gone {time.monotonic() - killed:.0f} s later; {said.out}")
+    assert said.err == "the v2m daemon of the system default was killed; its machines died with it: vm1\n", said
+    _say("kill -9 of the daemon", f"the guest was gone {time.monotonic() - killed:.0f} s later; {said.out}")
 
 
 def _state(user: User, file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The keeper's parts without a machine: lines into a VLAN, disks that are not what they were, a state on its way."""
+"""The daemon's parts without a machine: lines into a VLAN, disks that are not what they were, a state on its way."""
 
 from __future__ import annotations
 
@@ -13,22 +13,14 @@ from typing import Any, cast
 
 import pytest
 
-from oscar_steps.errors import HostError, ProfileError, UserError
-from oscar_steps.v2m.daemon.server import Keeper
+from oscar_steps.errors import HostError, ImpossibleTransition, ProfileError, UserError
+from oscar_steps.v2m.daemon.machines import Machines
+from oscar_steps.v2m.daemon.server import Daemon
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.backend import make_libvirts
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.machine import (
-    DiskFingerprint,
-    Ended,
-    EndReason,
-    EventKind,
-    ImpossibleTransition,
-    Machine,
-    MachineEvent,
-    MachineState,
-)
+from oscar_steps.v3m.machine import DiskFingerprint, Ended, EndReason, EventKind, Machine, MachineEvent, MachineState
 from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VirtualDisk, VMProfile, profile_to_xml
 from oscar_steps.v3m.qemu import network
 from oscar_steps.v3m.qemu.machine import QemuMachine
@@ -69,24 +61,24 @@ def test_a_machine_whose_raw_disk_has_turned_into_qcow2_is_refused(profile: VMPr
     disk.write_bytes(bytes(600))
 
     async def boot_twice() -> None:
-        keeper = Keeper(system)
+        machines = Machines(system)
         with pytest.raises(ProfileError):  # no VLAN for a machine of libvirt's, which is found out after that look
-            await keeper.new_machine(replace(profile, type="Xen"))
+            await machines.make(replace(profile, type="Xen"))
         disk.write_bytes(b"QFI\xfb" + bytes(600))
-        await keeper.new_machine(profile)
+        await machines.make(profile)
 
     with pytest.raises(HostError, match=r"vm1\.img of vm1 was raw, and now begins as qcow2 does"):
         asyncio.run(boot_twice())
 
 
-def test_what_cannot_be_a_disk_does_not_stop_the_keeper(profile: VMProfile, system: System, tmp_path: Path) -> None:
+def test_what_cannot_be_a_disk_does_not_stop_the_daemon(profile: VMProfile, system: System, tmp_path: Path) -> None:
     """To open a FIFO waits for somebody who writes, to open a terminal for one who types: both for ever."""
     os.mkfifo(tmp_path / "fifo")
     Path(profile.image.path).write_bytes(bytes(600))
     for disk in (str(tmp_path / "fifo"), "/dev/ptmx", "/dev/null", str(tmp_path)):
         machine = replace(profile, virtual_disks=(VirtualDisk("hdb", disk),))
         with pytest.raises(HostError, match=f"vm1 has the disk {disk}, which cannot be used"):
-            asyncio.run(Keeper(system).new_machine(machine))
+            asyncio.run(Machines(system).make(machine))
 
 
 class FakeMachine:
@@ -123,17 +115,18 @@ class FakeMachine:
         raise ProfileError("it has no NIC")
 
 
-class FakeKeeper(Keeper):
+class FakeDaemon(Daemon):
     """Its machine is a fake one; `released` are those whose lines were given back."""
 
     def __init__(self, system: System, profile: VMProfile) -> None:
         super().__init__(system)
         self.fake = FakeMachine(profile)
         self.released: list[str] = []
-        self.switchboard.release = self._release  # type: ignore[method-assign]
+        self.machines.make = self._make  # type: ignore[method-assign]
+        self.machines.vlan_hub.release = self._release  # type: ignore[method-assign]
         self.request = {"machine": profile.name, "file": "vm1.xml", "profile": profile_to_xml(profile)}
 
-    async def new_machine(self, profile: VMProfile, sockets: list[str] | None = None) -> Machine:
+    async def _make(self, profile: VMProfile, sockets: list[str] | None = None) -> Machine:
         assert (profile.name, sockets) == ("vm1", None)
         return cast(Machine, self.fake)
 
@@ -146,51 +139,51 @@ class FakeKeeper(Keeper):
 
 def test_power_off_waits_for_a_machine_that_is_just_being_booted(profile: VMProfile, system: System) -> None:
     async def both() -> None:
-        keeper = FakeKeeper(system, profile)
-        booting = asyncio.create_task(keeper.ask("boot"))
+        daemon = FakeDaemon(system, profile)
+        booting = asyncio.create_task(daemon.ask("boot"))
         await asyncio.sleep(0)
-        off = asyncio.create_task(keeper.ask("power-off"))
+        off = asyncio.create_task(daemon.ask("power-off"))
         await asyncio.sleep(0.01)
         assert not off.done(), "its disk would be deleted while it is booted"
-        keeper.fake.booted.set()
+        daemon.fake.booted.set()
         assert (await booting)["state"] == "running"
         assert (await off)["state"] == "off"
-        assert keeper.fake.state is MachineState.OFF
+        assert daemon.fake.state is MachineState.OFF
 
     asyncio.run(both())
 
 
 def test_power_off_of_what_nobody_knows_answers_at_once(profile: VMProfile, system: System) -> None:
-    assert asyncio.run(FakeKeeper(system, profile).ask("power-off"))["state"] == "off"
+    assert asyncio.run(FakeDaemon(system, profile).ask("power-off"))["state"] == "off"
 
 
 def test_an_installation_whose_disk_cannot_be_looked_at_gives_its_lines_back(
     profile: VMProfile, system: System
 ) -> None:
-    keeper = FakeKeeper(system, profile)
+    daemon = FakeDaemon(system, profile)
     with pytest.raises(HostError, match="qemu-img failed"):
-        asyncio.run(keeper.ask("install"))
-    assert keeper.released == ["vm1"]
+        asyncio.run(daemon.ask("install"))
+    assert daemon.released == ["vm1"]
 
 
 def test_the_end_of_a_machine_that_could_not_be_written_down_does_not_hinder_the_next_boot(
     profile: VMProfile, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def twice() -> None:
-        keeper = FakeKeeper(system, profile)
+        daemon = FakeDaemon(system, profile)
 
         async def fail() -> Ended:
-            await keeper.fake.ended.wait()
+            await daemon.fake.ended.wait()
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        keeper.fake.wait_ended = fail  # type: ignore[method-assign]
-        keeper.fake.booted.set()
+        daemon.fake.wait_ended = fail  # type: ignore[method-assign]
+        daemon.fake.booted.set()
         for _ in range(2):
-            keeper.fake.ended.clear()
-            await keeper.ask("boot")
-            assert (await keeper.ask("power-off"))["state"] == "off"
-            assert not keeper._farewells
-        assert keeper.released == ["vm1", "vm1"]
+            daemon.fake.ended.clear()
+            await daemon.ask("boot")
+            assert (await daemon.ask("power-off"))["state"] == "off"
+            assert not daemon.machines._farewells
+        assert daemon.released == ["vm1", "vm1"]
 
     asyncio.run(twice())
 
@@ -198,24 +191,24 @@ def test_the_end_of_a_machine_that_could_not_be_written_down_does_not_hinder_the
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(system, "update", full)
-    Keeper(system)._listen(MachineEvent("vm1", EventKind.ENDED))
+    Machines(system)._listen(MachineEvent("vm1", EventKind.ENDED))
 
 
-def test_the_keeper_goes_on_while_libvirt_is_asked_for_an_address(profile: VMProfile, system: System) -> None:
+def test_the_daemon_goes_on_while_libvirt_is_asked_for_an_address(profile: VMProfile, system: System) -> None:
     goes_on = threading.Event()
 
     def ask_virsh() -> tuple[str, int]:
         return "10.0.0.1", 22 if goes_on.wait(10) else 0
 
     async def look() -> dict[str, Any]:
-        keeper = FakeKeeper(system, profile)
-        keeper.fake.ssh_endpoint = ask_virsh  # type: ignore[method-assign]
-        keeper.fake.booted.set()
-        booting = asyncio.create_task(keeper.ask("boot"))
+        daemon = FakeDaemon(system, profile)
+        daemon.fake.ssh_endpoint = ask_virsh  # type: ignore[method-assign]
+        daemon.fake.booted.set()
+        booting = asyncio.create_task(daemon.ask("boot"))
         await asyncio.sleep(0.05)
         goes_on.set()
         answer = await booting
-        await keeper.ask("power-off")
+        await daemon.ask("power-off")
         return answer
 
     assert asyncio.run(look())["ssh"] == {"host": "10.0.0.1", "port": 22}
@@ -231,20 +224,20 @@ def test_nothing_is_written_over_a_disk_or_the_cd_of_a_machine(
     more = {"virtual_disks": (VirtualDisk("hdb", str(tmp_path / "other.img")),), "cdrom": str(tmp_path / "cd.iso")}
 
     async def ask() -> None:
-        keeper = FakeKeeper(system, replace(profile, **more))
-        keeper.fake.booted.set()
-        await keeper.ask("boot")
+        daemon = FakeDaemon(system, replace(profile, **more))
+        daemon.fake.booted.set()
+        await daemon.ask("boot")
         try:
-            await keeper.ask(do, state=str(tmp_path / name), picture=str(tmp_path / name))
+            await daemon.ask(do, state=str(tmp_path / name), picture=str(tmp_path / name))
         finally:
-            await keeper.ask("power-off")
+            await daemon.ask("power-off")
 
     with pytest.raises(UserError, match=f"{name} is a disk or the CD of vm1; name another file"):
         asyncio.run(ask())
 
 
 class Writer:
-    """What the keeper says."""
+    """What the daemon says."""
 
     def __init__(self) -> None:
         self.said = b""
@@ -256,14 +249,14 @@ class Writer:
         pass
 
 
-def test_a_fault_of_the_hosts_is_not_called_a_mistake_of_the_keepers(profile: VMProfile, system: System) -> None:
-    keeper, writer = FakeKeeper(system, profile), Writer()
+def test_a_fault_of_the_hosts_is_not_called_a_mistake_of_the_daemons(profile: VMProfile, system: System) -> None:
+    daemon, writer = FakeDaemon(system, profile), Writer()
 
     async def fail(_request: object) -> dict[str, Any]:
         raise PermissionError(errno.EACCES, "Permission denied", "/cds/a.iso")
 
-    keeper._handlers["boot"] = fail
-    asyncio.run(keeper._answer(b'{"do": "boot"}', cast(asyncio.StreamWriter, writer)))
+    daemon._handlers["boot"] = fail
+    asyncio.run(daemon._answer(b'{"do": "boot"}', cast(asyncio.StreamWriter, writer)))
     error = json.loads(writer.said)["error"]
     assert (error["class"], error["sentence"]) == ("HostError", "/cds/a.iso: Permission denied")
 
@@ -384,12 +377,12 @@ def test_a_machine_that_was_saved_while_it_was_installed_is_restored_as_that(
         return Saved(profile, tmp_path, Accelerator("tcg", "", 1.0), network.plan_single(profile))
 
     async def save_and_restore() -> BootPlan:
-        keeper, first, second = FakeKeeper(system, profile), saved(), saved()
+        daemon, first, second = FakeDaemon(system, profile), saved(), saved()
         first.plan, first.restored = plan, True
-        keeper.adopt(first, "vm1.xml")
-        del keeper._machines["vm1"]
-        monkeypatch.setattr(keeper, "fake", second)
-        await keeper.ask("restore", state="vm1.state")
+        daemon.machines.adopt(first, "vm1.xml")
+        del daemon.machines._machines["vm1"]
+        monkeypatch.setattr(daemon, "fake", second)
+        await daemon.ask("restore", state="vm1.state")
         return second.plan
 
     assert asyncio.run(save_and_restore()) == plan
@@ -407,14 +400,14 @@ def test_a_state_is_written_over_a_state_and_nothing_else(
     saved: list[Path] = []
 
     async def save() -> None:
-        keeper = FakeKeeper(system, profile)
-        keeper._machines["vm1"] = cast(Machine, keeper.fake)
+        daemon = FakeDaemon(system, profile)
+        daemon.machines._machines["vm1"] = cast(Machine, daemon.fake)
 
         async def note(path: Path) -> None:
             saved.append(path)
 
-        keeper.fake.save = note  # type: ignore[attr-defined]
-        await keeper.ask("save", state=str(state))
+        daemon.fake.save = note  # type: ignore[attr-defined]
+        await daemon.ask("save", state=str(state))
 
     if is_taken:
         asyncio.run(save())
@@ -428,10 +421,10 @@ def test_a_disk_without_a_file_is_told_before_an_installation(profile: VMProfile
     lonely = replace(profile, nics=())
 
     async def install() -> None:
-        keeper = Keeper(system)
-        keeper._accelerator = Accelerator("tcg", "", 1.0)
+        daemon = Daemon(system)
+        daemon.machines._accelerator = Accelerator("tcg", "", 1.0)
         request = {"machine": "vm1", "file": "vm1.xml", "profile": profile_to_xml(lonely), "install": "cdrom"}
-        await keeper._do({**request, "do": "install"}, lambda _event: None)
+        await daemon._do({**request, "do": "install"}, lambda _event: None)
 
     with pytest.raises(ImpossibleTransition, match=r"vm1 cannot be booted: its disk \S+ has not been made"):
         asyncio.run(install())

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from oscar_steps.errors import HostError, MachineLost
+from oscar_steps.errors import HostError, ImpossibleTransition, MachineLost
 from oscar_steps.v2m.daemon import migration
-from oscar_steps.v2m.daemon.migration import Journey, Moves
-from oscar_steps.v2m.daemon.server import Keeper
+from oscar_steps.v2m.daemon.machines import Machines
+from oscar_steps.v2m.daemon.migration import Migrations, SshTransfer
+from oscar_steps.v2m.daemon.server import Daemon
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host.accelerator import Accelerator
-from oscar_steps.v3m.machine import Ended, EndReason, ImpossibleTransition, MachineState
+from oscar_steps.v3m.machine import Ended, EndReason, MachineState
 from oscar_steps.v3m.profiles.vm import DiskImage, VirtualDisk, VMProfile, profile_to_xml
 from oscar_steps.v3m.qemu.machine import QemuMachine
 from oscar_steps.v3m.qemu.network import MachineNetwork
@@ -127,68 +128,68 @@ def profile(tmp_path: Path) -> VMProfile:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
-    async def accelerator(_keeper: Keeper) -> Accelerator:
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    async def accelerator(_machines: Machines) -> Accelerator:
         return TCG
 
-    monkeypatch.setattr(Keeper, "find_accelerator", accelerator)
+    monkeypatch.setattr(Machines, "find_accelerator", accelerator)
     monkeypatch.setattr(migration, "TAKE_BACK_PAUSE", 0.01)
     system = System("default", tmp_path / "state")
     system.make()
-    monkeypatch.chdir(system.directory)  # as a keeper does
-    return Keeper(system)
+    monkeypatch.chdir(system.directory)  # as a daemon does
+    return Daemon(system)
 
 
 @pytest.fixture
-def guest(profile: VMProfile, keeper: Keeper) -> Guest:
-    return Guest(profile, keeper.system.directory)
+def guest(profile: VMProfile, daemon: Daemon) -> Guest:
+    return Guest(profile, daemon.system.directory)
 
 
 class Out:
     """The move of `guest` to an other side that does `steps`, one after the other, and then hangs up."""
 
-    def __init__(self, keeper: Keeper, guest: Guest, directory: Path, steps: str) -> None:
+    def __init__(self, daemon: Daemon, guest: Guest, directory: Path, steps: str) -> None:
         self.hung_up = directory / "hung-up"
         script = directory / "other_side.py"
         script.write_text(OTHER_SIDE, encoding="utf-8")
         words = [sys.executable, str(script), steps, str(self.hung_up)]
         self._request = {"machine": "vm1", "host": "host2", "ssh": words, "v2m": "v2m", "system": "default"}
-        self._keeper, self._guest = keeper, guest
+        self._daemon, self._guest = daemon, guest
 
     def run(self) -> dict[str, Any]:
         async def move() -> dict[str, Any]:
-            self._keeper.adopt(self._guest, "vm1.xml")
+            self._daemon.machines.adopt(self._guest, "vm1.xml")
             try:
-                return await self._keeper._moves.migrate(self._request)
+                return await self._daemon._migrations.migrate(self._request)
             finally:
                 await asyncio.sleep(0.02)  # asyncio closes the pipes of a process that has ended
 
         return asyncio.run(move())
 
 
-def test_a_machine_that_runs_there_is_left_here(keeper: Keeper, guest: Guest, tmp_path: Path) -> None:
-    assert Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
+def test_a_machine_that_runs_there_is_left_here(daemon: Daemon, guest: Guest, tmp_path: Path) -> None:
+    assert Out(daemon, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
     assert guest.asked == ["send", "leave"]
     assert not list(tmp_path.rglob(".v2m-*"))
 
 
-def test_the_keeper_is_woken_when_the_last_line_it_holds_has_been_given_back(
-    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_daemon_is_woken_when_the_last_line_it_holds_has_been_given_back(
+    daemon: Daemon, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Woken a moment before, it would find the line still there, and wait for ever."""
     seen: list[bool] = []
-    monkeypatch.setattr(keeper, "look_again", lambda: seen.append(keeper._moves.holds_lines))
-    Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()
-    assert seen == [False]
+    monkeypatch.setattr(daemon.machines.changed, "set", lambda: seen.append(daemon._migrations.holds_lines))
+    Out(daemon, guest, tmp_path, "luggage ready arrived go running").run()
+    assert seen == [False, False], "once when the machine has ended here, once when its line has been given back"
 
 
-def test_a_cd_is_changed_before_or_after_a_move_and_not_meanwhile(keeper: Keeper, guest: Guest, tmp_path: Path) -> None:
+def test_a_cd_is_changed_before_or_after_a_move_and_not_meanwhile(daemon: Daemon, guest: Guest, tmp_path: Path) -> None:
     """In a machine that is just being sent, the change would be lost."""
 
     async def both() -> None:
-        keeper.adopt(guest, "vm1.xml")
-        change = keeper._handlers["insert-cd"]({"machine": "vm1", "cdrom": str(tmp_path / "x.iso")})
-        async with keeper.hold("vm1"):
+        daemon.machines.adopt(guest, "vm1.xml")
+        change = daemon._handlers["insert-cd"]({"machine": "vm1", "cdrom": str(tmp_path / "x.iso")})
+        async with daemon.machines.hold("vm1"):
             asking = asyncio.create_task(change)
             await asyncio.sleep(0.05)
             assert not asking.done()
@@ -212,19 +213,19 @@ MADE = {"profile": "vm1.xml", "made": "/vm1.qcow2", "made_file": "7 8.9"}
     ],
 )
 def test_a_disk_that_the_other_host_may_have_is_not_deleted_here(
-    keeper: Keeper, guest: Guest, tmp_path: Path, steps: str, made: tuple[str | None, str | None]
+    daemon: Daemon, guest: Guest, tmp_path: Path, steps: str, made: tuple[str | None, str | None]
 ) -> None:
-    keeper.system.update("vm1", **MADE)
+    daemon.system.update("vm1", **MADE)
     with contextlib.suppress(HostError):
-        Out(keeper, guest, tmp_path, steps).run()
-    record = keeper.system.records()["vm1"]
+        Out(daemon, guest, tmp_path, steps).run()
+    record = daemon.system.records()["vm1"]
     assert (record.made, record.made_file) == made
 
 
 def test_a_full_disk_of_the_host_stops_a_move_before_its_last_word_and_harms_none_after_it(
-    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper.system.update("vm1", **MADE)
+    daemon.system.update("vm1", **MADE)
     update, full = System.update, "made"
 
     def updated(system: System, name: str, **changes: object) -> object:
@@ -234,10 +235,10 @@ def test_a_full_disk_of_the_host_stops_a_move_before_its_last_word_and_harms_non
 
     monkeypatch.setattr(System, "update", updated)
     with pytest.raises(OSError, match="No space left"):
-        Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()
+        Out(daemon, guest, tmp_path, "luggage ready arrived go running").run()
     assert guest.asked == ["send", "cont"]
     full = "ended"
-    assert Out(keeper, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
+    assert Out(daemon, guest, tmp_path, "luggage ready arrived go running").run()["host"] == "host2"
 
 
 @pytest.mark.parametrize(
@@ -251,22 +252,22 @@ def test_a_full_disk_of_the_host_stops_a_move_before_its_last_word_and_harms_non
 )
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_machine_whose_state_was_sent_in_vain_goes_on_here_as_it_was(
-    keeper: Keeper, guest: Guest, tmp_path: Path, steps: str, said: str, paused: bool
+    daemon: Daemon, guest: Guest, tmp_path: Path, steps: str, said: str, paused: bool
 ) -> None:
     """QEMU refuses 'cont' as long as the other one has the disks: it is asked again, and that is not what is told."""
     guest.state_now = MachineState.PAUSED if paused else MachineState.RUNNING
     guest.refusals = [HostError('Failed to get "write" lock')] * 2
     with pytest.raises(HostError) as caught:
-        Out(keeper, guest, tmp_path, steps).run()
+        Out(daemon, guest, tmp_path, steps).run()
     assert caught.value.sentence == said
     assert guest.asked == ["send", "cont", "cont", "cont", *(["stop"] if paused else [])]
 
 
 def test_a_machine_goes_on_here_only_when_the_other_side_has_hung_up(
-    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "LAST_WORD_LIMIT", 0.5)
-    out = Out(keeper, guest, tmp_path, "luggage ready hang-up")
+    out = Out(daemon, guest, tmp_path, "luggage ready hang-up")
     seen: list[bool] = []
     guest.on_go = lambda: seen.append(out.hung_up.exists())
     with pytest.raises(HostError, match="it did not say 'arrived' within"):
@@ -275,21 +276,21 @@ def test_a_machine_goes_on_here_only_when_the_other_side_has_hung_up(
 
 
 def test_a_machine_that_cannot_go_on_here_is_told_with_both_reasons(
-    keeper: Keeper, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "TAKE_BACK_LIMIT", 0.05)
     guest.refusals = [HostError("no lock")] * 1000
     with pytest.raises(HostError, match="it has none of that; here vm1 stands still, since it cannot go on: no lock"):
-        Out(keeper, guest, tmp_path, "luggage ready error").run()
+        Out(daemon, guest, tmp_path, "luggage ready error").run()
 
 
 @pytest.mark.parametrize("steps", ["luggage ready arrived go", "luggage ready arrived go error"])
 def test_a_machine_of_which_nobody_knows_where_it_runs_stands_still_here(
-    keeper: Keeper, guest: Guest, tmp_path: Path, steps: str
+    daemon: Daemon, guest: Guest, tmp_path: Path, steps: str
 ) -> None:
-    """An error alone is no proof: it may be told since the keeper there was killed, after the guest had run."""
+    """An error alone is no proof: it may be told since the daemon there was killed, after the guest had run."""
     with pytest.raises(HostError, match="whether vm1 runs on host2 is not known"):
-        Out(keeper, guest, tmp_path, steps).run()
+        Out(daemon, guest, tmp_path, steps).run()
     assert guest.asked == ["send"]
 
 
@@ -304,10 +305,10 @@ def test_a_machine_of_which_nobody_knows_where_it_runs_stands_still_here(
         ),
     ],
 )
-def test_what_our_own_qemu_says_is_told(keeper: Keeper, guest: Guest, tmp_path: Path, steps: str, said: str) -> None:
+def test_what_our_own_qemu_says_is_told(daemon: Daemon, guest: Guest, tmp_path: Path, steps: str, said: str) -> None:
     guest.send_error = HostError("vm1 could not be migrated: State blocked by device 'x'")
     with pytest.raises(HostError) as caught:
-        Out(keeper, guest, tmp_path, steps).run()
+        Out(daemon, guest, tmp_path, steps).run()
     assert caught.value.sentence == said
     assert guest.asked == ["send"]
 
@@ -331,10 +332,10 @@ def test_the_sockets_there_go_whether_or_not_there_is_a_v2m(tmp_path: Path, v2m:
     request = {"ssh": [str(ssh)], "v2m": v2m, "system": "default"}
 
     async def go() -> list[Path]:
-        journey = await Journey.begin("vm1", "host2", request, ["vlan/n0", "vlan/n1"], tmp_path)
-        await journey.wait()
-        await journey.end()
-        return [Path(path) for path in journey.sockets]
+        transfer = await SshTransfer.begin("vm1", "host2", request, ["vlan/n0", "vlan/n1"], tmp_path)
+        await transfer.wait()
+        await transfer.end()
+        return [Path(path) for path in transfer.sockets]
 
     sockets = asyncio.run(go())
     assert len(sockets) == 2
@@ -344,14 +345,14 @@ def test_the_sockets_there_go_whether_or_not_there_is_a_v2m(tmp_path: Path, v2m:
 class In:
     """A machine that comes from another host. `words`: what follows its state."""
 
-    def __init__(self, keeper: Keeper, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def new_machine(_keeper: Keeper, profile: VMProfile, sockets: list[str] | None = None) -> Guest:
+    def __init__(self, daemon: Daemon, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def make(_machines: Machines, profile: VMProfile, sockets: list[str] | None = None) -> Guest:
             del sockets
             assert profile == guest.profile
             return guest
 
-        monkeypatch.setattr(Keeper, "new_machine", new_machine)
-        self._keeper = keeper
+        monkeypatch.setattr(Machines, "make", make)
+        self._daemon = daemon
         self.told: list[str] = []
         mark = Path(guest.profile.image.path).with_name(".v2m-1")
         self.marks = [mark, mark.parent / "more" / mark.name]
@@ -381,23 +382,23 @@ class In:
             asyncio.run(self._receive(tell))
 
     async def _receive(self, tell: Callable[[dict[str, Any]], None]) -> None:
-        await Moves(self._keeper).receive(self.luggage, tell)
+        await Migrations(self._daemon.machines).receive(self.luggage, tell)
 
 
 @pytest.fixture
-def arrival(keeper: Keeper, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> In:
-    return In(keeper, guest, monkeypatch)
+def arrival(daemon: Daemon, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> In:
+    return In(daemon, guest, monkeypatch)
 
 
 @pytest.mark.parametrize(("paused", "asked"), [(False, ["receive", "cont"]), (True, ["receive"])])
 def test_a_machine_goes_on_there_as_it_was_here(
-    arrival: In, guest: Guest, keeper: Keeper, paused: bool, asked: list[str]
+    arrival: In, guest: Guest, daemon: Daemon, paused: bool, asked: list[str]
 ) -> None:
     arrival.luggage["paused"] = paused
     arrival.run()
     assert arrival.told == ["socket", "ready", "arrived", "running"]
     assert guest.asked == asked
-    record = keeper.system.records()["vm1"]
+    record = daemon.system.records()["vm1"]
     assert record.made == guest.profile.image.path
 
 
@@ -410,10 +411,10 @@ def test_a_guest_that_has_seen_more_of_a_processor_than_is_here_is_refused(
 ) -> None:
     """With KVM it sees the host's own, and dies of the first instruction that is missing."""
 
-    async def found(_keeper: Keeper) -> Accelerator:
+    async def found(_machines: Machines) -> Accelerator:
         return Accelerator(accelerator, "", 1.0)
 
-    monkeypatch.setattr(Keeper, "find_accelerator", found)
+    monkeypatch.setattr(Machines, "find_accelerator", found)
     monkeypatch.setattr(migration, "_processor_flags", lambda: ["fpu", "sse2"])
     arrival.luggage.update(accelerator=accelerator, processor=seen)
     if comes:
@@ -436,7 +437,7 @@ def test_a_machine_is_given_up_there_when_the_connection_breaks_before_the_last_
 
 @pytest.mark.parametrize(("error", "given_up"), [(HostError("no lock"), True), (MachineLost("no answer"), False)])
 def test_a_machine_that_may_have_run_there_is_not_given_up(
-    arrival: In, guest: Guest, keeper: Keeper, error: HostError, given_up: bool
+    arrival: In, guest: Guest, daemon: Daemon, error: HostError, given_up: bool
 ) -> None:
     """If it went on here then, its disk would be ahead of its memory."""
     guest.refusals = [error]
@@ -444,7 +445,7 @@ def test_a_machine_that_may_have_run_there_is_not_given_up(
         arrival.run()
     assert guest.asked == ["receive", "cont", "power-off"]
     assert ("given-up" in arrival.told) == given_up
-    assert keeper.system.records()["vm1"].made is None
+    assert daemon.system.records()["vm1"].made is None
 
 
 def _other_storage(arrival: In, _guest: Guest) -> None:
@@ -496,10 +497,10 @@ def test_a_machine_whose_files_are_not_the_same_is_refused(
     assert guest.asked == asked
 
 
-def test_a_machine_that_is_moved_to_where_it_runs_is_refused_at_once(arrival: In, guest: Guest, keeper: Keeper) -> None:
+def test_a_machine_that_is_moved_to_where_it_runs_is_refused_at_once(arrival: In, guest: Guest, daemon: Daemon) -> None:
     async def both() -> None:
-        keeper.adopt(guest, "vm1.xml")
-        moves = Moves(keeper)
+        daemon.machines.adopt(guest, "vm1.xml")
+        moves = Migrations(daemon.machines)
         guest.on_look = lambda: moves.receive(arrival.luggage, lambda event: arrival.told.extend(event))
         async with asyncio.timeout(5):
             await moves.migrate({"machine": "vm1", "host": "localhost"})
@@ -511,13 +512,13 @@ def test_a_machine_that_is_moved_to_where_it_runs_is_refused_at_once(arrival: In
 
 
 @pytest.mark.parametrize("word", ["pause", "unpause", "reset"])
-def test_a_machine_that_moves_is_left_alone(keeper: Keeper, guest: Guest, word: str) -> None:
+def test_a_machine_that_moves_is_left_alone(daemon: Daemon, guest: Guest, word: str) -> None:
     """Behind the end of its state's stream it may run elsewhere; after the move it is off here."""
 
     async def ask() -> None:
-        keeper.adopt(guest, "vm1.xml")
-        async with keeper.hold("vm1"):
-            asking = asyncio.create_task(keeper._do({"do": word, "machine": "vm1"}, lambda _event: None))
+        daemon.machines.adopt(guest, "vm1.xml")
+        async with daemon.machines.hold("vm1"):
+            asking = asyncio.create_task(daemon._do({"do": word, "machine": "vm1"}, lambda _event: None))
             await asyncio.sleep(0.05)
             guest.state_now = MachineState.OFF
         await asking
@@ -576,9 +577,9 @@ def test_a_paused_machine_whose_state_cannot_be_kept_takes_its_disks_back_and_st
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_machine_that_moves_within_this_host_stays_as_it_is(
-    profile: VMProfile, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, paused: bool
+    profile: VMProfile, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, paused: bool
 ) -> None:
-    machine, target = (Guest(profile, keeper.system.directory) for _ in range(2))
+    machine, target = (Guest(profile, daemon.system.directory) for _ in range(2))
     machine.state_now = MachineState.PAUSED if paused else MachineState.RUNNING
 
     async def start(plan: BootPlan, _and_then: object) -> None:

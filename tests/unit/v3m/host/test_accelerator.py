@@ -11,8 +11,8 @@ import pytest
 
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver.deadline import HostSpeed
-from oscar_steps.v2m.daemon import server
-from oscar_steps.v2m.daemon.server import Keeper
+from oscar_steps.v2m.daemon import machines
+from oscar_steps.v2m.daemon.machines import Machines
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.host import accelerator
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
@@ -196,7 +196,7 @@ def test_where_nothing_can_be_kept_the_host_is_tried_each_time(host: Host) -> No
 
 
 @pytest.mark.parametrize(("load", "asked"), [(0.2, 1), (0.9, 2)])
-def test_a_keeper_keeps_in_mind_what_a_calm_host_said_and_asks_again_after_a_busy_one(
+def test_a_daemon_keeps_in_mind_what_a_calm_host_said_and_asks_again_after_a_busy_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, asked: int
 ) -> None:
     found: list[Accelerator] = []
@@ -206,11 +206,11 @@ def test_a_keeper_keeps_in_mind_what_a_calm_host_said_and_asks_again_after_a_bus
         return found[-1]
 
     async def twice() -> None:
-        kept = Keeper(System("a", tmp_path))
+        kept = Machines(System("a", tmp_path))
         await kept.find_accelerator()
         await kept.find_accelerator()
 
-    monkeypatch.setattr(server, "find_accelerator", find)
+    monkeypatch.setattr(machines, "find_accelerator", find)
     asyncio.run(twice())
     assert len(found) == asked
 

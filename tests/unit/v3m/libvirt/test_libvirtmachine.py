@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.errors import HostError, ImpossibleTransition, NotOffered, ProfileError
 from oscar_steps.v3m.boot import NO_MEDIA, DirectKernel, InstallMedia, oscar_medium
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator
@@ -24,16 +24,7 @@ from oscar_steps.v3m.libvirt import guard as libvirtguard
 from oscar_steps.v3m.libvirt.client import LifecycleEvent, parse_event
 from oscar_steps.v3m.libvirt.guard import Guard, domain_uuid, saved_uuid
 from oscar_steps.v3m.libvirt.machine import LibvirtMachine, cpu_time
-from oscar_steps.v3m.machine import (
-    Ended,
-    EndReason,
-    EventKind,
-    ImpossibleTransition,
-    Machine,
-    MachineEvent,
-    MachineState,
-    NotOffered,
-)
+from oscar_steps.v3m.machine import Ended, EndReason, EventKind, Machine, MachineEvent, MachineState
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
 from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Hypervisor, Nic, VMProfile
 from oscar_steps.v3m.runtime import VirtualCluster

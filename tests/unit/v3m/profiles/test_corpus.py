@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench import fuzz
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import InvalidProfile, ProfileError
 from oscar_steps.v2m.describe import Profiles, sentence
 from oscar_steps.v3m.profiles import xmlfile
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml, parse_any
 from oscar_steps.v3m.profiles.vm import profiles_to_xml
-from oscar_steps.v3m.profiles.xmlfile import MAX_BYTES, InvalidProfile
+from oscar_steps.v3m.profiles.xmlfile import MAX_BYTES
 
 CORPUS = Path(__file__).parent / "corpus"
 VALID = sorted(CORPUS.glob("valid/*.xml"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_steps.errors import ProfileError
+from oscar_steps.errors import InvalidProfile, ProfileError
 from oscar_steps.v3m.profiles.cluster import parse_any
 from oscar_steps.v3m.profiles.vm import (
     Architecture,
@@ -26,7 +26,6 @@ from oscar_steps.v3m.profiles.vm import (
     profile_to_xml,
     profiles_to_xml,
 )
-from oscar_steps.v3m.profiles.xmlfile import InvalidProfile
 
 WITHOUT_TYPE = """<?xml version="1.0"?>
 <!DOCTYPE profile PUBLIC "" "xen_vm.dtd">

@@ -12,7 +12,7 @@ import pytest
 
 from oscar_steps.errors import HostError
 from oscar_steps.v2m.daemon import vlan_hub
-from oscar_steps.v2m.daemon.vlan_hub import Switchboard
+from oscar_steps.v2m.daemon.vlan_hub import VlanHub
 from oscar_steps.v3m import disks
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host import ledger
@@ -63,7 +63,7 @@ def test_a_machine_that_cannot_be_written_down_is_ended(machine: QemuMachine) ->
 
 @pytest.mark.usefixtures("a_full_disk")
 def test_vlans_that_cannot_be_written_down_can_be_asked_for_again(tmp_path: Path) -> None:
-    board = Switchboard(tmp_path)
+    board = VlanHub(tmp_path)
     for _ in range(2):
         with pytest.raises(OSError, match="No space left"):
             asyncio.run(board.lines_of(PROFILE))
