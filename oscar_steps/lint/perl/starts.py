@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import Literal
 
-from oscar_steps.lint.perl.text import Block, PerlText
+from oscar_steps.lint.perl.text import Block, Literal, PerlText
 from oscar_steps.lint.tree import File
 
 _HOME = r"(?:\$ENV\{\s*['\"]?OSCAR_HOME['\"]?\s*\}|\$\{?OSCAR_HOME\}?)"
