@@ -50,6 +50,10 @@ class ConfigError(UserError):
     """The matrix, the site, an image recipe or an answers file that cannot be used; the sentence says file and line."""
 
 
+class RecordingUnusable(UserError):
+    """A recording of OSCAR's installer that cannot be used again; the sentence names file, line and what it lost."""
+
+
 class SourceError(UserError):
     """The revision or repository asked for does not exist."""
 
@@ -136,6 +140,13 @@ class Finding(FarmError):
         self.category = category
         self.evidence = evidence
         self.facts = dict(facts or {})
+
+
+class AnswersRefused(Finding):
+    """The answers do not go with the OSCAR that is tested: neither its fault nor the farm's."""
+
+    def __init__(self, sentence: str, *, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint, category="answers")
 
 
 class InstallerFailed(Finding):

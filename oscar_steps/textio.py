@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 PRIVATE_UMASK = 0o077
@@ -113,11 +115,12 @@ def close_to_others(path: Path, *, group: bool = True) -> None:
             path.chmod(stat.S_IMODE(found.st_mode) & ~taken)
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Write `path` in one step: a reader finds the old content or the new, also after a power cut, never half of it.
 
     Text is written as UTF-8. `mode` holds whatever the caller's umask is. Raises OSError (a full disk, a missing
-    folder); the old file is untouched then.
+    folder); the old file is untouched then. Not `durable`: it does not wait for the disk, and a power cut may leave
+    half of it.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".tmp", dir=path.parent)
@@ -126,13 +129,15 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 (the temporary name is a string)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)  # noqa: PTH108
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -168,6 +173,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_line(value: object) -> bytes:
+    """`value` as one line of JSON, as it is sent through sockets and kept in files."""
+    return json.dumps(value).encode() + b"\n"
+
+
+def json_object(line: bytes | str) -> dict[str, Any]:
+    """The JSON object that somebody else has written. Raises ValueError for whatever else it is."""
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is no JSON object, but {type(value).__name__}")  # noqa: TRY004 (one error for the caller)
+    return value
 
 
 def printable(text: str) -> str:

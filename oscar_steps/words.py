@@ -12,6 +12,8 @@ LINT = "lint"
 
 NodeBoot = Literal["cdrom", "network"]
 """How a node with a blank disk reaches OSCAR's installer, in a job and in OSCAR's menus."""
+MARK = "@@oscar "
+"""Begins a line of the driver that is meant for the master. The rest of the line is a JSON object."""
 
 
 class Stage(StrEnum):

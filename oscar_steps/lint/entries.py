@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.textio import read_own
+from oscar_steps.textio import read_own, write_atomically
 
 SPOILED = (OSError, ValueError, KeyError, TypeError, RecursionError)
 """What reading an entry raises that is missing, cut off or of another shape: it is made anew then."""
@@ -31,14 +30,8 @@ def write_entry(path: Path, value: Any) -> None:
     content = json.dumps(value).encode()
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        checksum = hashlib.sha256(content).hexdigest().encode()
+        write_atomically(path, checksum + b"\n" + content, durable=False)
 
 
 def let_oldest_go(folder: Path, most: int) -> None:

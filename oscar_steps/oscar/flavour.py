@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from oscar_steps.oscar.answers.answers import OPTIONS, AnswersRefused
+from oscar_steps.errors import AnswersRefused
+from oscar_steps.oscar.answers.answers import OPTIONS
 from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.answers.wizard import Way, way_of
 

@@ -27,6 +27,7 @@ PASSED = 0
 def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
     """What the run says in the end."""
     # The models take half a second, and most stages need none: imported where they are.
+    from oscar_steps.testdriver.record.verdicts import replay_command
     from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult, Verdict
 
     failed = outcome is not Outcome.PASSED
@@ -49,7 +50,7 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
         ),
         stages=tuple(StageReport(stage=each, result=result, seconds=12.3) for each in Stage),
         seconds=110.7,
-        replay=f"oscar-testdriver run --cell {job.cell} --revision {job.source.revision}",
+        replay=replay_command(job),
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.textio import name_bytes, one_line, printable_name, seen_line, write_atomically
+from oscar_steps.textio import json_line, json_object, name_bytes, one_line, printable_name, seen_line, write_atomically
 
 
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
@@ -136,3 +136,24 @@ def test_a_line_is_what_a_person_would_have_seen(line: str, seen: str) -> None:
 )
 def test_text_from_a_guest_becomes_one_printable_line(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+def test_an_object_is_one_line_of_json_and_comes_back() -> None:
+    line = json_line({"text": "a\nb \u2028 ü"})
+    assert line.count(b"\n") == 1
+    assert json_object(line) == {"text": "a\nb \u2028 ü"}
+
+
+@pytest.mark.parametrize("line", ["", "[]", "7", '"x"', "null", "{", b"\xff{}", "[" * 100_000, '{"a":' * 100_000])
+def test_what_is_no_object_of_json_is_a_value_error(line: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        json_object(line)
+
+
+def test_a_file_that_need_not_last_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_atomically(tmp_path / "cache", "x", durable=False)
+    assert ((tmp_path / "cache").read_text(), synced) == ("x", [])
+    write_atomically(tmp_path / "state", "x")
+    assert len(synced) == 2

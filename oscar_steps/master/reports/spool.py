@@ -7,7 +7,6 @@ sends it again, with the same Message-ID. `reported.json` remembers of which bui
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -23,7 +22,7 @@ from twisted.python import log
 
 from oscar_steps.addresses import address_fault
 from oscar_steps.master.reports.relay import RelayAway, Reply
-from oscar_steps.textio import read_regular, sync_folder, write_atomically
+from oscar_steps.textio import json_line, json_object, read_regular, sync_folder, write_atomically
 
 DAYS = 5
 """A mail that the relay has not taken by then is given up."""
@@ -65,14 +64,14 @@ class Letter:
             "spooled": self.spooled,
             "report": self.report,
         }
-        return json.dumps(envelope).encode() + b"\n" + self.content
+        return json_line(envelope) + self.content
 
     @classmethod
     def from_file(cls, path: Path) -> Letter:
         """Raises OSError, ValueError."""
         head, separator, content = read_regular(path).partition(b"\n")
-        value = json.loads(head)
-        if not separator or not content or not isinstance(value, dict):
+        value = json_object(head)
+        if not separator or not content:
             raise ValueError("it is cut short")
         sender, recipients = value.get("sender"), value.get("recipients")
         if not isinstance(recipients, list) or not recipients:
@@ -116,7 +115,7 @@ class Reported:
     @classmethod
     def load(cls, path: Path) -> Reported:
         try:
-            value = json.loads(read_regular(path))
+            value = json_object(read_regular(path))
             return cls(path, int(value["upto"]), {int(number) for number in value["beyond"]}, known=True)
         except FileNotFoundError:
             return cls(path)
@@ -148,8 +147,7 @@ class Reported:
         """Whether the disk knows."""
         if not self.saved:
             try:
-                text = json.dumps({"upto": self.upto, "beyond": sorted(self.beyond)})
-                write_atomically(self.path, text, mode=0o600)
+                write_atomically(self.path, json_line({"upto": self.upto, "beyond": sorted(self.beyond)}))
                 self.saved = True
             except OSError as error:
                 log.msg(f"{self.path} cannot be written ({error}); reports wait until it can")

@@ -6,7 +6,6 @@ status. Nothing is decided from the lines; they may arrive 5 seconds late.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, get_args
@@ -21,11 +20,10 @@ from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_shor
 from oscar_steps.master.steps.first import FirstStep, on_worker
 from oscar_steps.master.steps.results import EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.site import Site
-from oscar_steps.textio import one_line
+from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
-from oscar_steps.words import NodeBoot
+from oscar_steps.words import MARK, NodeBoot
 
-MARK = "@@oscar "
 MAX_TRIES = 3
 LOST = "lost connection"
 """Buildbot's words in the state of a build whose worker went away."""
@@ -105,10 +103,10 @@ class SummaryObserver(logobserver.LogLineObserver):
         if not line.startswith(MARK):
             return
         try:
-            said = json.loads(line.removeprefix(MARK))
+            said = json_object(line.removeprefix(MARK))
         except ValueError:
             return
-        if isinstance(said, dict) and isinstance(said.get("summary"), str):
+        if isinstance(said.get("summary"), str):
             self._tell(one_line(said["summary"]))
 
 

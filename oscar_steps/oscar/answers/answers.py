@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from types import MappingProxyType
 from typing import Any, get_args
 
-from oscar_steps.errors import Finding, UserError
+from oscar_steps.errors import UserError
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.answers.menuitems import BY_HAND
 from oscar_steps.oscar.answers.menus import MENUS_2007, Menu, Menus
@@ -29,13 +29,6 @@ INSTALLER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _WORD = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _MAC = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){5}")
-
-
-class AnswersRefused(Finding):
-    """The answers do not go with the OSCAR that is tested: neither its fault nor the farm's."""
-
-    def __init__(self, sentence: str, *, hint: str = "") -> None:
-        super().__init__(sentence, hint=hint, category="answers")
 
 
 class AnswerKind(StrEnum):

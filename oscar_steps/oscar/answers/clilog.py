@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from oscar_steps.errors import UserError
+from oscar_steps.errors import RecordingUnusable
 from oscar_steps.oscar.answers.answers import SELECTOR_COMMANDS, AnswerKind
 from oscar_steps.oscar.answers.menuitems import NUMBERED, MenuStage, find, mode_of
 from oscar_steps.oscar.answers.menus import IP_ASSIGNMENTS, POST_INSTALL_ACTIONS, Menu
@@ -60,10 +60,6 @@ _KINDS = {
     "mac": AnswerKind.NETWORK,
     "network": AnswerKind.NETWORK,
 }
-
-
-class RecordingUnusable(UserError):
-    """A recording that cannot be used again; the sentence names file, line and what it lost."""
 
 
 @dataclass(frozen=True, slots=True)

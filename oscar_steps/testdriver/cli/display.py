@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from oscar_steps.testdriver.record.events import Event
 from oscar_steps.textio import printable
-from oscar_steps.words import Outcome
+from oscar_steps.words import MARK, Outcome
 
 if TYPE_CHECKING:
     from oscar_steps.verdict import InstallReport, Verdict
@@ -18,7 +18,7 @@ def plain(event: Event) -> None:
     for line in event.text.splitlines():
         print(f"{event.stamp[11:19]} {printable(line)}", flush=True)
     if summary := event.data.get("summary"):
-        print(f"@@oscar {json.dumps({'summary': summary})}", flush=True)
+        print(f"{MARK}{json.dumps({'summary': summary})}", flush=True)
 
 
 def summary_lines(verdict: Verdict) -> list[str]:

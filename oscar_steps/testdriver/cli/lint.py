@@ -28,6 +28,7 @@ from oscar_steps.testdriver.cli.lint_report import LOG, Looked, as_json, judgeme
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder
 from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
+from oscar_steps.words import MARK
 
 WORKING_COPY = "working-copy"
 """The revision of a tree that is checked out."""
@@ -88,7 +89,7 @@ def lint(
         click.echo("".join(f"{printable(line)}\n" for line in lines_of(looked, everything=show_all)), nl=False)
     if run is not None:
         _leave_files(run, verdict, looked)
-        click.echo(f"@@oscar {json.dumps({'summary': summary_of(looked)})}")
+        click.echo(f"{MARK}{json.dumps({'summary': summary_of(looked)})}")
     leave(ExitStatus.of(verdict.outcome))
 
 

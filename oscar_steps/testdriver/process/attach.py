@@ -24,6 +24,7 @@ from oscar_steps.errors import HostError
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE, is_running, make_directory
 from oscar_steps.testdriver.record.events import EVENTS_FILE, Event
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v3m.host import eventloop
 from oscar_steps.v3m.host.shortpath import short_path
 from oscar_steps.words import JOB_FILE, Stage, StageResult
@@ -93,14 +94,14 @@ async def _follow(run_directory: Path, request: dict[str, str | bool], printer: 
             raise HostError(what) from error
 
     def cancel(name: str) -> None:
-        writer.write(json.dumps({"cancel": f"the command attached to it got {name}"}).encode() + b"\n")
+        writer.write(json_line({"cancel": f"the command attached to it got {name}"}))
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, cancel, signal.Signals(number).name)
-    writer.write(json.dumps(request).encode() + b"\n")
+    writer.write(json_line(request))
     while line := await reader.readline():
-        message = json.loads(line)
+        message = json_object(line)
         if "event" in message:
             printer(Event.from_json(json.dumps(message["event"])))
         elif "done" in message:

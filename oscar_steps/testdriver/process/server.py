@@ -7,7 +7,6 @@ Protocol, one JSON object a line. A command asks {"stage": NAME} or {"cancel": R
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE
 from oscar_steps.testdriver.record.events import Event
 from oscar_steps.testdriver.run import Run
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v3m.host.shortpath import short_path
 from oscar_steps.verdict import Stage
 
@@ -64,7 +64,7 @@ class RunServer:
         # A connection that asks nothing must not hold the lease.
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                request = json.loads(await reader.readline())
+                request = json_object(await reader.readline())
         except (TimeoutError, ConnectionError, ValueError):
             writer.close()
             return
@@ -97,7 +97,7 @@ class RunServer:
         if "stage" in request:
             self._shown = len(self._run.diary.past)
         result = self._run.results[stage].result if stage in self._run.results else "cancelled"
-        writer.write(json.dumps({"done": {"stage": stage, "result": result}}).encode() + b"\n")
+        writer.write(json_line({"done": {"stage": stage, "result": result}}))
         await writer.drain()
 
     async def _stream(
@@ -110,7 +110,7 @@ class RunServer:
             while not gone.done():
                 await asyncio.wait({done, gone, getting}, return_when=asyncio.FIRST_COMPLETED)
                 while getting.done():
-                    writer.write(json.dumps({"event": json.loads(getting.result().as_json())}).encode() + b"\n")
+                    writer.write(json_line({"event": json_object(getting.result().as_json())}))
                     async with asyncio.timeout(READ_SECONDS):
                         await writer.drain()
                     getting = asyncio.ensure_future(events.get())
@@ -124,5 +124,5 @@ class RunServer:
     async def _until_gone(self, reader: asyncio.StreamReader) -> None:
         """Read what the command still asks, until it goes away: it may cancel the run in mid-stage."""
         while line := await reader.readline():
-            if reason := json.loads(line).get("cancel"):
+            if reason := json_object(line).get("cancel"):
                 await self._run.cancel(reason)

@@ -8,8 +8,7 @@ import shlex
 from pathlib import Path
 
 from oscar_steps.archive import Limits, plain_files
-from oscar_steps.errors import Evidence, UserError
-from oscar_steps.oscar.answers.answers import AnswersRefused
+from oscar_steps.errors import AnswersRefused, Evidence, UserError
 from oscar_steps.oscar.answers.menuitems import MenuStage
 from oscar_steps.oscar.answers.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.oscar.flavour import OTHERS, flavour_of

@@ -5,10 +5,10 @@ A machine of the profile's firmware BIOS, or of none, needs nothing of this: QEM
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from oscar_steps.errors import ToolMissing
+from oscar_steps.textio import write_atomically
 from oscar_steps.v3m.profiles.vm import VMProfile
 
 UEFI_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -31,9 +31,7 @@ def prepare(profile: VMProfile, directory: Path) -> None:
     file = directory / variables(profile)
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
-        temporary = file.with_suffix(".part")
-        shutil.copyfile(_UEFI_VARIABLES, temporary)
-        temporary.replace(file)
+        write_atomically(file, _UEFI_VARIABLES.read_bytes())
 
 
 def forget(profile: VMProfile, directory: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.oscar.answers.answers import AnswersRefused
+from oscar_steps.errors import AnswersRefused
 from oscar_steps.oscar.flavour import FlavourName, flavour_of
 from oscar_steps.testdriver.lookahead import texts_below
 
