@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parents[3]
 DOCS = sorted((HERE / "docs").glob("*.md"))
 PAGES = [HERE / "README.md", HERE / "CONTRIBUTING.md", HERE / "workers/README.md", *DOCS]
 _CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -43,3 +44,11 @@ def test_the_glossary_is_in_the_order_of_the_alphabet_and_has_each_word_once() -
     words = re.findall(r"^\| ([a-z].*?) +\|", (HERE / "docs/glossary.md").read_text(), re.MULTILINE)[1:]
     assert len(words) > 30
     assert words == sorted(set(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_project_that_a_page_names_is_there(page: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=HERE, capture_output=True, text=True, check=True).stdout.split()
+    for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|toml|md|dtd|sh))`", page.read_text()):
+        if ("/" in name or name.endswith(".py")) and "NAME" not in name:
+            assert any(f"/{path}".endswith(f"/{name}") for path in tracked), f"{page.name} names {name}"
