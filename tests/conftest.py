@@ -27,6 +27,16 @@ _SESSIONS: list[pytest.Session] = []
 
 def pytest_configure() -> None:
     """A TERM (a cancelled CI job) ends the tests as Ctrl-C does: farms and machines are taken down in good order."""
+    _listen()
+
+
+def pytest_runtest_logfinish() -> None:
+    """A test may have had handlers of its own, and left them."""
+    if all(signal.getsignal(number) != signal.SIG_IGN for number in _SIGNALS):
+        _listen()
+
+
+def _listen() -> None:
     for number in _SIGNALS:
         signal.signal(number, _end_once)
 

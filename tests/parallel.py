@@ -57,9 +57,20 @@ def pytest_testnodedown(node: WorkerController) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """After a signal, wait until each worker has taken down what it has: xdist would kill it after ten seconds."""
     running = session.config.stash.get(_WORKERS, [])
-    for worker in running:
-        with suppress(ProcessLookupError):
-            os.kill(worker.gateway._rinfo().pid, signal.SIGTERM)
-    for worker in running:
-        with suppress(EOFError, worker.channel.RemoteError):
-            worker.channel.waitclose()
+    while running:
+        # More than once: the test under way may have a handler of its own.
+        for worker in running:
+            with suppress(ProcessLookupError):
+                os.kill(worker.gateway._rinfo().pid, signal.SIGTERM)
+        running = [worker for worker in running if not _has_ended(worker)]
+
+
+def _has_ended(worker: WorkerController) -> bool:
+    """Whether it ends within seconds, or is lost."""
+    try:
+        worker.channel.waitclose(timeout=2)
+    except worker.channel.TimeoutError:
+        return False
+    except (EOFError, worker.channel.RemoteError):
+        return True
+    return True

@@ -49,6 +49,17 @@ def test_waits():
 
 def test_after_it(): note("after it")
 """
+KEEPS_IT = """
+import signal, time
+
+def test_handles_signals_itself():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+def test_waits():
+    note("waits")
+    time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -152,14 +163,15 @@ def test_a_signal_ends_both_workers_and_each_takes_down_what_it_has(
         os.killpg(done.pid, 0)
 
 
-def test_a_signal_ends_the_tests_although_a_test_swallows_it(
-    project: Path, started: list[subprocess.Popen[str]]
+@pytest.mark.parametrize("body", [SWALLOWS_IT, KEEPS_IT], ids=["the test under way", "an earlier test's handler"])
+def test_a_signal_ends_the_tests_whatever_swallows_it(
+    project: Path, started: list[subprocess.Popen[str]], body: str
 ) -> None:
-    add(project, "vm/test_a.py", SWALLOWS_IT)
-    add(project, "unit/test_b.py", SWALLOWS_IT)
+    add(project, "vm/test_a.py", body)
+    add(project, "unit/test_b.py", body)
     done = start(project, started)
     wait_until_begun(done, project, 2)
     os.killpg(done.pid, signal.SIGTERM)
-    output = done.communicate(timeout=50)[0]
+    output = done.communicate(timeout=40)[0]
     assert done.returncode == pytest.ExitCode.INTERRUPTED, output
     assert [name for _worker, name in noted(project)] == ["waits", "waits"]
