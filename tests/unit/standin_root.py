@@ -101,7 +101,7 @@ set +e
     echo $? >"$SCRATCH/status"
 } 2>&1 | cat
 status=$(cat "$SCRATCH/status")
-for path in etc/hosts etc/dhcp var/lib/sis var/lib/systemimager var/lib/oscar root/.ssh; do
+for path in etc/hosts etc/dhcp var/log/oscar var/lib/sis var/lib/systemimager var/lib/oscar root/.ssh; do
     [ ! -e "all/$path" ] || tar -C all -cf - "$path" | tar -C "$SCRATCH/out" -xf -
 done
 exit $status
