@@ -1,4 +1,4 @@
-"""The environment of every external program: one locale, and none of the switches that change what a program does."""
+"""What we take from our environment: the variables of every external program, and the folders of this user."""
 
 from __future__ import annotations
 
@@ -69,3 +69,17 @@ def cache_directory(instead: str = "XDG_CACHE_HOME") -> Path:
     """Where this user's caches of the farm are, by the XDG's rule. Raises HostError as `home_directory` does."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else home_directory(instead) / ".cache") / "oscar-farm"
+
+
+def default_runs() -> Path:
+    """Where runs are kept when nobody says otherwise: for root a place of the system's, otherwise one of the user's."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/oscar-farm/runs")
+    return home_directory("say --runs FOLDER") / ".local/share/oscar-farm/runs"
+
+
+def default_store() -> Path:
+    """Where images are kept when nobody says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/oscar-farm")
+    return cache_directory("XDG_CACHE_HOME, or say --images FOLDER")

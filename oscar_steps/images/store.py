@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
+from oscar_steps.environment import default_store
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.images.build import (
     DISK,
@@ -29,7 +30,6 @@ from oscar_steps.images.build import (
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.ordinary import require_user
 from oscar_steps.matrix import ImageRecipe
-from oscar_steps.places import default_store
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
 from oscar_steps.v3m.host import eventloop
 

@@ -12,9 +12,9 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from oscar_steps.daemon import connect
 from oscar_steps.errors import HostError
 from oscar_steps.v3m.consoleview import Typed
-from oscar_steps.v3m.host.shortpath import short_path
 
 ESCAPE = b"\x1d"
 """Ctrl-], as telnet and virsh have it."""
@@ -29,8 +29,7 @@ def talk(path: Path, *, raw: bool = False) -> None:
     """
     with socket.socket(socket.AF_UNIX) as console:
         try:
-            with short_path(path) as short:
-                console.connect(short)
+            connect(console, path)
         except OSError as error:
             raise HostError(f"the console's socket {path} cannot be reached: {error.strerror}") from None
         with _raw(), contextlib.suppress(ConnectionError):

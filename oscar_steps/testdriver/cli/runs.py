@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from oscar_steps.environment import default_runs, default_store
 from oscar_steps.errors import FarmError, HostError, UserError
-from oscar_steps.places import default_runs, default_store
 from oscar_steps.testdriver.cli import display
 from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained

@@ -11,22 +11,17 @@ import asyncio
 import ctypes
 import json
 import os
-import select
 import signal
-import socket
-import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from oscar_steps.detached import start_detached
+from oscar_steps.daemon import PYTHON, peer, short_path, start
 from oscar_steps.errors import HostError
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE, is_running, make_directory
 from oscar_steps.testdriver.record.events import EVENTS_FILE, Event
 from oscar_steps.textio import json_line, json_object
 from oscar_steps.v3m.host import eventloop
-from oscar_steps.v3m.host.shortpath import short_path
 from oscar_steps.words import JOB_FILE, Stage, StageResult
 
 Printer = Callable[[Event], None]
@@ -34,7 +29,6 @@ DRIVER_LOG = "driver.log"
 START_SECONDS = 120.0
 END_SECONDS = 120.0
 """A login to a head node that is gone, which a thread still waits for, takes up to a minute."""
-_CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 
 
 def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
@@ -43,27 +37,8 @@ def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> N
     Raises HostError with its last words where it does not come up.
     """
     make_directory(run_directory)
-    reader, writer = os.pipe()
-    command = [
-        sys.executable,
-        "-P",  # whatever lies in the user's directory
-        "-m",
-        "oscar_steps.testdriver",
-        "own",
-        "--run",
-        str(run_directory),
-        "--job",
-        str(job),
-        *arguments,
-    ]
-    with (run_directory / DRIVER_LOG).open("ab") as log:
-        start_detached([*command, "--ready", str(writer)], log, writer)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        waiting, _, _ = select.select([pipe], [], [], START_SECONDS)
-        if not waiting or pipe.read(1) != b"!":
-            words = (run_directory / DRIVER_LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise HostError(f"the run's process did not start: {words[-1] if words else 'it said nothing'}")
+    command = [*PYTHON, "oscar_steps.testdriver", "own", "--run", str(run_directory), "--job", str(job), *arguments]
+    start([*command, "--ready"], run_directory / DRIVER_LOG, START_SECONDS, "the run's process")
 
 
 def follow(run_directory: Path, request: dict[str, str | bool], printer: Printer) -> StageResult:
@@ -105,19 +80,13 @@ async def _follow(run_directory: Path, request: dict[str, str | bool], printer: 
         if "event" in message:
             printer(Event.from_json(json.dumps(message["event"])))
         elif "done" in message:
-            process = _peer(writer)
+            process = peer(writer.get_extra_info("socket"))
             writer.close()
             if message["done"]["stage"] == Stage.TEARDOWN:
                 await _until_ended(run_directory, process)
             return StageResult(message["done"]["result"])
     verdict = verdict_of_dead_run(run_directory) if not is_running(run_directory) else None
     raise HostError(verdict.sentence if verdict else f"{run_directory}: the run closed its connection in mid-stage")
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The process at the other end of a Unix socket."""
-    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[0])
 
 
 async def _until_ended(run_directory: Path, process: int) -> None:

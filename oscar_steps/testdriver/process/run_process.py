@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
+from oscar_steps.daemon import claim, report_ready
 from oscar_steps.errors import UserError
 from oscar_steps.job import Job
-from oscar_steps.testdriver.process.rundirectory import lock_directory, make_directory
+from oscar_steps.testdriver.process.rundirectory import LOCK_FILE, make_directory
 from oscar_steps.testdriver.process.server import RunServer
 from oscar_steps.testdriver.record.events import Listener
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.stages import HANDLERS
 from oscar_steps.v3m.host import eventloop
 from oscar_steps.verdict import Verdict
-
-
-def _claim(run_directory: Path) -> TextIO | None:
-    # A command that asks whether the run is there holds the lock for a moment; that is no other run.
-    for _ in range(20):
-        if lock := lock_directory(run_directory):
-            return lock
-        time.sleep(0.05)
-    return None
 
 
 def execute(
@@ -46,7 +34,7 @@ def execute(
     `ready`: a file descriptor that gets a byte when the socket listens. Raises UserError where the directory is in use.
     """
     make_directory(run_directory)
-    lock = _claim(run_directory)
+    lock = claim(run_directory / LOCK_FILE)
     if lock is None:
         raise UserError(f"{run_directory} belongs to a run that is still going on", hint="name another directory")
     with lock:
@@ -66,9 +54,7 @@ async def _execute(
     with run.diary.listening(listener or (lambda _event: None)):
         async with server.serving():
             if ready is not None:
-                with suppress(OSError):
-                    os.write(ready, b"!")
-                os.close(ready)
+                report_ready(ready)
             lease = asyncio.ensure_future(server.hold_lease(job.timeouts.lease)) if stepwise else None
             verdict = await run.execute(HANDLERS)
             if lease:

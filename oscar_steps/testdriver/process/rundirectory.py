@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
+from oscar_steps.daemon import is_claimed
 from oscar_steps.errors import HostError, UserError
-from oscar_steps.textio import close_to_others, open_regular
+from oscar_steps.textio import close_to_others
 from oscar_steps.words import JOB_FILE
 
 LOCK_FILE = "owner.lock"  # not renamed: a run that an earlier version started must not look dead
@@ -40,28 +38,9 @@ def _close_runs(runs: Path) -> None:
                     close_to_others(folder)
 
 
-def lock_directory(run_directory: Path) -> TextIO | None:
-    """The lock of the run's process, or None while another process has it. A kill -9 frees it, too."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    lock = os.fdopen(open_regular(run_directory / LOCK_FILE, flags), "a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
-
-
 def is_running(run_directory: Path) -> bool:
-    """Whether the run's process is there (it holds the directory's lock)."""
-    try:
-        with os.fdopen(open_regular(run_directory / LOCK_FILE)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
+    """Whether the run's process is there."""
+    return is_claimed(run_directory / LOCK_FILE)
 
 
 def require_run(run_directory: Path) -> None:

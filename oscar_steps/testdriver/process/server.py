@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from oscar_steps.daemon import short_path
 from oscar_steps.testdriver.process.rundirectory import SOCKET_FILE
 from oscar_steps.testdriver.record.events import Event
 from oscar_steps.testdriver.run import Run
 from oscar_steps.textio import json_line, json_object
-from oscar_steps.v3m.host.shortpath import short_path
 from oscar_steps.verdict import Stage
 
 LEASE_LOOK_SECONDS = 1.0
@@ -40,7 +40,7 @@ class RunServer:
         """Listen until the block ends; then wait shortly for commands that still read."""
         path = self._run.directory / SOCKET_FILE
         path.unlink(missing_ok=True)
-        with short_path(self._run.directory / SOCKET_FILE) as address:
+        with short_path(path) as address:
             server = await asyncio.start_unix_server(self._serve, address)
         path.chmod(0o600)
         try:

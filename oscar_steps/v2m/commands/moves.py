@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
+from oscar_steps.daemon import connect
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.v2m.daemon.state import DEFAULT_SYSTEM, System
 from oscar_steps.v2m.requests import daemon_of, living_daemon_of
 from oscar_steps.v2m.target import about_one, find_one
-from oscar_steps.v3m.host.shortpath import short_path
 
 
 @click.command()
@@ -93,8 +93,7 @@ def _pass_on(event: dict[str, Any]) -> None:
         return
     stream = socket.socket(socket.AF_UNIX)
     try:
-        with short_path(Path(event["socket"])) as path:
-            stream.connect(path)
+        connect(stream, Path(event["socket"]))
     except OSError as error:
         raise HostError(f"the daemon's socket {event['socket']} cannot be reached: {error.strerror}") from None
     threading.Thread(target=_pump, args=(stream,), daemon=True).start()

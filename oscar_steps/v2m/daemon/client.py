@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import select
 import socket
-import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from oscar_steps.detached import start_detached
+from oscar_steps.daemon import PYTHON, connect, last_line, peer, start
 from oscar_steps.errors import (
     ConfigError,
     DaemonSilent,
@@ -26,7 +22,6 @@ from oscar_steps.errors import (
     UserError,
 )
 from oscar_steps.v2m.daemon.state import System
-from oscar_steps.v3m.host.shortpath import short_path
 from oscar_steps.v3m.profiles.xmlfile import shown
 
 SILENCE_LIMIT = 30.0
@@ -52,8 +47,7 @@ class DaemonLink:
     @property
     def pid(self) -> int:
         """The daemon's process, as the kernel knows it."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", credentials)[0])
+        return peer(self._socket)
 
     def ask(
         self, request: dict[str, object], on_event: Callable[[dict[str, Any]], None] | None = None
@@ -109,7 +103,7 @@ class DaemonLink:
     def _lost(self) -> HostError:
         name = self._system.name
         return HostError(
-            f"the v2m daemon of the system {name} has died, and its machines with it", hint=_last_words(self._system)
+            f"the v2m daemon of the system {name} has died, and its machines with it", hint=last_line(self._system.log)
         )
 
 
@@ -130,7 +124,7 @@ def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]
             if system.is_kept(END_LIMIT):
                 raise DaemonSilent(
                     f"the v2m daemon of the system {system.name} lives, and its socket {system.socket} is not there",
-                    hint=f"end it, and its machines: fuser -k {system.directory / 'keeper.lock'}",
+                    hint=f"end it, and its machines: fuser -k {system.lock}",
                 )
             dead = system.mark_dead()
             if not start:
@@ -158,8 +152,7 @@ def _connect(system: System) -> DaemonLink | None:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(SILENCE_LIMIT)
     try:
-        with short_path(system.socket) as path:
-            connection.connect(path)
+        connect(connection, system.socket)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         return None
@@ -176,23 +169,8 @@ def _connect(system: System) -> DaemonLink | None:
 
 
 def _start(system: System) -> None:
-    """Start a daemon, detached from us, and wait until it listens. Raises HostError with its last words."""
-    reader, writer = os.pipe()
-    root, name = system.directory.parent.absolute(), system.name
-    # -P: a secrets.py in the user's working directory is not the one that we mean.
-    command = [sys.executable, "-P", "-m", "oscar_steps.v2m.daemon.server", str(root), name, str(writer)]
-    with system.log.open("ab") as log, os.fdopen(reader, "rb") as pipe:
-        with contextlib.closing(os.fdopen(writer, "wb")):
-            log.write(f"{time.time():.3f} daemon\n".encode())
-            log.flush()
-            start_detached(command, log, writer)
-        waiting, _, _ = select.select([pipe], [], [], START_LIMIT)
-        if not waiting or pipe.read(1) != b"!":
-            raise HostError(f"the v2m daemon of the system {name} did not start", hint=_last_words(system))
-
-
-def _last_words(system: System) -> str:
-    with contextlib.suppress(OSError):
-        lines = system.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"the last line of {system.log}: {lines[-1]}" if lines else ""
-    return ""
+    """Raises HostError where it does not start."""
+    with system.log.open("a", encoding="utf-8") as log:
+        log.write(f"{time.time():.3f} daemon\n")
+    command = [*PYTHON, "oscar_steps.v2m.daemon.server", str(system.directory.parent.absolute()), system.name]
+    start(command, system.log, START_LIMIT, f"the v2m daemon of the system {system.name}")

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from oscar_steps.daemon import report_ready
 from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, UserError
 from oscar_steps.v2m.daemon.client import TOLD_ERRORS
 from oscar_steps.v2m.daemon.machines import Machines, log
@@ -84,8 +85,7 @@ class Daemon:
         os.chdir(self.system.directory)  # the path of a socket may have 107 bytes only
         server = await asyncio.start_unix_server(self._serve, self.system.socket.name, limit=LINE_BYTES)
         self.system.socket.chmod(0o600)
-        os.write(ready, b"!")
-        os.close(ready)
+        report_ready(ready)
         # Whoever started us holds the start lock until we have greeted him: from then on his request counts.
         while True:
             # Where nothing is needed any more only the start lock keeps us, and of that nobody tells.

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from oscar_steps.daemon import claim, is_claimed
 from oscar_steps.environment import home_directory
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.textio import write_atomically
@@ -75,7 +74,9 @@ class System:
             raise UserError(f"the name of a system {what}; '{name}' does not", hint="name one: --system NAME")
         self.name = name
         self.directory = (root or state_root()) / name
+        # Not renamed: a daemon that an earlier version started, which was called the keeper, must be found.
         self.socket = self.directory / "keeper.sock"
+        self.lock = self.directory / "keeper.lock"
         self.log = self.directory / "daemon.log"
 
     def make(self) -> None:
@@ -90,25 +91,21 @@ class System:
     @contextmanager
     def starting(self, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
         """While this is held no daemon starts and none ends. Raises TimeoutError."""
-        with self._locked("start.lock", seconds):
+        with self._locked(self.directory / "start.lock", seconds):
             yield
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """A daemon holds this as long as it lives; a kill -9 frees it. Raises TimeoutError when another one has it."""
-        # Somebody who asks whether there is a daemon holds it for a moment; that is not a daemon.
-        with self._locked("keeper.lock", 2.0):
+        with self._locked(self.lock, 2.0):
             yield
 
-    def is_kept(self, seconds: float = 0.1) -> bool:
+    def is_kept(self, seconds: float = 0.0) -> bool:
         """Whether a daemon lives; one that ends within `seconds` does not."""
-        if not self.directory.is_dir():
-            return False
         try:
-            with self._locked("keeper.lock", seconds):
-                return False
-        except TimeoutError:
-            return True
+            return is_claimed(self.lock, seconds)
+        except OSError as error:
+            raise _unlockable(self.lock, error) from None
 
     def records(self) -> dict[str, MachineRecord]:
         """All machines that are known, by name."""
@@ -127,7 +124,7 @@ class System:
         """Write down something about a machine. `profile` has to be among the changes when it is not known yet."""
         if "made" in changes:
             changes.setdefault("made_file", None)  # the file that was known belongs to what was made before
-        with self._locked("machines.lock", _LOCK_SECONDS):
+        with self._locked(self.directory / "machines.lock", _LOCK_SECONDS):
             records = self.records()
             known = records.get(name) or MachineRecord(name, str(changes.get("profile", "")))
             records[name] = replace(known, **changes)  # type: ignore[arg-type]
@@ -136,7 +133,7 @@ class System:
 
     def forget(self, name: str) -> None:
         """Strike a machine out."""
-        with self._locked("machines.lock", _LOCK_SECONDS):
+        with self._locked(self.directory / "machines.lock", _LOCK_SECONDS):
             records = self.records()
             if records.pop(name, None) is not None:
                 self._write(records)
@@ -155,18 +152,19 @@ class System:
         write_atomically(self.directory / "machines.json", text, mode=0o600)
 
     @contextmanager
-    def _locked(self, name: str, seconds: float) -> Iterator[None]:
-        lock = FileLock(self.directory / name, timeout=seconds, is_singleton=False)
+    def _locked(self, path: Path, seconds: float) -> Iterator[None]:
         try:
-            lock.acquire()
-        except Timeout:
-            raise TimeoutError(f"{self.directory / name} is held by another process") from None
+            lock = claim(path, seconds)
         except OSError as error:
-            raise HostError(f"{self.directory / name} cannot be locked: {error.strerror}") from None
-        try:
+            raise _unlockable(path, error) from None
+        if lock is None:
+            raise TimeoutError(f"{path} is held by another process")
+        with lock:
             yield
-        finally:
-            lock.release()
+
+
+def _unlockable(path: Path, error: OSError) -> HostError:
+    return HostError(f"{path} cannot be locked: {error.strerror}")
 
 
 def state_root() -> Path:

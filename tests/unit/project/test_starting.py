@@ -49,9 +49,9 @@ def costly_modules(program: str, words: list[str], home: Path) -> set[str]:
         (["no-such-command"], set()),
         (["validate", PROFILE], {"lxml"}),
         (["validate", "/dev/null"], {"lxml"}),
-        (["status"], {"asyncio", "filelock", "lxml"}),
-        (["boot", "--help"], {"asyncio", "filelock", "lxml"}),
-        (["console", "--help"], {"asyncio", "filelock", "lxml"}),
+        (["status"], {"asyncio", "lxml"}),
+        (["boot", "--help"], {"asyncio", "lxml"}),
+        (["console", "--help"], {"asyncio", "lxml"}),
     ],
     ids=lambda value: " ".join(value).replace(PROFILE, "PROFILE") if isinstance(value, list) else "",
 )

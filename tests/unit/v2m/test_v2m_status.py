@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from oscar_steps import v2m
+from oscar_steps.daemon import short_path
 from oscar_steps.v2m.daemon.state import System
-from oscar_steps.v3m.host.shortpath import short_path
 
 
 @pytest.fixture

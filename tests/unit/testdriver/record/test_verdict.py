@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from oscar_steps.daemon import claim
 from oscar_steps.errors import Cancelled, FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
 from oscar_steps.job import Job
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.head.console import last_lines
 from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
-from oscar_steps.testdriver.process.rundirectory import is_running, lock_directory
+from oscar_steps.testdriver.process.rundirectory import LOCK_FILE, is_running
 from oscar_steps.testdriver.record.events import Diary, read_events
 from oscar_steps.testdriver.record.verdicts import outcome_of
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
@@ -175,7 +176,7 @@ def test_a_run_that_was_killed_is_infrastructure_and_says_where_it_was(tmp_path:
 
 
 def test_the_lock_of_a_run_directory_tells_whether_its_process_is_there(tmp_path: Path) -> None:
-    lock = lock_directory(tmp_path)
+    lock = claim(tmp_path / LOCK_FILE)
     assert lock is not None
     assert is_running(tmp_path)
     lock.close()
