@@ -14,6 +14,6 @@ while [ -z "$answer" ]; do
 done
 case $answer in
     open) echo "farm barrier: open"; exit 0 ;;
-    shut*) answer=${answer#shut}; echo "@SHUT@${answer# }"; exit 1 ;;
-    *) echo "farm barrier: not understood: $answer"; exit 2 ;;
+    shut*) answer=${answer#shut}; printf '%s\n' "@SHUT@${answer# }"; exit 1 ;;
+    *) printf '%s\n' "farm barrier: not understood: $answer"; exit 2 ;;
 esac

@@ -41,11 +41,11 @@ def test_open_lets_oscar_go_on_and_leaves_no_fifo(waiting: subprocess.Popen[str]
 
 
 def test_shut_makes_oscar_give_up_and_prints_the_reason(waiting: subprocess.Popen[str], tmp_path: Path) -> None:
-    reason = "oscarnode2: 'no' $(touch x)\nsecond line"
+    reason = "oscarnode2: 'no' $(touch x)\n\\\\second \\t \\cline"
     assert shell(hook.shut_command(reason, str(tmp_path))) == 0
     assert waiting.wait(timeout=10) == 1
     assert waiting.stdout is not None
-    assert waiting.stdout.read() == f"{hook.SHUT}oscarnode2: 'no' $(touch x) second line\n"
+    assert waiting.stdout.read() == f"{hook.SHUT}oscarnode2: 'no' $(touch x) \\\\second \\t \\cline\n"
     assert not (tmp_path / "x").exists()
 
 
