@@ -25,7 +25,6 @@ SECONDS_PER_FILE = 10
 """A good file takes a tenth of one; this is for a host that has much else to do."""
 MIB_PER_PROCESS = 512
 _MAX_PROCESSES = 32
-LIMITS = (SECONDS_PER_FILE, MIB_PER_PROCESS, _MAX_PROCESSES)
 _FIRST_USER = 1_500_000_000
 """Users that no host has: one for each sandbox, so that what one does takes no process from another."""
 _SANDBOXES = itertools.count()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,14 @@ def let_oldest_go(folder: Path, most: int) -> None:
                     Path(path).unlink()
 
 
-def compilers() -> str:
+def version_of(*rooms: Path) -> str:
+    """What an entry depends on beside the tree: all that stands in these folders, Python, and the compilers."""
+    sources = (path for room in rooms for path in sorted(room.rglob("*")) if path.suffix not in (".pyc", ""))
+    ours = hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return f"{ours} {sys.version} {_compilers()}"
+
+
+def _compilers() -> str:
     """Which Perl and which shell this host has."""
     programs = [Path(place) for name in ("perl", "bash") if (place := shutil.which(name))]
     return repr(

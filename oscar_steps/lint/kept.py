@@ -13,18 +13,17 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from oscar_steps.lint.confine import LIMITS, Answer, Task
-from oscar_steps.lint.entries import SPOILED, compilers, let_oldest_go, read_entry, write_entry
+from oscar_steps.lint.confine import Answer, Task
+from oscar_steps.lint.entries import SPOILED, let_oldest_go, read_entry, version_of, write_entry
 from oscar_steps.lint.tree import Tree
 
 MAX_ENTRIES = 20_000
 """One is about a kilobyte; the oldest tenth goes when there are more."""
-_RECIPES = Path(__file__).parent / "lists" / "recipes.py"
-"""What the shell is given of a Makefile is written there."""
+_ROOM = Path(__file__).parent
 _FIELDS = ("status", "words", "notes", "loaded")
-_MINE = Path(__file__).parent / "sandbox"
 _LOADS = re.compile(rb"(?:^|[;{(\"'])[ \t]*(?:use|require|no|do)(?:\s|(?=[\"'(]))[^;#]*", re.MULTILINE)
 _NAME = re.compile(rb"[A-Za-z_]\w*(?:(?:::|/)\w+)*(?:\.(?:p[lmh]))?")
 
@@ -110,9 +109,7 @@ class Kept:
         return {note[1]: self._content(note[1]) for note in notes if len(note) == 2 and note[0] in ("needs", "lacks")}
 
 
+@lru_cache(maxsize=1)
 def _version() -> str:
-    """What else an answer depends on: our own programs in the sandbox and what writes for them, its limits, and the
-    compilers."""
-    sources = [path for path in sorted(_MINE.iterdir()) if path.suffix in (".pl", ".pm")]
-    mine = b"".join(path.read_bytes() for path in (*sources, _RECIPES))
-    return hashlib.sha256(mine).hexdigest() + repr(LIMITS) + compilers()
+    """Each module here may decide what the compilers get to read, in which surroundings, and what their words mean."""
+    return version_of(_ROOM)

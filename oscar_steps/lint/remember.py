@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
 from oscar_steps.lint.check import check_tree
-from oscar_steps.lint.entries import SPOILED, compilers, let_oldest_go, read_entry, write_entry
+from oscar_steps.lint.entries import SPOILED, let_oldest_go, read_entry, version_of, write_entry
 from oscar_steps.lint.perl.starts import READ, Load, Start
 from oscar_steps.lint.problems import LeftAlone, Problem, Report
 from oscar_steps.lint.tree import Tree
@@ -56,9 +55,7 @@ def fingerprint(tree: Tree) -> str:
 
 @lru_cache(maxsize=1)
 def _version() -> str:
-    sources = (path for room in _ROOMS for path in sorted(room.rglob("*")) if path.suffix not in (".pyc", ""))
-    ours = hashlib.blake2b(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    return f"{ours} {sys.version} {compilers()}"
+    return version_of(*_ROOMS)
 
 
 def _is_final(report: Report) -> bool:

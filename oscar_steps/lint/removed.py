@@ -105,10 +105,10 @@ def _new_place(path: str, before: Tree, after: Tree) -> str:
     """Where a module of this content is now; '' if nowhere. Its own name in it may have changed."""
     if (old := before.files.get(path)) is None:
         return ""
-    lines = {line for line in old.text.splitlines() if line.strip()}
+    lines = {line for line in old.lines if line.strip()}
     for other, file in after.files.items():
         if other not in before and other.endswith(".pm") and not file.binary:
-            same = lines & set(file.text.splitlines())
+            same = lines & set(file.lines)
             if lines and 5 * len(same) >= 4 * len(lines):
                 return other
     return ""
@@ -134,7 +134,7 @@ def _of_programs(path: str, file: File, after: Tree, *, on_the_way: bool) -> Ite
             yield missing_program(file, start, path, gates=on_the_way and start.fatal)
     if file.interpreter in ("sh", "bash"):
         named = re.compile(rf"{_SHELLS_HOME}{re.escape(path)}(?![\w./-])")
-        for number, line in enumerate(file.text.splitlines(), start=1):
+        for number, line in enumerate(file.lines, start=1):
             if named.search(line.partition("#")[0]):
                 what = f"names '{path}', which this change took away"
                 yield Problem(file.path, number, what, f"{path} has to be there")

@@ -38,6 +38,11 @@ class File:
     def text(self) -> str:
         return self.content.decode("utf-8", "replace")
 
+    @property
+    def lines(self) -> list[str]:
+        """As editors, compilers and `text.count("\n")` count them: a form feed ends none."""
+        return [line.removesuffix("\r") for line in self.text.split("\n")]
+
     @cached_property
     def first_line(self) -> str:
         return self.content.split(b"\n", 1)[0].decode("latin-1")

@@ -16,7 +16,7 @@ _RELATIONS = {
     *("build-depends", "build-depends-indep", "build-depends-arch", "build-conflicts", "built-using"),
 }
 _RELATION = re.compile(
-    r"(?:\$\{[\w:-]+\}|[a-zA-Z0-9@][\w.+-]*(?::[\w-]+)?)\s*"
+    r"(?:\$\{[\w:-]+\}|[a-zA-Z0-9@])(?:\$\{[\w:-]+\}|[\w.+@-])*(?::[\w-]+)?\s*"
     r"(?:\(\s*(?:<<|<=|=|>=|>>|<|>)\s*[^\s()]+\s*\))?\s*(?:\[[^\]]*\])?\s*(?:<[^>]*>\s*)*$"
 )
 _MANY = 20
@@ -44,7 +44,7 @@ def check_control(tree: Tree) -> Findings:
 def _faults(file: File) -> Iterator[tuple[int, str, str]]:
     fields = dict[str, _Field]()
     last: _Field | None = None
-    for number, line in enumerate([*file.text.splitlines(), ""], start=1):
+    for number, line in enumerate([*file.lines, ""], start=1):
         if line.startswith("#"):
             continue
         if not line.strip():

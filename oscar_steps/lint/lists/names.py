@@ -42,7 +42,7 @@ _OF_PROJECT = {"HEADERS", "SOURCES", "FORMS", "RESOURCES"}
 """What qmake asks for."""
 _GOES_IN = re.compile(r"\bcd\b[^\n]{0,200}\$[({]?MAKE\b|\$[({]MAKE[)}]\s+-C\b")
 _WRITES_AM = re.compile(r"/Makefile\.am[\"']?$", re.MULTILINE)
-_LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
+LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _PLAIN_WORDS = re.compile(r"[\w./+*-][\w./+* \t\n\\-]*$")
 _DEFINES = re.compile(r"(?>(?:(?:override|export)\s+)*)define\b")
 _DIRECTIVE = re.compile(
@@ -129,7 +129,7 @@ def _check_folders(file: File, tree: Tree, found: Findings) -> None:
 def _check_lines(file: File, found: Findings) -> None:
     """The first line that make itself refuses: words that are no rule, no assignment and no directive."""
     ruled, depth = False, 0
-    for match in _LOGICAL_LINE.finditer(file.text):
+    for match in LOGICAL_LINE.finditer(file.text):
         line, words = match[0], match[0].strip()
         if not line.startswith("\t") and _DEFINES.match(words):
             depth += 1
@@ -192,7 +192,7 @@ def _lists(file: File) -> Iterator[list[Named]]:
     elif file.path.endswith(".qrc"):
         yield _of_xml(file)
     elif _ORDER.match(file.path):
-        lines = enumerate((line.strip() for line in file.text.splitlines()), start=1)
+        lines = enumerate((line.strip() for line in file.lines), start=1)
         yield [Named(number, line, posixpath.normpath(line)) for number, line in lines if _WORD.match(line)]
     elif _BATCH.match(file.path) or _PACKAGE_SET.match(file.path):
         yield _of_xml(file)

@@ -6,7 +6,7 @@ import posixpath
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import product, zip_longest
+from itertools import islice, product, zip_longest
 
 from oscar_steps.lint.lists.names import line_starts
 from oscar_steps.lint.lists.recipes import TOP, UNKNOWN, Makefile, read_makefile
@@ -25,7 +25,13 @@ _LATER = re.compile(r"(?:tmp|packages|src|doc)(?:/|$)")
 _MADE_BY_CONFIGURE = {"configure", "config.status", "config.guess", "config.sub", "libtool"}
 _INCLUDE = re.compile(r"include[ \t]+(\S+)[ \t]*$")
 _PREFIX = re.compile(r"[\t @+-]*")
-_KNOWN = r"(?:(?:\[|\btest)\s[^\n;]*-[defrsx]\s+\S*|>\s*\S*|\b(?:cp|ln|mv)\s[^;&|\n]*\s(?:\S*/)?|(?<![\w/.,{-]))"
+_GOES_ON = re.compile(r"[\w/.,{-]$")
+_TESTS = re.compile(r"(?:\[|\btest)\s")
+_TESTED = re.compile(r"-[defrsx]\s+$")
+_COPIES = re.compile(r"\b(?:cp|ln|mv)\s")
+_MAKES = re.compile(r"\b(?:mkdir|tar|unzip|svn|git|cp|ln|mv|install)\b")
+_MANY = 200
+"""So many places of a name are looked at."""
 _OUTSIDE = re.compile(r"^(?!\s*#).*?\s(\$\"([A-Za-z_]\w*)\")", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*#.*", re.MULTILINE)
 
@@ -49,7 +55,8 @@ def _check_makefile(makefile: Makefile, tree: Tree, found: Findings) -> None:
         moved = prefix is not None and "-" in prefix[0]  # make goes on without it
         commands = sorted(commands_of(text), key=lambda command: command.at[0])
         for command, then in zip_longest(commands, commands[1:]):
-            if command.words[0] == "cd" and then and then.words[0] in ("make", UNKNOWN) and not moved:
+            goes = command.words[0] == "cd" and len(command.words) > 1 and not moved
+            if goes and then and then.words[0] in ("make", UNKNOWN) and "||" not in text[command.at[0] : then.at[0]]:
                 line = recipe.line + text.count("\n", 0, command.at[0])
                 _check_folder(command.words[-1], line, makefile, tree, found)
             moved = moved or command.words[0] in ("cd", "pushd")
@@ -65,8 +72,8 @@ def _check_folder(word: str, line: int, makefile: Makefile, tree: Tree, found: F
     path = _place(word if "/" in word else f"./{word}", makefile.folder, moved=False)
     if not path or path in tree or tree.may_have(path):
         return
-    makes = rf"\b(?:mkdir|tar|unzip|svn|git|cp|ln|mv|install)\b[^\n;]*\b{re.escape(posixpath.basename(path))}\b"
-    if re.search(makes, makefile.file.text) is None:
+    name = rf"\b{re.escape(posixpath.basename(path))}\b"
+    if not any(_MAKES.search(before) for before in _before(name, makefile.file.text)):
         what = f"goes into '{word.removeprefix(TOP + '/')}', which is not in the tree"
         found.add(makefile.file.path, line, what, f"{path} has to be there")
 
@@ -114,8 +121,29 @@ def _is_missing(path: str, tree: Tree, text: str) -> bool:
     if name in _MADE_BY_CONFIGURE:
         return False
     # What is looked for first, or named as the target of anything, is known to be missing at first.
-    known = re.compile(rf"{_KNOWN}{re.escape(name)}(?![\w.,/-])")
-    return known.search(_COMMENT.sub("", text)) is None
+    places = _before(rf"{re.escape(name)}(?![\w.,/-])", _COMMENT.sub("", text))
+    return not any(_is_known(before) for before in places)
+
+
+def _before(name: str, text: str) -> Iterator[str]:
+    """What stands before each place of a name in its statement."""
+    for match in islice(re.finditer(name, text), _MANY):
+        yield text[max(text.rfind(end, 0, match.start()) for end in "\n;") + 1 : match.start()]
+
+
+def _is_known(before: str) -> bool:
+    """Whether what stands before a name begins with it, or tests it, writes it, or copies something there."""
+    if not _GOES_ON.search(before):
+        return True
+    begin = max(map(before.rfind, " \t")) + 1
+    words, word = before[:begin], before[begin:]
+    if ">" in word or words.rstrip().endswith(">"):
+        return True
+    if _TESTED.search(words) and _TESTS.search(words):
+        return True
+    words = re.split(r"[&|]", words)[-1]
+    copies = _COPIES.search(words)
+    return copies is not None and copies.end() < len(words) and word.endswith("/")
 
 
 def _check_script(file: File, tree: Tree, found: Findings) -> None:

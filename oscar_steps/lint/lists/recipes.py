@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
+from string import whitespace
 
-from oscar_steps.lint.lists.names import is_makefile, line_starts
+from oscar_steps.lint.lists.names import LOGICAL_LINE, is_makefile, line_starts
 from oscar_steps.lint.lists.shellwords import commands_of
 from oscar_steps.lint.problems import Findings
 from oscar_steps.lint.tree import File, Tree
@@ -20,7 +21,6 @@ TOP = "//tree"
 UNKNOWN = "%"
 """Stands for what only make knows."""
 _RULES = "debian/rules"
-_LOGICAL_LINE = re.compile(r"^(?:[^\n\\]|\\\n|\\.)+", re.MULTILINE)
 _ASSIGNMENT = re.compile(
     r"(?>(?:(?:export|override)\s+)*)(?P<name>[\w.-]++)[ \t]*+(?P<how>[:+?!]?|::)=[ \t]*+(?P<value>.*)", re.DOTALL
 )
@@ -37,6 +37,8 @@ _REFERENCE = re.compile(r"\$[({][^(){}$]*[)}]")
 _CALLS_SHELL = re.compile(r"\$[({]shell\s")
 _MANY = 20
 """So many calls of the shell in one line are looked at."""
+_DEEPEST = 20
+"""References deeper within each other are not taken out, and look like a part of a statement."""
 _DOTS = re.compile(r"\.{1,2}(?:/\.{1,2})*/?$")
 _HERE = {"CURDIR", "PWD", "shell pwd"}
 _TOPS_OF_AUTOMAKE = {"top_srcdir", "top_builddir"}
@@ -59,6 +61,7 @@ class Makefile:
     values: dict[str, list[str]] = field(default_factory=dict)
     others: list[Recipe] = field(default_factory=list)
     """Lines that are no recipes."""
+    _known: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -74,7 +77,9 @@ class Makefile:
             if reference == "$":
                 parts.append("$")
             else:
-                value = self._value(reference)
+                if reference not in self._known:
+                    self._known[reference] = self._value(reference)
+                value = self._known[reference]
                 whole = whole and value is not None
                 parts += [value if value is not None else UNKNOWN, "\\\n" * reference.count("\n")]
         return "".join([*parts, text[at:]]), whole
@@ -114,7 +119,7 @@ def read_makefile(file: File) -> Makefile | None:
     if not wanted or _OTHER_SHELL.search(file.text):
         return None
     made, ruled, defined, starts = Makefile(file), False, 0, line_starts(file.text)
-    for match in _LOGICAL_LINE.finditer(file.text):
+    for match in LOGICAL_LINE.finditer(file.text):
         text = match[0]
         line = Recipe(bisect_right(starts, match.start()), text)
         if not text.startswith("\t") and (name := _DEFINES.match(text)):
@@ -158,7 +163,7 @@ def script_of(file: File) -> str:
         text, whole = makefile.expand(recipe.text) if makefile is not None else ("", False)
         if not whole or "<<" in text:
             continue
-        text = re.sub(r"(?:\\\s*)+$", "", text.lstrip("\t @+-"))
+        text = text.lstrip("\t @+-").rstrip("\\" + whitespace)
         # Each is a group of its own: what one lacks another cannot bring.
         begun = ["{ :;" + text, "}"] if not text.startswith("#") else []
         for offset, part in enumerate("\n".join(begun).split("\n")):
@@ -183,6 +188,7 @@ def _reference(text: str, at: int) -> tuple[str, int]:
 
 
 def _without_references(value: str) -> str:
-    while value != (value := _REFERENCE.sub("", value)):
-        pass
+    for _ in range(_DEEPEST):
+        if value == (value := _REFERENCE.sub("", value)):
+            break
     return value

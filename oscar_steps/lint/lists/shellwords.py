@@ -16,8 +16,10 @@ _COMMENT = re.compile(r"#[^\n]*")
 _REDIRECTION = re.compile(r"\d*(?:<<<|<<-?|[<>]&|>>|>\||<>|[<>])")
 _HERE = re.compile(r"[ \t]*(\\?['\"]?)(\w+)")
 _PLAIN = re.compile(r"[^\s;&|<>()`'\"\\$]+")
+_ARITHMETIC = re.compile(r"\$\(\([^`'\"\n;]*?\)\)")
 _DEEPEST = 20
 _LONGEST = 50_000
+"""Of a longer text the first lines are read."""
 
 
 @dataclass
@@ -30,8 +32,8 @@ class Command:
 
 def commands_of(text: str) -> list[Command]:
     """Every command, also those within substitutions, in the order in which they end."""
-    reader = _Reader(text[:_LONGEST])
-    while reader.at < len(text):
+    reader = _Reader(text if len(text) <= _LONGEST else text[: text.rfind("\n", 0, _LONGEST) + 1])
+    while reader.at < len(reader.text):
         reader.read("", 0)
     return reader.found
 
@@ -56,7 +58,7 @@ class _Reader:
                     self._skip_heres()
             elif match := _REDIRECTION.match(self.text, self.at):
                 self.at, to = match.end(), True
-                if match[0].endswith(("<<", "<<-")) and (here := _HERE.match(self.text, self.at)):
+                if match[0].strip("0123456789") in ("<<", "<<-") and (here := _HERE.match(self.text, self.at)):
                     self.heres.append(here[2])
             elif char == "(" and depth < _DEEPEST:
                 self.at += 1
@@ -92,6 +94,8 @@ class _Reader:
                 self._pass("'")
             elif char == "\\":
                 self.at += 2
+            elif match := _ARITHMETIC.match(self.text, self.at):
+                self.at = match.end()
             elif self.text.startswith("$(", self.at) or (char == "`" and until != "`"):
                 self.at += 1 if char == "`" else 2
                 if depth < _DEEPEST:

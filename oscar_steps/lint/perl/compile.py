@@ -150,7 +150,7 @@ def _errors(answer: Answer, tree: Tree) -> Iterator[Problem]:
 def _has_other_words(file: File, line: int) -> bool:
     """Whether a module that is missing here may have made what perl does not know. Switch's words are known here."""
     if _USES_SWITCH.search(file.text):
-        return any(_SWITCH.search(words) for words in file.text.splitlines()[max(line - 2, 0) : line + 1])
+        return any(_SWITCH.search(words) for words in file.lines[max(line - 2, 0) : line + 1])
     return bool(_EXTENDS_SYNTAX.search(file.text))
 
 
@@ -165,7 +165,7 @@ def _import_failed(said: re.Match[str], file: str | None, line: int, tree: Tree)
     name, module = said[1], said[2]
     if file is None:
         return
-    text = "".join(tree.files[file].text.splitlines(keepends=True)[:line])
+    text = "".join(f"{words}\n" for words in tree.files[file].lines[:line])
     if endless := next((use for use in _ENDLESS_USE.finditer(text) if use[1] == module), None):
         at = text.count("\n", 0, endless.start(1)) + 1
         yield Problem(file, at, f"perl: 'use {module}' takes the next statement for its list", "its ';' is missing")

@@ -12,6 +12,7 @@ import pytest
 from oscar_steps.lint import check, kept
 from oscar_steps.lint.check import check_tree
 from oscar_steps.lint.confine import Answer, Sandbox, Task
+from oscar_steps.lint.entries import version_of
 from oscar_steps.lint.problems import Report
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is missing")
@@ -197,6 +198,24 @@ def test_entries_of_another_version_of_ours_are_not_believed(
     monkeypatch.setattr(kept, "_version", lambda: "another")
     again()
     assert sorted(asked) == sorted(FILES)
+
+
+ROOM = Path(kept.__file__).parent
+SOURCES = sorted(path.relative_to(ROOM) for path in ROOM.rglob("*") if path.suffix in (".py", ".pl", ".pm"))
+
+
+def test_each_source_of_the_lint_is_a_part_of_its_version(tmp_path: Path) -> None:
+    """Of kept answers and of kept reports: an entry of another version is never believed."""
+    copy = tmp_path / "lint"
+    shutil.copytree(ROOM, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    versions = [version_of(ROOM), version_of(copy)]
+    assert len(set(versions)) == 1
+    for source in SOURCES:
+        with (copy / source).open("a") as more:
+            more.write("#\n")
+        versions.append(version_of(copy))
+    assert len(set(versions)) == 1 + len(SOURCES)
+    assert kept._version() == versions[0]
 
 
 def test_the_oldest_entries_go_when_there_are_too_many(

@@ -181,6 +181,19 @@ def test_what_dpkg_refuses_in_a_control_file(tmp_path: Path, old: str, new: str,
     assert (found.line, found.what) == (line, f"control: {words}")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (", b2", ", @cdbs@"),
+        ("(= ${binary:Version}), b", "(= ${binary:Version}), b${so:Version}-x, ${a:b}c"),
+        (" and why: it", " and\x0cwhy,\x85 it\u2028is"),
+    ],
+)
+def test_what_dpkg_takes_in_a_control_file(tmp_path: Path, old: str, new: str) -> None:
+    assert CONTROL.count(old) == 1
+    assert check_control(tree_of(tmp_path, {"debian/control.in": CONTROL.replace(old, new)})).problems == []
+
+
 def test_a_control_file_of_nothing_but_faults_is_told_so_often(tmp_path: Path) -> None:
     assert len(check_control(tree_of(tmp_path, {"debian/control": "x\n" * 1000})).problems) == 20
 

@@ -29,6 +29,8 @@ from tests.unit.lint.perl.test_chain import FILES, one, tree_of
         ("cat <<EOF > x\n a/b\nEOF\nc/d", "cat / c/d"),
         ("a() { b/c; }\n( d/e )", "b/c / } / d/e"),
         ('echo ${x:-a;b} "`c/d`"', 'c/d / echo ${x:-a;b} "`c/d`"'),
+        ('a <<< "word x"\nb <<<word\nc/d', "a / b / c/d"),
+        ("a $((x/2)) $((b/(c/d)+1)) e/f; g", "a $((x/2)) $((b/(c/d)+1)) e/f / g"),
     ],
 )
 def test_the_commands_of_a_piece_of_shell(text: str, commands: str) -> None:
@@ -118,6 +120,9 @@ def test_a_path_of_the_tree_that_is_wrong(tmp_path: Path, path: str, text: str, 
         ("Makefile", "a:\n\tcd scripts; ./prepare/x\n\t-./scripts/prepare\n\techo ./scripts/prepare\n"),
         ("Makefile", "a:\n\ttest -x scripts/later && scripts/later\nb:\n\t./configure\n"),
         ("Makefile", "b:\n\t./tools/made\nmade: x.c\n\tcc x.c\n"),
+        ("Makefile", "a:\n\techo $$((SIZE/1024))\n"),
+        ("Makefile", "a:\n\tcc >./tools/made; ./tools/made\n"),
+        ("Makefile", "a:\n\tcp x y ./tools/made; ./tools/made\n"),
         ("Makefile", "a:\n\ttar xf b; sh b/install; cp c scripts/new; scripts/new\nbin_PROGRAMS = install\n"),
         ("debian/rules", "a:\n\tscripts/setup; $(CURDIR)/utils/query\n"),
         ("scripts/x", "#!/bin/sh\n$OSCAR_HOME/tmp/x; $OSCAR_HOME/packages/y/z; $A/$OSCAR_HOME/b; echo $OSCAR_HOME/c\n"),
@@ -140,6 +145,7 @@ def test_a_path_that_is_right_or_that_nobody_can_judge(tmp_path: Path, path: str
         ("doc/Makefile.am", "include $(top_builddir)/dist/o.sh\n", "includes '../dist/o.sh', which is not in the tree"),
         ("Makefile", "-include x.mk\ninclude $(X)/y.mk\ninclude z.mk\nz.mk:\n\ttouch $@\ninclude /etc/x\n", ""),
         ("Makefile", "# include x.mk\ninclude $(wildcard *.mk)\n", ""),
+        ("Makefile", "a:\n\tcd && make\n\tcd y/x 2>/dev/null || make y\n", ""),
     ],
 )  # fmt: skip
 def test_a_folder_that_make_goes_into_and_what_it_includes(tmp_path: Path, path: str, text: str, words: str) -> None:
@@ -152,6 +158,34 @@ def test_a_dollar_sign_that_slipped_out_of_its_string(tmp_path: Path) -> None:
     text = '#!/bin/sh\n# -n $"data"\ndata=\nif test -n "$a" -o -n $"data"; then echo $"Hello" "$"; fi\n'
     found = one(check_paths(tree_of(tmp_path, {"autogen.sh": text})).problems)
     assert (found.line, found.what, found.right) == (4, "$\"data\" is the word 'data' itself", 'its value is "$data"')
+
+
+def test_of_a_long_text_the_beginning_is_read_and_no_line_is_cut(tmp_path: Path) -> None:
+    line = "echo a; $OSCAR_HOME/scripts/query\n"
+    text = "#!/bin/sh\n" + line * 5000
+    files = {"scripts/query": "#!/bin/sh\n", "scripts/long": text}
+    assert check_paths(tree_of(tmp_path, files)).problems == []
+    assert 1000 < len(commands_of(text)) < 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("A = {units}x\nall:\n" + "\techo $(A)\n" * 200, "$(a"),
+        ("{units}all:\n" + "\techo $(A)\n" * 3000, "A += x\n"),
+        ("all:\n\techo {units}x\n", "\\ "),
+        ("all:\n" + "\tcd a/b && make\n" * 20 + "\t{units}\n", "cp "),
+        ("all:\n" + "\t./a/b\n" * 20 + "\t{units}\n", "[ -e "),
+        ("all:\n" + "\t./a/b\n" * 20 + "\t{units}\n", "test -e x/b-"),
+    ],
+)
+def test_a_makefile_that_repeats_itself_is_read_at_once(tmp_path: Path, text: str, unit: str) -> None:
+    tree = tree_of(tmp_path, {"Makefile": text.format(units=unit * (30_000 // len(unit)))})
+    began = time.process_time()
+    check_paths(tree)
+    check_recipes(tree)
+    script_of(tree.files["Makefile"])
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize(
