@@ -5,9 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 NOBODY = 65534
+# A process of its own, which becomes that user when Python is up: the interpreter may be closed to others.
+TRY = """
+import json, os, sys
+paths, user = json.load(sys.stdin), int(sys.argv[1])
+os.setgroups([])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+print(json.dumps([any(os.access(path, way) for way in (os.R_OK, os.W_OK, os.X_OK)) for path in paths]))
+"""
 
 
 def open_to_others(root: Path) -> list[str]:
@@ -23,23 +34,10 @@ def open_to_others(root: Path) -> list[str]:
 
 
 def _tried(paths: list[Path]) -> list[bool]:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            answer = json.dumps([any(os.access(path, way) for way in (os.R_OK, os.W_OK, os.X_OK)) for path in paths])
-            with os.fdopen(writer, "w") as pipe:
-                pipe.write(answer)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    found: list[bool] = json.loads(answer)
+    command = [sys.executable, "-I", "-c", TRY, str(NOBODY)]
+    asked = json.dumps([str(path) for path in paths])
+    done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    found: list[bool] = json.loads(done.stdout)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
@@ -128,9 +129,10 @@ def file_identity(path: Path) -> str:
 
 async def _create(path: Path, arguments: list[str], form: str = "qcow2") -> None:
     try:
-        if path.exists():
-            raise HostError(f"the disk {path} is there already; a run never writes over a disk")
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()  # from Python 3.14 on, `exists` hides what else is wrong with a path
+            raise HostError(f"the disk {path} is there already; a run never writes over a disk")
     except OSError as error:
         raise HostError(f"the disk {path} cannot be made: {error.strerror or error}") from None
     await _qemu_img("create", "-q", "-f", form, *arguments)

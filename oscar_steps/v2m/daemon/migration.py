@@ -291,7 +291,8 @@ class SshTransfer:
             remote += f"; rm -f {' '.join(sockets)}"
         agent = {"SSH_AUTH_SOCK": request["agent"]} if request.get("agent") else {}
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as unused, theirs:
+            unused.enter_context(ours)
             process = await asyncio.create_subprocess_exec(
                 *ledger.owned([*request["ssh"], *options, *forwards, "--", host, remote]),
                 cwd=directory,
@@ -300,6 +301,7 @@ class SshTransfer:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
+            unused.pop_all()
         return cls(name, host, process, ours, sockets)
 
     @property

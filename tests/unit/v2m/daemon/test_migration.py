@@ -145,6 +145,13 @@ def guest(profile: VMProfile, daemon: Daemon) -> Guest:
     return Guest(profile, daemon.system.directory)
 
 
+async def nothing_open() -> None:
+    """asyncio closes the pipes of a process a moment after it has ended; what is left is the loop's own socket."""
+    loop: Any = asyncio.get_running_loop()
+    while len(loop._selector.get_map()) > 1:  # noqa: ASYNC110 - no event says so
+        await asyncio.sleep(0.001)
+
+
 class Out:
     """The move of `guest` to an other side that does `steps`, one after the other, and then hangs up."""
 
@@ -162,7 +169,8 @@ class Out:
             try:
                 return await self._daemon._migrations.migrate(self._request)
             finally:
-                await asyncio.sleep(0.02)  # asyncio closes the pipes of a process that has ended
+                await asyncio.gather(*self._daemon._migrations._lines)
+                await nothing_open()
 
         return asyncio.run(move())
 
