@@ -25,7 +25,7 @@ class FarmError(Exception):
 
 
 class UserError(FarmError):
-    """Somebody wrote something wrong: a profile, the matrix, the site, a command line."""
+    """A person wrote something wrong: a profile, the matrix, the site, a command line."""
 
 
 class ProfileError(UserError):
@@ -67,7 +67,7 @@ class ToolMissing(HostError):
 
 
 class MachineLost(HostError):
-    """A virtual machine's process ended or stopped answering although nobody asked it to."""
+    """A virtual machine's process ended or stopped answering unexpectedly."""
 
 
 class ImpossibleTransition(HostError):
@@ -79,7 +79,7 @@ class HeadNodeLost(HostError):
 
 
 class BugInTheFarm(HostError):
-    """Something was raised that nobody foresaw; the traceback is in `driver.log`."""
+    """An exception that nothing handles; the traceback is in `driver.log`."""
 
 
 class LibvirtRefused(HostError):
@@ -99,7 +99,7 @@ class StageTimeout(HostError):
 
 
 class Cancelled(FarmError):
-    """Somebody, or the lease, ended the run before its time."""
+    """A person, or the lease, ended the run before its time."""
 
 
 @dataclass(frozen=True)

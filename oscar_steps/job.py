@@ -49,7 +49,7 @@ class Timeouts(_Frozen):
     silence: Seconds = 300
     """The installer may be silent for this long; then it hangs."""
     node_boot: Seconds = 180
-    """Power-on to the node's address by DHCP (where nobody sees DHCP: to its installer's first request)."""
+    """Power-on to the node's address by DHCP (where DHCP is not seen: to its installer's first request)."""
     node_request: Seconds = 180
     """From its address to the first request of its installer; as long again to the request for its image."""
     node_transfer: Seconds = 600
@@ -57,7 +57,7 @@ class Timeouts(_Frozen):
     node_stall: Seconds = 45
     """A node that is pulling its image may send no byte for this long."""
     node_finish: Seconds = 180
-    """All of the image copied (as the monitor tells) to 'imaging complete'."""
+    """All of the image copied (as the monitor says) to 'imaging complete'."""
     node_reboot: Seconds = 60
     """'Imaging complete' to the end of the install boot."""
     node_up: Seconds = 180
@@ -66,7 +66,7 @@ class Timeouts(_Frozen):
     """The first SSH banner to root's login from the head node."""
     extract_logs: Seconds = 180
     lease: Seconds = 120
-    """A run that nobody watches for this long ends its cluster and itself (not stretched)."""
+    """A run to which no command is attached for this long ends its cluster and itself (not stretched)."""
 
 
 class Job(_Frozen):
@@ -86,7 +86,7 @@ class Job(_Frozen):
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""
     known_issues: tuple[KnownIssue, ...] = ()
-    """What the verdict is to say so of; they change no outcome."""
+    """Known issues, which the verdict names where they show; they change no outcome."""
 
     @classmethod
     def load(cls, path: Path) -> Job:
@@ -133,7 +133,7 @@ class CellPlan:
         return self.cell.name
 
     def job(self, run_id: str, source: Source, *, nodes: int | None = None, boot: str | None = None) -> Job:
-        """The job of one run; `nodes` and `boot` are what somebody wished, None: as the cluster profile says."""
+        """The job of one run; `nodes` and `boot` are what a person wished, None: as the cluster profile says."""
         value = {name: value for name, value in vars(self).items() if name != "cell"}
         value |= {"run_id": run_id, "cell": self.name, "source": source, "nodes": nodes, "boot": boot}
         return Job.model_validate(value)

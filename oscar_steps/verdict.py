@@ -53,7 +53,7 @@ class InstallReport(_Frozen):
 
 
 class Verdict(_Frozen):
-    """All that is told about a run. One sentence that a developer understands comes first."""
+    """All that is known of a run. One sentence that a developer understands comes first."""
 
     run_id: str
     cell: str
@@ -81,8 +81,8 @@ class Verdict(_Frozen):
         try:
             return cls.model_validate_json(read_regular(path))
         except ValidationError as error:
-            raise ConfigError(f"{path}: this is no verdict: {error.errors()[0]['msg']}") from None
+            raise ConfigError(f"{path}: this is not a verdict: {error.errors()[0]['msg']}") from None
 
     def save(self, run_directory: Path) -> None:
-        """Write `verdict.json` in one step, so that nobody ever reads half of it."""
+        """Write `verdict.json` in one step, so that no reader ever gets half of it."""
         write_atomically(run_directory / VERDICT_FILE, self.model_dump_json(indent=2) + "\n")

@@ -7,8 +7,16 @@ from collections.abc import Callable
 MAX_LINE_BYTES = 1 << 16
 
 
+def decoded(data: bytes) -> str:
+    """The text of a file of OSCAR's: UTF-8, or else Latin-1 (OSCAR is that old)."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 class LineSplitter:
-    """Turns chunks of bytes into lines, as they become whole; keeps the bytes for whoever wants the capture."""
+    """Turns chunks of bytes into lines, as they become whole; hands the bytes to `keep` as they came."""
 
     def __init__(self, keep: Callable[[bytes], object] | None = None) -> None:
         self._rest = b""

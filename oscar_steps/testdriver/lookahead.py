@@ -18,6 +18,7 @@ from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, Flavour, flavour_of
 from oscar_steps.sources.svn import error_kind, svn_words
+from oscar_steps.testdriver.lines import decoded
 from oscar_steps.v3m.host.ledger import owned
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ async def look_ahead(source: Source, run_directory: Path, diary: Diary) -> Flavo
         with diary.step(f"the installer's sources of {source}"):
             files = await fetch(source, run_directory)
     except (HostError, UserError, OSError) as error:
-        diary.say(f"what kind of OSCAR this is will be seen on the head node: {error}")
+        diary.say(f"this host cannot read OSCAR's sources, so the head node will find its flavour: {error}")
         return None
     flavour = flavour_of(files)
     flavour.check()
-    why = f", for its command line cannot do it: {flavour.reason}" if flavour.reason else ""
+    why = f", because its command line cannot install it: {flavour.reason}" if flavour.reason else ""
     diary.say(f"this OSCAR is installed by {flavour.name}{why}")
     return flavour
 
@@ -85,7 +86,7 @@ async def _export(url: str, revision: str, place: Path, *options: str) -> None:
 
 
 def texts_below(tree: Path) -> dict[str, str]:
-    """Relative path of every file to its text, where that is asked for: a menu may be in it, or it tells the flavour.
+    """Relative path of every file to its text, where that is asked for: a menu may be in it, or it shows the flavour.
 
     '' for the others, for links, for what is too long to be a script, and for what comes after MOST_TEXT characters.
     """
@@ -104,11 +105,7 @@ def _files(tree: Path) -> Iterator[Path]:
 
 
 def text_of(path: Path) -> str:
-    """Its text; what is no UTF-8 is Latin-1 (OSCAR is that old). '' for what is no file, or too long to be a script."""
+    """Its text; '' for what is no file, or too long to be a script."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LONGEST_SOURCE:
         return ""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    return decoded(path.read_bytes())

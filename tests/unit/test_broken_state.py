@@ -141,7 +141,7 @@ def test_an_event_that_no_run_has_written_tells_nothing(tmp_path: Path, line: st
 @pytest.mark.parametrize("content", [*SPOILED, b'{"host": "h", "port": 1e999, "password": "", "known_hosts": ""}'])
 def test_a_spoiled_access_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "access.json").write_bytes(content)
-    with pytest.raises(HostError, match="is spoiled"):
+    with pytest.raises(HostError, match="cannot be used: it does not say how to log in"):
         open_ssh(tmp_path, ())
 
 

@@ -228,7 +228,7 @@ def test_the_address_of_a_job_on_the_farms_pages_gives_the_very_same_run(
         (says(b"", 502, "Bad \x1b[31mGateway"), HostError, "the server answers 502 Bad  [31mGateway"),
         (says(b"<!DOCTYPE html>"), ConfigError, "the file as a whole: Invalid JSON"),
         (says(b"[" + b" " * 2000 + b"]"), HostError, "is larger than 1000 bytes"),
-        (says(b'{"run_id"', length=900), HostError, "ended before its last byte"),
+        (says(b'{"run_id"', length=900), HostError, "closed the connection before the last byte"),
         (says(b'{"\\u001b[31m": 1}'), ConfigError, "Field required"),
         (drips, HostError, "timed out after 2 s"),
         (lambda request: request.wfile.write(b"220 mail.x.org ESMTP\r\n"), HostError, "cannot be fetched"),

@@ -44,7 +44,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in _DISK_FAULTS and not isinstance(error.filename, str | Path):
                 raise  # a bug of ours
-            where = f"{error.filename} cannot be used" if error.filename else "writing to the run directory"
+            where = f"{error.filename} cannot be used" if error.filename else "the run directory cannot be written to"
             click.echo(f"oscar-testdriver: {where}: {error.strerror}", err=True)
             leave(ExitStatus.INFRASTRUCTURE)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plain(event: Event) -> None:
-    """For logs and pipes. `@@oscar {json}` lines are for whoever draws a live summary of the step."""
+    """For logs and pipes. `@@oscar {json}` lines are for the master, which shows a live summary of the step."""
     for line in event.text.splitlines():
         print(f"{event.stamp[11:19]} {printable(line)}", flush=True)
     if summary := event.data.get("summary"):

@@ -49,10 +49,10 @@ def _fetched(url: str) -> bytes | FarmError:
             return ConfigError(f"{url}: the farm has no such file", hint=f"it keeps its newest runs; {_WHERE}")
         return HostError(f"{url}: the server answers {error.code} {printable(error.reason)}")
     except (InvalidURL, ValueError) as error:
-        return ConfigError(f"{url} is no address of a web page: {printable(str(error))}", hint=_WHERE)
+        return ConfigError(f"{url} is not the address of a web page: {printable(str(error))}", hint=_WHERE)
     except (OSError, HTTPException) as error:
         why = str(getattr(error, "reason", error)) or type(error).__name__
         return HostError(f"{url} cannot be fetched: {printable(why)}")
     if len(data) > MAX_BYTES:
-        return HostError(f"{url} is larger than {MAX_BYTES} bytes: no job is", hint=_WHERE)
-    return HostError(f"{url} ended before its last byte") if missing else data
+        return HostError(f"{url} is larger than {MAX_BYTES} bytes, so it is not a job", hint=_WHERE)
+    return HostError(f"the server closed the connection before the last byte of {url}") if missing else data

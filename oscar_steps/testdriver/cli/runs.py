@@ -1,4 +1,4 @@
-"""What is asked of runs that are there, by people and by Buildbot's steps."""
+"""Commands on runs that exist, for people and for Buildbot's steps."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def ssh(directory: Path, command: tuple[str, ...]) -> None:
 @click.argument("directory", type=_directory(exists=True))
 @click.argument("machine")
 @click.option("--follow/--no-follow", default=True, help="Go on as it grows, until Ctrl-C.")
-@click.option("--raw", is_flag=True, help="Pass on what the guest orders your terminal to do, too.")
+@click.option("--raw", is_flag=True, help="Show the bytes as they are, with the guest's control sequences.")
 @_explained
 def console(directory: Path, machine: str, follow: bool, raw: bool) -> None:
-    """Show the serial console of MACHINE: its words, without colours and other orders to a terminal."""
+    """Show the serial console of MACHINE: its text, without colours and other control sequences."""
     require_run(directory)
     path = directory / "console" / f"{machine}.log"
     if not path.is_file():

@@ -18,7 +18,7 @@ from oscar_steps.testdriver.record.transcript import CASE_FILE, record
 @click.option("--name", default="", metavar="NAME", help="The case's directory.  [default: stage and a number]")
 @explained
 def transcript(run: Path, into: Path, name: str) -> None:
-    """Write what OSCAR's installer said in RUN as a case for tests/unit/transcripts, without what tells where it was.
+    """Write the output of OSCAR's installer in RUN as a case for tests/unit/transcripts, with nothing of its place.
 
     Addresses, MACs, names of hosts and users, paths, URLs and dates are replaced, the same by the same; lines that may
     hold a password or a key are left out. The case has the run's terminal and OSCAR's own logs, and in case.toml what

@@ -41,7 +41,7 @@ def open_ssh(run_directory: Path, command: tuple[str, ...]) -> NoReturn:
         hint = "log in as the user whose run it is: sudo -u USER oscar-testdriver ssh RUN"
         raise UserError(f"{run_directory / ACCESS_FILE} cannot be used: {error.strerror}", hint=hint) from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise HostError(f"{run_directory / ACCESS_FILE} is spoiled: it does not say how to log in") from None
+        raise HostError(f"{run_directory / ACCESS_FILE} cannot be used: it does not say how to log in") from None
     if shutil.which("ssh") is None:
         raise ToolMissing("there is no ssh on this host", hint="apt-get install openssh-client")
     # OpenSSH takes a password from a program only. Both files are ours alone, and go with the run.

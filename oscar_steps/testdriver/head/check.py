@@ -23,7 +23,7 @@ FRESH_SECONDS = 5.0
 """Nodes mostly fail together; one look serves them all."""
 FULL_KIB = 1024
 FULL_WORDS = "the head node's disk is full"
-"""What OSCAR's own words are told as, too; said once, it is enough."""
+"""The sentence for OSCAR's own complaint has these words, too; once is enough."""
 
 _FILE_SYSTEM = re.compile(r"(?P<device>\S+)\s+\d+\s+\d+\s+(?P<free>-?\d+)\s+(?P<used>\d+)%\s+(?P<mounted>/.*)")
 
@@ -43,7 +43,7 @@ class HeadFacts:
 
 
 def parse_facts(text: str) -> HeadFacts | None:
-    """What `COMMAND` printed. None where it cannot be told, so that nothing is claimed."""
+    """The facts in the output of `COMMAND`; None where it cannot be understood, so that nothing is claimed."""
     disks, separator, processes = text.partition("\n@@\n")
     programs = [line.split() for line in processes.splitlines() if line.strip()]
     if not separator or not programs:
@@ -75,7 +75,7 @@ class HeadCheck:
         self._seen = float("-inf")
 
     async def look(self) -> HeadFacts | None:
-        """The facts; None where the head node does not answer (which somebody else will say)."""
+        """The facts; None where the head node does not answer (others raise the alarm for that)."""
         async with self._lock:
             if time.monotonic() - self._seen > FRESH_SECONDS:
                 self._facts = None
@@ -109,7 +109,7 @@ def head_rebooted(installer: Installer | None, waiting_for: str) -> FarmError:
     doing = InstallStage(stuck.oscar_stage).doing if stuck.oscar_stage else "installing the cluster"
     return HeadNodeRebooted(
         f"the head node rebooted while OSCAR was {doing}",
-        hint="nobody but a program on the head node itself asked for it: what did OSCAR start there?",
+        hint="a program on the head node itself asked for the reboot: what did OSCAR start there?",
         oscar_stage=stuck.oscar_stage,
         evidence=stuck.evidence,
     )

@@ -1,4 +1,4 @@
-"""Serial consoles: files that QEMU writes, followed here as they grow, and the signs that are looked for in them."""
+"""Serial consoles: files that QEMU writes, followed here as they grow, and their last lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from oscar_steps.testdriver.lines import LineSplitter
 from oscar_steps.textio import printable
 
-# QEMU writes the console to a file, because a socket that nobody drains stops the guest in the middle of a line. A file
+# QEMU writes the console to a file, because a socket that is not read stops the guest in the middle of a line. A file
 # has no event for 'grown'; looking at the size of a handful of files five times a second costs nothing measurable.
 LOOK_SECONDS = 0.2
 TAIL_BYTES = 1 << 16

@@ -104,7 +104,7 @@ def _file_system(disk: Path, raw: Path) -> str:
     with suppress(HostError):
         if b"Filesystem magic number:" in _tool(["debugfs", "-R", "show_super_stats -h", device], READ_SECONDS):
             return device
-    raise HostError("the head node's disk has no ext4 file system that can be read, and no other is read from outside")
+    raise HostError("the head node's disk has no readable ext4 file system, and the farm reads no other kind")
 
 
 def _linux_partition(raw: Path) -> int:

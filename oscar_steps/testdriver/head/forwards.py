@@ -33,7 +33,7 @@ MOST_CONNECTIONS = 64
 CONNECT_SECONDS = 30.0
 LONGEST_PAUSE = 30.0
 LOOK_SECONDS = 1.0
-"""Between two looks at whether a guest that has said all is still there: nothing tells of it."""
+"""Between two looks at whether a guest that has sent everything is still there: no event says so."""
 CHUNK = 1 << 16
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 
@@ -71,7 +71,8 @@ def check_reach(job: Job, *, is_open: bool) -> None:
     scheme = url.partition(":")[0].lower()
     if _server(url) or (is_open and scheme != "file"):
         return
-    what = f"the head node checks {url} out itself; it reaches {', '.join(f'{name}://' for name in PORTS)} with a host"
+    reached = ", ".join(f"{name}://" for name in PORTS)
+    what = f"the head node checks OSCAR out itself, and cannot reach {url}; it reaches {reached} with a host"
     hint = "serve the repository with svnserve: svn://HOST/..."
     if scheme != "file":
         hint += "; or say to_host = 'open' in host.toml, where a head node has what that server asks for"

@@ -91,14 +91,15 @@ class HeadNode:
         try:
             await asyncio.to_thread(self._connect)
         except Exception as error:
-            self._client.close()  # one that lets nobody in keeps its connection
+            self._client.close()  # paramiko keeps the connection of a login that failed
+            why = error or type(error).__name__
             raise HeadNodeLost(
-                f"the head node's SSH at {self.host}:{self.port} let nobody in: {error or type(error).__name__}",
+                f"root could not log in to the head node by SSH at {self.host}:{self.port}: {why}",
                 hint="its console is in the run directory: console/",
             ) from error
 
     async def reconnect(self, seconds: float = CONNECT_SECONDS) -> None:
-        """Connect again where the connection broke; a moment later in any case, so that nobody tries in a tight loop.
+        """Connect again where the connection broke. A moment passes first, so that no caller tries in a tight loop.
 
         A head node that is just rebooting is given `seconds`. Raises HeadNodeLost where it cannot be had.
         """
@@ -114,12 +115,11 @@ class HeadNode:
                     await asyncio.sleep(1.0)
 
     def broke(self) -> None:
-        """The head node has rebooted: its end of the connection is gone, and nobody there will say so. Whatever waits
-        for it is woken."""
+        """Close the connection: the head node has rebooted, and its end will never say so. All who wait are woken."""
         self._client.close()
 
     def gone(self, sentence: str) -> None:
-        """The head node will not come back: nobody needs to try."""
+        """Close the connection for good: the head node will not come back."""
         self._gone = sentence
         self._client.close()
 
@@ -151,7 +151,7 @@ class HeadNode:
     def _session(self) -> paramiko.Channel:
         transport = self._client.get_transport()
         if transport is None or not transport.is_active():
-            raise HeadNodeLost("the SSH connection to the head node is gone")
+            raise HeadNodeLost("the SSH connection to the head node is closed")
         try:
             return transport.open_session(timeout=CONNECT_SECONDS)
         except Exception as error:
@@ -256,7 +256,7 @@ class HeadNode:
                 await asyncio.to_thread(channel.exec_command, LOCALE + command)
         except Exception as error:  # also the time-out
             channel.close()
-            what = f"the head node would not start `{command[:80]}`: {error or type(error).__name__}"
+            what = f"the head node did not start `{command[:80]}`: {error or type(error).__name__}"
             raise HeadNodeLost(what) from error
         return channel
 

@@ -60,7 +60,7 @@ class Installer:
         self._last_byte = self._last_news = time.monotonic()
         self._found: Failure | None = None
         self._failed = False
-        self._told = ""
+        self._said = ""
 
     async def start(self, command: str) -> None:
         """Start `command` detached; it goes on whatever becomes of the connection."""
@@ -72,7 +72,7 @@ class Installer:
     async def follow(self, alarm: Callable[[FarmError], None]) -> None:
         """Read the terminal to its end; raise the alarm when a failure is certain and OSCAR does not go on any more.
 
-        An installer that goes on is let go on, to its end or to the barrier: what it still says may tell more.
+        An installer that goes on is let go on, to its end or to the barrier: its next lines may say more.
         """
         try:
             with self._capture.open("wb", buffering=0) as capture, self._times.open("w", buffering=1) as times:
@@ -116,8 +116,8 @@ class Installer:
                 self.reached_barrier.set()
             if event.text:
                 stage, what = event.stage.value, event.kind.value
-                text = f"   OSCAR: {event.text}" if event.text != self._told else ""
-                self._told = event.text
+                text = f"   OSCAR: {event.text}" if event.text != self._said else ""
+                self._said = event.text
                 self._diary.write("installer", text, line=event.line, stage=stage, what=what)
 
     async def watch_silence(self, alarm: Callable[[FarmError], None]) -> None:
@@ -158,7 +158,7 @@ class Installer:
         self.barrier_is_open = True
         result = await self._head.run(command, seconds=60)
         if not result.ok:
-            raise HostError(f"the barrier on the head node would not open: {result.last_line}")
+            raise HostError(f"the barrier on the head node did not open: {result.last_line}")
 
     async def end(self) -> None:
         """End the installer and everything it started in its session."""

@@ -41,7 +41,7 @@ LOST_SECONDS = 25.0
 """And for so long it is lost. Stretched on slow hosts, but below `headnode.CONNECT_SECONDS`, to come before it."""
 MOST_SECONDS = 50.0
 GAP_SECONDS = 5.0
-"""The driver's own loop stood still for so long: then nobody else's silence means anything."""
+"""When the driver's own loop stood still for so long, the silence of others means nothing."""
 MISSING_TIMES = 2
 KNOCK_SECONDS = 7.0
 """How long a new connection may take to the first word of the SSH server; stretched on slow hosts."""
@@ -57,9 +57,9 @@ ECHO = "exec 2>&1; while read -r n; do if [ -e {file} ]; then echo $n here; else
 NO_FORK = re.compile(r"\bfork: (?!retry:)|\bCannot fork\b")
 """A shell's last word where it cannot fork. Bash says 'retry' for 15 s before (`make_child` in its jobs.c)."""
 HINTS = {
-    CUT_OFF: "its interface, its firewall or its SSH server is gone: what did OSCAR change there?",
-    LOCKED_OUT: "root's password, its shell or the server's keys are others now: what did OSCAR change there?",
-    NO_COMMANDS: "its table of processes or its memory may be full: what did OSCAR start there?",
+    CUT_OFF: "its interface is down, its firewall is shut or its SSH server has ended: what did OSCAR change there?",
+    LOCKED_OUT: "root's password, root's shell or the server's keys have changed: what did OSCAR change there?",
+    NO_COMMANDS: "its process table or its memory may be full: what did OSCAR start there?",
 }
 STANDS_STILL = "the virtual machine of the head node stands still"
 
@@ -162,13 +162,13 @@ class HeadLink:
                 continue
             self._heard = time.monotonic()
             if self._heard - self._echoed > UNUSED_SECONDS * self._speed.factor:
-                self._diary.say("the head node answers new connections only; connecting again")
+                self._diary.say("the head node answers new connections, but not the old one; connecting again")
                 self._echoed = self._heard
                 self._head.broke()
 
     async def _clock(self) -> None:
-        """Tell how long the link has been silent. A moment in which the driver itself did not run does not count."""
-        told = False
+        """Say how long the link has been silent. A moment in which the driver itself did not run does not count."""
+        said = False
         while True:
             before = time.monotonic()
             await asyncio.sleep(1.0)
@@ -179,18 +179,18 @@ class HeadLink:
                 still = now - self._stood_still <= self._lost + GAP_SECONDS
                 self._given_up(await self._cut_off(host_stood_still=still))
                 return
-            if silent >= self._late and not told:
+            if silent >= self._late and not said:
                 self._diary.say(f"the head node has not answered for {silent:.0f} s")
-            elif told and silent < self._late:
+            elif said and silent < self._late:
                 self._diary.say("the head node answers again")
-            told = silent >= self._late
+            said = silent >= self._late
 
     async def _cut_off(self, what: str = CUT_OFF, *, host_stood_still: bool = False) -> FarmError:
         step = self._diary.current_step
         return await cut_off(self._machine, self._installer, step, what, host_stood_still=host_stood_still)
 
     def _given_up(self, error: FarmError) -> FarmError:
-        """`error`, as the run's alarm; nobody waits for the head node any more."""
+        """Raise `error` as the run's alarm, and end all that waits for the head node."""
         self._alarm(error)  # first: what waits for the connection wakes now, and has less to say
         self._head.gone(error.sentence)
         return error
@@ -221,7 +221,7 @@ async def cut_off(
     """The error for a head node that cannot be reached, by what the other witnesses say; `what`: where they say that
     the machine is well."""
     if host_stood_still:
-        return HostError(f"{STANDS_STILL}: the virtualization host itself did, for seconds", hint="run it again")
+        return HostError(f"{STANDS_STILL}: the host itself stood still, for seconds", hint="run it again")
     if why := await _stands_still(machine):
         return HostError(f"{STANDS_STILL}: {why}", hint="this says nothing about OSCAR; run it again")
     if installer.ended.is_set():
@@ -243,7 +243,7 @@ def gone_files(installer: Installer) -> FarmError:
     stage, doing = _step(installer)
     return HeadNodeCutOff(
         f"files in root's home were removed, {FARM}/terminal.log among them, since OSCAR began {doing}",
-        hint="OSCAR's installer may go on, but nobody can read what it says",
+        hint="OSCAR's installer may go on, but its output cannot be read",
         oscar_stage=stage,
         evidence=installer.overdue(0.0).evidence,
     )
@@ -266,7 +266,7 @@ async def _stands_still(machine: Machine) -> str:
         return f"its hypervisor has not answered for {LATE_SECONDS:.0f} s"
     except FarmError as error:
         return error.sentence
-    return "" if state is MachineState.RUNNING else f"its hypervisor calls it {state}"
+    return "" if state is MachineState.RUNNING else f"its hypervisor says that it is {state}"
 
 
 async def explained(

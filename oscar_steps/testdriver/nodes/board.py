@@ -42,7 +42,7 @@ class NodeState(Enum):
 
 
 # A node may skip forward (its first requests may be read after the later ones, a multicast transfer leaves no IMAGE
-# request, nobody may have seen its DHCP), but never past the end of its install boot, and the way back is only that of
+# request, its DHCP may not be in the log), but never past the end of its install boot, and the way back is only that of
 # a node that installs itself a second time, which is an error of its own.
 _INSTALLING = (
     NodeState.POWERED_ON,
@@ -115,7 +115,7 @@ def stuck(node: Node, timeouts: Timeouts, factor: float = 1.0) -> str | None:
 
 @dataclass
 class DhcpRecord:
-    """What DHCP's log has told of a node: how often it asked, why it was turned away, whether it was answered."""
+    """What DHCP's log says of a node: how often it asked, why it was refused, whether it was answered."""
 
     asked: int = 0
     refused: int = 0
@@ -149,13 +149,13 @@ class Node:
         self.powered_on, self.answers, self.up = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def reach(self, state: NodeState, note: str = "") -> bool:
-        """Go to `state`. False where the node is there, or further, already (late news).
+        """Go to `state`. False where the node is there, or further, already (the sign came late).
 
         Raises ImpossibleTransition."""
         if self.state is NodeState.FAILED or state.rank <= self.state.rank:
             return False
         if state not in ALLOWED[self.state]:
-            raise ImpossibleTransition(f"{self.name}: no way from '{self.state.value}' to '{state.value}'")
+            raise ImpossibleTransition(f"{self.name}: it cannot go from '{self.state.value}' to '{state.value}'")
         self.state, self.since, self.note = state, self._clock(), note
         self.history.append((state, self.since))
         if state in (NodeState.ANSWERING, NodeState.UP):
@@ -172,8 +172,8 @@ class Node:
         return self.state in _INSTALLING
 
     def installing(self, state: NodeState, note: str = "") -> bool:
-        """A sign from outside that an installing node has come to `state`. Like `reach`, but a sign that does not
-        belong to the install boot, from before power-on or from after its end, is no news either."""
+        """A sign from outside that an installing node has come to `state`. Like `reach`, but a sign from before
+        power-on, or from after the end of the install boot, changes nothing."""
         return self.is_installing and self.reach(state, note)
 
     def reached(self, state: NodeState) -> float | None:

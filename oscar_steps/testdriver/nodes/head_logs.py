@@ -1,7 +1,7 @@
 """What the head node's logs say of the compute nodes, taken into their state machines.
 
 Each source is one channel to the head node, however many nodes there are, and none is needed: an OSCAR that logs
-elsewhere only tells less.
+elsewhere only shows less.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DHCP_FILE = "nodes/dhcp.log"
 """What DHCP's server wrote during the run, in the run directory."""
 
-# One DISCOVER may be turned away while the server looks up from something else; three are its configuration.
+# One DISCOVER may be refused while the server looks up from something else; three are its configuration.
 REFUSALS = 3
 
 _ASKED_FOR = {
@@ -34,7 +34,7 @@ _ASKED_FOR = {
     RequestKind.COMPLETE: NodeState.IMAGED,
 }
 # 102 ('rebooted') is not among them: our own eyes, on the VM and its SSH, are nearer.
-_TOLD = {
+_REPORTED = {
     MonitorPhase.STARTING: NodeState.INSTALLER_BOOTED,
     MonitorPhase.PULLING: NodeState.PULLING,
     MonitorPhase.FINISHING: NodeState.FINISHING,
@@ -104,7 +104,7 @@ def take_dhcp_line(line: str, board: NodeBoard) -> None:
     if message.kind is DhcpKind.ACK:
         _given(node, message.address, board)
     if record.refused == REFUSALS and not record.answered:
-        what = f"no answer from DHCP: the head node's server turned {node.mac} away {REFUSALS} times: {record.refusal}"
+        what = f"no answer from DHCP: the head node's server refused {node.mac} {REFUSALS} times: {record.refusal}"
         node.trouble.put_nowait(Trouble(f"{node.name} failed: {what}", from_dhcp=True))
 
 
@@ -126,6 +126,6 @@ def take_clients(text: str, board: NodeBoard) -> None:
         if node is None:
             continue
         if client.phase is MonitorPhase.FAILED and node.is_installing:
-            node.trouble.put_nowait(Trouble(f"{node.name} failed: its installer told the monitor that it has failed"))
-        elif client.phase in _TOLD:
-            node.installing(_TOLD[client.phase], note=f"monitor: {client.text}")
+            node.trouble.put_nowait(Trouble(f"{node.name} failed: its installer reported its failure to the monitor"))
+        elif client.phase in _REPORTED:
+            node.installing(_REPORTED[client.phase], note=f"monitor: {client.text}")

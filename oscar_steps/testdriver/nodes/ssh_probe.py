@@ -29,7 +29,7 @@ SSH_COMMAND = (
 )
 """root's own keys and nothing else, as OSCAR's steps log in; root's list of known hosts stays as OSCAR left it."""
 
-# A node that is not there yet is asked twice a second: a port that nobody listens on is refused by its kernel at once.
+# A node that is not there yet is asked twice a second: its kernel refuses a closed port at once.
 # Only modules that come with the smallest perl, and its `times`, since `time` knows whole seconds only.
 PROGRAM = guest_text("head/ssh-probe.pl")
 
@@ -56,15 +56,15 @@ class SshProbe:
         self._clients: list[str] = []
 
     async def ask(self, node: Node) -> None:
-        """Ask `node` for SSH until it answers and lets root in, or refuses. Raises nothing: the stream's end is told by
-        `follow`, which asks again."""
+        """Ask `node` for SSH until it answers and lets root in, or refuses. Raises nothing: `follow` sees the
+        end of the stream, and asks again."""
         self._wanted[node.address] = node
         if self._stream is not None:
             await self._stream.send(f"ask {node.address}\n".encode())
 
     async def follow(self, alarm: Callable[[FarmError], None]) -> None:
         """Take what the program says until cancelled; start it again where the connection broke. A program that does
-        not run at all is the farm's fault, not that of nodes which nobody asks."""
+        not run at all is the farm's fault, not that of nodes which are not asked."""
         failed_starts = 0
         try:
             while failed_starts < MAX_FAILED_STARTS:

@@ -1,6 +1,6 @@
 """Follows one compute node from power-on to root's login, and names what it waited for when it fails.
 
-The install boot ends the VM (a reboot as well as a power-off): then the disk's fingerprint tells whether anything was
+The install boot ends the VM (a reboot as well as a power-off): then the disk's fingerprint shows whether anything was
 installed, and the VM is started again from its disk alone. So 'the VM stopped' is never taken for 'it is installed',
 and a node cannot install itself for ever.
 """
@@ -84,13 +84,13 @@ class NodeWatch:
         self._node.reach(NodeState.REBOOTED, note=str(ended.reason))
 
     def _check_end(self, ended: Ended) -> None:
-        """Raise where the guest did not end the boot in order."""
+        """Raise where the guest itself did not end the boot."""
         if ended.reason is EndReason.GUEST_PANIC:
-            # The kernel has written its last words before it told the hypervisor.
+            # The kernel wrote its last words before the hypervisor knew of it.
             words = last_panic(last_lines(self._machine.console, PANIC_LINES)[1])
             raise self._failed(f"its kernel panicked {self._while}" + (f": {words}" if words else ""))
         if not ended.by_guest:
-            raise HostError(f"the VM of {self._node.name} ended unasked: {ended.reason} {ended.detail}".strip())
+            raise HostError(f"the VM of {self._node.name} ended unexpectedly: {ended.reason} {ended.detail}".strip())
 
     async def _read_log_again(self) -> None:
         # The VM's end comes at once, the log's last lines through tail and SSH of a slow head node: ask before judging.
@@ -209,13 +209,14 @@ def dhcp_clause(node: Node, board: NodeBoard, facts: HeadFacts | None) -> str:
     if record.answered:
         return ""
     if record.refusal:
-        return f"no answer from DHCP: the head node's server turned {node.mac} away: {record.refusal}"
+        return f"no answer from DHCP: the head node's server refused {node.mac}: {record.refusal}"
     if record.asked:
-        return f"no answer from DHCP: the head node's server heard {node.mac} {record.asked} times and said nothing"
+        requests = "a request" if record.asked == 1 else f"{record.asked} requests"
+        return f"no answer from DHCP: the head node's server received {requests} from {node.mac} and did not answer"
     if facts and not facts.dhcp_server:
         return "no answer from DHCP: no DHCP server runs on the head node"
     if facts and board.dhcp_log_seen:
-        return f"the head node's DHCP server runs and has heard nothing from {node.mac}"
+        return f"the head node's DHCP server runs and has received no request from {node.mac}"
     return ""
 
 

@@ -23,7 +23,7 @@ def verdict_of_dead_run(run_directory: Path) -> Verdict:
     made as the run itself would have made it. Raises UserError where the directory holds no run.
     """
     require_run(run_directory)
-    from oscar_steps.verdict import Verdict  # of a run that is not there, or goes on, nobody needs it
+    from oscar_steps.verdict import Verdict  # not needed for a run that is not there, or goes on
 
     try:
         return Verdict.load(run_directory)

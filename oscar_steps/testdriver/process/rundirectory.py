@@ -24,7 +24,7 @@ def make_directory(run_directory: Path) -> None:
         run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         sentence = f"the run directory {run_directory} cannot be made: {error.strerror}"
-        raise UserError(sentence, hint="name a folder for it that can be written to") from None
+        raise UserError(sentence, hint="name a folder that you can write to") from None
     except OSError as error:
         raise HostError(f"the run directory {run_directory} cannot be made: {error.strerror}") from error
     _close_runs(run_directory.parent)

@@ -57,7 +57,7 @@ class RunServer:
         while True:
             await asyncio.sleep(LEASE_LOOK_SECONDS)
             if not self._attached and time.monotonic() - self._alone_since > seconds:
-                await self._run.cancel(f"nobody was connected to it for {seconds:.0f} s (its worker or master is gone)")
+                await self._run.cancel(f"no command was attached for {seconds:.0f} s: has its worker or master ended?")
                 return
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

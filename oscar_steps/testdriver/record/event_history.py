@@ -1,4 +1,4 @@
-"""What `events.jsonl` tells of a run: how far it came, what became of its nodes, what went wrong first, and when.
+"""What `events.jsonl` says of a run: how far it came, what became of its nodes, what went wrong first, and when.
 
 Only the file is read, so that a run that goes on, one that is over and one from an archive have the same history. A
 line that cannot be understood is left out; no run is better for it, because a good one must have every stage's end.
@@ -37,7 +37,7 @@ class Recorded:
 
 @dataclass
 class EventHistory:
-    """A run as its events tell it; see the module's docstring."""
+    """A run as its events show it; see the module's docstring."""
 
     events: list[Event]
     stages: dict[Stage, StageReport] = field(default_factory=dict)
@@ -53,11 +53,11 @@ class EventHistory:
     """Stages of OSCAR's installer, and how many seconds into the run each began."""
     ended: dict[str, float] = field(default_factory=dict)
     vms_left: int | None = None
-    """Virtual machines that outlived a killed run; None: nobody has looked."""
+    """Virtual machines that outlived a killed run; None: this is not known."""
 
     @property
     def last(self) -> Event:
-        """The last sign of life. (A post-mortem is written by whoever finds the run dead.)"""
+        """The last sign of life. (A post-mortem is written by the command that finds the run dead.)"""
         return next((event for event in reversed(self.events) if event.kind != "post-mortem"), self.events[0])
 
     @property

@@ -68,7 +68,7 @@ class Diary:
         return self._steps[-1] if self._steps else ""
 
     def write(self, kind: str, text: str = "", **data: Any) -> Event:
-        """Append an event and tell everybody who listens."""
+        """Append an event and hand it to all listeners."""
         stamp = datetime.now().astimezone().isoformat(timespec="milliseconds")
         event = Event(kind=kind, text=text, elapsed=self.elapsed, stamp=stamp, data=data)
         # A full disk must not keep the run from ending its cluster.
@@ -95,7 +95,7 @@ class Diary:
         try:
             yield
         except BaseException as error:
-            # Not handled here: only the place is noted, for whoever reads why the run ended.
+            # Not handled here: only the place is noted, to show where the run ended.
             self.write(
                 "step-broken", "", step=text, seconds=round(time.monotonic() - started, 3), error=type(error).__name__
             )

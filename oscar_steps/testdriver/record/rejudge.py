@@ -37,7 +37,7 @@ def hang(log: InstallerLog, how: Hang, amount: float) -> Failure:
 
 
 def end_status(line: str) -> int | None:
-    """The installer's exit status, where `line` is the one that tells it."""
+    """The installer's exit status, where `line` is the one that has it."""
     return int(match[1]) if (match := _END.fullmatch(line)) else None
 
 

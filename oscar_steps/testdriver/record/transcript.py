@@ -37,7 +37,7 @@ _LARGEST = 8 << 20
 _LARGEST_LOG = 1 << 20
 _LOGS = 40
 _HEAD = f"""\
-# Recorded from a run of the farm (`oscar-testdriver transcript`), without what tells where that was.
+# Recorded from a run of the farm (`oscar-testdriver transcript`), without anything that shows where that was.
 # What is expected is what the farm says today. Read it beside {TERMINAL_FILE}, and correct it where it is wrong.
 """
 
@@ -90,12 +90,12 @@ def record(run: Path, into: Path, name: str = "") -> Recording:
     job = Job.load(run / JOB_FILE)
     history = read_event_history(run)
     if history is None or history.flavour is None:
-        raise UserError(f"{run}: OSCAR's installer was not started in this run, so there is nothing to record")
+        raise UserError(f"{run}: OSCAR's installer was not started in this run, so it has no output to record")
     facts = history.failure.facts if history.failure else {}
     wanted = Wanted.of(job, history.flavour)
     judgement = judge(run, wanted, job.answers.oscar_home, facts)
     if judgement is None:
-        raise UserError(f"{run}: nothing is left of what OSCAR's installer said", hint=f"{TERMINAL_FILE} is missing")
+        raise UserError(f"{run}: there is no output of OSCAR's installer", hint=f"{TERMINAL_FILE} is missing")
     texts = {place: _text(path) for place, path in _files(run, job.answers.oscar_home, judgement.file)}
     anonymous = Anonymiser(_known_names(job, history), job.answers.oscar_home)
     for text in texts.values():
@@ -192,7 +192,7 @@ def _check_it_is_the_same(failure: Failure | None, expected: Expected, case: Pat
     if before != (expected.stage, expected.category):
         raise HostError(
             f"{case}: the run's verdict is {before or 'good'}, the case's is ({expected.stage}, {expected.category}): "
-            "making it anonymous has changed what it says",
+            "the anonymous case says something else",
             hint="this is a fault of the farm's; oscar_steps/oscar/anonymous.py is the place",
         )
 

@@ -94,30 +94,30 @@ def verdict_of(run_directory: Path) -> Verdict:
     if history.flavour is not None:
         facts = history.failure.facts if history.failure else {}
         judgement = judge(run_directory, Wanted.of(job, history.flavour), job.answers.oscar_home, facts)
-    told = _told(history, judgement)
+    cause = _cause(history, judgement)
     return Verdict(
         run_id=job.run_id,
         cell=job.cell,
         source=job.source.url,
         revision=job.source.revision,
-        outcome=told.outcome,
-        sentence=told.sentence,
-        hint=_hint(told, job, history),
-        stage=told.stage,
-        oscar_stage=told.oscar_stage,
-        category=told.category,
-        evidence=told.evidence,
+        outcome=cause.outcome,
+        sentence=cause.sentence,
+        hint=_hint(cause, job, history),
+        stage=cause.stage,
+        oscar_stage=cause.oscar_stage,
+        category=cause.category,
+        evidence=cause.evidence,
         nodes=history.node_reports(),
         stages=history.stage_reports(),
-        installer=_install_reports(told, history, judgement),
+        installer=_install_reports(cause, history, judgement),
         seconds=round(history.last.elapsed, 1),
         replay=replay_command(job),
     )
 
 
 @dataclass(frozen=True)
-class _Told:
-    """The words of a verdict. `of_installer`: they are what OSCAR's installer itself shows."""
+class _Cause:
+    """Why a run ended as it did. `of_installer`: what OSCAR's installer itself shows of it."""
 
     outcome: Outcome
     sentence: str
@@ -129,7 +129,7 @@ class _Told:
     of_installer: Failure | None = None
 
 
-def _told(history: EventHistory, judgement: Judgement | None) -> _Told:
+def _cause(history: EventHistory, judgement: Judgement | None) -> _Cause:
     """A run is good only if nothing went wrong, every stage passed, and its installer's lines prove OSCAR's success."""
     if history.failure:
         return _failed(history.failure, judgement)
@@ -138,35 +138,35 @@ def _told(history: EventHistory, judgement: Judgement | None) -> _Told:
     bad = next((report for report in history.stages.values() if report.result is not StageResult.PASSED), None)
     if bad is not None:
         sentence = f"the stage {bad.stage} ended as '{bad.result}', and no event of the run says why"
-        hint = "a full disk on the virtualization host may have cost the run its events"
-        return _Told(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
+        hint = "the virtualization host's disk may have been full, so that events could not be written"
+        return _Cause(Outcome.INFRASTRUCTURE, sentence, hint, bad.stage, category=Category.HOST)
     if judgement is None:
-        sentence = "nothing is left of what OSCAR's installer said, so nothing proves that it did well"
+        sentence = "the run directory has no output of OSCAR's installer, so nothing proves that it succeeded"
         hint = f"{TERMINAL_FILE} is missing" if history.flavour else "the event 'installer-started' is missing"
-        return _Told(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
+        return _Cause(Outcome.INFRASTRUCTURE, sentence, hint, category=Category.HOST)
     if judgement.failure:
         return _of_installer(judgement, judgement.failure, Stage(judgement.failure.stage.farm_stage))
     count = len(history.nodes)
     nodes = f"{count} compute node" if count == 1 else f"{count} compute nodes"
-    return _Told(Outcome.PASSED, f"OSCAR installed a head node and {nodes}, and tested the cluster")
+    return _Cause(Outcome.PASSED, f"OSCAR installed a head node and {nodes}, and tested the cluster")
 
 
-def _failed(failure: Recorded, judgement: Judgement | None) -> _Told:
+def _failed(failure: Recorded, judgement: Judgement | None) -> _Cause:
     again = judgement is not None and judgement.file == TERMINAL_FILE and failure.error in _INSTALLER_ERRORS
     if judgement and judgement.failure and again:
-        told = _of_installer(judgement, judgement.failure, failure.stage)
+        cause = _of_installer(judgement, judgement.failure, failure.stage)
         also = failure.facts.get("also")  # what the head node itself showed when it was looked at
-        return replace(told, sentence=f"{told.sentence}; {also}") if also else told
+        return replace(cause, sentence=f"{cause.sentence}; {also}") if also else cause
     outcome = Outcome.INFRASTRUCTURE if failure.outcome is Outcome.PASSED else failure.outcome
-    return _Told(
+    return _Cause(
         outcome, failure.sentence, failure.hint, failure.stage, failure.oscar_stage, failure.category, failure.evidence
     )
 
 
-def _of_installer(judgement: Judgement, failure: Failure, stage: Stage) -> _Told:
+def _of_installer(judgement: Judgement, failure: Failure, stage: Stage) -> _Cause:
     category = Category(failure.category)
     evidence = Evidence(file=judgement.file, first_line=failure.first_line, lines=failure.lines)
-    return _Told(
+    return _Cause(
         outcome=_outcome(category),
         sentence=failure.sentence,
         hint=failure.hint,
@@ -178,35 +178,35 @@ def _of_installer(judgement: Judgement, failure: Failure, stage: Stage) -> _Told
     )
 
 
-def _killed(history: EventHistory) -> _Told:
+def _killed(history: EventHistory) -> _Cause:
     last = history.last
     where = f"in the stage {history.stage}" if history.stage else "at its very beginning"
     doing = f", while waiting for {history.steps[-1]}" if history.steps else ""
     left = {None: "", 0: "; no VM was left"}.get(
         history.vms_left, f"; {history.vms_left} VMs were left and have been ended"
     )
-    return _Told(
+    return _Cause(
         Outcome.INFRASTRUCTURE,
         f"the run's process was killed {where}{doing} "
-        f"(last sign of life: {last.stamp[11:19]}, {last.elapsed:.0f} s into it){left}",
+        f"(its last event was at {last.stamp[11:19]}, {last.elapsed:.0f} s after its beginning){left}",
         "this says nothing about OSCAR; run it again",
         history.stage,
         category=Category.HOST,
     )
 
 
-def _hint(told: _Told, job: Job, history: EventHistory) -> str:
-    if told.outcome in (Outcome.PASSED, Outcome.CANCELLED):
-        return told.hint
-    lines = (told.sentence, *(line for piece in told.evidence for line in piece.lines))
-    return "; ".join(filter(None, (*remarks(job.known_issues, job.cell, lines, history.day), told.hint)))
+def _hint(cause: _Cause, job: Job, history: EventHistory) -> str:
+    if cause.outcome in (Outcome.PASSED, Outcome.CANCELLED):
+        return cause.hint
+    lines = (cause.sentence, *(line for piece in cause.evidence for line in piece.lines))
+    return "; ".join(filter(None, (*remarks(job.known_issues, job.cell, lines, history.day), cause.hint)))
 
 
-def _install_reports(told: _Told, history: EventHistory, judgement: Judgement | None) -> tuple[InstallReport, ...]:
+def _install_reports(cause: _Cause, history: EventHistory, judgement: Judgement | None) -> tuple[InstallReport, ...]:
     if judgement is None:
         return ()
     # An installer that was ended from outside has not failed where it stood: only what was certain before counts.
-    results = judgement.log.results(told.of_installer or judgement.log.failure)
+    results = judgement.log.results(cause.of_installer or judgement.log.failure)
     return tuple(
         InstallReport(stage=stage.value, result=result.value, seconds=history.install_seconds(stage))
         for stage, result in results.items()

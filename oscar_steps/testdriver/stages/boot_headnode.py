@@ -104,7 +104,7 @@ async def _login_prompt(console: Path) -> None:
 
 
 async def _watch_console(console: Path) -> None:
-    """For the rest of the run: a head node that panics says so here, also where its hypervisor is not told."""
+    """For the rest of the run: a head node that panics says so here, also where its hypervisor does not know."""
     async for line in follow_console(console):
         sign = classify(line)
         if sign and sign.kind is SignKind.PANIC:
@@ -125,7 +125,7 @@ def _machine_event(run: Run, head_name: str, event: MachineEvent) -> None:
         what = f"the host could not write the disk of {event.machine}: {event.detail}"
         run.raise_alarm(MachineLost(what, hint="is the host's disk full?"))
     if event.kind is EventKind.ENDED and event.detail.partition(":")[0] in _NOT_THE_GUEST:
-        run.raise_alarm(MachineLost(f"the VM of {event.machine} ended unasked: {event.detail}"))
+        run.raise_alarm(MachineLost(f"the VM of {event.machine} ended unexpectedly: {event.detail}"))
     if event.machine == head_name:
         _head_event(run, event)
 
@@ -138,7 +138,7 @@ def _head_event(run: Run, event: MachineEvent) -> None:
         if isinstance(reached, Booted):
             reached.head.broke()
     elif event.kind in _ENDED:
-        what = f"the head node {event.machine} ended unasked: {event.kind} {event.detail}".strip()
+        what = f"the head node {event.machine} ended unexpectedly: {event.kind} {event.detail}".strip()
         run.raise_alarm(MachineLost(what))
         if isinstance(reached, Booted) and event.kind is EventKind.ENDED:
             reached.head.gone(what)

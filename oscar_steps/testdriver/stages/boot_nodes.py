@@ -44,7 +44,7 @@ async def _fetch_cd(run: Run, installing: Installing) -> Path:
     head = installing.head
     if not (await head.run(f"test -s {BOOT_CD}")).ok:
         raise InstallerFailed(
-            f"OSCAR said that nodes may boot, but the CD it was asked for, {BOOT_CD}, is not there",
+            f"OSCAR said that nodes may boot, but it did not make the CD {BOOT_CD}",
             oscar_stage="network",
         )
     with run.diary.step("OSCAR's boot CD to come from the head node"):

@@ -99,7 +99,7 @@ async def read_or_show(sources: dict[str, str], run_directory: Path) -> Menus:
 
 def _kept(run_directory: Path, at: Place, text: str) -> Evidence:
     """The source file, kept in the run directory, and its lines round `at`, as evidence."""
-    # Only the last part of its name: OSCAR's tree has the say on the others.
+    # Only the last part of its name: the others come from OSCAR's tree, and could lead anywhere.
     kept = run_directory / "menus" / Path(at.file).name
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(text, encoding="utf-8")

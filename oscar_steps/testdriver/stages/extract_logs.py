@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUTTON_SECONDS = 10.0
 """How long a head node may take to say on its console, or by its end, that its power button means something to it."""
 SHUTDOWN_SECONDS = 60.0
-"""And how long, then, to shut down in order."""
+"""How long it may then take to shut down."""
 
 
 async def run_stage(run: Run) -> None:
@@ -43,7 +43,7 @@ async def run_stage(run: Run) -> None:
         await reached.head.reconnect()
     except HeadNodeLost as lost:
         await _from_disk(run, reached.cluster.head, logs / "head", lost)
-        if run.failure is None:  # nobody has said yet what is wrong, so a run without the logs of its end is not good
+        if run.failure is None:  # nothing else is wrong, but a run without the logs of its end is not good
             raise
         return
     if isinstance(reached, Installing):
@@ -86,38 +86,38 @@ async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> No
 
 
 async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:
-    """The head node answers no more: its machine is ended, and its disk read from outside. Welcome, not needed."""
+    """The head node answers no more: its machine is ended, and its disk read from outside. A run does without them."""
     if run.options.keep and head.state is not MachineState.OFF:
-        run.diary.say(f"no logs from the head node, which is kept: {lost}; the consoles are in the run directory")
+        run.diary.say(f"the head node is kept, and gives no logs: {lost}; the consoles are in the run directory")
         return
     try:
         with run.diary.step("the head node to end, so that its disk can be read"):
-            in_order = await _ended_in_order(head)
+            by_itself = await _shut_down(head)
         with run.diary.step("logs to come from the head node's disk"):
             count = await asyncio.to_thread(logs_from_disk, head.disk, into, run.job.answers.oscar_home)
     except (FarmError, OSError) as error:
         run.diary.say(f"no logs from the head node's disk: {error}; the consoles are in the run directory")
         return
-    words = "" if in_order else " (it did not shut down in order: the last seconds may be missing)"
+    words = "" if by_itself else " (it did not shut down by itself: the last seconds may be missing)"
     run.diary.write("logs", f"{count} log files read from the head node's disk{words}: {lost}", files=count)
 
 
-async def _ended_in_order(head: Machine) -> bool:
+async def _shut_down(head: Machine) -> bool:
     """Press the power button, so that the guest writes what it still has in memory; pull the plug where it does not."""
     if head.state is MachineState.OFF:
         return False
-    in_order = False
+    by_itself = False
     with suppress(FarmError, TimeoutError):
         async with asyncio.timeout(BUTTON_SECONDS):  # a hypervisor that stands still says nothing for a minute
             state = await head.status()
         if state is MachineState.RUNNING:
             said = _size(head.console)
             await head.shut_down()
-            in_order = await _ends(head, BUTTON_SECONDS)
-            if not in_order and _size(head.console) > said:
-                in_order = await _ends(head, SHUTDOWN_SECONDS)
+            by_itself = await _ends(head, BUTTON_SECONDS)
+            if not by_itself and _size(head.console) > said:
+                by_itself = await _ends(head, SHUTDOWN_SECONDS)
     await head.power_off()
-    return in_order
+    return by_itself
 
 
 async def _ends(head: Machine, seconds: float) -> bool:
@@ -135,12 +135,12 @@ async def _from_node(run: Run, head: HeadNode, node: Node, into: Path, seconds: 
     try:
         await _fetch(head, node_command(node.address), into, seconds)
     except FarmError as error:
-        # What the nodes wrote is welcome, not needed: their consoles are here already.
+        # A run does without the logs of its nodes: their consoles are here already.
         run.diary.say(f"no logs from {node.name}: {error}")
 
 
 async def _screenshots(run: Run) -> None:
-    """What a person would see on the screens of the VMs that still run; welcome, not needed."""
+    """What a person would see on the screens of the VMs that still run. A run does without them."""
     screens = run.directory / "screens"
     screens.mkdir(exist_ok=True)
     for machine in run.reached.cluster.machines if isinstance(run.reached, Booting) else ():

@@ -23,6 +23,6 @@ async def run_stage(run: Run) -> None:
             await reached.cluster.destroy()
         left = find_leftovers(run.directory)
         if left:
-            raise MachineLost(f"VMs of the run are still there after its end: {', '.join(str(one) for one in left)}")
+            raise MachineLost(f"VMs of the run still run after its teardown: {', '.join(str(one) for one in left)}")
     finally:
         clean_up(run.directory)

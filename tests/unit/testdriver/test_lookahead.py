@@ -108,7 +108,7 @@ def test_a_repository_that_no_head_node_reaches_is_a_mistake_of_the_person_who_n
 ) -> None:
     verdict = verdict_of_run(tmp_path, monkeypatch, f"file://{tmp_path}/svn", served=False)
     assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CREATE_IMAGE)
-    assert "out itself; it reaches svn://, http://, https:// with a host" in verdict.sentence
+    assert "; it reaches svn://, http://, https:// with a host" in verdict.sentence
     assert "svnserve" in verdict.hint
 
 
@@ -123,7 +123,7 @@ def test_where_the_repository_cannot_be_asked_from_here_the_head_node_will_see(
     verdict = verdict_of_run(tmp_path, monkeypatch, url)
     assert "the image would be built" in verdict.sentence
     said = (tmp_path / "run" / "events.jsonl").read_text()
-    assert "will be seen on the head node" in said
+    assert "the head node will find its flavour" in said
     assert "this OSCAR is installed by" not in said
     assert (kind == "no answer") == ("timed out after 0.2 s waiting for the repository" in said)
 

@@ -114,7 +114,9 @@ def test_where_the_host_is_open_only_what_is_on_its_loopback_interface_goes_thro
     "url", ["file:///srv/svn/oscar", "FILE:///srv", "svn+ssh://h/oscar", "http://[::1", "svn:///x"]
 )
 def test_a_repository_that_no_head_node_reaches_is_refused_before_anything_boots(url: str) -> None:
-    with pytest.raises(SourceError, match=r"checks .* out itself; it reaches svn://, http://, https://"):
+    with pytest.raises(
+        SourceError, match=r"checks OSCAR out itself, and cannot reach .*; it reaches svn://, http://, https://"
+    ):
         check_reach(job_of(url), is_open=False)
 
 

@@ -140,7 +140,7 @@ def test_a_head_node_that_ended_is_not_waited_for() -> None:
     run = FakeRun(installing=True)
     happen(run, EventKind.ENDED, detail="guest-shutdown")
     assert isinstance(run.alarms[0], MachineLost)
-    assert run.said == ["the head node oscar-headnode ended unasked: ended guest-shutdown"]
+    assert run.said == ["the head node oscar-headnode ended unexpectedly: ended guest-shutdown"]
 
 
 def test_what_the_machines_do_while_the_run_ends_them_is_no_alarm() -> None:

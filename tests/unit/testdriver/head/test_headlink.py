@@ -157,7 +157,7 @@ def test_a_host_that_stood_still_is_not_oscars_fault(
         asyncio.get_running_loop().call_later(1.2, time.sleep, 2.0)
         await run.watch()
         assert [type(error) for error in run.alarms] == [HostError]
-        assert "the virtualization host itself did" in run.alarms[0].sentence
+        assert "the host itself stood still" in run.alarms[0].sentence
 
     with_head(server, work)
 
@@ -197,7 +197,7 @@ def test_a_link_whose_echo_is_missing_is_not_lost_while_the_ssh_server_answers_n
         run = Linked(head, hurried.parent, pid=os.getpid())
         watch = asyncio.create_task(run.watch())
         async with asyncio.timeout(40):
-            while not any("new connections only" in words for words in run.said):  # noqa: ASYNC110
+            while not any("but not the old one" in words for words in run.said):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             while not head.connected:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

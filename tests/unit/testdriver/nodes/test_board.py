@@ -75,7 +75,7 @@ def test_late_news_change_nothing() -> None:
 
 
 def test_there_is_no_way_from_defined_to_up() -> None:
-    with pytest.raises(ImpossibleTransition, match="no way from 'defined' to 'up'"):
+    with pytest.raises(ImpossibleTransition, match="it cannot go from 'defined' to 'up'"):
         make_node().reach(NodeState.UP)
 
 
@@ -296,7 +296,7 @@ def test_a_node_that_is_turned_away_three_times_gets_no_address_any_more(board: 
     assert node.trouble.empty()
     take_dhcp_line(discover(refusal="network 10.0.0.0/24: no free leases"), board)
     assert node.trouble.get_nowait().sentence == (
-        "oscarnode1 failed: no answer from DHCP: the head node's server turned 52:54:00:00:00:11 away 3 times: "
+        "oscarnode1 failed: no answer from DHCP: the head node's server refused 52:54:00:00:00:11 3 times: "
         "network 10.0.0.0/24: no free leases"
     )
 
@@ -311,7 +311,7 @@ def test_a_node_that_was_answered_once_may_be_turned_away_later(board: NodeBoard
 def test_an_installer_that_tells_the_monitor_of_its_failure_has_failed(board: NodeBoard) -> None:
     take_clients(monitor(-1, mac=TWO, ip="10.0.0.3"), board)
     trouble = board.nodes["oscarnode2"].trouble.get_nowait()
-    assert trouble.sentence == "oscarnode2 failed: its installer told the monitor that it has failed"
+    assert trouble.sentence == "oscarnode2 failed: its installer reported its failure to the monitor"
 
 
 def test_a_banner_opens_the_barrier_and_only_a_login_is_up(board: NodeBoard) -> None:

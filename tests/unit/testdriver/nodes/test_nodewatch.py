@@ -276,7 +276,7 @@ async def stuck_at_power_on(world: World) -> None:
         (
             no_address_though_heard,
             GOOD,
-            f"; no answer from DHCP: the head node's server heard {MAC} 1 times and said nothing",
+            f"; no answer from DHCP: the head node's server received a request from {MAC} and did not answer",
         ),
         (stuck_at_power_on, GOOD, f"; the head node's DHCP server runs and has heard nothing from {MAC}"),
         (stuck_at_power_on, None, "it was 'powered on' for 75 s, waiting for its installer to boot and to ask"),

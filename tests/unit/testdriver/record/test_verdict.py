@@ -63,7 +63,7 @@ def raising(error: BaseException) -> Handler:
 def test_a_run_whose_stages_all_pass_is_not_green_where_no_installer_said_that_it_did_well(tmp_path: Path) -> None:
     verdict, _ = execute(tmp_path)
     assert verdict.outcome is Outcome.INFRASTRUCTURE
-    assert "nothing proves that it did well" in verdict.sentence
+    assert "nothing proves that it succeeded" in verdict.sentence
     assert {report.result for report in verdict.stages} == {StageResult.PASSED}
     assert Verdict.load(tmp_path) == verdict
 
