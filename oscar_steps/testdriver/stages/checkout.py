@@ -15,6 +15,7 @@ from oscar_steps.oscar.flavour import OTHERS, flavour_of
 from oscar_steps.sources.svn import error_kind, svn_words
 from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.testdriver.lines import decoded
 from oscar_steps.testdriver.reached import Booted, CheckedOut
 from oscar_steps.testdriver.run import Run
 from oscar_steps.testdriver.stages.start_install import answer_files
@@ -112,9 +113,5 @@ def texts_of(archive: bytes) -> dict[str, str]:
     """Path to text of the files in a tar archive; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
     texts: dict[str, str] = {}
     for member in plain_files(archive, SOURCES, links=True):  # of a link is known that it is there
-        try:
-            text = member.content.decode("utf-8")
-        except UnicodeDecodeError:
-            text = member.content.decode("latin-1")
-        texts[printable_name("/".join(member.parts))] = text
+        texts[printable_name("/".join(member.parts))] = decoded(member.content)
     return {path: text for path, text in texts.items() if is_menu_file(path) or path in OTHERS}
