@@ -31,7 +31,7 @@ _tree = click.option("--tree", type=_directory(), help="OSCAR tree whose menus c
 
 @click.group()
 def answers() -> None:
-    """What OSCAR's installer is answered: show recordings, check files, make files.
+    """The answer files of OSCAR's installer: show recordings, check files, make files.
 
     \b
     Examples:
@@ -48,8 +48,8 @@ def answers() -> None:
 def show(files: tuple[Path, ...]) -> None:
     """Show recordings of an interactive installation (STAGE.PID.clilog) as labels.
 
-    Numbers are explained by the menu inside the recording, so it does not matter which OSCAR it is of. What a recording
-    has lost (installation modes, the assignment of MACs) is said so.
+    Numbers are explained by the menu inside the recording, so it does not matter which OSCAR it is of. What a
+    recording does not have (installation modes, the assignment of MACs) is marked.
 
     \b
     Example:
@@ -64,14 +64,14 @@ def show(files: tuple[Path, ...]) -> None:
 
 @answers.command()
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
-@click.option("--kind", type=click.Choice([kind.value for kind in AnswerKind]), help="What FILE is [by its name].")
-@click.option("--complete", is_flag=True, help="These are all files there are: what is missing is a problem.")
+@click.option("--kind", type=click.Choice([kind.value for kind in AnswerKind]), help="What FILE answers [by its name].")
+@click.option("--complete", is_flag=True, help="These are all the files: report those that are missing.")
 @_tree
 @explained
 def check(files: tuple[Path, ...], kind: str | None, complete: bool, tree: Path | None) -> None:
     """Check answer files that were written by hand: each line where OSCAR would hang, or do something else silently.
 
-    What a file is shows in the beginning of its name (selector, build, define, network, macs), or --kind says it. Files
+    The beginning of a file's name says what it answers (selector, build, define, network, macs), or --kind does. Files
     of one installation are checked against each other: image names, number of nodes, MAC addresses. A recording
     (.clilog) is checked for whether it can be used again.
 
@@ -89,7 +89,7 @@ def check(files: tuple[Path, ...], kind: str | None, complete: bool, tree: Path 
     plain = [AnswerFile(_kind(file, kind), str(file), read_text(file)) for file in files if file not in recordings]
     twice = {file.kind for file in plain if sum(other.kind is file.kind for other in plain) > 1}
     if twice:
-        raise UserError(f"two files answer '{min(twice)}'; give those of one installation, each once")
+        raise UserError(f"two files answer '{min(twice)}'; give the files of one installation, each once")
     problems = check_answers(*plain, menus=menus, complete=complete)
     for problem in problems:
         click.echo(f"{problem}{'   [hangs]' if problem.hangs else ''}")

@@ -12,19 +12,19 @@ from oscar_steps.words import ExitStatus
 _TABLE = {
     name: (f"oscar_steps.testdriver.cli.{module}", words)
     for name, module, words in (
-        ("answers", "answers", "What OSCAR's installer is answered: show, check, render."),
-        ("check-host", "run", "Say what this host lacks to run clusters, and how to get it."),
+        ("answers", "answers", "The answer files of OSCAR's installer: show, check, render."),
+        ("check-host", "run", "Check whether this host can run clusters, and say what to install."),
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
         ("lint", "lint", "Look for what a revision has made wrong, without a cluster."),
         ("own", "run", ""),
-        ("replay", "run", "Do the very same run again, from its job.json."),
+        ("replay", "run", "Repeat a run, from its job.json."),
         ("run", "run", "Do a whole run by hand, and say whether OSCAR works."),
         ("ssh", "runs", "Log in to a run's head node as root, or run a command there."),
         ("stage", "runs", "Let a run go on to the end of a stage, and show what happens."),
-        ("status", "runs", "Say how a run, or every run of this host, stands."),
-        ("transcript", "transcript", "Make a case for the tests of what the installer said in a run."),
-        ("verdict", "runs", "Make the verdict of a run that is over, anew from its files."),
+        ("status", "runs", "Show the state of a run, or of every run on this host."),
+        ("transcript", "transcript", "Make a test case of the installer's output in a run."),
+        ("verdict", "runs", "Make the verdict of a finished run again, from its files."),
     )
 }
 

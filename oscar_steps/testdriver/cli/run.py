@@ -1,4 +1,4 @@
-"""What starts a run: by hand, on a laptop or a host, or as the process that Buildbot's steps attach to."""
+"""Commands that start a run: by hand, or as the process that Buildbot's steps attach to."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
 def replay(job_file: str, keep: bool, runs: Path, images: Path) -> None:
-    """Do the very same run again: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
+    """Repeat a run: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
 
-    What it says is built and run on this host: take jobs of a farm that you trust.
+    This host builds and runs what the job says: take jobs of a farm that you trust.
     """
     job = load_job(job_file)
     check_job(job, f"the cluster profile in {job_file}", "the answers")

@@ -55,7 +55,7 @@ def _runs(directory: Path) -> list[Path]:
 @click.option("--runs", type=_directory(), help="Folder with the run directories.")
 @_explained
 def status(directory: Path | None, runs: Path | None) -> None:
-    """Say how a run, or every run of this host, stands. What a killed run has left is cleaned up."""
+    """Show the state of a run, or of every run on this host. What a killed run has left is cleaned up."""
     _each([directory.resolve()] if directory else _runs(runs or default_runs()), _status)
 
 
@@ -72,7 +72,7 @@ def ssh(directory: Path, command: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("directory", type=_directory(exists=True))
 @click.argument("machine")
-@click.option("--follow/--no-follow", default=True, help="Go on as it grows, until Ctrl-C.")
+@click.option("--follow/--no-follow", default=True, help="Follow the console as it grows, until Ctrl-C.")
 @click.option("--raw", is_flag=True, help="Show the bytes as they are, with the guest's control sequences.")
 @_explained
 def console(directory: Path, machine: str, follow: bool, raw: bool) -> None:
@@ -93,10 +93,10 @@ def console(directory: Path, machine: str, follow: bool, raw: bool) -> None:
 @click.option("--runs", type=_directory(), help="Folder with the run directories.")
 @_explained
 def destroy(directories: tuple[Path, ...], all_: bool, runs: Path | None) -> None:
-    """End runs: their VMs, their processes. The run directories stay. Nothing that is not theirs is touched."""
+    """End runs: their VMs, their processes. The run directories stay. Nothing else is touched."""
     wanted = [path.resolve() for path in directories] + (_runs(runs or default_runs()) if all_ else [])
     if not wanted and not all_:
-        raise UserError("which run? Name its directory, or say --all")
+        raise UserError("no run was named: name its directory, or give --all")
     _each(wanted, _destroy)
 
 
@@ -139,9 +139,9 @@ def _status(path: Path) -> str:
 @click.option("--stored", is_flag=True, help="The verdict as it was written at the end of the run.")
 @_explained
 def verdict(directory: Path, as_json: bool, stored: bool) -> None:
-    """Make the verdict of a run that is over, anew from the files in its DIRECTORY (archived ones as well).
+    """Make the verdict of a finished run again, from the files in its DIRECTORY (also of an archived run).
 
-    It is the one that was written at the run's end, unless this farm knows more of OSCAR's failures than that one did.
+    It equals the one that was written at the run's end, unless this farm knows more of OSCAR's failures by now.
     """
     if is_running(directory):
         raise UserError(f"{directory}: the run is still going on")

@@ -1,4 +1,4 @@
-"""How a person gets into the head node of a run: `access.json` in the run directory, readable by its owner only."""
+"""How a person logs in to the head node of a run: `access.json` in the run directory, readable by its owner only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the head node's logs say of the compute nodes, taken into their state machines.
+"""What the head node's logs say of the compute nodes, for their state machines.
 
-Each source is one channel to the head node, however many nodes there are, and none is needed: an OSCAR that logs
-elsewhere only shows less.
+Each source takes one channel to the head node, however many nodes there are. The run needs none of them: an OSCAR that
+logs elsewhere shows less, and no more than that.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Diary:
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Round every wait: says that it begins, and how long it took."""
+        """Stands round every wait: says that it begins, and how long it took."""
         started = time.monotonic()
         self._steps.append(text)
         self.write("step", text)

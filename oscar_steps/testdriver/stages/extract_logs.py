@@ -86,7 +86,7 @@ async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> No
 
 
 async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:
-    """The head node answers no more: its machine is ended, and its disk read from outside. A run does without them."""
+    """End the machine of a head node that does not answer, and read the logs from its disk. A run does without them."""
     if run.options.keep and head.state is not MachineState.OFF:
         run.diary.say(f"the head node is kept, and gives no logs: {lost}; the consoles are in the run directory")
         return
