@@ -92,7 +92,7 @@ class HeadNode:
             await asyncio.to_thread(self._connect)
         except Exception as error:
             self._client.close()  # paramiko keeps the connection of a login that failed
-            why = error or type(error).__name__
+            why = str(error) or type(error).__name__
             raise HeadNodeLost(
                 f"root could not log in to the head node by SSH at {self.host}:{self.port}: {why}",
                 hint="its console is in the run directory: console/",
@@ -210,7 +210,9 @@ class HeadNode:
         except HostError:
             raise
         except Exception as error:
-            raise HeadNodeLost(f"the SSH connection to the head node broke: {error or 'closed'}") from error
+            raise HeadNodeLost(
+                f"the SSH connection to the head node broke: {str(error) or type(error).__name__}"
+            ) from error
 
     async def write_files(self, files: dict[str, tuple[str, int]]) -> None:
         """Write text files: path -> (text, mode). One session each would cost a second each; all go as one script."""
@@ -256,7 +258,7 @@ class HeadNode:
                 await asyncio.to_thread(channel.exec_command, LOCALE + command)
         except Exception as error:  # also the time-out
             channel.close()
-            what = f"the head node did not start `{command[:80]}`: {error or type(error).__name__}"
+            what = f"the head node did not start `{command[:80]}`: {str(error) or type(error).__name__}"
             raise HeadNodeLost(what) from error
         return channel
 

@@ -28,6 +28,8 @@ BUTTON_SECONDS = 10.0
 """How long a head node may take to say on its console, or by its end, that its power button means something to it."""
 SHUTDOWN_SECONDS = 60.0
 """How long it may then take to shut down."""
+END_SECONDS = 30.0
+"""How long OSCAR's installer may take to end, when the barrier is shut or it has got TERM."""
 
 
 async def run_stage(run: Run) -> None:
@@ -162,7 +164,8 @@ async def _shut_barrier(run: Run, installer: Installer) -> None:
             await installer.open_barrier(hook.shut_command(run.failure.sentence))
         else:
             await installer.end()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(END_SECONDS):
             await installer.ended.wait()
     except (TimeoutError, FarmError) as error:
-        run.diary.say(f"OSCAR's installer did not end by itself: {error or 'still running after 30 s'}")
+        why = str(error) or f"it still runs after {END_SECONDS:.0f} s"
+        run.diary.say(f"OSCAR's installer did not end by itself: {why}")

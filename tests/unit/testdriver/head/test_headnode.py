@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import paramiko
 import pytest
@@ -289,3 +290,19 @@ def test_names_that_are_not_ascii_are_checked_out_whatever_the_guests_locale(
 
     asyncio.run(work())
     assert (tmp_path / "w" / "Übersicht.txt").is_dir()
+
+
+def test_an_error_without_words_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_arguments: object) -> None:
+        raise TimeoutError
+
+    head = HeadNode("127.0.0.1", 22, PASSWORD, paramiko.ECDSAKey.generate())
+    channel = SimpleNamespace(exec_command=breaks, set_combine_stderr=lambda _merge: None, close=lambda: None)
+    monkeypatch.setattr(head, "_session", lambda: channel)
+    monkeypatch.setattr(head, "_connect", breaks)
+    with pytest.raises(HeadNodeLost, match=r"by SSH at 127\.0\.0\.1:22: TimeoutError"):
+        asyncio.run(head.connect())
+    with pytest.raises(HeadNodeLost, match="the SSH connection to the head node broke: TimeoutError"):
+        asyncio.run(head.run("true"))
+    with pytest.raises(HeadNodeLost, match="the head node did not start `true`: TimeoutError"):
+        asyncio.run(head._started("true"))

@@ -152,3 +152,15 @@ def test_a_disk_that_cannot_be_read_leaves_the_runs_own_failure_alone(
     run: Any = LostRun(tmp_path, LostHead(obeys=True), failure=HostError("cut off"))
     asyncio.run(extract_logs.run_stage(run))
     assert "no logs from the head node's disk: it has no ext4" in run.said[-1]
+
+
+def test_an_installer_that_does_not_end_is_said_to_run_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def end() -> None:
+        pass
+
+    monkeypatch.setattr(extract_logs, "END_SECONDS", 0.1)
+    run: Any = LostRun(tmp_path, LostHead(obeys=True), failure=HostError("cut off"))
+    waiting = SimpleNamespace(is_set=lambda: False, wait=asyncio.Event().wait)
+    installer: Any = SimpleNamespace(ended=waiting, reached_barrier=waiting, end=end)
+    asyncio.run(extract_logs._shut_barrier(run, installer))
+    assert run.said == ["OSCAR's installer did not end by itself: it still runs after 0 s"]
