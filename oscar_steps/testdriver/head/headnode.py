@@ -92,9 +92,8 @@ class HeadNode:
             await asyncio.to_thread(self._connect)
         except Exception as error:
             self._client.close()  # paramiko keeps the connection of a login that failed
-            why = str(error) or type(error).__name__
             raise HeadNodeLost(
-                f"root could not log in to the head node by SSH at {self.host}:{self.port}: {why}",
+                f"root could not log in to the head node by SSH at {self.host}:{self.port}: {_words(error)}",
                 hint="its console is in the run directory: console/",
             ) from error
 
@@ -155,7 +154,7 @@ class HeadNode:
         try:
             return transport.open_session(timeout=CONNECT_SECONDS)
         except Exception as error:
-            raise HeadNodeLost(f"the SSH connection to the head node broke: {error}") from error
+            raise HeadNodeLost(f"the SSH connection to the head node broke: {_words(error)}") from error
 
     async def run(self, command: str, *, seconds: float = 120.0, stdin: bytes = b"") -> CommandResult:
         """Run a shell command; standard output and error come back together.
@@ -210,9 +209,7 @@ class HeadNode:
         except HostError:
             raise
         except Exception as error:
-            raise HeadNodeLost(
-                f"the SSH connection to the head node broke: {str(error) or type(error).__name__}"
-            ) from error
+            raise HeadNodeLost(f"the SSH connection to the head node broke: {_words(error)}") from error
 
     async def write_files(self, files: dict[str, tuple[str, int]]) -> None:
         """Write text files: path -> (text, mode). One session each would cost a second each; all go as one script."""
@@ -258,7 +255,7 @@ class HeadNode:
                 await asyncio.to_thread(channel.exec_command, LOCALE + command)
         except Exception as error:  # also the time-out
             channel.close()
-            what = f"the head node did not start `{command[:80]}`: {str(error) or type(error).__name__}"
+            what = f"the head node did not start `{command[:80]}`: {_words(error)}"
             raise HeadNodeLost(what) from error
         return channel
 
@@ -269,6 +266,10 @@ class HeadNode:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 class Stream:
