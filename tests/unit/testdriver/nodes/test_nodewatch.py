@@ -278,7 +278,7 @@ async def stuck_at_power_on(world: World) -> None:
             GOOD,
             f"; no answer from DHCP: the head node's server received a request from {MAC} and did not answer",
         ),
-        (stuck_at_power_on, GOOD, f"; the head node's DHCP server runs and has heard nothing from {MAC}"),
+        (stuck_at_power_on, GOOD, f"; the head node's DHCP server runs and has received no request from {MAC}"),
         (stuck_at_power_on, None, "it was 'powered on' for 75 s, waiting for its installer to boot and to ask"),
         (stuck_at_power_on, HeadFacts(full=("/: 100 %",)), "; the head node's disk is full (/: 100 %)"),
     ],
