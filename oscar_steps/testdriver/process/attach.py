@@ -31,7 +31,7 @@ END_SECONDS = 120.0
 """A login to a head node that is gone, which a thread still waits for, takes up to a minute."""
 
 
-def start_owner(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
+def start_run(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> None:
     """Start the run's process, detached from us, and wait until its socket listens.
 
     Raises HostError with its last words where it does not come up.
@@ -125,5 +125,5 @@ def follow_stage(
 
         job = job or run_directory / JOB_FILE
         Job.load(job)  # a mistake in it is reported here, not in the log of a process that dies at once
-        start_owner(run_directory, job, arguments)
+        start_run(run_directory, job, arguments)
     return follow(run_directory, {"stage": stage.value}, printer)
