@@ -256,11 +256,11 @@ def test_a_page_that_is_no_job_is_one_sentence_that_says_so(
     ("url", "kind", "words"),
     [
         ("http://127.0.0.1:{port}/job.json", HostError, "Connection refused"),
-        ("http://127.0.0.1:99999999/job.json", ConfigError, "no address of a web page"),
-        ("http://[/job.json", ConfigError, "no address of a web page"),
-        ("http://h/a b", ConfigError, "no address of a web page"),
-        ("HTTP://", ConfigError, "no address of a web page"),
-        (f"http://{'x' * 70}.invalid/job.json", ConfigError, "no address of a web page"),
+        ("http://127.0.0.1:99999999/job.json", ConfigError, "not the address of a web page"),
+        ("http://[/job.json", ConfigError, "not the address of a web page"),
+        ("http://h/a b", ConfigError, "not the address of a web page"),
+        ("HTTP://", ConfigError, "not the address of a web page"),
+        (f"http://{'x' * 70}.invalid/job.json", ConfigError, "not the address of a web page"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_one_sentence(url: str, kind: type[FarmError], words: str) -> None:
