@@ -83,7 +83,7 @@ def test_a_disk_that_is_none_is_a_sentence(tmp_path: Path) -> None:
     ):  # a guest's raw disk names no other file
         logs_from_disk(raw, tmp_path / "logs", "/opt/oscar")
     subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(disk)], check=True)
-    with pytest.raises(HostError, match="no ext4 file system"):
+    with pytest.raises(HostError, match="no readable ext4 file system"):
         logs_from_disk(disk, tmp_path / "logs", "/opt/oscar")
 
 

@@ -229,8 +229,8 @@ def test_the_logs_of_either_place_are_taken_and_no_other_file(tmp_path: Path) ->
         "logs/head/var/log/oscar/oscar_wizard.log",
         "logs/head/var/log/oscar/oscarinstall.log_1",
     )
-    for file in recording.files[1:]:
-        assert (recording.case / file).read_text() == f"--> Hostname: host1\n{LEFT_OUT}\n{LEFT_OUT}\n"
+    (text,) = {(recording.case / file).read_text() for file in recording.files[1:]}
+    assert re.fullmatch(rf"--> Hostname: host\d\n({re.escape(LEFT_OUT)}\n){{2}}", text)
 
 
 def test_a_case_that_says_something_else_than_the_run_is_an_error(
@@ -238,7 +238,7 @@ def test_a_case_that_says_something_else_than_the_run_is_an_error(
 ) -> None:
     execute(tmp_path / "run", **RUNS["the image fails"][0])
     monkeypatch.setattr(Anonymiser, "line", lambda _self, _text: "nothing")
-    with pytest.raises(HostError, match="making it anonymous has changed what it says"):
+    with pytest.raises(HostError, match="the anonymous case says something else"):
         record(tmp_path / "run", tmp_path / "cases")
 
 
