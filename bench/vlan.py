@@ -41,7 +41,7 @@ MANY = 4
 UDP_MBITS = 50
 LIMIT = 300.0
 
-# Machines tell themselves apart by the last byte of their MAC: the head node is 2, nodes are 17 and on. It serves when
+# Machines know themselves by the last byte of their MAC: the head node is 2, nodes are 17 and on. It serves when
 # it sees all nodes, which wait for it: so they begin together. Data goes from the head node to the nodes (-R).
 MEASURE = f"""
     ip link set lo up; ip link set eth0 up; ip address add 10.0.0.$host/24 dev eth0
@@ -51,8 +51,8 @@ MEASURE = f"""
         rest
     fi
     ask() {{
-        until iperf3 -c 10.0.0.2 -p $((5200 + host)) -R -f m -t $seconds "$@" > /tmp/told 2>&1; do sleep 0.2; done
-        cat /tmp/told > /dev/console
+        until iperf3 -c 10.0.0.2 -p $((5200 + host)) -R -f m -t $seconds "$@" > /tmp/report 2>&1; do sleep 0.2; done
+        cat /tmp/report > /dev/console
     }}
     ask
     [ $nodes = 1 ] && ask -u -b {UDP_MBITS}M
@@ -84,14 +84,14 @@ class Bench:
 
     async def speed(self, kind: str) -> Speed:
         """Raises HostError where the guests do not come to their end, or the host does not give this kind."""
-        [told] = await self._run(kind, 1)
+        [report] = await self._run(kind, 1)
         many = None if kind == "socket" else await self._run(kind, MANY)
-        udp, tcp, not_read = _UDP.search(told), _TCP.search(told), _NOT_READ.search(told)
+        udp, tcp, not_read = _UDP.search(report), _TCP.search(report), _NOT_READ.search(report)
         if udp is None or tcp is None or not_read is None:
-            raise HostError(f"{kind}: the node told no speed; its console ends so: {told[-300:]!r}")
+            raise HostError(f"{kind}: the node reported no speed; the end of its console: {report[-300:]!r}")
         rates = None if many is None else [float(rate) for console in many for rate in _TCP.findall(console)]
         if rates is not None and len(rates) != MANY:
-            raise HostError(f"{kind}: {len(rates)} of {MANY} nodes told their speed")
+            raise HostError(f"{kind}: {len(rates)} of {MANY} nodes reported their speed")
         lost = max(0, int(udp[1]) - int(not_read[1]))
         return Speed(float(tcp[1]), 100 * lost / int(udp[2]), None if rates is None else sum(rates))
 

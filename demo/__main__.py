@@ -64,7 +64,11 @@ def _chosen(name: str) -> Fault:
     is not OSCAR's is no developer's mail."""
     fault = FaultBook(STANDIN / "faults")[name]
     if fault.boot == "network" or fault.category is not Category.OSCAR:
-        why = "needs nodes that boot over the network" if fault.boot else "is not blamed on a commit: no mail tells it"
+        why = (
+            "needs nodes that boot over the network"
+            if fault.boot
+            else "is not blamed on a commit: no author gets a mail"
+        )
         raise UserError(f"the fault '{name}' {why}", hint=f"see it with: make faults ONLY={name}")
     return fault
 

@@ -1,4 +1,4 @@
-"""What can go wrong in the demo itself, in the words of whoever has to act on it."""
+"""What can go wrong in the demo itself, for the person who has to act on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class FaultUnknown(UserError):
 
 
 class PortInUse(HostError):
-    """Somebody else listens where the demo wants to. The sentence says who, the hint how to go elsewhere."""
+    """Another program listens on the demo's port. The sentence says who, the hint how to go elsewhere."""
 
 
 class FarmInUse(HostError):

@@ -105,8 +105,10 @@ class Farm:
             build = Follower(self.master, build, show).to_the_end(seconds)
             if build.result_name == "failure":
                 break
-        told = self.master.property(build.build_id, "verdict")
-        verdict = Verdict.model_validate_json(told if isinstance(told, str) else json.dumps(told)) if told else None
+        stored = self.master.property(build.build_id, "verdict")
+        verdict = (
+            Verdict.model_validate_json(stored if isinstance(stored, str) else json.dumps(stored)) if stored else None
+        )
         mail = self.mails.wait_for(lambda message: _concerns(message, user, revision, builder), 60)
         return Finished(revision, build, verdict, mail)
 

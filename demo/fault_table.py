@@ -186,7 +186,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """The table on the terminal; the sentence has been told when its run ended."""
+    """The table on the terminal; the sentence was printed when its run ended."""
     table = Table()
     for column in COLUMNS[:-1]:
         table.add_column(column, justify="right" if column.endswith(", s") else "left", overflow="fold")

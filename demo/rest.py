@@ -21,7 +21,7 @@ _TRIES = 8
 
 @dataclass(frozen=True)
 class Build:
-    """A build as the master told us at one moment. `results` is Buildbot's number; None while it runs."""
+    """A build as the master described it at one moment. `results` is Buildbot's number; None while it runs."""
 
     build_id: int
     page: str

@@ -17,7 +17,7 @@ def is_mail_host(host: str) -> bool:
 
 
 def address_fault(address: str) -> str | None:
-    """Why `address` cannot be written to, as one printable sentence; None: it can.
+    """Why no mail can be sent to `address`, as one printable sentence; None: it can.
 
     USER@HOST in ASCII. Few relays carry other letters before the '@' (SMTPUTF8), and quoted names, lists and what a
     shell or a mail header might take for its own are never a person's address.

@@ -1,4 +1,4 @@
-"""What the first tier says of a commit, as a worker tells it to the master: `lint.json` in the run directory."""
+"""What the first tier says of a commit, as a worker sends it to the master: `lint.json` in the run directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ToldProblem(_Frozen):
+class ReportedProblem(_Frozen):
     """A problem of a tree. `key` names it among the problems of its tree, `was` in the tree before."""
 
     key: str = Field(max_length=3 * MAX_WORDS)
@@ -35,7 +35,7 @@ class ToldProblem(_Frozen):
     gates: bool = False
     of_answers: bool = False
     of_change: bool = False
-    """Only the comparison of two trees tells it: no later judgement lists it as standing."""
+    """Only the comparison of two trees shows it: no later judgement lists it as standing."""
     revision: int = 0
     """The commit that brought a new problem, its author and date; no author: one of several up to this revision."""
     author: str = Field(default="", max_length=MAX_WORDS)
@@ -48,9 +48,9 @@ class Judgement(_Frozen):
     url: str
     revision: int = Field(ge=0)
     base: int = Field(default=0, ge=0)
-    new: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
-    mended: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
-    standing: tuple[ToldProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    new: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    mended: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)
+    standing: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)
     dropped: tuple[str, ...] = Field(default=(), max_length=MAX_LISTED)
     """Files that are gone, and 'FILE: uses X' (calls, starts, names) of what the files use no more."""
 

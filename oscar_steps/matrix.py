@@ -6,6 +6,7 @@ believes.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -213,8 +214,12 @@ def default_profiles() -> Path:
 
 def main() -> int:
     """Print the matrix."""
+    parser = argparse.ArgumentParser(
+        prog="python -m oscar_steps.matrix", description="Check the profiles and list the cells of the matrix."
+    )
+    parser.add_argument("profiles", nargs="?", type=Path, default=default_profiles(), help="the folder of profiles")
     try:
-        matrix = load_matrix(Path(sys.argv[1]) if len(sys.argv) > 1 else default_profiles())
+        matrix = load_matrix(parser.parse_args().profiles)
     except ConfigError as error:
         print(error.explain(), file=sys.stderr)
         return 64

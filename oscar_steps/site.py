@@ -1,12 +1,13 @@
-"""The site, read from `farm.toml`: where OSCAR's repository is, when to test, whom to tell, which workers there are.
+"""The site, read from `farm.toml`: where OSCAR's repository is, when to test, who gets mail, which workers there are.
 
 Pure models; nothing here does more than read the site's files. What must not be seen by everybody (a worker's password,
 a mail account's, a web login's) stands in files of its own, one secret each, below `[secrets] directory`.
-`python -m oscar_steps.site FARM.TOML` prints what the farm believes.
+`python -m oscar_steps.site FARM.TOML` prints the settings in effect.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import pwd
 import re
@@ -94,24 +95,24 @@ class Schedule(_Frozen):
 
 
 class Mail(_Frozen):
-    """Whom to tell, and through which relay. Without `[mail]` the farm sends none."""
+    """Who gets mail, and through which relay. Without `[mail]` the farm sends none."""
 
     sender: Address = Field(alias="from")
     operator: Address
-    """Is told of the farm's own faults, and of what no commit can be blamed for when there is no `developers` list."""
+    """Gets mail about failures of the farm, and those that no single commit caused if there is no `developers` list."""
     relay: str = "127.0.0.1"
     port: int = Field(default=25, ge=1, le=65535)
     user: str = ""
     """Account at the relay; its password is the secret `mail-password`."""
     tls: bool = False
     domain: str = ""
-    """A committer's address is LOGIN@DOMAIN unless `people` says otherwise; empty: only `people` are written to."""
+    """A committer's address is LOGIN@DOMAIN unless `people` says otherwise; empty: only `people` get mail."""
     people: dict[str, Address] = Field(default_factory=dict)
     """Subversion login to mail address."""
     developers: Annotated[str, AfterValidator(_usable_or_none)] = ""
-    """A list that is told of failures that belong to no single commit (the nightly matrix)."""
+    """A list that gets mail about failures that no single commit caused (the nightly matrix)."""
     always: bool = False
-    """Also tell committers that their commit passed."""
+    """Committers also get mail when their commit passed."""
 
     @field_validator("domain")
     @classmethod
@@ -122,12 +123,12 @@ class Mail(_Frozen):
         return domain
 
     def address(self, login: str) -> str | None:
-        """The mail address of a committer, or None where the site knows none that can be written to."""
+        """The mail address of a committer, or None where the site knows no usable one."""
         address = self._address(login)
         return address if address and not address_fault(address) else None
 
     def fault(self, login: str) -> str | None:
-        """Why a committer cannot be written to; None where that is so, and where the site wants it so (no domain)."""
+        """Why a committer's address cannot be used; None where it can, and where there is to be none (no domain)."""
         address = self._address(login)
         return address_fault(address) if address else None
 
@@ -257,7 +258,7 @@ class Master(_Frozen):
     keep: int = Field(default=200, ge=1)
     """Runs of a cell whose logs are kept on the master."""
     disk_mib: int = Field(default=2048, ge=0)
-    """Free space (MiB) of the master's folder below which the operator is written to; 0: not watched."""
+    """Free space (MiB) of the master's folder below which the operator gets a mail; 0: not watched."""
 
 
 class Site(_Frozen):
@@ -322,8 +323,12 @@ def load_site(path: Path) -> Site:
 
 def main() -> int:
     """Print the site."""
+    parser = argparse.ArgumentParser(
+        prog="python -m oscar_steps.site", description="Check a site file and print its settings, defaults included."
+    )
+    parser.add_argument("file", nargs="?", type=Path, default=Path(SITE_FILE), help=f"the site file ({SITE_FILE})")
     try:
-        site = load_site(Path(sys.argv[1] if len(sys.argv) > 1 else SITE_FILE))
+        site = load_site(parser.parse_args().file)
     except ConfigError as error:
         print(error.explain(), file=sys.stderr)
         return 64

@@ -159,7 +159,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def read_own(path: Path) -> bytes:
-    """The same of a file that tells us what to do: it has to be our own. Raises PermissionError where it is not."""
+    """The same of a file whose content we act on: it has to be our own. Raises PermissionError where it is not."""
     with os.fdopen(open_regular(path), "rb") as file:
         if (owner := os.fstat(file.fileno()).st_uid) != os.geteuid():
             raise PermissionError(errno.EPERM, f"it belongs to the user with the number {owner}", str(path))

@@ -1,4 +1,4 @@
-"""Settings in TOML files: read, checked against a model, and every mistake told by file and line."""
+"""Settings in TOML files: read, checked against a model, and every mistake named by file and line."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Torment:
 
     def _commit(self, commit: Commit) -> None:
         revision = load_commit(self.farm.directory / "svn" / "oscar", commit)
-        login = f"{commit.told}@{DOMAIN}" if commit.told else f"operator@{DOMAIN}"
+        login = f"{commit.recipient}@{DOMAIN}" if commit.recipient else f"operator@{DOMAIN}"
         self.due[revision] = Due(commit.outcome, login)
 
     def _event(self, event: Event) -> None:

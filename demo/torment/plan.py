@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 OPERATOR = ""
-"""In place of a login: a commit whose author cannot be written to is told to the operator."""
+"""In place of a login: the mail about a commit whose author has no usable address goes to the operator."""
 AUTHORS = (
     ("demo", "demo"),
     ("developer", "developer"),
@@ -36,11 +36,11 @@ _GOOD, _BAD, _TRIED_AGAIN = "good", "bad", "tried-again"
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit to come. `told` is the login that is written to, or OPERATOR."""
+    """One commit to come. `recipient` is the login that gets the mail, or OPERATOR."""
 
     at: float
     author: str
-    told: str
+    recipient: str
     message: str
     name: str
     kind: str
@@ -79,10 +79,10 @@ def make_plan(seed: int, minutes: float, commits: int) -> Plan:
     times = sorted(random.uniform(0, span) for _ in range(commits))
     made = []
     for number, at in enumerate(times):
-        author, told = random.choice(AUTHORS)
+        author, recipient = random.choice(AUTHORS)
         kind = random.choices((_GOOD, _BAD, _TRIED_AGAIN), (6, 3, 1))[0]
         name = f"{random.choice(NAMES)}-{number}"
-        made.append(Commit(at, author, told, random.choice(MESSAGES), name, kind))
+        made.append(Commit(at, author, recipient, random.choice(MESSAGES), name, kind))
     events: list[Event] = []
     names: list[str] = []
     for number in range(int(span // _EVERY_SECONDS)):

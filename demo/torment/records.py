@@ -66,8 +66,8 @@ def posted(mails: Path, cell: str) -> list[Posted]:
 
 
 def _revision(value: str | None) -> int:
-    told = json.loads(value) if value else None
-    return int(told) if told else 0
+    number = json.loads(value) if value else None
+    return int(number) if number else 0
 
 
 def _outcome(value: str | None) -> str:

@@ -1,7 +1,7 @@
-"""Purple is not the end: a commit whose cell ended by the farm's or the host's fault is tried again by itself.
+"""Retries: a commit whose build failed because of the farm or a host is tested again automatically.
 
-What is to be tried again is an ordinary request in Buildbot's database, so it outlives the master. Its properties say
-how often it was tried, before which time it may not begin, and on which workers it went wrong.
+A retry is an ordinary build request in Buildbot's database, so it outlives the master. Its properties say how many
+builds have failed, before which time the next one may not begin, and which workers to avoid.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
 TRIES_BEFORE = "tries_before"
-"""Build property: how many builds of this commit and cell ended by the farm's fault before this one."""
+"""Build property: how many builds of this commit and cell the farm has failed before this one."""
 NOT_BEFORE = "not_before"
 """Request property: Unix time before which it does not begin."""
 NOT_ON = "not_on"
-"""Request property: workers on which it went wrong; others are preferred."""
+"""Request property: workers whose builds failed; others are preferred."""
 TRIED_AGAIN = "tried_again"
-"""Build property: it went wrong, and another build will follow."""
+"""Build property: the farm failed this build, and another one will follow."""
 FINAL = "final"
-"""Build property: another try would end in the same way."""
+"""Build property: a retry would end in the same way."""
 _LOOK_AGAIN = 60.0
 _OTHERS_FAULT = (Category.DISTRIBUTION, Category.ANSWERS, Category.OSCAR)
 _waking: set[tuple[int, float]] = set()
 
 
 async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[float]) -> Verdict:
-    """Ask for another build where this one says nothing about its commit; the verdict's hint says so then.
+    """Request a retry where this build says nothing about its commit; the verdict's hint says so then.
 
-    `pauses` are the seconds before each further try, so there are as many as it has.
+    `pauses` are the seconds before each retry; their number is the limit.
     """
     blameless = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.category not in _OTHERS_FAULT
     if not blameless or cell == LINT or not step.getProperty(CHANGES) or step.getProperty(FINAL) or not pauses:
         return verdict
     tries = int(step.getProperty(TRIES_BEFORE) or 0)
     if tries >= len(pauses):
-        return _with_hint(verdict, f"the commit was tried {tries + 1} times and is not tried again by itself")
+        return _with_hint(
+            verdict, f"the farm failed this commit {tries + 1} times; it is not retried automatically any more"
+        )
     try:
         if not await asked_already(step):
             await _add_request(step, tries + 1, time.time() + pauses[tries])
     except Exception:  # broad on purpose: the verdict stands, and its mail goes to the operator
-        log.err(None, "the build could not be asked for again")
+        log.err(None, "the retry could not be requested")
         return verdict
     step.setProperty(TRIED_AGAIN, True, "Build")
-    return _with_hint(
-        verdict, f"the commit is tried again in {pauses[tries]:.0f} s, {len(pauses) - tries} times at most"
-    )
+    return _with_hint(verdict, f"the commit is retried in {pauses[tries]:.0f} s, at most {len(pauses) - tries} times")
 
 
 def _with_hint(verdict: Verdict, words: str) -> Verdict:
@@ -71,16 +71,16 @@ async def _add_request(step: Any, tries: int, due: float) -> None:
         waited_for=False,
         scheduler=step.getProperty("scheduler"),
         sourcestamps=[stamp["ssid"] for stamp in buildset["sourcestamps"]],
-        reason=f"try {tries + 1}: the farm was at fault",
+        reason=f"retry {tries}: the farm failed the build before",
         properties={**properties, **{name: (value, "Build") for name, value in more.items()}},
         builderids=[await step.build.getBuilderId()],
         parent_buildid=step.build.buildid,
-        parent_relationship="tried again",
+        parent_relationship="retry",
     )
 
 
 def next_build(builder: Any, requests: list[Any]) -> Any:
-    """Which request begins next (Buildbot's `nextBuild`): the oldest; those that are tried again come after others."""
+    """Which request begins next (Buildbot's `nextBuild`): the oldest; retries come after others."""
     return defer.ensureDeferred(_next_open(builder, list(requests)))
 
 

@@ -46,15 +46,17 @@ class HostWorker(worker.Worker):
 
     async def attached(self, conn: Any) -> None:
         """Buildbot's own notes the error of an attachment that failed (a full disk, a locked database) and keeps the
-        connection, whose keep-alives tell the worker that all is well. Without it the worker comes again by itself.
+        connection, whose keep-alives make the worker believe that all is well. A worker without one connects again.
         """
         try:
             await super(worker.Worker, self).attached(conn)
         except Exception as error:
-            log.err(error, f"the worker {self.name} cannot be attached; its connection is cut, so that it comes again")
+            log.err(
+                error, f"the worker {self.name} cannot be attached; its connection is cut, so that it connects again"
+            )
             conn.loseConnection()
         if conn.mind is not None and conn.mind.broker.disconnected:
-            # Twisted tells nobody of a connection that ended before its login was complete: the worker would be
+            # Twisted reports no connection that ended before its login was complete: the worker would be
             # 'connected' until it comes again.
             conn.detached(conn.mind)
 
@@ -62,7 +64,7 @@ class HostWorker(worker.Worker):
 def build_workers(site: Site) -> list[Any]:
     """The site's workers. `builds` of each is its capacity: how many clusters fit; `_clusters` holds that.
 
-    One build more, so that a commit is looked at within seconds also where clusters are being installed.
+    One build more, so that a commit is checked within seconds also where clusters are being installed.
     """
     made = []
     for host in site.worker:

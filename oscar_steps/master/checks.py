@@ -95,7 +95,7 @@ def _endpoint(endpoint: str) -> Iterator[str]:
             raise ValueError("it has no number of a port")
         serverFromString(reactor, endpoint)
     except Exception as error:
-        yield f"'{endpoint}' is nothing that workers could connect to ({error}); {right}"
+        yield f"'{endpoint}' is not an endpoint that workers can connect to ({error}); {right}"
 
 
 def tcp_place(endpoint: str) -> tuple[str, int] | None:
@@ -134,7 +134,7 @@ def _is_our_master(port: int, state: Path) -> bool:
     try:
         everything = psutil.net_connections("tcp")
     except psutil.AccessDenied:
-        return True  # nothing can be seen; a start will tell
+        return True  # nothing can be seen; the start will show it
     for connection in everything:
         if connection.status != psutil.CONN_LISTEN or tuple(connection.laddr)[1] != port:
             continue

@@ -1,4 +1,4 @@
-"""A word to the operator from anywhere in the master: by mail, or in `twistd.log` where the site has no mail."""
+"""Messages to the operator: by mail, or in `twistd.log` where the site has no mail."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ MAIL_SERVICE = "oscar-mail"
 """Name of the master's service that sends the farm's mail."""
 
 
-def tell_operator(master: Any, subject: str, text: str) -> None:
-    """Hand one plain mail for the operator to the farm's mail service of this master.
+def notify_operator(master: Any, subject: str, text: str) -> None:
+    """Send the operator one plain mail by this master's mail service.
 
-    Call it in the reactor's thread. It never raises and never waits: the mail is on its way, or spooled, or, where the
-    site has no `[mail]` (or the service does not run yet), in `twistd.log`.
+    Call it in the reactor's thread. It never raises and never waits. Where the site has no `[mail]`, or the service
+    does not run yet, the message is in `twistd.log`.
     """
     try:
         service = master.service_manager.namedServices.get(MAIL_SERVICE)
-        if service is not None and service.tell_operator(subject, text):
+        if service is not None and service.notify_operator(subject, text):
             return
     except Exception:
-        log.err(None, "the operator's mail could not be handed on")
-    log.msg(f"for the operator (no mail was sent): {subject}: {text}")
+        log.err(None, "the mail to the operator could not be sent")
+    log.msg(f"message to the operator (no mail was sent): {subject}: {text}")

@@ -13,7 +13,7 @@ from twisted.python import log
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, SourceError
-from oscar_steps.master.operator_mail import tell_operator
+from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.stored_changes import storable
 from oscar_steps.site import Repository, Site
 from oscar_steps.sources.svn import revision_answer, revision_question, svn_words
@@ -23,8 +23,8 @@ from oscar_steps.textio import read_regular, write_atomically
 PROJECT = "oscar"
 _SVN_SECONDS = 120
 _REMEMBERED = 500
-DEAF_AFTER = 3
-"""So many looks must fail in a row before the operator hears of it: a server may be restarted."""
+FAILURES_BEFORE_MAIL = 3
+"""So many polls must fail in a row before the operator gets a mail: a server may be restarted."""
 
 
 class BranchSplitter:
@@ -61,16 +61,16 @@ class FarmPoller(SVNPoller):
     It asks for all revisions since the last one it has seen (the original asks for the newest `histmax`, and older ones
     vanish); a change that could not be stored is asked for again, and none is stored twice; a neighbour whose name
     merely begins like ours (`oscar-website` beside `oscar`) is not taken for ours; the address may be spelt in any way
-    that svn takes; no entry of the log stops the others. Where it fails again and again the operator gets one mail.
+    that svn takes; no entry of the log stops the others. Where several polls in a row fail the operator gets one mail.
     """
 
     last_change: int | None
     _prefix: str | None
     state: Path | None = None
     trouble = ""
-    """Why the repository has not been heard for some looks, in one sentence; '' while all is well."""
-    heard_at: float | None = None
-    """When a look ended well (Unix time)."""
+    """Why the last polls have failed, in one sentence; '' while all is well."""
+    last_success: float | None = None
+    """When a poll ended well (Unix time)."""
     somewhere = "trunk"
     """A branch that is tested for a revision that does not show what it changed."""
 
@@ -98,34 +98,34 @@ class FarmPoller(SVNPoller):
         return super().deactivate()
 
     async def poll(self) -> None:
-        """Look once. A failure is counted, and told when it comes again and again; it ends nothing."""
+        """Poll once. Failures are counted; the operator gets a mail when several follow each other."""
         try:
             await self._look()
         except Exception as error:
             said = error.sentence if isinstance(error, FarmError) else f"{type(error).__name__}: {error}"
-            log.err(error, "SVNPoller: the repository could not be looked at")
+            log.err(error, "SVNPoller: the repository could not be polled")
             self._failed(said)
             return
         self._failures = 0
-        self.heard_at = time.time()
+        self.last_success = time.time()
         if self.trouble:
             self.trouble = ""
-            text = f"The repository {self.repourl} is heard again. Commits of the meantime are tested now.\n"
-            tell_operator(self.master, "the repository is heard again", text)
+            text = f"The repository {self.repourl} can be read again. Commits made in the meantime are tested now.\n"
+            notify_operator(self.master, "the repository can be read again", text)
         log.msg("SVNPoller: finished polling")
 
     def _failed(self, said: str) -> None:
         self._failures += 1
-        if self._failures < DEAF_AFTER:
+        if self._failures < FAILURES_BEFORE_MAIL:
             return
         first, self.trouble = not self.trouble, said
         if first:
             text = (
-                f"{DEAF_AFTER} looks at the repository in a row have failed ({self.pollInterval} s apart):\n\n"
+                f"The last {FAILURES_BEFORE_MAIL} polls of the repository failed ({self.pollInterval} s apart):\n\n"
                 f"  {said}\n\n"
-                "No commit is tested until it is heard again; none is lost meanwhile. You get one mail more, then.\n"
+                "No commit is tested until the repository can be read again; none is lost. You will get a mail then.\n"
             )
-            tell_operator(self.master, "the repository cannot be heard", text)
+            notify_operator(self.master, "the repository cannot be read", text)
 
     async def _look(self) -> None:
         where = address(await self._ask("info", "--xml", "-r", "HEAD", self.repourl))
@@ -154,7 +154,7 @@ class FarmPoller(SVNPoller):
                 self._note_last_change(self.state)
 
     def _note_last_change(self, state: Path) -> None:
-        """That it cannot be noted is no reason to be deaf: after a start the database knows the last change, too."""
+        """That it cannot be noted does not stop the poller: after a start the database knows the last change, too."""
         try:
             write_atomically(state, f"{self.last_change}\n")
         except OSError as error:
@@ -214,14 +214,12 @@ class FarmPoller(SVNPoller):
             name = (str(change["revision"]), str(change["branch"]))
             if name in known:
                 continue
-            told = storable(change)
-            if told is None:
-                log.msg(
-                    f"SVNPoller: revision {name[0]} is not tested: {len(name[1])} characters are too long for a branch"
-                )
+            stored = storable(change)
+            if stored is None:
+                log.msg(f"SVNPoller: revision {name[0]} is not tested: the branch's name has {len(name[1])} characters")
                 continue
             try:
-                await self.master.data.updates.addChange(src="svn", **told)
+                await self.master.data.updates.addChange(src="svn", **stored)
             except BaseException:
                 self.last_change = int(change["revision"]) - 1  # ask for it again at the next look
                 raise
@@ -285,5 +283,9 @@ async def exact_revision(reactor: Any, url: str, wanted: str | None, running: se
 
 
 def _complaint(complaint: bytes) -> str:
-    """What svn complains of; where it was ended before it said anything, that."""
-    return complaint.decode("utf-8", "replace") if complaint.strip() else f"svn said nothing within {_SVN_SECONDS} s"
+    """What svn complains of; a timeout, where it was ended before it printed anything."""
+    return (
+        complaint.decode("utf-8", "replace")
+        if complaint.strip()
+        else f"timed out after {_SVN_SECONDS} s waiting for svn"
+    )

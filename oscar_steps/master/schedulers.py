@@ -34,7 +34,7 @@ PER_COMMIT = "commit"
 NIGHTLY = "nightly"
 FORCE = "force"
 CHANGES = "changes"
-"""Build property: ids of the changes that this build was made for, and no others. Only their authors are told."""
+"""Build property: ids of the changes that this build was made for, and no others. Only their authors are notified."""
 _LOOK_BACK = 1000
 AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
@@ -60,7 +60,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         return super().addBuildsetForChanges(properties=properties, **arguments)
 
     async def activate(self) -> None:
-        self._heard.clear()  # what waits to be quiet is heard again
+        self._heard.clear()  # changes of branches that are not quiet yet are taken again
         await super().activate()
         if self.active and self.enabled:
             catching_up = defer.ensureDeferred(self._catch_up())
@@ -74,14 +74,14 @@ class PerCommit(schedulers.AnyBranchScheduler):
         return defer.ensureDeferred(self._take(change, important))
 
     async def _take(self, change: Any, important: bool, *, again: bool = False) -> None:
-        """Where the database does not take it (its server is restarted) it is tried again: nobody else would."""
+        """Where the database does not take it (its server is restarted) it is tried again: Buildbot would not."""
         try:
             database = self.master.db
             if again and change.number in await database.pool.do(_changes_with_builds, database.model):
                 return
             await super().gotChange(change, important)
         except Exception as error:
-            log.err(error, f"the change {change.number} (r{change.revision}) could not be noted; it is tried again")
+            log.err(error, f"the change {change.number} (r{change.revision}) could not be noted; that is tried again")
             self.master.reactor.callLater(AGAIN_SECONDS, self._take_again, change, important)
 
     def _take_again(self, change: Any, important: bool) -> None:
@@ -91,7 +91,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
     def stableTimerFired(self, timer_name: Any) -> Any:
         """Ask for the build of a branch that is quiet now, and forget what waited for it: these changes alone.
 
-        Buildbot's own forgets everything up to the last of them, on other branches too: their authors hear nothing.
+        Buildbot's own forgets everything up to the last of them, on other branches too: their authors get no mail.
         """
         return self._stable_timers_lock.run(lambda: defer.ensureDeferred(self._branch_is_quiet(timer_name)))
 
@@ -101,7 +101,9 @@ class PerCommit(schedulers.AnyBranchScheduler):
         try:
             await self._ask_for_quiet(timer_name)
         except Exception as error:
-            log.err(error, f"the build of the quiet branch {timer_name[-1]} could not be asked for; it is tried again")
+            log.err(
+                error, f"the build of the quiet branch {timer_name[-1]} could not be requested; that is tried again"
+            )
             self._stable_timers[timer_name] = self.master.reactor.callLater(
                 AGAIN_SECONDS, self.stableTimerFired, timer_name
             )
@@ -116,7 +118,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         await database.pool.do(_forget, database.model, self.serviceid, list(waiting))
 
     async def _catch_up(self) -> None:
-        """Hear the changes that came after the last one for which a build was asked, or is going to be."""
+        """Take the changes that came after the last one for which a build was, or will be, requested."""
         waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
         last = max([*waiting, *await self.master.db.pool.do(_changes_with_builds, self.master.db.model)], default=0)
         later = [resultspec.Filter("changeid", "gt", [last])]
@@ -208,7 +210,7 @@ def start_cells() -> Any:
 
 
 def is_good_commit(step: Any) -> bool:
-    """A person who has a revision looked at wants no more than that."""
+    """A person who forces a lint of a revision gets no more than that."""
     return step.getProperty("scheduler") == LINT and step.build.results in (SUCCESS, WARNINGS, EXCEPTION)
 
 
@@ -261,7 +263,7 @@ class Checked(util.StringParameter):
     def parse_from_arg(self, text: str) -> str:
         """The text as it is. Raises ValidationError where it does not match."""
         if not re.fullmatch(self.pattern, text):
-            raise ValidationError(f"{self.label}: {text[:60]!a} cannot be; {self.right}")
+            raise ValidationError(f"{self.label}: {text[:60]!a} is not valid; {self.right}")
         return text
 
 
@@ -271,7 +273,7 @@ class Nodes(util.IntParameter):
     def parse_from_arg(self, text: str) -> int:
         """The number. Raises ValidationError where it is none, or one that no cluster has."""
         if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
-            raise ValidationError(f"{self.label}: {str(text)[:60]!a} cannot be; give 0 to {MAX_NODES}")
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_NODES}")
         return int(text)
 
 
@@ -317,7 +319,7 @@ def _force(site: Site, cells: Sequence[str]) -> Any:
 
 
 def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
-    """All schedulers of the farm; one that no cell wants is left out."""
+    """All schedulers of the farm; one that would start no cell is left out."""
     every_commit = [plan.name for plan in plans if plan.cell.every_commit]
     nightly = [plan.name for plan in plans if plan.cell.nightly]
     made = [_force(site, [plan.name for plan in plans]), _lint(site)]

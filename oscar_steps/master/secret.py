@@ -33,7 +33,7 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
     if site.mail and site.mail.user:
         yield MAIL_PASSWORD, f"password of {site.mail.user} at the mail relay {site.mail.relay}"
     if not site.database.url.startswith("sqlite"):
-        yield DATABASE_PASSWORD, "password at the database, where it wants one"
+        yield DATABASE_PASSWORD, "password at the database, if it has one"
 
 
 def write(site: Site, name: str, text: str) -> Path:
@@ -63,7 +63,7 @@ def _state(site: Site, name: str, purpose: str) -> str:
         site.secrets.read(name, purpose)
     except ConfigError as error:
         return error.sentence
-    return f"{site.secrets.directory / name} ({purpose}) is there"
+    return f"{site.secrets.directory / name} ({purpose}) exists"
 
 
 def _asked(name: str) -> str:
@@ -83,10 +83,12 @@ def _asked(name: str) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("farm_toml", type=click.Path(path_type=Path))
 @click.argument("name", required=False)
-@click.option("--ask", is_flag=True, help="Ask for the secret, or read a line from standard input; else it is random.")
-@click.option("--new", is_flag=True, help="Put another one in the place of one that is there.")
+@click.option(
+    "--ask", is_flag=True, help="Prompt for the secret, or read it from standard input, instead of making a random one."
+)
+@click.option("--new", is_flag=True, help="Replace a secret that exists.")
 def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
-    """Make the secret NAME of the site FARM_TOML, readable by the master's user alone; without NAME, list them.
+    """Create the secret NAME of the site FARM_TOML, readable only by the master's user. Without NAME, list all secrets.
 
     \b
     Examples:
@@ -95,8 +97,8 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
       python -m oscar_steps.master.secret farm.toml web-admin --new
       python -m oscar_steps.master.secret farm.toml mail-password --ask
 
-    A changed secret holds from the next `systemctl reload oscar-farm-master` on; the password of the database from the
-    next restart on. Write a worker's new password into the worker's own file `password`, too, and restart the worker.
+    A changed secret takes effect at the next `systemctl reload oscar-farm-master`, the password of the database at the
+    next restart. Write a worker's new password into the file `password` on that worker, too, and restart the worker.
     """
     site = load_site(farm_toml)
     known = dict(needed(site))
@@ -107,10 +109,10 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
     if name not in known:
         raise UserError(f"{farm_toml} needs no secret '{name}'; it needs: {', '.join(known)}")
     if os.path.lexists(site.secrets.directory / name) and not new:
-        raise UserError(f"the secret {site.secrets.directory / name} is there already", hint="replace it: --new")
+        raise UserError(f"the secret {site.secrets.directory / name} exists already", hint="to replace it: --new")
     if name in _GIVEN and not ask:
         raise UserError(
-            f"the secret {name} is not the farm's to choose", hint="type the one that you were given: --ask"
+            f"the secret {name} cannot be chosen by the farm", hint="enter the one that you were given: --ask"
         )
     path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
     click.echo(f"{path} ({known[name]}) is written")

@@ -11,7 +11,7 @@ PASSWORD_IN_URL = re.compile(r"^[^/]*//[^/@]*:[^/]*@")
 _NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 # E170013: unable to connect; E200009: some target was not there; E155009: the working copy; E205011: externals.
-# Others tell why.
+# Others say why.
 _WRAPPERS = ("E170013", "E200009", "E155009", "E205011")
 # What does not exist (revision, path, repository), and what cannot be meant. Warnings have the same numbers.
 _ASKERS = {"125002", "160005", "160006", "160013", "170000", "180001", "195002", "195012", "205000", "210005"}

@@ -68,7 +68,7 @@ def leave_files(run: Path) -> None:
 
 def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
     """The first tier: it finds, mends or lets stand one problem, or breaks down, only where the scenario says so."""
-    from oscar_steps.judgement import Judgement, ToldProblem
+    from oscar_steps.judgement import Judgement, ReportedProblem
     from oscar_steps.verdict import LINT, Category, Evidence, ExitStatus, Outcome, Verdict
 
     run = Path(directory)
@@ -82,7 +82,7 @@ def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
     lines = (PROBLEM,) if bad else mended
     (run / "logs").mkdir(parents=True)
     (run / "logs/lint.txt").write_text(f"{PROBLEM}\n")
-    told = ToldProblem(key="a", file="src/cli/main_cli", line=15, what="perl: syntax error", right="x", gates=gates)
+    told = ReportedProblem(key="a", file="src/cli/main_cli", line=15, what="perl: syntax error", right="x", gates=gates)
     brought = told.model_copy(update={"revision": int(revision), "author": scenario.get("author", "")})
     Judgement(
         url=url,

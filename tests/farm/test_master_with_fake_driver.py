@@ -170,8 +170,8 @@ def test_a_commit_with_a_warning_runs_its_cell_and_its_author_gets_one_mail_that
     assert first and first.result_name == "warnings"
     (mail,) = eventually(lambda: lint_mails(farm, done.revision))
     assert "warning: src/cli/main_cli:15: perl: syntax error" in " ".join(mail["Subject"].split())
-    assert " ".join(mail["Subject"].split()).endswith("; the cells run all the same")
-    assert body_of(mail).splitlines()[0] == "warning: the cells run all the same"
+    assert " ".join(mail["Subject"].split()).endswith("; the clusters are installed anyway")
+    assert body_of(mail).splitlines()[0] == "warning: the clusters are installed anyway"
     assert DEVELOPER in str(mail["To"])
     play(farm, "lint-stands")
     again = commit(farm)
@@ -205,7 +205,7 @@ def test_a_bad_commit_is_red_and_its_mail_says_stage_sentence_and_evidence_first
     assert done.mail is not None
     body = body_of(read_mail(done.mail))
     first = body.splitlines()
-    assert first[0] == "failed, at the stage wait-nodes"
+    assert first[0] == "failed at the stage wait-nodes"
     assert "oscarnode2 stopped in mid-pull" in first[1]
     assert "console/oscarnode2.log:2-3" in body
     assert "\x1b" not in body
@@ -238,7 +238,7 @@ def test_a_monitor_reads_from_the_master_that_all_parts_are_good(farm: Farm) -> 
         assert (answer.status_code, found["state"]) == (200, "good"), found
         assert found["workers"]["missing"] == []
         assert found["workers"]["connected"]
-        assert found["poller"]["heard_at"]
+        assert found["poller"]["last_success"]
         assert found["database"]["seconds"] is not None
         assert client.get(f"{farm.master.base}plugins/health?format=text").text.startswith("good\npoller: good\n")
 

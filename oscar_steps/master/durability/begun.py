@@ -1,4 +1,4 @@
-"""A build whose worker goes away in the wrong moment ends all the same, and its request is taken up again.
+"""A build whose worker goes away in the wrong moment ends anyway, and its request is taken up again.
 
 Buildbot's own stumbles where the worker is lost while the build is being prepared, or while its end is being written
 down: it is left as running for ever, its request with it, and a planned restart waits for it until it is killed.

@@ -1,6 +1,6 @@
 """A planned restart loses no build: whatever the master's end interrupts is asked for again by its request.
 
-Buildbot stops every build when the master ends and wants its steps to answer RETRY. A step that answers anything worse
+Buildbot stops every build when the master ends and expects its steps to answer RETRY. A step that answers worse
 (CANCELLED), or that goes on (extract-logs, teardown), loses the commit or keeps the master from ending. The run itself
 needs no step for its end: its lease runs out when nobody looks at it any more.
 """

@@ -1,11 +1,12 @@
-"""Who is told what: one mail per build, drawn from the verdict alone.
+"""Who gets which mail: at most one per build, made from the verdict alone.
 
 - `failed`: OSCAR's doing. To the authors of the changes that this build was made for, never to everybody since the last
-  green build. A forced build's goes to whoever forced it, a nightly's to the developers' list.
-- `warning`: the first tier's; to the authors as well. It says that the cells run all the same.
+  green build. For a forced build it goes to the person who forced it, for a nightly one to the
+  developers' list.
+- `warning`: the first tier's; to the authors as well. It says that the clusters are installed anyway.
 - `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
   of the first tier only 'fixed', since its commit goes on to the cells: a problem that kept an earlier commit from
-  its cells is mended. Whose commit that was hears of it, too.
+  its cells is mended. The author of that commit gets the mail, too.
 - `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
   hears of it. A commit's cell is tried again then (`again.py`): the operator hears of the first such end, and of the
   last one when it is given up.
@@ -36,10 +37,10 @@ from oscar_steps.textio import one_line
 from oscar_steps.verdict import LINT, Category, Outcome, Verdict
 
 _LOOK_BACK = 20
-_FARMS_OWN = "the farm's own fault"
+_FARMS_OWN = "the farm or a host failed"
 _NOT_OSCAR = {
-    Category.DISTRIBUTION: "the distribution's packages are at fault",
-    Category.ANSWERS: "the site's answers do not fit",
+    Category.DISTRIBUTION: "the distribution's packages are broken",
+    Category.ANSWERS: "the site's answers do not fit this OSCAR",
 }
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -89,13 +90,13 @@ class BuildNote:
     gated_before: tuple[str, ...] = ()
     """Of the first tier: the logins of those whose commit a problem had kept from its cells that is mended now."""
     known_already: bool = False
-    """The operator has heard of the first try's end, and another try follows."""
+    """The operator got a mail about the first failure, and another retry follows."""
 
     @property
     def fixed(self) -> bool:
         if self.verdict.outcome is not Outcome.PASSED:
             return False
-        if self.verdict.cell == LINT:  # of each commit it says what that has changed: no news says nothing of the tree
+        if self.verdict.cell == LINT:  # it compares two revisions: nothing new says nothing of the tree
             return bool(self.gated_before)
         return self.before is not None and not self.before.passed
 
@@ -103,16 +104,14 @@ class BuildNote:
     def result(self) -> str:
         """The first line: how it ended, and where."""
         verdict = self.verdict
-        word = "fixed: it passes again" if self.fixed else verdict.outcome.value
+        if verdict.outcome is Outcome.PASSED:
+            return "fixed: passes again" if self.fixed else "passed"
+        where = f"{verdict.outcome.value}{f' at the stage {verdict.stage.value}' if verdict.stage else ''}"
         if verdict.outcome is Outcome.WARNING:
-            word = f"warning: {GO_ON}"
+            return f"{where}: {GO_ON}"
         if verdict.outcome is Outcome.INFRASTRUCTURE:
-            word = f"infrastructure: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}, nothing is said about OSCAR"
-        return (
-            f"{word}, at the stage {verdict.stage.value}"
-            if verdict.stage and verdict.outcome is not Outcome.PASSED
-            else word
-        )
+            return f"{where}: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}; this says nothing about OSCAR"
+        return where
 
     @property
     def subject(self) -> str:
@@ -136,7 +135,7 @@ class BuildNote:
 
 
 def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
-    """Addresses that are told of this build; none: nobody is."""
+    """Addresses that get a mail about this build; none: nobody does."""
     outcome = note.verdict.outcome
     always = mail.always and note.verdict.cell != LINT
     if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
@@ -151,9 +150,9 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     logins = [*(change.author for change in note.changes), *others]
     authors = [mail.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
-    told = sorted({address for address in (*authors, asked) if address})
-    if told:
-        return tuple(told)
+    found = sorted({address for address in (*authors, asked) if address})
+    if found:
+        return tuple(found)
     return (mail.developers or mail.operator,) if note.scheduler == NIGHTLY or note.changes else (mail.operator,)
 
 
@@ -166,7 +165,7 @@ def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
 
 
 async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
-    """What is to be told of a finished build. `build` has its properties (`utils.getDetailsForBuild`)."""
+    """What a mail about a finished build says. `build` has its properties (`utils.getDetailsForBuild`)."""
     properties = {name: value for name, (value, _source) in build["properties"].items()}
     return BuildNote(
         verdict=_verdict_of(build, properties),

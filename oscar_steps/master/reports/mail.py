@@ -18,7 +18,7 @@ from twisted.internet import defer, reactor
 from twisted.python import log
 from zope.interface import implementer
 
-from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
+from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.reports.facts import bad_logins, note_of, recipients
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_name
@@ -41,7 +41,7 @@ class Password:
 
 @implementer(interfaces.IReportGenerator)
 class VerdictReport(util.ComparableMixin):
-    """One report per finished build, when `recipients` finds somebody to tell."""
+    """One report per finished build that has recipients."""
 
     wanted_event_keys: ClassVar[list[tuple[Any, ...]]] = [("builds", None, "finished")]
     compare_attrs: ClassVar[tuple[str, ...]] = ("mail", "builders")
@@ -59,18 +59,18 @@ class VerdictReport(util.ComparableMixin):
     async def generate(self, master: Any, reporter: Any, _key: Any, build: dict[str, Any]) -> dict[str, Any] | None:
         await utils.getDetailsForBuild(master, build, want_properties=True)
         if build["builder"]["name"] not in self.builders:
-            reporter.nothing_to_tell(build)
+            reporter.no_report_needed(build)
             return None
         note = await note_of(master, build)
         for login, fault in bad_logins(note, self.mail):
-            reporter.tell_once(
+            reporter.notify_operator_once(
                 login,
-                "a committer cannot be written to",
-                f"{fault}.\n\nGive the login {login[:200]!a} an address in [mail.people].\n",
+                "a committer has no usable mail address",
+                f"{fault}.\n\nAdd an address for the login {login[:200]!a} to [mail.people] in farm.toml.\n",
             )
-        told = recipients(note, self.mail)
-        if not told:
-            reporter.nothing_to_tell(build)
+        addresses = recipients(note, self.mail)
+        if not addresses:
+            reporter.no_report_needed(build)
             return None
         return {
             "body": note.text,
@@ -79,7 +79,7 @@ class VerdictReport(util.ComparableMixin):
             "results": build["results"],
             "builds": [build],
             "buildset": build["buildset"],
-            "users": list(told),
+            "users": list(addresses),
             "patches": [],
             "logs": [],
             "extra_info": None,
@@ -92,7 +92,7 @@ class OscarMail(reporters.MailNotifier):
     spool: Spool | None = None
     operator = ""
     password: Password | None = None
-    _told: set[str]
+    _notified: set[str]
 
     def checkConfig(self, *, operator: str, password: Password | None, **settings: Any) -> None:  # noqa: ARG002
         super().checkConfig(**settings)
@@ -101,9 +101,9 @@ class OscarMail(reporters.MailNotifier):
         self.operator, self.password = operator, password
         await super().reconfigService(**settings)
         if self.spool is None:
-            self._told = set()
+            self._notified = set()
             self.spool = Spool(Path(self.master.basedir) / "spool", self._send, reactor, self._refused)
-            self.spool.accepted = self._told.discard
+            self.spool.accepted = self._notified.discard
             defer.ensureDeferred(self._catch_up(self.spool)).addErrback(log.err, "reports of builds before the start")
         self.spool.wake()
 
@@ -118,7 +118,7 @@ class OscarMail(reporters.MailNotifier):
         relay = Relay(self.relayhost, self.smtpPort, self.useTls, self.smtpUser or "", password)
         return await relay.send(sender, recipients, content)
 
-    def tell_operator(self, subject: str, text: str) -> bool:
+    def notify_operator(self, subject: str, text: str) -> bool:
         """Spool one plain mail to the operator; whether that could be done."""
         if self.spool is None:
             return False
@@ -127,20 +127,20 @@ class OscarMail(reporters.MailNotifier):
         )
         return True
 
-    def tell_once(self, about: str, subject: str, text: str) -> None:
-        """The same, unless it was told already while this master runs."""
-        if about not in self._told:
-            self._told.add(about)
-            tell_operator(self.master, subject, text)
+    def notify_operator_once(self, about: str, subject: str, text: str) -> None:
+        """The same, unless this master has sent it already."""
+        if about not in self._notified:
+            self._notified.add(about)
+            notify_operator(self.master, subject, text)
 
     def _refused(self, letter: Letter, recipient: str, reason: str) -> None:
         if recipient == self.operator:
             if self.spool:
                 self.spool.trouble = f"mail to the operator {recipient} is refused: {reason}"
-            return  # there is nobody else to tell; a mail about it would be refused as well
+            return  # a mail about it would be refused as well
         about = f"The mail relay {self.relayhost} gave this answer for {recipient}: {reason}"
-        text = f"{about}\n\nThe mail '{one_line(letter.subject)}' was not delivered to {recipient} and is given up.\n"
-        self.tell_once(recipient, f"mail to {recipient} is refused", text)
+        text = f"{about}\n\nThe mail '{one_line(letter.subject)}' was not delivered, and will not be sent again.\n"
+        self.notify_operator_once(recipient, f"the mail relay refuses mail to {recipient}", text)
 
     async def sendMessage(self, reports: list[dict[str, Any]]) -> None:
         for report in reports:
@@ -162,8 +162,8 @@ class OscarMail(reporters.MailNotifier):
                 self.spool.add(self._letter(name, mail, recipients, report=True))
             self.spool.reported.add(number)
 
-    def nothing_to_tell(self, build: dict[str, Any]) -> None:
-        """Of this build nobody has to hear."""
+    def no_report_needed(self, build: dict[str, Any]) -> None:
+        """Note that nobody gets a mail about this build."""
         if self.spool is not None and build["buildid"] not in self.spool.reported:
             self.spool.reported.add(build["buildid"])
 
@@ -177,7 +177,7 @@ class OscarMail(reporters.MailNotifier):
         for build in sorted(builds, key=lambda build: build["buildid"]):
             if build["complete"] and build["buildid"] not in spool.reported:
                 if build["results"] == RETRY:  # its request is tried again, and reported then
-                    self.nothing_to_tell(build)
+                    self.no_report_needed(build)
                 else:
                     await self._got_event(("builds", str(build["buildid"]), "finished"), build)
 

@@ -48,7 +48,7 @@ class Relay:
     password: str = ""
 
     async def send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Reply]:
-        """Try once. Raises RelayAway; whatever was accepted before is known as such by no one then."""
+        """Try once. Raises RelayAway; what was accepted before is not known then."""
         result: Any = defer.Deferred()
         secured = self.tls or bool(self.user)
         factory = ESMTPSenderFactory(
@@ -58,7 +58,7 @@ class Relay:
             list(recipients),
             _Whole(content),
             result,
-            retries=0,  # Twisted's own retries come at once, and would repeat a mail whose acceptance was not heard
+            retries=0,  # Twisted's own retries come at once, and would repeat a mail whose acceptance was lost
             timeout=_SILENCE,
             heloFallback=not secured,
             requireTransportSecurity=self.tls,

@@ -33,7 +33,7 @@ _LAST_ANSWER = 20
 _SUFFIX = ".mail"
 _BROKEN = "broken"
 _SPOILED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
-"""What JSON that nobody of us has written may lead to."""
+"""What reading JSON may raise that another program has written."""
 Send = Callable[[str, Sequence[str], bytes], Awaitable[dict[str, Reply]]]
 
 
@@ -167,7 +167,7 @@ class Spool:
         delays: Sequence[float] = DELAYS,
         seconds: float = DAYS * 86400.0,
     ) -> None:
-        """`refused(letter, recipient, reason)` hears of every recipient that is given up."""
+        """`refused(letter, recipient, reason)` is called for every recipient that is given up."""
         self.folder = folder
         self.send = send
         self.clock = clock
@@ -296,7 +296,7 @@ class Spool:
                 await self._attempt(item)
 
     def _may_go(self, item: _Waiting) -> bool:
-        """What is not on the disk is tried there again. A word to the operator (the disk is full) goes all the same."""
+        """What is not on the disk is tried there again. A mail to the operator (the disk is full) goes out anyway."""
         stored = item.on_disk or self._store(item)
         if item.letter.report and not (stored and self.reported.save()):
             self._later(item)

@@ -13,7 +13,7 @@ from twisted.python import log
 from oscar_steps.job import Source
 from oscar_steps.judgement import LINT_FILE, MAX_BYTES, Judgement
 from oscar_steps.master.durability.restarts import cut_short
-from oscar_steps.master.operator_mail import tell_operator
+from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.master.steps.first import FirstStep, upload
 from oscar_steps.master.steps.results import LINT_RESULT_OF_STATUS, RUN_DIRECTORY
@@ -62,20 +62,20 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
             writer = remotetransfer.StringFileWriter()
             if not await upload(self, directory, LINT_FILE, writer, MAX_BYTES):
                 return  # nothing was judged: the verdict says why
-            said = Judgement.model_validate_json(writer.buffer)
+            judgement = Judgement.model_validate_json(writer.buffer)
             branch = self.getProperty("branch") or self.site.repository.trunk
             folder = Path(self.master.basedir)
-            if said.url == url:
-                gated, trouble = await threads.deferToThread(note_judgement, folder, branch, said)
+            if judgement.url == url:
+                gated, trouble = await threads.deferToThread(note_judgement, folder, branch, judgement)
                 self.setProperty(GATED_BEFORE, list(gated), self.name)
                 if trouble:
-                    tell_operator(self.master, "the list of standing problems begins anew", trouble)
+                    notify_operator(self.master, "the list of standing problems was reset", trouble)
                 await self.addURL("standing problems", f"{self.master.config.buildbotURL}plugins/{STANDING}/")
         except Exception as error:  # broad on purpose: see above
-            log.err(error, "what stands could not be noted")
+            log.err(error, "the standing problems could not be noted")
 
     def _show(self, summary: str) -> None:
         self.summary = summary
 
     def getCurrentSummary(self) -> dict[str, str]:
-        return {"step": "compiling every script"}
+        return {"step": "checking every script"}

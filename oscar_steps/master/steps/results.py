@@ -1,7 +1,7 @@
 """From exit statuses and verdicts to Buildbot's results: each mapped on purpose, everything unknown is an exception.
 
 Green means that the run's own verdict says `passed` and no stage said otherwise. Red (FAILURE) means OSCAR. Orange
-(WARNINGS) is the first tier's: something new is wrong, and the cells run all the same. Purple
+(WARNINGS) is the first tier's: something new is wrong, and the clusters are installed anyway. Purple
 (EXCEPTION) means the farm, or its host. RETRY, as pink as CANCELLED, is Buildbot's own, for a lost worker.
 """
 
@@ -52,7 +52,7 @@ RESULT_OF_OUTCOME: dict[Outcome, int] = {
 
 
 def stage_result(stage: Stage, status: int | None, so_far: int) -> int:
-    """Buildbot's result of a stage whose window ended with exit status `status` (None: it did not end).
+    """Buildbot's result of a stage whose command ended with exit status `status` (None: it did not end).
 
     A finding about OSCAR stands, whatever happens to extract-logs or teardown after it: that is a warning then.
     """
@@ -64,7 +64,7 @@ def stage_result(stage: Stage, status: int | None, so_far: int) -> int:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a verdict must say about itself, and what the master says where there is none."""
+    """What a verdict must say about itself; the master's own verdicts say it where a run left none."""
 
     run_id: str
     cell: str
@@ -101,7 +101,7 @@ def read_verdict(identity: RunIdentity, text: str | None) -> Verdict:
     """The verdict in `text` (None: the worker has no such file); an infrastructure one where that cannot be used."""
     if text is None:
         return identity.verdict(
-            Outcome.INFRASTRUCTURE, "the run left no verdict: the testing driver ended before it could"
+            Outcome.INFRASTRUCTURE, "the run left no verdict.json: the testing driver ended before it wrote one"
         )
     try:
         verdict = Verdict.model_validate_json(text)
@@ -138,9 +138,9 @@ def agreed(verdict: Verdict, stages_say: int, step: str) -> Verdict:
 
 
 def lost_worker(identity: RunIdentity, worker: str) -> Verdict:
-    """What is told of a build whose worker went away (result RETRY: Buildbot begins it again)."""
+    """The verdict of a build whose worker was lost (result RETRY: Buildbot starts it again)."""
     return identity.verdict(
         Outcome.INFRASTRUCTURE,
-        f"the worker {worker} was lost in mid-build; the build begins again when a worker is there",
+        f"the connection to the worker {worker} was lost during the build; it starts again when a worker is free",
         category=Category.HOST,
     )

@@ -1,7 +1,7 @@
-"""The steps of a build: `job` decides what is tested and tells the worker, then one thin step per stage of the run.
+"""The steps of a build: `job` sends the worker what is tested, then there is one thin step per stage of the run.
 
-A stage's step is a window: it runs `oscar-testdriver stage NAME --run DIR`, shows what that prints, and takes its exit
-status. Nothing is decided from the lines; they may arrive 5 seconds late.
+A stage's step attaches to the run: `oscar-testdriver stage NAME --run DIR` prints what happens, and its exit
+status is the result. Nothing is decided from the lines that it prints; they may arrive 5 seconds late.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class JobStep(FirstStep):
                 lost += RESTARTED not in properties
         if lost >= MAX_TRIES:
             self.setProperty(FINAL, True, self.name)
-            raise HostError(f"the worker was lost {MAX_TRIES} times under this build: it is not tried again")
+            raise HostError(
+                f"the connection to the worker was lost {MAX_TRIES} times during this build; it is not retried"
+            )
 
     def _wish(self) -> dict[str, Any]:
         """What a person who forces a build may ask for."""
@@ -89,15 +91,15 @@ class JobStep(FirstStep):
         return SUCCESS
 
     def getCurrentSummary(self) -> dict[str, str]:
-        return {"step": "finding the revision"}
+        return {"step": "looking up the revision"}
 
 
 class SummaryObserver(logobserver.LogLineObserver):
     """Reads the driver's structured lines. What cannot be read is ignored: they are for display."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._show = show
 
     def outLineReceived(self, line: str) -> None:
         if not line.startswith(MARK):
@@ -107,11 +109,11 @@ class SummaryObserver(logobserver.LogLineObserver):
         except ValueError:
             return
         if isinstance(said.get("summary"), str):
-            self._tell(one_line(said["summary"]))
+            self._show(one_line(said["summary"]))
 
 
 class StageStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
-    """One stage of the run, as a window on the driver's process."""
+    """One stage of the run, attached to the run's process."""
 
     updateBuildSummaryPolicy = False
 

@@ -1,4 +1,4 @@
-"""Whether the farm is well, for a monitor: PLUGINS/health (JSON), PLUGINS/health?format=text (one word, then lines).
+"""The farm's health, for a monitor: PLUGINS/health (JSON), PLUGINS/health?format=text (one word, then lines).
 
 Registered as a Buildbot web plug-in (entry point `buildbot.www`, name `health`). The disk is also watched without a
 monitor: the operator gets one mail when it falls below the watermark, and one when it is good again.
@@ -16,7 +16,7 @@ from buildbot.util.service import BuildbotService
 from twisted.internet import defer, reactor, task
 from twisted.python import log
 
-from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
+from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.pollers import FarmPoller
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 
@@ -35,7 +35,7 @@ def free_mib(folder: str) -> int:
 
 
 class DiskWatch(BuildbotService):
-    """Tells the operator once when the disk of the master's folder falls below the watermark, and once after that."""
+    """Sends the operator a mail when the disk of the master's folder falls below the watermark, and one after that."""
 
     name = DISK_SERVICE
     disk_mib = 0
@@ -71,10 +71,14 @@ class DiskWatch(BuildbotService):
         if not self.low and free < self.disk_mib:
             self.low = True
             said = f"{folder} has {free} MiB free; it should have {self.disk_mib} MiB ([master] disk_mib)."
-            tell_operator(self.master, "the master's disk is nearly full", f"{said} Free some before runs are lost.")
+            notify_operator(
+                self.master, "the master's disk is nearly full", f"{said} Free some space before runs are lost."
+            )
         elif self.low and free >= self.disk_mib * _AGAIN:
             self.low = False
-            tell_operator(self.master, "the master's disk is good again", f"{folder} has {free} MiB free.")
+            notify_operator(
+                self.master, "the master's disk has enough free space again", f"{folder} has {free} MiB free."
+            )
 
 
 async def health(master: Any) -> dict[str, Any]:
@@ -90,7 +94,7 @@ async def health(master: Any) -> dict[str, Any]:
 
 
 def _part(look: Callable[[Any], dict[str, Any]], master: Any) -> dict[str, Any]:
-    """A part that cannot be looked at is in trouble: the page answers all the same, and of the others too."""
+    """A part that cannot be looked at is in trouble: the page answers anyway, also about the others."""
     try:
         return look(master)
     except Exception as error:
@@ -102,8 +106,8 @@ def _part(look: Callable[[Any], dict[str, Any]], master: Any) -> dict[str, Any]:
 def _poller(master: Any) -> dict[str, Any]:
     pollers = [source for source in master.change_svc if isinstance(source, FarmPoller)]
     if not pollers:
-        return {"trouble": "no poller runs", "heard_at": None}
-    return {"trouble": pollers[0].trouble, "heard_at": pollers[0].heard_at}
+        return {"trouble": "the poller of the repository does not run", "last_success": None}
+    return {"trouble": pollers[0].trouble, "last_success": pollers[0].last_success}
 
 
 def _spool(master: Any) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _disk(master: Any) -> dict[str, Any]:
         free = free_mib(str(master.basedir))
     except OSError as error:
         return {"trouble": f"the free space cannot be read: {error.strerror}", "free_mib": None, "disk_mib": wanted}
-    trouble = f"{free} MiB are free, and {wanted} MiB should be" if free < wanted else ""
+    trouble = f"{free} MiB are free; there should be {wanted} MiB" if free < wanted else ""
     return {"trouble": trouble, "free_mib": free, "disk_mib": wanted}
 
 
@@ -178,4 +182,4 @@ class HealthPage(Page):
         return Content(json.dumps(found) + "\n", "application/json", status)
 
 
-application = Plugin("Whether the farm is well", HealthPage)
+application = Plugin("Health of the farm", HealthPage)

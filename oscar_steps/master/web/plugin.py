@@ -82,7 +82,7 @@ class Styles(resource.Resource):
 
 
 class Plugin:
-    """What Buildbot wants of a web plug-in. It is no part of the single-page application: its script is empty.
+    """A web plug-in as Buildbot expects it. It is no part of the single-page application: its script is empty.
 
     `page` makes the page, of the master.
     """

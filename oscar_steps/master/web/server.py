@@ -44,9 +44,11 @@ class FarmRequest(server.Request):
         self.setHeader(b"Referrer-Policy", b"same-origin")
         self.setHeader(b"Content-Security-Policy", SEALED if self._is_below(b"api", b"plugins") else _PAGE_POLICY)
         if not _is_a_name(unquote_to_bytes(self.path)):
-            self._refuse(404, "no file and no page has such a name")
+            self._refuse(404, "the path is not valid: it has to be UTF-8 text")
         elif self._is_foreign(master.config.buildbotURL):
-            self._refuse(403, "another site's page has asked for this; the farm's own are at [web] url of farm.toml")
+            self._refuse(
+                403, "a page of another site sent this request; open the farm at the address [web] url of farm.toml"
+            )
         else:
             super().process()
 
@@ -150,7 +152,7 @@ class _Face(AvatarBase):
 def build_web(site: Site) -> dict[str, Any]:
     """What Buildbot calls `www`. Raises ConfigError for a password that is missing."""
     plugins: dict[str, Any] = {"waterfall_view": {}, "console_view": {}, "grid_view": {}, RUNS: {}}
-    # An installation older than the entry point starts all the same, without this page.
+    # An installation older than the entry point starts anyway, without this page.
     known = get_plugins("www", None, load_now=False).names
     plugins |= {name: {} for name in (HEALTH, STANDING) if name in known}
     return {

@@ -1,6 +1,6 @@
-"""What was wrong before: the standing problems of each branch, kept in a file of the master's own folder.
+"""Standing problems: what was wrong in each branch before its last commit, kept in a file of the master's own folder.
 
-Each has the commit that brought it, where the farm has seen that commit; nobody is told of them by mail.
+Each has the commit that introduced it, where the farm has seen that commit; no mail is sent about them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twisted.python import log
 
-from oscar_steps.judgement import Judgement, ToldProblem
+from oscar_steps.judgement import Judgement, ReportedProblem
 from oscar_steps.textio import read_regular, write_atomically
 
 STANDING_FILE = "standing.json"
@@ -39,7 +39,7 @@ class Stands(_Model):
     gates: bool = False
     of_answers: bool = False
     of_change: bool = False
-    """No judgement tells that it stands: it does until one tells that it is mended, or its user gone."""
+    """No judgement lists it as standing: it stands until one lists it as mended, or its user is gone."""
     revision: int = 0
     author: str = ""
     date: str = ""
@@ -47,7 +47,7 @@ class Stands(_Model):
 
 
 class Branch(_Model):
-    """A branch as it was when it was looked at last. `first`: the first revision that was looked at."""
+    """A branch as it was when it was checked last. `first`: the first revision that was checked."""
 
     revision: int
     first: int
@@ -73,35 +73,41 @@ def load(folder: Path) -> Standing:
         return Standing()
 
 
-def take(standing: Standing, branch: str, said: Judgement, now: float) -> tuple[str, ...]:
+def take(standing: Standing, branch: str, judgement: Judgement, now: float) -> tuple[str, ...]:
     """Take a judgement of the first tier's in. Gives the logins whose commits are mended that had kept cells back.
 
     A judgement of an older revision than the last one changes nothing; the same revision may be judged again.
     """
     known = standing.branches.get(branch)
-    if known is not None and said.revision < known.revision:
+    if known is not None and judgement.revision < known.revision:
         return ()
     old = {**known.hidden, **known.problems} if known is not None else _of_others(standing)
-    problems = {told.key: _went_on(told, old.get(told.was) or old.get(told.key), said) for told in said.standing}
-    problems |= {told.key: _stands(told, said.revision, told.revision, told.author, told.date) for told in said.new}
-    seen = {*problems, *(told.was for told in said.standing), *(told.key for told in said.mended)}
-    mended = [old.get(told.key) for told in said.mended]
+    problems = {
+        problem.key: _went_on(problem, old.get(problem.was) or old.get(problem.key), judgement)
+        for problem in judgement.standing
+    }
+    problems |= {
+        problem.key: _stands(problem, judgement.revision, problem.revision, problem.author, problem.date)
+        for problem in judgement.new
+    }
+    seen = {*problems, *(problem.was for problem in judgement.standing), *(problem.key for problem in judgement.mended)}
+    mended = [old.get(problem.key) for problem in judgement.mended]
     hidden = list[tuple[str, Stands]]()
     for key, entry in old.items() if known is not None else ():
         if key in seen:
             continue
-        if entry.of_change and _use_of(entry) in said.dropped:
+        if entry.of_change and _use_of(entry) in judgement.dropped:
             mended.append(entry)
-        elif entry.of_change and known is not None and key in known.problems and entry.file not in said.dropped:
+        elif entry.of_change and known is not None and key in known.problems and entry.file not in judgement.dropped:
             problems[key] = entry
         else:
             hidden.append((key, entry))
     gated = {entry.author for entry in mended if entry and entry.gates and entry.revision and entry.author}
-    if known is not None and known.revision == said.revision:
+    if known is not None and known.revision == judgement.revision:
         gated |= {*known.gated_before}
     standing.branches[branch] = Branch(
-        revision=said.revision,
-        first=known.first if known else said.revision,
+        revision=judgement.revision,
+        first=known.first if known else judgement.revision,
         looked_at=now,
         problems=problems,
         hidden=dict(hidden[-MAX_HIDDEN:]),
@@ -126,21 +132,21 @@ def _of_others(standing: Standing) -> Mapping[str, Stands]:
     return found
 
 
-def _went_on(told: ToldProblem, before: Stands | None, said: Judgement) -> Stands:
+def _went_on(problem: ReportedProblem, before: Stands | None, judgement: Judgement) -> Stands:
     if before is None:
-        return _stands(told, said.revision, 0, "", "")
-    return _stands(told, before.seen, before.revision, before.author, before.date)
+        return _stands(problem, judgement.revision, 0, "", "")
+    return _stands(problem, before.seen, before.revision, before.author, before.date)
 
 
-def _stands(told: ToldProblem, seen: int, revision: int, author: str, date: str) -> Stands:
-    words = told.model_dump(include={"file", "line", "what", "right", "gates", "of_answers", "of_change"})
+def _stands(problem: ReportedProblem, seen: int, revision: int, author: str, date: str) -> Stands:
+    words = problem.model_dump(include={"file", "line", "what", "right", "gates", "of_answers", "of_change"})
     return Stands(**words, seen=seen, revision=revision, author=author, date=date)
 
 
-def note_judgement(folder: Path, branch: str, said: Judgement) -> tuple[tuple[str, ...], str]:
-    """Take a judgement into the file (call it in any thread). Gives the logins, and what the operator has to hear.
+def note_judgement(folder: Path, branch: str, judgement: Judgement) -> tuple[tuple[str, ...], str]:
+    """Take a judgement into the file (call it in any thread). Gives the logins, and a message for the operator.
 
-    A file that cannot be read is put aside and begun anew. Raises OSError where it cannot be written.
+    A file that cannot be read is renamed, and a new one is begun. Raises OSError where it cannot be written.
     """
     with _lock:
         trouble = ""
@@ -149,7 +155,7 @@ def note_judgement(folder: Path, branch: str, said: Judgement) -> tuple[tuple[st
         except (OSError, ValueError) as error:
             trouble = _put_aside(folder / STANDING_FILE, error)
             standing = Standing(begun_anew=time.time())
-        gated = take(standing, branch, said, time.time())
+        gated = take(standing, branch, judgement, time.time())
         write_atomically(folder / STANDING_FILE, standing.model_dump_json() + "\n")
         return gated, trouble
 
@@ -159,9 +165,7 @@ def _put_aside(path: Path, error: Exception) -> str:
     path.replace(aside)
     why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
     log.msg(f"{path} cannot be used: {why}")
-    return (
-        f"{path} could not be used ({why[:200]}). It is {aside} now, and the list of what was wrong before begins anew."
-    )
+    return f"{path} could not be read ({why[:200]}). It was renamed to {aside}; a new list of standing problems begins."
 
 
 def page_data(folder: Path) -> dict[str, Any]:
@@ -170,4 +174,4 @@ def page_data(folder: Path) -> dict[str, Any]:
         return {"trouble": "", **load(folder).model_dump()}
     except (OSError, ValueError) as error:
         log.msg(f"{folder / STANDING_FILE} cannot be used: {error}")
-        return {"trouble": "the list cannot be read; the next commit begins it anew", **Standing().model_dump()}
+        return {"trouble": "the list cannot be read; the next commit starts a new one", **Standing().model_dump()}

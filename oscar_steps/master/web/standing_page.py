@@ -59,7 +59,7 @@ def html_of(data: dict[str, Any], now: float) -> str:
 
 
 class StandingPage(Page):
-    """What was wrong before, branch by branch."""
+    """The standing problems, branch by branch."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -75,4 +75,4 @@ class StandingPage(Page):
         return Content(html_of(data, time.time()), "text/html; charset=utf-8")
 
 
-application = Plugin("What was wrong before", lambda master: StandingPage(Path(master.basedir)))
+application = Plugin("Standing problems", lambda master: StandingPage(Path(master.basedir)))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from oscar_steps.job import Source
-from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ToldProblem
+from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ReportedProblem
 from oscar_steps.lint.baseline import Comparison, keys_of
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.sources.history import Change
@@ -149,9 +149,9 @@ def judgement_of(looked: Looked) -> Judgement:
 
 def _told(
     problem: Problem, key: str, *, was: str = "", change: Change | None = None, of_change: bool = False
-) -> ToldProblem:
+) -> ReportedProblem:
     commit = change.brought_by(problem.file, problem.because) if change else None
-    return ToldProblem(
+    return ReportedProblem(
         key=_short_key(key),
         was=_short_key(was),
         file=_short(problem.file),

@@ -250,9 +250,13 @@ def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('[master]\nport = "tcp:hello"\n', 9, "master.port: 'tcp:hello' is nothing that workers could connect to"),
-        ('[master]\nport = "tcp"\n', 9, "master.port: 'tcp' is nothing that workers could connect to"),
-        ('[master]\nport = "carrier-pigeon:1"\n', 9, "master.port: 'carrier-pigeon:1' is nothing that workers"),
+        (
+            '[master]\nport = "tcp:hello"\n',
+            9,
+            "master.port: 'tcp:hello' is not an endpoint that workers can connect to",
+        ),
+        ('[master]\nport = "tcp"\n', 9, "master.port: 'tcp' is not an endpoint that workers can connect to"),
+        ('[master]\nport = "carrier-pigeon:1"\n', 9, "master.port: 'carrier-pigeon:1' is not an endpoint"),
         ('[master]\nport = "tcp:99999"\n', 9, "master.port: 99999 is no TCP port"),
         ('[master]\nport = "tcp:9989:interface=300.1.1.1"\n', 9, "master.port: '300.1.1.1' is no address"),
         ('[web]\naddress = "everywhere"\n', 9, "web.address: 'everywhere' is no address of an interface"),

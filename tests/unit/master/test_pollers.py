@@ -18,7 +18,7 @@ from demo.children import Child
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master import pollers
-from oscar_steps.master.pollers import DEAF_AFTER, BranchSplitter, FarmPoller, exact_revision
+from oscar_steps.master.pollers import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller, exact_revision
 from oscar_steps.master.schedulers import WatchedBranch
 from oscar_steps.site import Repository, Schedule
 from oscar_steps.sources.resolve import resolve_revision
@@ -131,10 +131,10 @@ class WithRepository(unittest.TestCase):
             make(state)
             updates = FakeUpdates("")
             poller = await self.looking(updates, state=state)
-            for number in range(DEAF_AFTER + 1):
+            for number in range(FAILURES_BEFORE_MAIL + 1):
                 await poller.poll()
                 self.commit(f"trunk/{make}-{number}".replace(" ", ""))
-            assert len(updates.stored) == DEAF_AFTER
+            assert len(updates.stored) == FAILURES_BEFORE_MAIL
             assert poller.trouble == ""
             shutil.rmtree(state, ignore_errors=True)
             state.unlink(missing_ok=True)
@@ -301,29 +301,29 @@ class WithRepository(unittest.TestCase):
 
     async def test_a_deaf_poller_is_told_once_and_so_is_that_it_hears_again(self) -> None:
         told: list[tuple[str, str]] = []
-        self.patch(pollers, "tell_operator", lambda _master, subject, text: told.append((subject, text)))
+        self.patch(pollers, "notify_operator", lambda _master, subject, text: told.append((subject, text)))
         updates = FakeUpdates("")
         poller = await self.looking(updates)
         await poller.poll()
-        heard = poller.heard_at
+        heard = poller.last_success
         away = self.path.with_name("away")
         self.path.rename(away)
-        for _ in range(pollers.DEAF_AFTER - 1):
+        for _ in range(pollers.FAILURES_BEFORE_MAIL - 1):
             await poller.poll()
         assert (told, poller.trouble) == ([], "")
         for _ in range(4):
             await poller.poll()
         assert len(told) == 1
         assert self.url in poller.trouble and poller.trouble in told[0][1]
-        assert poller.heard_at == heard
+        assert poller.last_success == heard
         away.rename(self.path)
         self.commit("trunk/meanwhile")
         for _ in range(3):
             await poller.poll()
-        assert [subject for subject, _ in told[1:]] == ["the repository is heard again"]
+        assert [subject for subject, _ in told[1:]] == ["the repository can be read again"]
         assert (poller.trouble, updates.stored) == ("", ["2"])
-        assert poller.heard_at and heard and poller.heard_at > heard
-        assert len(self.flushLoggedErrors(HostError)) == pollers.DEAF_AFTER + 3
+        assert poller.last_success and heard and poller.last_success > heard
+        assert len(self.flushLoggedErrors(HostError)) == pollers.FAILURES_BEFORE_MAIL + 3
 
     async def test_a_revision_whose_log_svn_cannot_print_is_tested_all_the_same_and_hides_no_other(self) -> None:
         updates = FakeUpdates("")
@@ -370,7 +370,7 @@ class WithRepository(unittest.TestCase):
         state = self.path.parent / "svn-last-revision"
         state.write_text("4711\n")
         poller = await self.looking(FakeUpdates(""), state=state)
-        for _ in range(pollers.DEAF_AFTER):
+        for _ in range(pollers.FAILURES_BEFORE_MAIL):
             await poller.poll()
         self.flushLoggedErrors(HostError)
         assert "has seen 4711 already" in poller.trouble

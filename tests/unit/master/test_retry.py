@@ -101,15 +101,15 @@ def test_a_commit_that_the_farm_failed_is_asked_for_again_with_all_that_it_had(c
     assert properties[again.NOT_ON] == ["w1"]
     assert (properties[once.AGAIN_OF], added["parent_buildid"]) == (9, 5)
     assert step.values[again.TRIED_AGAIN] is True
-    assert "tried again in 60 s, 2 times at most" in said.hint
+    assert "retried in 60 s, at most 2 times" in said.hint
 
 
 def test_the_second_try_waits_longer_and_after_the_last_it_is_given_up_in_words() -> None:
     step = fake_step(**{again.TRIES_BEFORE: 1, again.NOT_ON: ["w0"]})
-    assert "again in 600 s, 1 times" in ask(step, verdict()).hint
+    assert "retried in 600 s, at most 1 times" in ask(step, verdict()).hint
     assert step.master.data.added[0]["properties"][again.NOT_ON][0] == ["w0", "w1"]
     last = fake_step(**{again.TRIES_BEFORE: 2})
-    assert "tried 3 times and is not tried again" in ask(last, verdict()).hint
+    assert "failed this commit 3 times; it is not retried" in ask(last, verdict()).hint
     assert last.master.data.added == []
     assert again.TRIED_AGAIN not in last.values
 
@@ -140,7 +140,7 @@ def test_a_build_that_began_anew_after_it_had_asked_for_another_try_asks_no_seco
     step = fake_step()
     step.master.data.answers["buildrequests", 9, "builds"].insert(0, {"buildid": 4, "complete": True, "results": RETRY})
     step.master.data.answers["buildsets",] = [{"bsid": 8, "parent_buildid": 4}]
-    assert "tried again" in ask(step, verdict()).hint
+    assert "is retried" in ask(step, verdict()).hint
     assert step.master.data.added == []
     assert step.values[again.TRIED_AGAIN] is True
     step.master.data.answers["buildsets",] = []
@@ -328,7 +328,7 @@ def test_planned_restarts_and_a_killed_master_are_no_losses_of_the_worker() -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"), [([11], "tried again in 60 s"), ([], "")], ids=["a commit", "a forced build"]
+    ("changes", "words"), [([11], "retried in 60 s"), ([], "")], ids=["a commit", "a forced build"]
 )
 def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_revision_is_not(
     monkeypatch: pytest.MonkeyPatch, changes: list[int], words: str
@@ -401,7 +401,7 @@ def test_the_form_refuses_what_cannot_be_in_one_sentence(name: str, text: str) -
     field = fields()[name]
     with pytest.raises(ValidationError) as refused:
         field.getFromKwargs({field.fullName: [text]})
-    assert " cannot be; give " in str(refused.value)
+    assert " is not valid; give " in str(refused.value)
     assert len(str(refused.value)) < 300
     assert "\n" not in str(refused.value)
 

@@ -57,7 +57,7 @@ def test_a_secret_is_replaced_only_on_request_and_then_by_another_one(site: Path
     first = made.read_text()
     status, said = secret(site, "web-jane")
     assert (status, made.read_text()) == (64, first)
-    assert said == f"the secret {made} is there already\n  replace it: --new\n"
+    assert said == f"the secret {made} exists already\n  to replace it: --new\n"
     made.chmod(0o644)
     assert secret(site, "web-jane", "--new")[0] == 0
     assert made.read_text() != first
@@ -108,7 +108,7 @@ def test_without_a_name_it_says_what_is_there_and_what_is_missing_and_shows_none
     status, said = secret(site)
     there, web, mail = said.splitlines()
     assert status == 0
-    assert there == f"{site.parent}/secrets/worker-worker1 (password of the worker worker1) is there"
+    assert there == f"{site.parent}/secrets/worker-worker1 (password of the worker worker1) exists"
     assert "web-jane (web password of jane) is missing; create it: " in web
     assert "mail-password (password of farm at the mail relay 127.0.0.1) is missing" in mail
     assert (site.parent / "secrets/worker-worker1").read_text().strip() not in said

@@ -86,7 +86,7 @@ def test_a_wrong_entry_is_answered_with_file_and_line(tmp_path: Path, entry: str
     ("name", "complaint"),
     [
         ("pxe-fails-silently", "needs nodes that boot over the network"),
-        ("package-not-recognized", "is not blamed on a commit: no mail tells it"),
+        ("package-not-recognized", "is not blamed on a commit: no author gets a mail"),
     ],
 )
 def test_the_demo_refuses_what_it_cannot_show(name: str, complaint: str) -> None:

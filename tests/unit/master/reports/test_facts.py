@@ -64,15 +64,15 @@ def test_the_farms_own_fault_goes_to_the_operator_alone() -> None:
 @pytest.mark.parametrize(
     ("category", "words"),
     [
-        (Category.DISTRIBUTION, "the distribution's packages are at fault"),
-        (Category.ANSWERS, "the site's answers do not fit"),
-        (Category.HOST, "the farm's own fault"),
+        (Category.DISTRIBUTION, "the distribution's packages are broken"),
+        (Category.ANSWERS, "the site's answers do not fit this OSCAR"),
+        (Category.HOST, "the farm or a host failed"),
     ],
 )
 def test_what_is_not_oscars_is_called_what_it_is_and_no_committer_hears_of_it(category: Category, words: str) -> None:
     told = note(Outcome.INFRASTRUCTURE)
     told = dataclasses.replace(told, verdict=told.verdict.model_copy(update={"category": category}))
-    assert told.result.startswith(f"infrastructure: {words}, nothing is said about OSCAR")
+    assert told.result == f"infrastructure at the stage finalize: {words}; this says nothing about OSCAR"
     assert recipients(told, MAIL) == ("op@x.org",)
 
 
@@ -95,17 +95,17 @@ def test_a_warning_goes_to_the_authors_and_says_that_the_cells_run_all_the_same(
     warning = of_first_tier(Outcome.WARNING)
     assert recipients(warning, MAIL) == ("eric@x.org", "geoffroy@x.org")
     assert warning.subject == (
-        "[oscar-farm] lint r7: warning: scripts/a:3: starts './gone'; the cells run all the same"
+        "[oscar-farm] lint r7: warning: scripts/a:3: starts './gone'; the clusters are installed anyway"
     )
     assert warning.text.splitlines()[:2] == [
-        "warning: the cells run all the same",
+        "warning: the clusters are installed anyway",
         "scripts/a:3: starts './gone'",
     ]
 
 
 def test_the_longest_warning_still_says_in_its_subject_that_the_cells_run() -> None:
     warning = of_first_tier(Outcome.WARNING, sentence="scripts/a:3: " + "x" * 900)
-    assert warning.subject.endswith("...; the cells run all the same")
+    assert warning.subject.endswith("...; the clusters are installed anyway")
     assert len(warning.subject) < 200
 
 
@@ -160,7 +160,7 @@ def test_the_subject_is_one_line_with_cell_revision_stage_and_sentence() -> None
 
 def test_the_first_lines_say_result_stage_and_sentence() -> None:
     first = note(Outcome.FAILED).text.splitlines()
-    assert first[:2] == ["failed, at the stage finalize", "the cluster test failed"]
+    assert first[:2] == ["failed at the stage finalize", "the cluster test failed"]
 
 
 def test_every_change_is_named_with_author_and_message() -> None:

@@ -18,7 +18,7 @@ from twisted.python import log
 
 from demo.mailsink import _BoundController
 from oscar_steps.addresses import address_fault
-from oscar_steps.master.operator_mail import MAIL_SERVICE, tell_operator
+from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Reported, Spool
@@ -49,15 +49,15 @@ def test_a_word_to_the_operator_goes_to_the_mail_service() -> None:
         told.append((subject, text))
         return True
 
-    service = SimpleNamespace(tell_operator=take)
-    tell_operator(master_with({MAIL_SERVICE: service}), "the poller is deaf", "no password")
+    service = SimpleNamespace(notify_operator=take)
+    notify_operator(master_with({MAIL_SERVICE: service}), "the poller is deaf", "no password")
     assert told == [("the poller is deaf", "no password")]
 
 
 @pytest.mark.parametrize("master", [master_with({}), None], ids=["no mail", "no master"])
 def test_a_word_to_the_operator_without_mail_goes_to_the_log(master: Any, logged: list[str]) -> None:
-    tell_operator(master, "the poller is deaf", "no password")
-    assert logged[-1] == "for the operator (no mail was sent): the poller is deaf: no password"
+    notify_operator(master, "the poller is deaf", "no password")
+    assert logged[-1] == "message to the operator (no mail was sent): the poller is deaf: no password"
 
 
 class FakeRelay:
@@ -343,7 +343,7 @@ def mail_service(spool: Spool, builds: list[dict[str, Any]]) -> OscarMail:
     service.parent = SimpleNamespace(master=SimpleNamespace(data=SimpleNamespace(get=get)))
     service.generators = [OneReport()]
     service.fromaddr, service.operator, service.relayhost = site.sender, site.operator, "relay"
-    service.spool, service._told = spool, set()
+    service.spool, service._notified = spool, set()
     return service
 
 
@@ -424,7 +424,7 @@ def test_the_operator_hears_once_of_a_refused_address_and_never_of_the_own(
     until(lambda: spool.waiting() == 0)
     assert [to for to, _content in relay.mails] == [["root@localhost"]]
     relay.answers = {"root@localhost": "550 no such user"}
-    assert threads.blockingCallFromThread(reactor, service.tell_operator, "the poller is deaf", "x")
+    assert threads.blockingCallFromThread(reactor, service.notify_operator, "the poller is deaf", "x")
     until(lambda: "mail to the operator root@localhost is refused: 550" in spool.trouble)
     assert spool.waiting() == 0
     assert len(relay.mails) == 1

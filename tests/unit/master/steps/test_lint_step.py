@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from buildbot.process.results import EXCEPTION
 
-from oscar_steps.judgement import Judgement, ToldProblem
+from oscar_steps.judgement import Judgement, ReportedProblem
 from oscar_steps.master.schedulers import CHANGES
 from oscar_steps.master.steps import lint
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.web.standing import GATED_BEFORE, STANDING_FILE, load, note_judgement
 
 URL = "svn://host/oscar/trunk"
-NEW = ToldProblem(
+NEW = ReportedProblem(
     key="a", file="src/cli/main_cli", line=3, what="odd", right="even", gates=True, revision=5, author="x"
 )
 
@@ -113,10 +113,10 @@ def test_what_cannot_be_used_is_not_noted_and_harms_nothing(
 
 def test_a_list_that_is_spoiled_is_told_to_the_operator(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(lint, "tell_operator", lambda _master, subject, _text: told.append(subject))
+    monkeypatch.setattr(lint, "notify_operator", lambda _master, subject, _text: told.append(subject))
     (step.master.basedir / STANDING_FILE).write_text("spoiled")
     noted(step, monkeypatch, Judgement(url=URL, revision=5).model_dump_json())
-    assert told == ["the list of standing problems begins anew"]
+    assert told == ["the list of standing problems was reset"]
     assert load(step.master.basedir).branches["trunk"].revision == 5
 
 

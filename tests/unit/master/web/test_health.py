@@ -32,10 +32,10 @@ class Masters:
 def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(health, "free_mib", lambda _folder: 5000)
     poller = FarmPoller.__new__(FarmPoller)
-    poller.heard_at = 12.0
+    poller.last_success = 12.0
     spool = SimpleNamespace(trouble="", waiting=lambda: 0, oldest=lambda: None)
     told: list[str] = []
-    mail = SimpleNamespace(spool=spool, tell_operator=lambda subject, _text: told.append(subject) or True)
+    mail = SimpleNamespace(spool=spool, notify_operator=lambda subject, _text: told.append(subject) or True)
     return SimpleNamespace(
         basedir=tmp_path,
         change_svc=[poller],
@@ -91,7 +91,7 @@ def _away(master: Any) -> None:
         (_deaf, "poller: the repository does not answer"),
         (_relay, "spool: the relay took nothing"),
         (_stopped, "spool: the mail service does not run"),
-        (_full, "disk: 5000 MiB are free, and 5001 MiB should be"),
+        (_full, "disk: 5000 MiB are free; there should be 5001 MiB"),
         (_locked, "database: a query failed: RuntimeError"),
         (_away, "workers: not connected: w2"),
     ],
@@ -171,4 +171,4 @@ def test_the_operator_hears_once_of_a_full_disk_and_once_that_it_is_good_again(
     for free in (1000, 999, 10, 1001, 999, 1100, 2000):
         monkeypatch.setattr(health, "free_mib", lambda _folder, free=free: free)
         watch.look()
-    assert master.told == ["the master's disk is nearly full", "the master's disk is good again"]
+    assert master.told == ["the master's disk is nearly full", "the master's disk has enough free space again"]

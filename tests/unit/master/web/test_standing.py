@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps import judgement
-from oscar_steps.judgement import Judgement, ToldProblem
+from oscar_steps.judgement import Judgement, ReportedProblem
 from oscar_steps.master.web.standing import STANDING_FILE, Standing, load, note_judgement, page_data, take
 from oscar_steps.master.web.standing_page import age_of, html_of
 
@@ -17,8 +17,8 @@ TRUNK = "trunk"
 DAY = 86400.0
 
 
-def told(key: str, *, was: str = "", gates: bool = False, revision: int = 0, author: str = "") -> ToldProblem:
-    return ToldProblem(
+def told(key: str, *, was: str = "", gates: bool = False, revision: int = 0, author: str = "") -> ReportedProblem:
+    return ReportedProblem(
         key=key,
         was=was,
         file=f"scripts/{key}",
@@ -32,7 +32,7 @@ def told(key: str, *, was: str = "", gates: bool = False, revision: int = 0, aut
     )
 
 
-def judged(revision: int, **found: tuple[ToldProblem, ...]) -> Judgement:
+def judged(revision: int, **found: tuple[ReportedProblem, ...]) -> Judgement:
     return Judgement(url="svn://host/oscar/trunk", revision=revision, base=revision - 1, **found)
 
 
@@ -86,7 +86,7 @@ def test_a_problem_that_was_hidden_for_a_while_keeps_its_commit() -> None:
     assert (branch.problems["a"].author, branch.hidden) == ("jane", {})
 
 
-TAKEN = ToldProblem(
+TAKEN = ReportedProblem(
     key="scripts/a: uses X",
     file="scripts/a",
     line=3,
@@ -165,12 +165,12 @@ def test_the_page_says_of_each_problem_where_it_is_who_brought_it_and_its_age() 
     page = html_of({"trouble": "", **standing.model_dump()}, now)
     assert "scripts/a:3" in page and "r5, &lt;jane&gt;" in page and "11 days" in page
     assert "1 of them keeps the installer from starting" in page
-    assert "a revision before r5, the first that was looked at" in page
+    assert "a revision before r5, the first one that was checked" in page
     assert page.index("scripts/a") < page.index("scripts/b"), "what keeps the installer from starting comes first"
 
 
 def test_the_page_without_anything_says_so() -> None:
-    assert "No revision was looked at yet" in html_of({"trouble": "", **Standing().model_dump()}, 0.0)
+    assert "No revision has been checked yet" in html_of({"trouble": "", **Standing().model_dump()}, 0.0)
 
 
 @pytest.mark.parametrize(
