@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import socket
@@ -15,6 +14,7 @@ import click
 
 from oscar_steps.daemon import connect
 from oscar_steps.errors import FarmError, HostError, UserError
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v2m.daemon.state import DEFAULT_SYSTEM, System
 from oscar_steps.v2m.requests import daemon_of, living_daemon_of
 from oscar_steps.v2m.target import about_one, find_one
@@ -74,7 +74,7 @@ def migrate(file: Path, name: str | None, system: str | None, host: str, ssh: st
 def receive(system: str) -> None:
     """The other end of `migrate`, started by SSH: takes a machine from standard input."""
     try:
-        luggage = json.loads(_line(0))
+        luggage = json_object(_line(0))
         with daemon_of(System(system), start=True) as link:
             assert link is not None
             link.ask({"do": "receive", **luggage}, _pass_on)
@@ -121,5 +121,5 @@ def _line(descriptor: int) -> bytes:
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.buffer.write(json_line(message))
     sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from oscar_steps.errors import (
     ToolMissing,
     UserError,
 )
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v3m.profiles.xmlfile import shown
 
@@ -57,7 +57,7 @@ class DaemonLink:
         `on_event` gets what it says before.
         """
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(json_line(request))
             while True:
                 message = self.next_message()
                 if "event" in message and on_event is not None:
@@ -88,8 +88,8 @@ class DaemonLink:
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError):
+            return json_object(line)
+        except ValueError:
             what = f"what answers at {self._system.socket} (process {self.pid}) is no daemon of ours"
             raise HostError(
                 f"{what}: it said {shown(line.decode(errors='backslashreplace'))!r}",

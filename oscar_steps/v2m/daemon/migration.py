@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ from typing import Any
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, MachineLost
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v2m.daemon.machines import Machines
 from oscar_steps.v2m.daemon.state import MachineRecord
 from oscar_steps.v3m.boot import BootPlan
@@ -99,7 +99,7 @@ class Migrations:
                 lines = await machines.vlan_hub.lines_of(machine.profile, key)
                 transfer = await SshTransfer.begin(name, host, request, lines, machines.system.directory)
                 try:
-                    await transfer.send(json.dumps({**luggage, "sockets": transfer.sockets}).encode() + b"\n")
+                    await transfer.send(json_line({**luggage, "sockets": transfer.sockets}))
                     await self._send(machine, transfer, paused=luggage["paused"])
                 except BaseException:
                     await transfer.end()
@@ -374,9 +374,7 @@ class SshTransfer:
 def _message(line: bytes) -> Request:
     """A line of the other side's; a shell that greets is no message."""
     with contextlib.suppress(ValueError):
-        message = json.loads(line)
-        if isinstance(message, dict):
-            return message
+        return json_object(line)
     print(f"said by the other host: {line!r}", file=sys.stderr, flush=True)
     return {}
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 
 from oscar_steps.daemon import report_ready
 from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, UserError
+from oscar_steps.textio import json_line, json_object
 from oscar_steps.v2m.daemon.client import TOLD_ERRORS
 from oscar_steps.v2m.daemon.machines import Machines, log
 from oscar_steps.v2m.daemon.migration import Migrations
@@ -136,7 +136,7 @@ class Daemon:
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         alive = asyncio.create_task(_stay_alive(writer))
         try:
-            answer = {"done": await self._do(json.loads(line), lambda event: _write(writer, {"event": event}))}
+            answer = {"done": await self._do(json_object(line), lambda event: _write(writer, {"event": event}))}
         except FarmError as error:
             kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in TOLD_ERRORS), "HostError")
             answer = _refusal(kind, error.sentence, error.hint)
@@ -380,7 +380,7 @@ async def _say(writer: asyncio.StreamWriter, message: Answer) -> None:
 
 
 def _write(writer: asyncio.StreamWriter, message: Answer) -> None:
-    writer.write(json.dumps(message).encode() + b"\n")
+    writer.write(json_line(message))
 
 
 async def _stay_alive(writer: asyncio.StreamWriter) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from oscar_steps import v2m
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.v2m import requests, target
-from oscar_steps.v2m.commands import power
+from oscar_steps.v2m.commands import moves, power
 from oscar_steps.v2m.daemon import client
 from oscar_steps.v2m.daemon.state import System, all_systems
 from oscar_steps.v2m.legacy_cli import modern
@@ -590,3 +591,11 @@ def test_a_deep_directory_has_a_socket_all_the_same(
     system = System("default")
     _wait_until_unkept(system)
     assert not system.socket.exists()
+
+
+@pytest.mark.parametrize("line", [b"[1]\n", b"7\n", b"{\n", b"[" * 100_000 + b"\n"])
+def test_what_is_no_machine_that_moves_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+    monkeypatch.setattr(moves, "_line", lambda _descriptor: line)
+    done = CliRunner().invoke(moves.receive, [])
+    assert done.exit_code == 1
+    assert json.loads(done.output)["error"]["sentence"].startswith("what came to be received was cut off")
