@@ -323,5 +323,5 @@ def test_a_worker_that_is_killed_is_the_farms_fault_and_its_build_waits_for_a_wo
     window.kill()
     assert done.results == RETRY
     eventually(lambda: len(mails_to(farm, "operator")) > before[1])
-    assert "was lost in mid-build" in mails_to(farm, "operator")[-1]
+    assert "was lost during the build" in mails_to(farm, "operator")[-1]
     assert len(mails_to(farm, DEVELOPER)) == before[0]
