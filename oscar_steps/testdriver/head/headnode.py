@@ -29,6 +29,8 @@ CONNECT_SECONDS = 60.0
 CHUNK = 1 << 16
 MAX_OUTPUT_BYTES = 1 << 30
 FOLLOW_CHUNKS = 64
+STREAM_TRIES = 3
+"""An SSH server that is started anew may hang up twice, and a connection that broke may look good for a moment."""
 # sshd gives the locale C, in which Subversion refuses names that are not ASCII. A guest that is too old for C.UTF-8
 # stays in C, without a word. OSCAR's installer has an environment of its own (answers.installer_command: `env -i`).
 LOCALE = "export LC_ALL=C.UTF-8 2>/dev/null; "
@@ -235,13 +237,14 @@ class HeadNode:
 
         Raises HeadNodeLost when it cannot be started.
         """
-        try:
-            channel = await self._started(command)
-        except HeadNodeLost:
-            if self.connected:  # the connection is good, it is the head node that would not
-                raise
-            await self.reconnect()  # an SSH server that is started anew may hang up twice
-            channel = await self._started(command)
+        for tries_left in reversed(range(STREAM_TRIES)):
+            try:
+                channel = await self._started(command)
+                break
+            except HeadNodeLost:
+                if not tries_left:
+                    raise
+                await self.reconnect()
         stream = Stream(channel, command)
         try:
             yield stream

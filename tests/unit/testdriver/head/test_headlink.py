@@ -238,6 +238,25 @@ def test_an_ssh_server_that_hangs_up_twice_is_followed_on(server: Server) -> Non
     with_head(server, work)
 
 
+def test_a_command_whose_connection_breaks_before_we_know_of_it_is_started_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(head: HeadNode) -> None:
+        started, tries = head._started, list[str]()
+
+        async def refused_once(command: str) -> Any:
+            tries.append(command)
+            if len(tries) == 1:
+                raise HeadNodeLost("Channel closed")
+            return await started(command)
+
+        monkeypatch.setattr(head, "_started", refused_once)
+        async with head.stream("echo again") as stream:
+            assert [chunk async for chunk in stream] == [b"again\n"]
+
+    with_head(server, work)
+
+
 def test_a_head_node_that_starts_no_command_or_lets_nobody_in_is_said_to_do_so(server: Server, hurried: Path) -> None:
     async def work(head: HeadNode) -> None:
         run = Linked(head, hurried.parent, pid=os.getpid())
