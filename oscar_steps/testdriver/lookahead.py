@@ -86,7 +86,7 @@ async def _export(url: str, revision: str, place: Path, *options: str) -> None:
 
 
 def texts_below(tree: Path) -> dict[str, str]:
-    """Relative path of every file to its text, where that is asked for: a menu may be in it, or it shows the flavour.
+    """Relative path of every file to its text, where that counts: a menu may be in it, or it shows the flavour.
 
     '' for the others, for links, for what is too long to be a script, and for what comes after MOST_TEXT characters.
     """
@@ -105,7 +105,7 @@ def _files(tree: Path) -> Iterator[Path]:
 
 
 def text_of(path: Path) -> str:
-    """Its text; '' for what is no file, or too long to be a script."""
+    """Its text; '' where it is not a file, or too long to be a script."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LONGEST_SOURCE:
         return ""
     return decoded(path.read_bytes())

@@ -1,4 +1,4 @@
-"""`oscar-testdriver`: its commands, each loaded when it is asked for."""
+"""`oscar-testdriver`: its commands, each loaded when it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TABLE = {
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
         ("lint", "lint", "Look for what a revision has made wrong, without a cluster."),
-        ("own", "run", ""),
+        ("process", "run", ""),
         ("replay", "run", "Repeat a run, from its job.json."),
         ("run", "run", "Do a whole run by hand, and say whether OSCAR works."),
         ("ssh", "runs", "Log in to a run's head node as root, or run a command there."),

@@ -114,13 +114,13 @@ def _now() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
-@click.command("own", hidden=True)
+@click.command("process", hidden=True)
 @click.option("--run", "directory", type=_directory(), required=True)
 @click.option("--job", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--images", type=_directory(), default=default_store)
 @click.option("--ready", type=int, required=True)
 @_explained
-def own(directory: Path, job: Path, images: Path, ready: int) -> None:
+def run_process(directory: Path, job: Path, images: Path, ready: int) -> None:
     """The run's own process, started by `stage create-image`."""
     verdict = execute(directory, Job.load(job), RunOptions(image_store=images), stepwise=True, ready=ready)
     _leave(ExitStatus.of(verdict.outcome))

@@ -1,4 +1,4 @@
-"""Logs of a head node that answers no more, read from the disk of the stopped machine, from outside.
+"""Logs of a head node that does not answer any more, read on the host from the disk of the stopped machine.
 
 The disk is the guest's: it is flattened into a raw file of ours, and e2fsprogs reads that; the host's kernel mounts
 nothing. `debugfs` is only ever asked for listings and for contents by inode number: its `rdump` writes under names and

@@ -80,7 +80,7 @@ def check_reach(job: Job, *, is_open: bool) -> None:
 
 
 def forwards_for(urls: Iterable[str]) -> tuple[Forward, ...]:
-    """One for each server among `urls`; what is no URL of a known kind, such as a path, has none."""
+    """One for each server among `urls`; a path, or a URL of an unknown kind, has none."""
     servers = dict.fromkeys(server for url in urls if (server := _server(url)))
     return tuple(Forward(host, port, number) for number, (host, port) in enumerate(servers, start=FIRST_PORT))
 

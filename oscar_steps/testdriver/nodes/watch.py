@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 PANIC_LINES = 100
 
-# A node that is up is no longer installed: what would have stopped its installer need not stop it.
+# A node that is up has been installed: what would have stopped its installer need not stop it.
 _FATAL_WHEN_UP = (SignKind.PANIC, SignKind.OOPS)
 
 

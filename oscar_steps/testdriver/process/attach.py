@@ -37,7 +37,16 @@ def start_run(run_directory: Path, job: Path, arguments: tuple[str, ...]) -> Non
     Raises HostError with its last words where it does not come up.
     """
     make_directory(run_directory)
-    command = [*PYTHON, "oscar_steps.testdriver", "own", "--run", str(run_directory), "--job", str(job), *arguments]
+    command = [
+        *PYTHON,
+        "oscar_steps.testdriver",
+        "process",
+        "--run",
+        str(run_directory),
+        "--job",
+        str(job),
+        *arguments,
+    ]
     start([*command, "--ready"], run_directory / DRIVER_LOG, START_SECONDS, "the run's process")
 
 

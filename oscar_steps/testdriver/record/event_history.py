@@ -62,7 +62,7 @@ class EventHistory:
 
     @property
     def day(self) -> datetime.date:
-        """The day of the run. What was known on that day is what counts, whenever its verdict is asked for."""
+        """The day of the run. The verdict counts what was known on that day, whenever it is made."""
         with suppress(ValueError):
             return datetime.date.fromisoformat(self.events[0].stamp[:10])
         return datetime.date.max

@@ -131,7 +131,7 @@ def _machine_event(run: Run, head_name: str, event: MachineEvent) -> None:
 
 
 def _head_event(run: Run, event: MachineEvent) -> None:
-    """A head node that is no longer what it was: nothing waits for its SSH any more."""
+    """The head node has rebooted or ended: end all that waits for its SSH."""
     reached = run.reached
     if event.kind is EventKind.GUEST_RESET:
         run.raise_alarm(head_rebooted(run.running_installer, run.diary.current_step))

@@ -110,7 +110,7 @@ def _kept(run_directory: Path, at: Place, text: str) -> Evidence:
 
 
 def texts_of(archive: bytes) -> dict[str, str]:
-    """Path to text of the files in a tar archive; what is no UTF-8 is Latin-1 (OSCAR is that old)."""
+    """Path to text of the files in a tar archive."""
     texts: dict[str, str] = {}
     for member in plain_files(archive, SOURCES, links=True):  # of a link is known that it is there
         texts[printable_name("/".join(member.parts))] = decoded(member.content)

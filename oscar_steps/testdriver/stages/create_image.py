@@ -51,7 +51,7 @@ async def run_stage(run: Run) -> None:
     (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
     require(check_host(run.directory, profile.memory_mib))
-    if store.find(run.job.image) is None:  # one that is there needs no more room
+    if store.find(run.job.image) is None:  # an image that exists needs no further room
         require([check_space(store.directory, f"the base image {run.job.image.name}")])
     flavour = await look_ahead(run.job.source, run.directory, run.diary)
     with run.diary.step(f"the base image {run.job.image.name}"):

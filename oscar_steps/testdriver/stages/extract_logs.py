@@ -66,7 +66,7 @@ COMMANDS_OUTPUT = "tmp/farm-commands"
 
 
 def head_command(oscar_home: str) -> str:
-    """One tar of everything that is there: a missing file is no error, a file that grows meanwhile neither."""
+    """Shell line for a tar of all the files that exist. A missing file is no error, nor is one that grows meanwhile."""
     output = f"/{COMMANDS_OUTPUT}"
     commands = "; ".join(f"({line}) >{output}/{name} 2>&1" for name, line in HEAD_COMMANDS)
     globs = " ".join(glob.lstrip("/") for glob in head_globs(oscar_home))

@@ -35,7 +35,7 @@ def answer_files(
     """The answers of `job` for this cluster, by the numbers of `menus`; None: before there is an OSCAR to read.
     `forwards`: what the head node reaches through us; None: as where the host is closed.
 
-    Raises UserError where OSCAR would not do what is asked for, MenuUnreadable where a menu lacks what is needed,
+    Raises UserError where OSCAR would not do what the answers ask for, MenuUnreadable where a menu lacks an entry,
     ConfigError for files written by hand that OSCAR would choke on (before there is an OSCAR: any OSCAR).
     """
     nodes = [NodeAddress(node.name, node.vlan_nics[0].mac) for node in profile.nodes]
