@@ -23,7 +23,7 @@ from oscar_steps.textio import open_regular
 PYTHON = (sys.executable, "-P", "-m")  # -P: a secrets.py in the user's directory is not the one that we mean
 _READY = b"!"
 _PAUSE = 0.05
-"""Nobody hears of a lock that becomes free."""
+"""Seconds between two tries: no event reports that a lock has become free."""
 _CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 
 

@@ -23,7 +23,7 @@ _ANSWER_SECONDS = 15.0
 """An answer takes a tenth of a second; a daemon that looks for its drivers first, a few."""
 _XEN_GUESTS = {"Xen": ("xen", "linux", "xenpvh"), "XenHVM": ("hvm",)}
 """What libvirt calls the kinds of Xen's guests, by its releases."""
-_OTHER = "take a host that has it, or set the type Qemu, which works wherever QEMU is"
+_OTHER = "use a host that has it, or set the type Qemu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ async def check_hypervisors(cache_dir: Path, kernel: Path | None = None) -> list
             case "VMWare":
                 checks.append(await _vmware())
             case _:
-                why = "a research prototype of 2007; its tools are not to be had any more"
+                why = "a research prototype of 2007; its tools are no longer available"
                 checks.append(HypervisorCheck(kind, False, why, "set another type"))
     return checks
 

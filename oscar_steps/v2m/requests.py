@@ -1,4 +1,4 @@
-"""Asking the daemon of a system, and telling what came of it."""
+"""Requests to the daemon of a system, and its answers for people and scripts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFF: Answer = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accel
 
 @contextmanager
 def daemon_of(system: System, *, start: bool) -> Iterator[DaemonLink | None]:
-    """A link to the system's daemon, None where nothing is on. Who died with a killed daemon is told on stderr."""
+    """A link to the system's daemon, None where nothing is on. Prints which machines a killed daemon took along."""
     with linked(system, start=start) as (link, dead):
         if dead:
             told = (
@@ -48,7 +48,7 @@ def living_daemon_of(target: Target, what: str) -> Iterator[DaemonLink]:
 def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, then: str = "", **more: object) -> None:
     """Ask the same of every machine that is meant, and say how each is then; the first that refuses ends it.
 
-    `then`: what its state alone does not tell of what was done.
+    `then`: added to the line with its state.
     """
     answers: list[Answer] = []
     try:
@@ -63,7 +63,7 @@ def ask_each(target: Target, do: str, what: str, *, as_json: bool = False, then:
 
 
 def profile_request(target: Target, machine: VMProfile, do: str, **more: object) -> dict[str, object]:
-    """A request that tells the daemon all about the machine: it reads no profile itself."""
+    """A request with the whole profile: the daemon reads no profile itself."""
     return {"do": do, "machine": machine.name, "file": str(target.file), "profile": profile_to_xml(machine), **more}
 
 

@@ -25,7 +25,7 @@ def talk(path: Path, *, raw: bool = False) -> None:
 
     Without `raw` the guest's words only: it gives the terminal no orders.
 
-    Where standard input is no terminal its end only ends the typing. Raises HostError where nobody listens at `path`.
+    Where standard input is no terminal its end only ends the typing. Raises HostError where nothing listens at `path`.
     """
     with socket.socket(socket.AF_UNIX) as console:
         try:

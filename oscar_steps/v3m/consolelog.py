@@ -36,7 +36,7 @@ async def keep_small(files: Sequence[Path]) -> None:
 def cut(path: Path) -> bool:
     """Whether the file had more than `MOST_BYTES`; it is cut down to its beginning, a line that says so, and its end.
 
-    What cannot be cut (the host's disk is broken, somebody took the file away) is left as it is.
+    What cannot be cut (the host's disk is broken, the file is gone) is left as it is.
     """
     try:
         if path.stat().st_size <= MOST_BYTES:

@@ -111,7 +111,7 @@ class _Seen(_Raw):
 
 
 class Typed:
-    """What a guest sends to somebody who types: text, and what moves within the line; bytes in, bytes out."""
+    """What a guest sends to a person who types: text, and what moves within the line; bytes in, bytes out."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -78,11 +78,11 @@ async def fingerprint(path: Path, form: str) -> DiskFingerprint:
 async def is_used(path: Path) -> bool:
     """Whether a machine has the disk `path`, whoever started it: QEMU locks what it uses, in any format.
 
-    Nothing is written: who opens it to write asks for the lock.
+    Nothing is written: to open it for writing asks for the lock.
     """
     try:
         await _run("qemu-io", "-f", "raw", "-c", "quit", str(path))
-    except HostError as error:  # what is wrong with it otherwise keeps nobody from it
+    except HostError as error:  # any other fault does not make it used
         return '"write" lock' in error.sentence
     return False
 
@@ -156,7 +156,9 @@ async def _run(name: str, *arguments: str) -> bytes:
         async with asyncio.timeout(QEMU_IMG_SECONDS):
             output, errors = await process.communicate()
     except TimeoutError:
-        raise HostError(f"{name} {arguments[0]} did not end within {QEMU_IMG_SECONDS:.0f} s: {arguments[-1]}") from None
+        raise HostError(
+            f"timed out after {QEMU_IMG_SECONDS:.0f} s waiting for {name} {arguments[0]} {arguments[-1]}"
+        ) from None
     finally:
         if process.returncode is None:  # also where the run was ended meanwhile
             process.kill()

@@ -1,7 +1,7 @@
 """The back-end interface: what every hypervisor has to offer, in the words of the world it stands for.
 
 A machine is *off* until `boot`, and off again when it has ended, for whatever reason; it may be booted again then.
-Every change is told to the listener in the moment it happens; nothing here has to be polled.
+The listener gets every change in the moment it happens; nothing here has to be polled.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class EndReason(StrEnum):
     MIGRATED = "migrated"
     """It goes on in another process, maybe on another host."""
     HOST_SIGNAL = "host-signal"
-    """Somebody ended its process by a signal."""
+    """A signal ended its process."""
     CRASHED = "crashed"
     """The hypervisor's process ended by itself: the host's fault, not the guest's."""
 

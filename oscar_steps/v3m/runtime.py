@@ -62,7 +62,7 @@ class VirtualCluster:
     def _is_libvirts(self) -> bool:
         families = {domain.is_libvirts(vm) for vm in self.profile.machines}
         if len(families) > 1:
-            what = f"the cluster {self.profile.name} has machines of QEMU's and of libvirt's, whose VLANs do not meet"
+            what = f"the cluster {self.profile.name} has machines of QEMU's and of libvirt's, which cannot share a VLAN"
             raise ProfileError(f"{what}; give all its machines one type")
         return families == {True}
 
@@ -154,7 +154,7 @@ def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSe
             if accelerator.name != "kvm":
                 hint = "set the type Qemu, which takes KVM where it works and emulation elsewhere"
                 raise HostError(
-                    f"{profile.name} is of type Kvm, but KVM is no use here: {accelerator.reason}", hint=hint
+                    f"{profile.name} is of type Kvm, but KVM does not work here: {accelerator.reason}", hint=hint
                 )
         case "VMM-HPC":
             domain.refuse(profile)
@@ -162,7 +162,7 @@ def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSe
             domain.check(profile)
         case "VMWare":
             domain.check(profile)
-            why = "which can be defined but not run: libvirt's driver for VMware does not tell when a machine has ended"
+            why = "which can be defined but not run: libvirt's driver for VMware does not report the end of a machine"
             raise ProfileError(f"{profile.name} is of type VMWare, {why}; set the type Qemu, Kvm or Xen")
     if not domain.is_libvirts(profile):
         network.check(profile, settings)

@@ -152,7 +152,7 @@ def spoil(path: Path, old: str, new: str) -> int:
     [
         ("</head>", "</haed>", "this is not well-formed XML: "),
         ("<cpu>2</cpu>", "<cpus>2</cpus>", "<cpus> is not known in <profile>; it may hold: name, type, "),
-        ("00:00:12", "00:00:11", "the MAC 52:54:00:00:00:11 of oscarnode2 is there twice (oscarnode1 has it)"),
+        ("00:00:12", "00:00:11", "the MAC 52:54:00:00:00:11 of oscarnode2 appears twice (oscarnode1 has it)"),
         ("<memory>1024</memory>", "<memory>much</memory>", "memory is 'much'; it has to be a whole number above 0"),
         ("<type>Qemu</type>", "<type>Bochs</type>", "the type 'Bochs' is not known; there are: Qemu, Kvm, "),
     ],
@@ -376,7 +376,7 @@ def test_a_job_with_a_cluster_that_cannot_be_is_refused(desk: Desk) -> None:
     job.write_text(json.dumps(value | {"cluster_xml": value["cluster_xml"].replace("00:00:12", "00:00:11")}))
     said = desk.refused(USAGE, "replay", job, "--runs", desk.runs)
     assert said.startswith(f"the cluster profile in {job}:")
-    assert "is there twice" in said
+    assert "appears twice" in said
 
 
 def test_a_job_file_that_is_not_there_is_told_by_name(desk: Desk) -> None:

@@ -87,7 +87,7 @@ def test_what_was_tried_and_held_has_passed(rig: Rig) -> None:
     assert cells(rig) == {"boot": (Outcome.PASSED, "")}
 
 
-def test_a_refusal_that_is_expected_is_told_with_its_sentence_and_the_test_goes_on(rig: Rig) -> None:
+def test_a_refusal_that_is_expected_is_reported_with_its_sentence_and_the_test_goes_on(rig: Rig) -> None:
     def test(rig: Rig) -> None:
         tries("reset", NotOffered("it has no reset button"))(rig)
         tries("boot")(rig)

@@ -36,7 +36,7 @@ class XenBackend(LibvirtBackend):
     console = "hvc0"
     has_firmware = False
     refused: ClassVar[dict[str, str]] = {
-        "reset": "no reset button",
+        "reset": "libvirt cannot reset",
         "screenshot": "no screen",
         "CD in and out": "keeps its CD",
         "install from CD-ROM": "no firmware to boot a CD",
@@ -79,8 +79,8 @@ class XenHvmBackend(XenBackend):
     console = "ttyS0"
     has_firmware = True
     refused: ClassVar[dict[str, str]] = {
-        "reset": "no reset button",
-        "screenshot": "no picture",
+        "reset": "libvirt cannot reset",
+        "screenshot": "no screenshots",
         "migrate": "only migrates to another host",
     }
 

@@ -136,7 +136,7 @@ def test_a_killed_daemon_takes_its_machines_along_and_the_next_command_says_so(
     user.v2m("destroy", file)
 
 
-def test_a_daemon_that_hangs_is_told_in_time(user: User, cd_guest: DirectKernel) -> None:
+def test_a_daemon_that_hangs_is_reported_in_time(user: User, cd_guest: DirectKernel) -> None:
     file = user.profile("vm1", more=f"<cdrom>{_cd(user, cd_guest, 'do=sleep')}</cdrom>")
     user.v2m("create", file)
     user.v2m("boot", file)
@@ -149,7 +149,9 @@ def test_a_daemon_that_hangs_is_told_in_time(user: User, cd_guest: DirectKernel)
         said = impatient.v2m("status", file, status=HOST)
     finally:
         os.kill(daemon, signal.SIGCONT)
-    assert said.err.startswith(f"the v2m daemon of the system default (process {daemon}) has said nothing for 3 s\n")
+    assert said.err.startswith(
+        f"timed out after 3 s waiting for the v2m daemon of the system default (process {daemon})\n"
+    )
     user.v2m("destroy", file)
 
 

@@ -237,7 +237,7 @@ def test_a_machine_that_may_run_there_stands_still_here(hosts: TwoHosts, cd_gues
     hosts.here.v2m("create", file)
     hosts.here.v2m("boot", file)
     hosts.here.wait_for("vm1", b"GUEST counts 3")
-    assert hosts.migrate_and_break(file, "running").startswith(f"whether vm1 runs on {ADDRESSES[1]} is not known: ")
+    assert hosts.migrate_and_break(file, "running").startswith(f"it is unknown whether vm1 runs on {ADDRESSES[1]}: ")
     assert (hosts.here.state_of(file), hosts.there.state_of(file)) == ("paused", "running")
     hosts.there.wait_for("vm1", b"GUEST counts", times=3)
     assert "lock" in hosts.here.v2m("unpause", file, status=20).err

@@ -53,7 +53,7 @@ def migrate(file: Path, name: str | None, system: str | None, host: str, ssh: st
     try:
         ssh_words = shlex.split(ssh)
     except ValueError as error:
-        raise UserError(f"--ssh '{ssh}' is no command: {error}") from None
+        raise UserError(f"--ssh '{ssh}' is not a command: {error}") from None
     with living_daemon_of(target, "moved") as link:
         link.ask(
             {
@@ -82,12 +82,12 @@ def receive(system: str) -> None:
         _say({"error": {"sentence": error.sentence, "hint": error.hint}})
         sys.exit(1)
     except (ValueError, OSError) as error:
-        _say({"error": {"sentence": f"what came to be received was cut off: {error}", "hint": ""}})
+        _say({"error": {"sentence": f"the data of the incoming machine was cut off: {error}", "hint": ""}})
         sys.exit(1)
 
 
 def _pass_on(event: dict[str, Any]) -> None:
-    """Tell the other host what the daemon here says; 'socket' is for us."""
+    """Pass the daemon's events on to the other host; 'socket' is for us."""
     if "socket" not in event:
         _say(event)
         return
@@ -95,7 +95,7 @@ def _pass_on(event: dict[str, Any]) -> None:
     try:
         connect(stream, Path(event["socket"]))
     except OSError as error:
-        raise HostError(f"the daemon's socket {event['socket']} cannot be reached: {error.strerror}") from None
+        raise HostError(f"the v2m daemon's socket {event['socket']} cannot be reached: {error.strerror}") from None
     threading.Thread(target=_pump, args=(stream,), daemon=True).start()
 
 

@@ -72,10 +72,10 @@ def make_disk(target: Target, machine: VMProfile) -> None:
     """Make a machine's disk and write that down. Raises ProfileError without a size, HostError where it cannot be."""
     image = machine.image
     if image.size_mib is None:
-        what = f"{target.source}: the disk {image.path} of {machine.name} cannot be made, since its size is not said"
-        raise ProfileError(what, hint='say it, in MiB: <image size="4096">')
+        what = f"{target.source}: the disk {image.path} of {machine.name} cannot be made: its size is missing"
+        raise ProfileError(what, hint='add it, in MiB: <image size="4096">')
     if machine.type == "VMWare":
-        what = f"{target.source}: the disk of {machine.name}, a VMware guest, has to be there"
+        what = f"{target.source}: {machine.name} is a VMware guest, and its disk {image.path} is missing"
         raise ProfileError(what, hint=f"make it: qemu-img create -f vmdk {image.path} {image.size_mib}M")
     from oscar_steps.v3m.libvirt.domain import disk_format, is_libvirts  # with them come the host's settings
 
@@ -257,7 +257,7 @@ reset = _simple(
 )  # fmt: skip
 shut_down = _simple(
     "shut-down", "shut-down", "shut down",
-    """Press the power button of machines: a guest may power itself off, or not. Nobody waits for it.
+    """Press the power button of machines: a guest may power itself off, or not. This command does not wait for it.
 
     It prints the state right after that, which most often is still running; `v2m status` later says what came of it.
 
@@ -329,7 +329,7 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
     target = find(file, names, system)
     _switched_off(target)
     records = target.system.records()
-    told: list[Answer] = []
+    answers: list[Answer] = []
     for machine in target.machines:
         disk, record = Path(machine.image.path), records.get(machine.name)
         deleted = record is not None and record.has_made(machine.image.path)
@@ -338,29 +338,29 @@ def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: boo
         (target.system.directory / firmware.variables(machine)).unlink(missing_ok=True)
         if record is not None:
             target.system.forget(machine.name)
-        told.append({"machine": machine.name, "disk": str(disk), "deleted": deleted, "kept": os.path.lexists(disk)})
+        answers.append({"machine": machine.name, "disk": str(disk), "deleted": deleted, "kept": os.path.lexists(disk)})
         if not as_json:
-            click.echo(f"{machine.name}: destroyed; {_fate(told[-1])}")
+            click.echo(f"{machine.name}: destroyed; {_fate(answers[-1])}")
     if as_json:
-        print_json(target.system, told)
+        print_json(target.system, answers)
 
 
 def _delete(machine: VMProfile, disk: Path) -> None:
     if disk.is_file() and eventloop.run(disks.is_used(disk)):
-        what = f"the disk {disk} of {machine.name} is not deleted: a machine uses it, of another system or not of v2m's"
-        raise HostError(what, hint="`v2m status` shows all systems; power it off there")
+        what = f"the disk {disk} of {machine.name} is not deleted: another machine uses it"
+        raise HostError(what, hint="`v2m status` lists all systems; power that machine off first")
     try:
         disk.unlink(missing_ok=True)
     except OSError as error:
         raise HostError(f"the disk {disk} of {machine.name} cannot be deleted: {error.strerror}") from None
 
 
-def _fate(told: Answer) -> str:
-    if told["deleted"]:
-        return f"its disk {told['disk']} is deleted"
-    if told["kept"]:
-        return f"its disk {told['disk']} is kept, since `v2m create` did not make it"
-    return f"it has no disk {told['disk']}"
+def _fate(answer: Answer) -> str:
+    if answer["deleted"]:
+        return f"its disk {answer['disk']} is deleted"
+    if answer["kept"]:
+        return f"its disk {answer['disk']} is kept, since `v2m create` did not make it"
+    return f"it has no disk {answer['disk']}"
 
 
 def _iso(cdrom: Path | None) -> str | None:

@@ -144,8 +144,8 @@ def check_host_command(
     cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER")
     hypervisors = eventloop.run(check_hypervisors(cache, kernel))
     if as_json:
-        told = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}
-        click.echo(json.dumps(told, indent=2))
+        report = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}
+        click.echo(json.dumps(report, indent=2))
     else:
         for line in (*checks, *hypervisors):
             click.echo(str(line))
@@ -161,8 +161,8 @@ def _validated(file: Path) -> dict[str, Any]:
         profiles = load(file)
     except ProfileError as error:
         line, column = (error.line, error.column) if isinstance(error, InvalidProfile) else (None, None)
-        told = {"line": line, "column": column, "sentence": error.sentence}
-        return {"file": name, "valid": False, "what": None, "names": [], "error": told}
+        place = {"line": line, "column": column, "sentence": error.sentence}
+        return {"file": name, "valid": False, "what": None, "names": [], "error": place}
     is_cluster = isinstance(profiles, ClusterProfile)
     machines = profiles.machines if isinstance(profiles, ClusterProfile) else profiles
     names = [machine.name for machine in machines]

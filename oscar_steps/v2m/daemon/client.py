@@ -1,4 +1,4 @@
-"""The way to a system's daemon: find it, start it where it is needed, ask it. Nothing here waits for ever."""
+"""The client of a system's daemon: finds it, starts it where it is needed, sends requests. Every wait has a limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from oscar_steps.errors import (
     UserError,
 )
 from oscar_steps.textio import json_line, json_object
-from oscar_steps.v2m.daemon.state import System
+from oscar_steps.v2m.daemon.state import LOCK_SECONDS, System
 from oscar_steps.v3m.profiles.xmlfile import shown
 
 SILENCE_LIMIT = 30.0
@@ -29,7 +29,7 @@ SILENCE_LIMIT = 30.0
 START_LIMIT = 60.0
 END_LIMIT = 10.0
 """Seconds that a daemon may live on without its socket, when its last machine is off."""
-TOLD_ERRORS: dict[str, type[FarmError]] = {
+PASSED_ERRORS: dict[str, type[FarmError]] = {
     cls.__name__: cls
     for cls in (ProfileError, ConfigError, UserError, ImpossibleTransition, MachineLost, ToolMissing, HostError)
 }
@@ -66,7 +66,7 @@ class DaemonLink:
                     return dict(message["done"])
                 if "error" in message:
                     error = message["error"]
-                    raise TOLD_ERRORS.get(error["class"], HostError)(error["sentence"], hint=error["hint"])
+                    raise PASSED_ERRORS.get(error["class"], HostError)(error["sentence"], hint=error["hint"])
         except OSError as error:
             raise self._lost() from error
 
@@ -77,8 +77,8 @@ class DaemonLink:
                 data = self._socket.recv(1 << 16)
             except TimeoutError:
                 raise DaemonSilent(
-                    f"the v2m daemon of the system {self._system.name} (process {self.pid}) has said nothing for "
-                    f"{SILENCE_LIMIT:.0f} s",
+                    f"timed out after {SILENCE_LIMIT:.0f} s waiting for the v2m daemon of the system "
+                    f"{self._system.name} (process {self.pid})",
                     hint=f"`kill -9 {self.pid}` ends it and its machines; the next command starts another",
                 ) from None
             except ConnectionError:
@@ -90,7 +90,7 @@ class DaemonLink:
         try:
             return json_object(line)
         except ValueError:
-            what = f"what answers at {self._system.socket} (process {self.pid}) is no daemon of ours"
+            what = f"the process {self.pid} at the socket {self._system.socket} is not a v2m daemon"
             raise HostError(
                 f"{what}: it said {shown(line.decode(errors='backslashreplace'))!r}",
                 hint="end that process; the next command starts a daemon where one is needed",
@@ -108,7 +108,7 @@ class DaemonLink:
 
 
 def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]:
-    """A link to the daemon, or None where none lives and none is to be started; and who died with a killed daemon.
+    """A link to the daemon, None where none lives and none is to be started; and the machines of a killed daemon.
 
     The link is to be closed. Raises HostError where it cannot be started, DaemonSilent where it hangs.
     """
@@ -123,7 +123,7 @@ def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]
                 return link, []
             if system.is_kept(END_LIMIT):
                 raise DaemonSilent(
-                    f"the v2m daemon of the system {system.name} lives, and its socket {system.socket} is not there",
+                    f"the v2m daemon of the system {system.name} runs, but its socket {system.socket} is missing",
                     hint=f"end it, and its machines: fuser -k {system.lock}",
                 )
             dead = system.mark_dead()
@@ -133,7 +133,9 @@ def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]
             return _connect(system), dead
     except TimeoutError:
         hint = f"see who holds it: fuser -v {system.directory / 'start.lock'}"
-        raise HostError(f"another command on the system {system.name} does not end", hint=hint) from None
+        raise HostError(
+            f"timed out after {LOCK_SECONDS:.0f} s waiting for another command on the system {system.name}", hint=hint
+        ) from None
 
 
 @contextlib.contextmanager
@@ -148,7 +150,7 @@ def linked(system: System, *, start: bool) -> Iterator[tuple[DaemonLink | None, 
 
 
 def _connect(system: System) -> DaemonLink | None:
-    """None where nobody listens."""
+    """None where no process listens."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(SILENCE_LIMIT)
     try:
@@ -158,7 +160,9 @@ def _connect(system: System) -> DaemonLink | None:
         return None
     except OSError as error:
         connection.close()
-        raise HostError(f"the daemon's socket {system.socket} cannot be reached: {error.strerror or error}") from None
+        raise HostError(
+            f"the v2m daemon's socket {system.socket} cannot be reached: {error.strerror or error}"
+        ) from None
     link = DaemonLink(system, connection)
     try:
         link.next_message()

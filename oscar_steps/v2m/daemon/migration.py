@@ -4,8 +4,8 @@ Here `ssh HOST v2m receive` is started, a child of the machines. Its standard in
 machine is), QEMU's own stream, and at last 'go'; its standard output says in lines of JSON how far the other side is:
 ready, arrived, running, or given-up and an error. The processors stand still on both sides between the end of the
 stream and 'go', so two of them never write to one disk. Where the connection breaks before 'go' the machine runs on
-here, and so it does where the other side gives up; where it breaks between 'go' and 'running' nobody can know, so it
-stands still here, and that is said.
+here, and so it does where the other side gives up; where it breaks between 'go' and 'running' nothing is known, so it
+stays stopped here, and the error says so.
 
 A machine on a VLAN takes its line along: its socket there leads back, through the same SSH, to the VLAN hub here,
 for as long as the machine runs there.
@@ -82,7 +82,7 @@ class Migrations:
             raise HostError(f"{machine.name} cannot be moved: only machines of the types Qemu and Kvm can")
         if machine.name in self._guests:
             what = f"{machine.name} came from another host, which holds its VLAN, and cannot be moved again"
-            raise ImpossibleTransition(what, hint="power it off, and boot it where it is to be")
+            raise ImpossibleTransition(what, hint="power it off, and boot it on the host where it should run")
         async with self._machines.hold(machine.name):
             self._leaving.add(machine.name)
             try:
@@ -112,8 +112,12 @@ class Migrations:
         task.add_done_callback(self._line_is_given_back)
         try:
             machines.system.update(name, ended=f"migrated to {host}")
-        except (HostError, OSError) as error:  # it runs there: that must not be told as a failure
-            print(f"that {name} has migrated to {host} is not written down: {error}", file=sys.stderr, flush=True)
+        except (HostError, OSError) as error:  # it runs there: this is no failure
+            print(
+                f"{name} has migrated to {host}, but this could not be written down: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
         off = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accelerator": None}
         return {"machine": name, **off, "host": host}
 
@@ -128,7 +132,7 @@ class Migrations:
         except HostError as ours:
             try:
                 await transfer.complain()
-            except HostError as theirs:  # which of the two is the cause nobody can tell
+            except HostError as theirs:  # either may be the cause
                 raise HostError(f"{theirs.sentence}; here: {ours.sentence}", hint=theirs.hint) from None
             raise
         try:
@@ -147,8 +151,8 @@ class Migrations:
                 await self._take_back(machine, transfer, error, record, paused=paused)
                 raise
             raise HostError(
-                f"whether {name} runs on {transfer.host} is not known: {error.sentence}; here it stands still",
-                hint="ask `v2m status` there; only if it is not on there, `v2m unpause` lets it go on here",
+                f"it is unknown whether {name} runs on {transfer.host}: {error.sentence}; it is stopped here",
+                hint="ask `v2m status` on that host; only if it is off there, `v2m unpause` resumes it here",
             ) from None
         await machine.leave(EndReason.MIGRATED)
 
@@ -171,7 +175,7 @@ class Migrations:
             await self._machines.vlan_hub.release(key)
 
     def _line_is_given_back(self, task: asyncio.Task[None]) -> None:
-        # Not within the task: the daemon would look while it still counts, and nobody would wake it again.
+        # Not within the task: the daemon would look while the task still counts, and nothing would wake it again.
         self._lines.discard(task)
         self._machines.changed.set()
 
@@ -185,12 +189,12 @@ class Migrations:
         machines = self._machines
         profile = parse_profile(request["profile"], request["file"], literal=True)
         if profile.name in self._leaving:  # that move holds the name, and waits for us
-            raise HostError("it runs on that very host", hint="name another one")
+            raise HostError("it runs on that host already", hint="name another one")
         async with machines.hold(profile.name):
             machine = await self._arrive(profile, request, tell)
             try:
                 machines.system.update(profile.name, made=request["made"])
-            except (HostError, OSError) as error:  # it runs here: that must not be told as a failure
+            except (HostError, OSError) as error:  # it runs here: this is no failure
                 print(f"the disk of {profile.name} will not be deleted here: {error}", file=sys.stderr, flush=True)
         tell({"running": True})
         if request["sockets"]:
@@ -207,12 +211,14 @@ class Migrations:
         machine = await machines.make(profile, request["sockets"])
         accelerator = await machines.find_accelerator()
         if accelerator.name != request["accelerator"]:
-            what = f"it runs with {request['accelerator']}, and here there is {accelerator.name}"
+            what = f"it runs with {request['accelerator']}, but this host has {accelerator.name}"
             raise HostError(f"{what}: a running machine cannot change that")
         missing = sorted({*request["processor"]} - {*_processor_flags()})
         if accelerator.name == "kvm" and missing:
-            what = f"its guest has seen a processor with {', '.join(missing)}, and the one here has not"
-            raise HostError(f"{what}: a running machine cannot change that", hint="shut it down, and boot it there")
+            what = f"its guest uses {', '.join(missing)}, which the processor of this host lacks"
+            raise HostError(
+                f"{what}: a running machine cannot change that", hint="shut it down, and boot it on this host"
+            )
         assert isinstance(machine, QemuMachine)
         path = Path(f"in-{secrets.token_hex(4)}.sock")
         with socket.socket(socket.AF_UNIX) as listener:
@@ -224,7 +230,9 @@ class Migrations:
                 async with asyncio.timeout(LAST_WORD_LIMIT):
                     stream, _ = await asyncio.get_running_loop().sock_accept(listener)
             except TimeoutError:
-                raise HostError(f"the stream of {profile.name} did not come") from None
+                raise HostError(
+                    f"timed out after {LAST_WORD_LIMIT:.0f} s waiting for the state of {profile.name}"
+                ) from None
             finally:
                 path.unlink(missing_ok=True)
         with stream:
@@ -261,7 +269,7 @@ class Migrations:
                         break
                     words += data
         if words != b"go\n":
-            raise HostError(f"{name} was not taken over: the connection broke before its last word")
+            raise HostError(f"{name} was not taken over: the connection broke before the other host said 'go'")
 
 
 class SshTransfer:
@@ -323,7 +331,9 @@ class SshTransfer:
             async with asyncio.timeout(seconds):
                 await self._listen(word)
         except TimeoutError:
-            what = f"{self._name} could not be moved to {self.host}: it did not say '{word}' within {seconds:.0f} s"
+            what = (
+                f"{self._name} could not be moved to {self.host}: timed out after {seconds:.0f} s waiting for '{word}'"
+            )
             raise HostError(what) from None
 
     async def complain(self) -> None:
@@ -375,7 +385,7 @@ def _message(line: bytes) -> Request:
     """A line of the other side's; a shell that greets is no message."""
     with contextlib.suppress(ValueError):
         return json_object(line)
-    print(f"said by the other host: {line!r}", file=sys.stderr, flush=True)
+    print(f"the other host said: {line!r}", file=sys.stderr, flush=True)
     return {}
 
 
@@ -395,16 +405,16 @@ async def _take_back(machine: QemuMachine, transfer: SshTransfer, why: BaseExcep
             return
         except HostError as error:
             if time.monotonic() > end:
-                sentence = f"{why}; here {machine.name} stands still, since it cannot go on: {error.sentence}"
-                raise HostError(sentence, hint="`v2m unpause` tries it again") from None
-            await asyncio.sleep(TAKE_BACK_PAUSE)  # nobody tells when a lock becomes free
+                sentence = f"{why}; {machine.name} is stopped here, because it cannot be resumed: {error.sentence}"
+                raise HostError(sentence, hint="`v2m unpause` tries again") from None
+            await asyncio.sleep(TAKE_BACK_PAUSE)  # no event reports that a lock has become free
         else:
             return
 
 
 @contextlib.contextmanager
 def _marked(profile: VMProfile) -> Iterator[str]:
-    """The name of a file that lies beside each disk meanwhile: who sees it there sees the same storage."""
+    """The name of a file that lies beside each disk meanwhile: a host that sees it there sees the same storage."""
     name = f".v2m-{secrets.token_hex(8)}"
     marks = [path.resolve().with_name(name) for path in _disks(profile)]
     try:
@@ -464,7 +474,7 @@ def _check_luggage(profile: VMProfile, request: Request) -> None:
     hint = "eject it (`v2m eject-cd`), or share its directory"
     try:
         if _cd_mark(Path(cdrom)) != request["cd"]:
-            raise HostError(f"its CD {cdrom} is another one there", hint=hint)
+            raise HostError(f"its CD {cdrom} is a different one there", hint=hint)
     except OSError as error:
         raise HostError(f"its CD {cdrom} cannot be read there: {error.strerror}", hint=hint) from None
 
@@ -474,7 +484,7 @@ def _check_formats(profile: VMProfile, formats: list[str], request: Request) -> 
     for path, found, sent in zip(_disks(profile), formats, request["formats"], strict=True):
         if found != sent:
             raise HostError(
-                f"its disk {path} is used as {sent}, and begins as {found} does; its guest may have done that"
+                f"its disk {path} is used as {sent}, but its content looks like {found}; the guest may have done it"
             )
 
 

@@ -24,7 +24,7 @@ _LOCK_SECONDS = 60.0
 _DEVICE = "device"
 """Instead of its identity: a device's node is made anew with each boot of the host."""
 _NO_BIRTH = re.compile(r"\d+ 0(\.0*)?")
-"""The identity of a file whose file system does not tell its birth: its inode's number is used again by others."""
+"""The identity of a file whose file system does not record its birth: its inode's number is reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class RawDisks:
             known = self._read()
             for path, disk in others:
                 if any(disk.is_same(each) for each in known):
-                    what = f"the disk {path} of {machine} was raw, and now begins as qcow2 does"
-                    hint = "its guest may have done that, to read a file of this host's; only if you converted it"
-                    raise HostError(what, hint=f"{hint} yourself, copy it: a copy is another disk")
+                    what = f"the disk {path} of {machine} was raw, but its content now looks like qcow2"
+                    hint = "its guest may have written that to read a file of this host"
+                    raise HostError(what, hint=f"{hint}; if you converted the disk, copy it: a copy counts as another")
             new = [disk for disk in raw if not any(disk.is_same(each) for each in known)]
             if new:
                 self._write([*known, *new])
@@ -81,7 +81,7 @@ class RawDisks:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
-            hint = "delete it only if no guest of yours may have written to a raw disk what it wanted"
+            hint = "delete it only if you trust every guest that had a raw disk"
             raise HostError(f"{self._file} cannot be read: {error}", hint=hint) from None
 
     def _write(self, known: list[_Disk]) -> None:
@@ -93,7 +93,7 @@ class RawDisks:
             with FileLock(self._lock, timeout=_LOCK_SECONDS, is_singleton=False):
                 yield
         except Timeout:
-            raise HostError(f"{self._lock} is held by another process for more than {_LOCK_SECONDS:.0f} s") from None
+            raise HostError(f"timed out after {_LOCK_SECONDS:.0f} s waiting for the lock {self._lock}") from None
 
 
 def _look(path: str) -> _Disk:

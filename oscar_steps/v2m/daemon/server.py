@@ -6,7 +6,7 @@ machines die with it, however it dies: QEMU is forked from its main thread and g
 Protocol, one JSON object a line, over a Unix socket that only the owner can reach. The daemon greets with
 {"daemon": PID}. A request is {"do": WORD, "machine": NAME, …}; the answer {"done": {…}}, or {"error": {"class",
 "sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a daemon that is silent hangs. A request that
-takes a machine over hears {"event": {…}} of it. A request goes on to its end although the one who asked has gone.
+takes a machine over gets {"event": {…}} lines. A request goes on to its end although its client has gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from oscar_steps.daemon import report_ready
 from oscar_steps.errors import FarmError, HostError, ImpossibleTransition, UserError
 from oscar_steps.textio import json_line, json_object
-from oscar_steps.v2m.daemon.client import TOLD_ERRORS
+from oscar_steps.v2m.daemon.client import PASSED_ERRORS
 from oscar_steps.v2m.daemon.machines import Machines, log
 from oscar_steps.v2m.daemon.migration import Migrations
 from oscar_steps.v2m.daemon.state import System
@@ -54,7 +54,7 @@ class Daemon:
         self.machines = Machines(system)
         self._migrations = Migrations(self.machines)
         self._work: set[asyncio.Task[None]] = set()
-        self._told_to_end = False
+        self._ending = False
         self._handlers: dict[str, Handler] = {
             "boot": self._boot,
             "install": self._install,
@@ -86,9 +86,9 @@ class Daemon:
         server = await asyncio.start_unix_server(self._serve, self.system.socket.name, limit=LINE_BYTES)
         self.system.socket.chmod(0o600)
         report_ready(ready)
-        # Whoever started us holds the start lock until we have greeted him: from then on his request counts.
+        # The command that started us holds the start lock until we have greeted it: from then on its request counts.
         while True:
-            # Where nothing is needed any more only the start lock keeps us, and of that nobody tells.
+            # Where nothing is needed any more only the start lock can keep us alive: no event reports its release.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if self._is_needed() else 1.0):
                     await self.machines.changed.wait()
@@ -97,10 +97,10 @@ class Daemon:
                 return
 
     def _is_needed(self) -> bool:
-        return not self._told_to_end and bool(self.machines.all() or self._work or self._migrations.holds_lines)
+        return not self._ending and bool(self.machines.all() or self._work or self._migrations.holds_lines)
 
     async def _ends(self, server: asyncio.Server) -> bool:
-        """End, unless somebody is about to ask for something: he holds the start lock until we have heard of him."""
+        """End, unless a command is about to connect: it holds the start lock until we have accepted it."""
         try:
             with self.system.starting(seconds=0):
                 if self._is_needed():
@@ -113,7 +113,7 @@ class Daemon:
             return False
 
     def _on_signal(self) -> None:
-        self._told_to_end = True
+        self._ending = True
         self.machines.changed.set()
 
     # --- the socket --------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Daemon:
             while line := await reader.readline():
                 await self._answer(line, writer)
         except (ConnectionError, ValueError):
-            pass  # he is gone, or his line has no end
+            pass  # the client is gone, or its line has no end
         finally:
             self._work.discard(task)
             self.machines.changed.set()
@@ -138,17 +138,17 @@ class Daemon:
         try:
             answer = {"done": await self._do(json_object(line), lambda event: _write(writer, {"event": event}))}
         except FarmError as error:
-            kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in TOLD_ERRORS), "HostError")
+            kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in PASSED_ERRORS), "HostError")
             answer = _refusal(kind, error.sentence, error.hint)
         except OSError as error:  # a place of the user's, or the host's disk is full
             log(traceback.format_exc())
             where = "" if error.filename is None else f"{error.filename}: "
             what = f"{where}{error.strerror or repr(error)}"
-            answer = _refusal("HostError", what, f"the daemon's log says more: {self.system.log}")
+            answer = _refusal("HostError", what, f"the v2m daemon's log says more: {self.system.log}")
         except Exception:  # a bug of ours must not end the machines: its traceback is in the log, and that is said
             log(traceback.format_exc())
-            hint = f"its log says more: {self.system.log}"
-            answer = _refusal("HostError", "the daemon made a mistake", hint)
+            hint = f"its log has the traceback: {self.system.log}"
+            answer = _refusal("HostError", "internal error in the v2m daemon", hint)
         finally:
             alive.cancel()
         await _say(writer, answer)
@@ -160,7 +160,7 @@ class Daemon:
         if handler is None:
             raise HostError(
                 f"the v2m daemon of the system {self.system.name} does not know '{request.get('do')}'",
-                hint="it was started by another version: power its machines off, and it ends",
+                hint="another version started it; power its machines off, and it ends",
             )
         return await handler(request)
 
@@ -288,8 +288,8 @@ class Daemon:
         machine = self.machines.require(request["machine"], "talked to")
         if not isinstance(machine, QemuMachine):
             raise HostError(
-                f"{machine.name} cannot be talked to by v2m; its type is not Qemu",
-                hint="v2m console shows what it says",
+                f"{machine.name} has no terminal: its type is not Qemu",
+                hint="`v2m console` shows its output",
             )
         return {"machine": machine.name, "socket": str(await machine.open_terminal())}
 
@@ -343,12 +343,12 @@ def _refuse_others(machine: Machine, state: Path) -> None:
     """Raise UserError where a file would be lost that is no saved state."""
     _refuse_disk(machine, state)
     begin = b""
-    with contextlib.suppress(OSError):  # what cannot be written is told when that is tried
+    with contextlib.suppress(OSError):  # the write itself will say what is wrong
         check_kind(state)
         with state.open("rb") as file:
             begin = file.read(16)
     if begin and not begin.startswith(SAVED_STATES):
-        raise UserError(f"{state} is there already and no saved state; name another file")
+        raise UserError(f"{state} exists and is not a saved state; name another file")
 
 
 def _is_same(one: Path, other: Path) -> bool:

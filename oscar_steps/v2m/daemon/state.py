@@ -25,7 +25,7 @@ from oscar_steps.v3m.host import ledger
 
 DEFAULT_SYSTEM = "default"
 SYSTEM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_LOCK_SECONDS = 60.0
+LOCK_SECONDS = 60.0
 _KINDS: dict[str, type] = {"name": str, "profile": str, "ended": str, "drive": bool}
 """Of a record's values; the others are a text or nothing."""
 
@@ -50,7 +50,7 @@ class MachineRecord:
     medium: str | None = None
 
     def has_made(self, disk: str) -> bool:
-        """Whether this is the disk that `create` made. What another host made has the name alone to tell it."""
+        """Whether this is the disk that `create` made. For a disk that another host made, only the name is known."""
         if self.made != disk:
             return False
         return self.made_file is None or not os.path.lexists(disk) or self.made_file == file_identity(Path(disk))
@@ -89,7 +89,7 @@ class System:
             raise HostError(sentence, hint="set XDG_STATE_HOME to a directory that can be written to") from None
 
     @contextmanager
-    def starting(self, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+    def starting(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """While this is held no daemon starts and none ends. Raises TimeoutError."""
         with self._locked(self.directory / "start.lock", seconds):
             yield
@@ -117,14 +117,14 @@ class System:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             sentence = f"{self.directory}/machines.json cannot be read: {error}"
             raise HostError(
-                sentence, hint="nothing of it runs any more when its daemon is gone; then delete it"
+                sentence, hint="when its daemon is gone, none of its machines runs; then delete the file"
             ) from None
 
     def update(self, name: str, **changes: object) -> MachineRecord:
         """Write down something about a machine. `profile` has to be among the changes when it is not known yet."""
         if "made" in changes:
             changes.setdefault("made_file", None)  # the file that was known belongs to what was made before
-        with self._locked(self.directory / "machines.lock", _LOCK_SECONDS):
+        with self._locked(self.directory / "machines.lock", LOCK_SECONDS):
             records = self.records()
             known = records.get(name) or MachineRecord(name, str(changes.get("profile", "")))
             records[name] = replace(known, **changes)  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ class System:
 
     def forget(self, name: str) -> None:
         """Strike a machine out."""
-        with self._locked(self.directory / "machines.lock", _LOCK_SECONDS):
+        with self._locked(self.directory / "machines.lock", LOCK_SECONDS):
             records = self.records()
             if records.pop(name, None) is not None:
                 self._write(records)
@@ -143,7 +143,7 @@ class System:
         dead = [record for record in self.records().values() if record.on_since_boot is not None]
         for record in dead:
             rebooted = record.on_since_boot != ledger.boot_id()
-            how = "the host was started anew" if rebooted else "the v2m daemon was killed, and the machine died with it"
+            how = "the host was rebooted" if rebooted else "the v2m daemon was killed, and the machine died with it"
             self.update(record.name, on_since_boot=None, ended=how)
         return [record.name for record in dead]
 

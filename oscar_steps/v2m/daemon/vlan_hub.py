@@ -1,6 +1,6 @@
 """VLANs for machines that come and go: a QEMU without a guest holds a hub for each VLAN, and gets a line for each NIC.
 
-In a cluster whose machines are all known before, the head node's own QEMU holds the hubs (`network.plan`). Here nobody
+In a cluster whose machines are all known before, the head node's own QEMU holds the hubs (`network.plan`). Here none
 is first: machines join in any order, one by one, and leave. A machine's own half is the same in both.
 """
 
@@ -43,13 +43,13 @@ class VlanHub:
 
     @property
     def pid(self) -> int | None:
-        """Its process, None while nobody needs it."""
+        """Its process, None while no machine needs it."""
         return None if self._process is None else self._process.pid
 
     async def lines_of(self, profile: VMProfile, key: str | None = None) -> list[str]:
-        """Sockets for the machine's NICs on VLANs, relative to the directory; nobody is on them yet.
+        """Sockets for the machine's NICs on VLANs, relative to the directory; not connected yet.
 
-        `key`: who gives them back by `release`; without it the machine's name. Raises HostError where that fails.
+        `key`: what `release` gives them back by; without it the machine's name. Raises HostError where that fails.
         """
         sockets: list[str] = []
         if not profile.vlan_nics:
@@ -70,7 +70,7 @@ class VlanHub:
         return sockets
 
     async def _hub(self, vlan: str | None) -> int:
-        """The VLAN's hub. A port that nobody is on, and so is always ready, belongs to it.
+        """The VLAN's hub. It has a port without a peer, which is always ready.
 
         A hub whose other ports are all busy or gone takes no frame, stops to read from the line that it came by, and
         does not begin again when somebody joins (QEMU 7.2).
@@ -134,16 +134,16 @@ class VlanHub:
             if not isinstance(error, (TimeoutError, ConnectError)):
                 raise
             words = f"see {self._directory / NAME}.log"
-            raise MachineLost("the process that holds the VLANs did not start", hint=words) from None
+            raise MachineLost("the VLAN hub did not start", hint=words) from None
         self._qmp = qmp
 
     async def _execute(self, command: str, arguments: dict[str, object]) -> None:
         if self._qmp is None:
-            raise MachineLost("the process that holds the VLANs is gone")
+            raise MachineLost("the VLAN hub has ended")
         try:
             async with asyncio.timeout(LIMIT):
                 await self._qmp.execute(command, arguments)
         except ExecuteError as error:
-            raise HostError(f"a machine's line into its VLAN could not be made or taken away: {error}") from None
+            raise HostError(f"a machine's connection to its VLAN could not be changed: {error}") from None
         except (TimeoutError, ExecInterruptedError, QMPError, OSError, EOFError):
-            raise MachineLost("the process that holds the VLANs does not answer") from None
+            raise MachineLost("the VLAN hub does not answer") from None

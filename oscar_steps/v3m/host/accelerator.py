@@ -41,8 +41,8 @@ _KERNELS = (
 )
 """Where distributions put them; in /boot some let only root read them."""
 _NO_KERNEL = (
-    "emulation, as KVM was not tried: this user can read no kernel of this host's; "
-    "to try it with one, type v2m check-host --kernel FILE"
+    "emulation; KVM was not tried: this user finds no readable kernel in /boot; "
+    "to name one: v2m check-host --kernel FILE"
 )
 
 AcceleratorName = Literal["kvm", "tcg"]
@@ -152,7 +152,7 @@ async def _try(kernel: Path) -> Accelerator:
     if not Path("/dev/kvm").exists():
         why_not = "there is no /dev/kvm"
     elif not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        why_not = "/dev/kvm may not be opened by this user"
+        why_not = "this user may not open /dev/kvm"
     else:
         kvm = await _probe("kvm", "host", kernel, KVM_LIMIT)
         if kvm.works:
@@ -197,7 +197,7 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
             async with asyncio.timeout(limit):
                 _, errors = await process.communicate()
         except TimeoutError:
-            return _Probe(False, limit, f"a kernel did not get through its boot in {limit:.0f} s")
+            return _Probe(False, limit, f"timed out after {limit:.0f} s waiting for a kernel to boot")
         finally:
             if process.returncode is None:
                 process.kill()

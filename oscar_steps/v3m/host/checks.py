@@ -103,12 +103,12 @@ def _tool(name: str, package: str) -> Check:
 def _devices(settings: HostSettings) -> Iterator[Check]:
     """KVM, where the kernel has it, is worth a hint; the kernel's network is needed only where the settings want it."""
     if KVM.exists() and not os.access(KVM, os.R_OK | os.W_OK):
-        yield Check("kvm", True, f"{KVM} may not be opened by this user: machines are emulated", _group_hint(KVM))
+        yield Check("kvm", True, f"this user may not open {KVM}: machines are emulated", _group_hint(KVM))
     network = settings.network
     if (network.bridges or network.vlan is VlanKind.BRIDGE) and not os.access(TUN, os.R_OK | os.W_OK):
         # Every VLAN needs it. A bridge of the host's is joined only by a machine that wants one, and told there.
         needed = network.vlan is VlanKind.BRIDGE
-        what = f"{TUN} may not be opened by this user; {SETTINGS_FILE} wants bridges, which need it"
+        what = f"this user may not open {TUN}; {SETTINGS_FILE} asks for bridges, which need it"
         yield Check("tun", not needed, what, f"as root: chmod 666 {TUN} (modprobe tun, where it is not there)")
 
 
@@ -162,7 +162,7 @@ def check_space(directory: Path, what: str, wanted_mib: int = DEFAULT_DISK_MIB) 
         return Check("disk", False, f"the free space of {existing} cannot be read: {error.strerror}")
     sentence = f"{free} MiB are free in {existing}, {what} needs {wanted_mib} MiB"
     if not os.access(existing, os.W_OK):
-        return Check("disk", False, f"{existing} may not be written to by this user", "choose another directory")
+        return Check("disk", False, f"this user may not write to {existing}", "choose another directory")
     if free >= wanted_mib:
         return Check("disk", True, sentence)
     return Check("disk", False, sentence, "delete old runs, or choose a directory on a bigger file system")

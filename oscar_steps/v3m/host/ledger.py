@@ -1,6 +1,6 @@
 """Which processes a run has started, kept in the run directory, and their lives tied to the run's process.
 
-A process is told by its id *and* its start time: an id is given to somebody else after a while, and a VM that is not
+A process is identified by its id *and* its start time: an id is reused after a while, and a VM that is not
 ours is never touched.
 """
 
@@ -32,7 +32,7 @@ class LedgerEntry:
     """One process. `started` is in clock ticks since the host's boot, `boot_id` tells which boot that was.
 
     `undo`: for a process that only guards what is ours (see `v3m.libvirt.guard`), the command that ends that. It may be
-    given in vain.
+    run although there is nothing to undo.
     """
 
     name: str
@@ -101,7 +101,7 @@ def find_leftovers(run_directory: Path) -> list[LedgerEntry]:
 def end_leftovers(run_directory: Path) -> list[LedgerEntry]:
     """End what `find_leftovers` finds, and only that; returns what has been ended, when it is gone.
 
-    What a guard guarded is ended first, also where somebody has killed the guard before it could do that.
+    What a guard guarded is ended first, also where the guard was killed before it could do that.
     """
     leftovers = find_leftovers(run_directory)
     this_boot = boot_id()
@@ -155,7 +155,7 @@ def _wait_gone(descriptor: int, seconds: float = 10.0) -> None:
 
 
 def _read(run_directory: Path) -> list[LedgerEntry]:
-    """Raises HostError for a ledger that a power cut, a full disk or somebody has spoiled."""
+    """Raises HostError for a ledger that a power cut, a full disk or a person has damaged."""
     path = run_directory / LEDGER_FILE
     try:
         return [_entry(each) for each in json.loads(read_own(path))]
@@ -166,7 +166,7 @@ def _read(run_directory: Path) -> list[LedgerEntry]:
         raise HostError(f"{path} cannot be used: {error.strerror}", hint=hint) from None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         hint = "QEMU's machines die with the run's process; end what else is left of the run, then delete it"
-        raise HostError(f"{path} cannot be read, so nobody knows which processes are the run's", hint=hint) from None
+        raise HostError(f"{path} cannot be read, so the processes of the run are unknown", hint=hint) from None
 
 
 def _entry(value: dict[str, Any]) -> LedgerEntry:

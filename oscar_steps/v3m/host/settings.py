@@ -28,7 +28,7 @@ class VlanKind(StrEnum):
 
 class ToHost(StrEnum):
     """How far a guest gets by a NIC of type TUN/TAP or TUN/TAP+NAT. Where nothing is settled: machines of v2m's are
-    open, as a user asked for each of them; clusters of runs are cut off, as commits run in them that nobody has read.
+    open, as a user asked for each of them; clusters of runs are cut off, as they run commits that no one has reviewed.
     """
 
     OPEN = "open"

@@ -50,7 +50,7 @@ _DESCRIPTORS_PER_MESSAGE = 200
 
 
 class Tap:
-    """A network interface that belongs to whoever has its descriptor; it goes with the last copy of that."""
+    """A network interface that lives as long as a copy of its descriptor is open."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -77,7 +77,7 @@ Taps = Mapping[Place, HasDescriptor]
 
 
 def make_vlans(names: Sequence[str]) -> list[Tap]:
-    """A tap for each of `names`; those of the same name are on one bridge, which nobody else is on.
+    """A tap for each of `names`; those of the same name share one bridge, which has no other port.
 
     Raises HostError where the kernel does not let us, ToolMissing where `ip` or `unshare` is not there.
     """
@@ -122,7 +122,7 @@ def _run(command: list[str], theirs: socket.socket) -> str:
             text=True, errors="replace", timeout=LIMIT, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"{Path(command[0]).name} did not end within {LIMIT:.0f} s"
+        return f"timed out after {LIMIT:.0f} s waiting for {Path(command[0]).name}"
     except OSError as error:
         return f"{command[0]} cannot be run: {error.strerror}"
     finally:

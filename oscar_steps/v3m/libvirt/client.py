@@ -1,4 +1,4 @@
-"""virsh, libvirt's own client, as child processes: one for each question, one that tells events.
+"""virsh, libvirt's own client, as child processes: one for each question, one that reports events.
 
 Each is a child of ours and dies with us. None is given a terminal of the user's: it must not ask for a password.
 """
@@ -31,7 +31,7 @@ _LIFECYCLE = re.compile(r"event 'lifecycle' for domain '(.*)': (\S+) ?(.*)")
 
 @dataclass(frozen=True, slots=True)
 class LifecycleEvent:
-    """What libvirt tells of a machine, by its name there: e.g. `Stopped`, with `Shutdown` as its detail."""
+    """What libvirt reports of a machine, by its name there: e.g. `Stopped`, with `Shutdown` as its detail."""
 
     domain: str
     what: str
@@ -67,7 +67,7 @@ async def virsh(uri: str, *arguments: str, seconds: float | None = None) -> str:
         async with asyncio.timeout(seconds):
             output, errors = await process.communicate()
     except TimeoutError:
-        raise HostError(f"virsh {arguments[0]} did not end within {seconds:.0f} s, asking {uri}") from None
+        raise HostError(f"timed out after {seconds:.0f} s waiting for virsh {arguments[0]} at {uri}") from None
     finally:
         await _end(process)
     if process.returncode != 0:
@@ -126,7 +126,7 @@ class TerminalReader:
         return cls(None, descriptor, on_output)
 
     async def wait_closed(self) -> None:
-        """Wait until everything has been read and nobody prints any more."""
+        """Wait until everything has been read and no process can print any more."""
         await self._closed.wait()
         if self._process is not None:
             await self._process.wait()

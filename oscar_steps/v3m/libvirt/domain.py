@@ -172,7 +172,7 @@ def disk_format(path: str) -> Literal["qcow2", "raw"]:
 def refuse(profile: VMProfile) -> NoReturn:
     """Raise ProfileError for a type that nothing here can start, and say why."""
     if profile.type == "VMM-HPC":
-        why = "a research prototype of 2007 whose tools are not to be had any more, so that nothing could start it"
+        why = "a research prototype of 2007 whose tools are no longer available"
         raise NotOffered(
             f"{profile.name} is of type VMM-HPC, {why}; set the type Qemu, Kvm, Xen, XenHVM or VMWare instead"
         )
@@ -221,7 +221,9 @@ def _check_firmware(profile: VMProfile, kind: _Hypervisor) -> None:
 def _check_boot(profile: VMProfile, plan: BootPlan) -> None:
     name, order = profile.name, _boot_order(profile, plan)
     if BootDevice.CDROM in order and _cdrom(profile, plan) is None:
-        raise ProfileError(f"{name} cannot boot from a CD: neither its profile nor the caller names one")
+        raise ProfileError(
+            f"{name} cannot boot from a CD: there is none; add <cdrom> to its profile, or pass --cdrom ISO"
+        )
     if BootDevice.NETWORK in order and not profile.vlan_nics:
         raise ProfileError(f"{name} cannot boot from the network: it has no NIC of type VLAN")
     if profile.type == "Xen" and plan.kernel is None and order != (BootDevice.DISK,):

@@ -38,7 +38,7 @@ for try in 1 2 3; do timeout {UNDO_SECONDS} "$@" && exit 0; sleep 1; done
 
 
 class Guard:
-    """A guard at work. It is not told to go by an exception: only `release` says that there is nothing left."""
+    """A guard at work. An exception does not end it: only `release` says that there is nothing left."""
 
     def __init__(self, run_directory: Path, name: str, process: asyncio.subprocess.Process) -> None:
         self._directory = run_directory
@@ -47,7 +47,7 @@ class Guard:
 
     @classmethod
     async def start(cls, run_directory: Path, name: str, undo: Sequence[str]) -> Self:
-        """Start it before what it guards. `name`: the ledger's; `undo`: a command that may be given in vain."""
+        """Start it before what it guards. `name`: the ledger's; `undo`: a command that may find nothing to undo."""
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", _GUARD, "v3m-guard", *undo),
             stdin=asyncio.subprocess.PIPE,

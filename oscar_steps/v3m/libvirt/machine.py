@@ -1,6 +1,6 @@
 """The back-end for `Xen` and `XenHVM`: one transient machine of libvirt's, driven by virsh. `VMWare` it refuses.
 
-Such a machine is no child of ours: a guard ends it when we are gone (`guard`). What happens to it is told by
+Such a machine is no child of ours: a guard ends it when we are gone (`guard`). What happens to it is reported by
 libvirt's events, which are listened to before it is made. On the hypervisor it has a name and a UUID that belong to its
 run directory, so that machines of other runs, and other people's, are never meant.
 """
@@ -144,9 +144,7 @@ class LibvirtMachine(Machine):
 
     def _check_offered(self) -> None:
         if self.profile.type == "VMWare":
-            why = (
-                "which can be defined (`v2m show` tells how), but not run: libvirt's driver for VMware tells no events"
-            )
+            why = "which can be defined (see `v2m show`), but not run: libvirt's driver for VMware reports no events"
             raise NotOffered(f"{self._is_a}, {why}; set the type Qemu or Xen")
 
     def check_can_start(self) -> None:
@@ -215,7 +213,9 @@ class LibvirtMachine(Machine):
                 await asyncio.wait({resumed, self._life}, return_when=asyncio.FIRST_COMPLETED)
                 resumed.cancel()
         except TimeoutError:
-            raise MachineLost(f"libvirt at {self._uri} does not tell that {self.name} runs") from None
+            raise MachineLost(
+                f"timed out after {START_LIMIT:.0f} s waiting for libvirt at {self._uri} to start {self.name}"
+            ) from None
         if not self._resumed.is_set():
             raise MachineLost(f"{self.name} did not start: {(await self._life).detail or 'it ended at once'}")
 
@@ -244,7 +244,9 @@ class LibvirtMachine(Machine):
             async with asyncio.timeout(END_LIMIT):
                 await asyncio.shield(self._life)
         except TimeoutError:
-            raise MachineLost(f"libvirt at {self._uri} does not tell that {self.name} has ended") from None
+            raise MachineLost(
+                f"timed out after {END_LIMIT:.0f} s waiting for libvirt at {self._uri} to end {self.name}"
+            ) from None
 
     async def destroy(self) -> None:
         await self.power_off()
@@ -254,7 +256,7 @@ class LibvirtMachine(Machine):
         await self._ask("shutdown")
 
     async def reset(self) -> None:
-        raise NotOffered(f"{self._is_a}, which has no reset button that libvirt could press: power it off, and boot it")
+        raise NotOffered(f"{self._is_a}, which libvirt cannot reset: power it off, and boot it")
 
     async def pause(self) -> None:
         await self._ask("suspend")
@@ -295,7 +297,7 @@ class LibvirtMachine(Machine):
             raise ProfileError(f"{self.name} cannot migrate to {target.name}: its profile is another one")
         if target._uri == self._uri:
             raise NotOffered(f"{self._is_a}; it only migrates to another host")
-        raise NotOffered(f"{self._is_a}; to migrate one to another host was never tried, and so is not offered")
+        raise NotOffered(f"{self._is_a}; its migration to another host is untested and not offered")
 
     async def _leave(self, reason: EndReason, command: str, *arguments: str) -> None:
         """End here, and go on elsewhere. Raises HostError where it fails; the machine then runs on."""
@@ -342,7 +344,7 @@ class LibvirtMachine(Machine):
         return _STATES.get(word, MachineState.PAUSED)
 
     async def screenshot(self, path: Path) -> None:  # noqa: ARG002 - none is written
-        what = "which has no screen" if self.profile.type == "Xen" else "of whose screen libvirt makes no picture"
+        what = "which has no screen" if self.profile.type == "Xen" else "of which libvirt takes no screenshots"
         raise NotOffered(f"{self._is_a}, {what}: read its console {self.console}")
 
     async def fingerprint(self) -> DiskFingerprint:
@@ -353,7 +355,7 @@ class LibvirtMachine(Machine):
     async def bytes_written(self) -> int:
         """As in the interface; when the machine has just ended, what was seen last (0 after a new boot)."""
         if not self._uri.startswith("xen:///"):
-            raise NotOffered(f"{self._is_a} at {self._uri}, where libvirt does not tell how much it writes")
+            raise NotOffered(f"{self._is_a} at {self._uri}, where libvirt does not report how much it writes")
         with contextlib.suppress(HostError):
             self._written = await written_by(await self._ask("domid"), self.name)
         return self._written
@@ -372,7 +374,7 @@ class LibvirtMachine(Machine):
             raise NotOffered(f"{self._is_a}; libvirt does not know which address it has on a network of others")
         command = virsh_command(self._uri, "net-dhcp-leases", self._networks.nat, "--mac", nic.mac)
         try:
-            told = subprocess.run(
+            leases = subprocess.run(
                 command,
                 timeout=ASK_SECONDS,
                 check=False,
@@ -382,8 +384,8 @@ class LibvirtMachine(Machine):
                 env=libvirt_environment(),
             ).stdout
         except subprocess.TimeoutExpired:
-            raise MachineLost(f"libvirt at {self._uri} did not tell the address of {self.name}") from None
-        found = _LEASE.search(told)
+            raise MachineLost(f"libvirt at {self._uri} did not report the address of {self.name}") from None
+        found = _LEASE.search(leases)
         if found is None:
             raise ImpossibleTransition(f"{self.name} cannot be reached by SSH yet: its guest has asked for no address")
         return found[1], 22
@@ -399,7 +401,7 @@ class LibvirtMachine(Machine):
     # --- its life ----------------------------------------------------------------------------------------------------
 
     async def _live(self, events: EventStream) -> Ended:
-        """Follow one boot from its first event to its last, and tell it."""
+        """Follow one boot from its first event to its last, and report it."""
         self._emit(EventKind.STARTED, f"{self._domain} at {self._uri}")
         try:
             ended = await self._until_last(events)
@@ -468,7 +470,7 @@ class LibvirtMachine(Machine):
         if self._power_off_asked:
             return Ended(EndReason.HOST_POWER_OFF, 0)
         if detail == "Destroyed":
-            return Ended(EndReason.HOST_SIGNAL, 0, "it was ended by somebody on the host, not by this run")
+            return Ended(EndReason.HOST_SIGNAL, 0, "another process on the host ended it, not this run")
         return Ended(EndReason.CRASHED, 0, f"libvirt says: {detail}")
 
     async def _discard(self) -> bool:

@@ -1,4 +1,4 @@
-"""The name of a file as somebody wrote it into a profile: a path, a path below the home, or a URL of a file here."""
+"""The name of a file as a profile has it: a path, a path below the home, or a URL of a file here."""
 
 from __future__ import annotations
 

@@ -22,16 +22,16 @@ def check_unique(document: Document, machines: Iterable[tuple[etree._Element, VM
     files: dict[PurePath, str] = {}
     for element, machine in machines:
         if machine.name in names:
-            document.fail(element, f"the name {machine.name} is there twice; every machine needs its own")
+            document.fail(element, f"the name {machine.name} appears twice; every machine needs its own")
         names.add(machine.name)
         for where, mac in _macs(element, machine):
             if mac in macs:
-                what = f"the MAC {mac} of {machine.name} is there twice ({macs[mac]} has it)"
+                what = f"the MAC {mac} of {machine.name} appears twice ({macs[mac]} has it)"
                 document.fail(where, f"{what}; every NIC needs its own")
             macs[mac] = machine.name
         for where, path in _disks(element, machine):
             if path in files:
-                what = f"the disk {shown(str(path))} of {machine.name} is there twice ({files[path]} has it)"
+                what = f"the disk {shown(str(path))} of {machine.name} appears twice ({files[path]} has it)"
                 document.fail(where, f"{what}; every disk needs a file of its own")
             files[path] = machine.name
 

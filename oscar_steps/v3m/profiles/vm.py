@@ -151,7 +151,7 @@ def mac_address(text: str) -> str | None:
 
 
 class _ProfileReader:
-    """Reads one `<profile>`; the first value that cannot be is told with its place."""
+    """Reads one `<profile>`; the error names the place of the first value that is wrong."""
 
     def __init__(self, document: Document, element: etree._Element, *, literal: bool = False) -> None:
         self._document = document

@@ -1,9 +1,9 @@
 """Reading our XML: no network, no entities, our own DTD whatever the DOCTYPE says; errors name file, line and column.
 
-What somebody sent is read by expat alone, which fetches nothing, and within limits that no honest file comes near;
-lxml sees only the tree that is made here, and checks it against the DTD. Its own parser with its error log would not do:
-it knows no column of an element, names the DTD's whole content model instead of the child that is wrong, and expands
-entities that the file declares.
+A profile is read by expat alone, which fetches nothing, and within limits that no honest file comes near;
+lxml sees only the tree that is made here, and checks it against the DTD. Its own parser with its error log is no
+replacement: it knows no column of an element, names the DTD's whole content model instead of the child that is wrong,
+and expands entities that the file declares.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def _explain(document: Document, element: etree._Element, rule: _Rule) -> None:
         if not found[name] and occurs in ("once", "plus"):
             document.fail(element, f"<{tag}> lacks <{name}>")
         if found[name] > 1 and occurs in ("once", "opt"):
-            document.fail(element.findall(name)[1], f"<{name}> is there twice in <{tag}>")
+            document.fail(element.findall(name)[1], f"<{name}> appears twice in <{tag}>")
     for key, given in element.attrib.items():
         name, value = str(key), str(given)
         if name not in rule.attributes:
@@ -285,7 +285,7 @@ def _explain_children(document: Document, element: etree._Element, rule: _Rule) 
             document.fail(child, f"<{shown(name)}> is not known in <{tag}>; {known}")
         here = allowed.index(name)
         if here < position:
-            document.fail(child, f"<{name}> stands too late in <{tag}>; the order is: {_listed(allowed)}")
+            document.fail(child, f"<{name}> is out of order in <{tag}>; the order is: {_listed(allowed)}")
         position = here
     if allowed and any(text and text.strip() for text in (element.text, *(child.tail for child in element))):
         document.fail(element, f"there is bare text in <{tag}>; it may hold: {_listed(allowed)}")

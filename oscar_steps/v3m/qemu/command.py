@@ -81,17 +81,17 @@ def qemu_parts(
     serial = ["-chardev", f"file,id=console,path={_escape(console)},append=on", "-serial", "chardev:console"]
     parts = [
         Part(
-            "its name; no device but those said here; stopped until the run lets it go",
+            "its name; no default devices; stopped until the run starts it",
             ("-name", f"guest={_escape(profile.name)}", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         ),
-        Part("what it may ask of the host's kernel: to start no program, among others", SANDBOX),
+        Part("sandbox: system calls that it may not make, such as starting a program", SANDBOX),
         Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
         Part(
             "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
         ),
         *_firmware(profile),
         Part(
-            "boot by index only; what a panic and a reboot of the guest do",
+            "boot order by bootindex only; actions on panic and reboot",
             ("-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"),
         ),
         Part(
@@ -108,9 +108,9 @@ def qemu_parts(
     if boot.seed is not None:
         parts.append(_seed(boot.seed))
     parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
-    parts.append(Part("tells when the guest's kernel panics", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
+    parts.append(Part("reports a panic of the guest's kernel", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
     if boot.incoming:
-        parts.append(Part("waits for its state, from another process or a file", ("-incoming", "defer")))
+        parts.append(Part("waits for incoming state, from another process or a file", ("-incoming", "defer")))
     if boot.kernel is not None:
         parts.append(_kernel(boot.kernel))
     return parts
@@ -160,7 +160,7 @@ def _firmware(profile: VMProfile) -> Iterator[Part]:
         flash = "if=pflash,format=raw"
         code = ("-drive", f"{flash},unit=0,readonly=on,file={firmware.UEFI_CODE}")
         own = ("-drive", f"{flash},unit=1,file={_escape(firmware.variables(profile))}")
-        yield Part("firmware: UEFI, and the machine's own variables of it", (*code, *own))
+        yield Part("firmware: UEFI, with the machine's own variables", (*code, *own))
 
 
 def _boot_order(profile: VMProfile, boot: BootPlan) -> dict[BootDevice, int]:
@@ -181,7 +181,7 @@ def _on_reboot(boot: BootPlan) -> str:
 
 def _nics(profile: VMProfile, network: MachineNetwork, order: dict[BootDevice, int]) -> list[Part]:
     """NICs to the host come first in the PCI slots, so that eth0 is always the one to the host where there is one."""
-    parts = [Part("the other ends of its NICs", network.arguments)] if network.arguments else []
+    parts = [Part("network back-ends", network.arguments)] if network.arguments else []
     numbers = sorted(range(len(profile.nics)), key=lambda number: (profile.nics[number].is_vlan, number))
     first_vlan = profile.vlan_nics[0] if profile.vlan_nics else None
     for slot, number in enumerate(numbers, start=_FIRST_NIC_SLOT):
@@ -210,7 +210,7 @@ def _no_network_boot(profile: VMProfile) -> str:
 
 
 def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | None, boot: BootPlan) -> list[Part]:
-    """The profile's disk (boot index 0 is taken by a kernel that QEMU loads itself), and its others."""
+    """The profile's disk (boot index 0 is taken by a kernel that QEMU boots directly), and its others."""
     image = "qcow2" if directory is None else _format(f"{profile.name}: its disk", directory / profile.image.path)
     arguments = ["-drive", _drive("disk0", profile.image.path, image, boot)]
     index = f",bootindex={order[BootDevice.DISK]}" if BootDevice.DISK in order else ""
@@ -261,7 +261,9 @@ def _ide(profile: VMProfile, name: str) -> str:
 
 def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
     if boot.cdrom is None and index is not None and not boot.incoming:
-        raise ProfileError(f"{profile.name} cannot boot from a CD: neither its profile nor the caller names one")
+        raise ProfileError(
+            f"{profile.name} cannot boot from a CD: there is none; add <cdrom> to its profile, or pass --cdrom ISO"
+        )
     if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
         raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
     device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}" + ("" if index is None else f",bootindex={index}")
@@ -274,13 +276,13 @@ def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
 def _seed(seed: Path) -> Part:
     drive = f"if=none,id=seed,format=raw,readonly=on,file={_escape(str(seed))}"
     device = f"virtio-blk-pci,drive=seed,serial=seed,addr={_SEED_SLOT:#x}"
-    return Part("what is personal to the run, as a disk that cannot be written", ("-drive", drive, "-device", device))
+    return Part("the run's seed (names, keys, answers), a read-only disk", ("-drive", drive, "-device", device))
 
 
 def _kernel(kernel: DirectKernel) -> Part:
     initrd = () if kernel.initrd is None else ("-initrd", str(kernel.initrd))
     arguments = ("-kernel", str(kernel.kernel), "-append", kernel.parameters, *initrd)
-    return Part("a kernel that QEMU loads itself", arguments)
+    return Part("a kernel that QEMU boots directly", arguments)
 
 
 def _drive(identity: str, path: str, image: str, boot: BootPlan) -> str:

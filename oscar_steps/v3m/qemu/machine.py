@@ -1,7 +1,7 @@
 """The back-end for `Qemu` and `Kvm`: one QEMU process per machine, held by QMP over a socket pair that has no path.
 
-The process is a child of ours and dies with us, whatever kills us. Its end is told by QEMU's own event (why) and by the
-process's exit (that), and both are waited for, never polled.
+The process is a child of ours and dies with us, whatever kills us. QEMU's own event says why
+it ended, the process's exit that it ended; both are waited for, never polled.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class QemuMachine(Machine):
                 await self._qmp.connect(ours)
         except TimeoutError:
             ours.close()
-            raise MachineLost(f"QEMU of {self.name} did not answer within {START_LIMIT:.0f} s of its start") from None
+            raise MachineLost(f"timed out after {START_LIMIT:.0f} s waiting for QEMU of {self.name} to start") from None
         except ConnectError:
             ours.close()
             await self._process.wait()
@@ -382,9 +382,9 @@ class QemuMachine(Machine):
         await self.execute("screendump", {"filename": str(path.resolve()), "format": "png"})
 
     async def open_terminal(self) -> Path:
-        """A socket on the serial console for somebody who types; he who comes last has it. The file goes on, too.
+        """A socket on the serial console, for the client that connected last. The console's file is written as well.
 
-        He has to read what comes: where nobody is on it nothing waits, but a guest waits for one who does not read.
+        An attached client must keep reading, or the guest blocks. With no client, output goes to the file alone.
         """
         # Each time another path: the last one's is removed when its socket goes, after the new one is there.
         self._terminals += 1
@@ -442,12 +442,14 @@ class QemuMachine(Machine):
         except ExecuteError as error:
             raise HostError(f"QEMU of {self.name} refused '{command}': {error}") from None
         except TimeoutError:
-            raise MachineLost(f"QEMU of {self.name} did not answer '{command}' within {QMP_LIMIT:.0f} s") from None
+            raise MachineLost(
+                f"timed out after {QMP_LIMIT:.0f} s waiting for QEMU of {self.name} to answer '{command}'"
+            ) from None
         except (ExecInterruptedError, QMPError, OSError, EOFError):
-            raise MachineLost(f"QEMU of {self.name} ended while it was asked for '{command}'") from None
+            raise MachineLost(f"QEMU of {self.name} ended during '{command}'") from None
 
     async def _live(self, qmp: QMPClient, process: asyncio.subprocess.Process) -> Ended:
-        """Follow one boot from the first event to the process's end, and tell it."""
+        """Follow one boot from its first event to the process's end, and report it."""
         events = asyncio.create_task(self._follow(qmp))
         logs = asyncio.create_task(keep_small((self.console, self._error_log)))
         try:
@@ -511,7 +513,7 @@ class QemuMachine(Machine):
                 self._emit(EventKind.RESUMED)
 
     def _on_guest_reset(self, message: Message) -> None:
-        """Tell one reboot once: Linux tries several ways to reset in a row, and QEMU sends an event for each."""
+        """Report one reboot once: Linux tries several ways to reset in a row, and QEMU sends an event for each."""
         timestamp = cast(dict[str, int], message["timestamp"])
         now = timestamp["seconds"] + timestamp["microseconds"] / 1e6
         if now - self._last_reset > REBOOT_SECONDS:

@@ -9,14 +9,14 @@ server.
 
 *BRIDGED_TAP*: a tap in a bridge of the host, where the settings name one (`bridge.py`); else the user network.
 
-*VLAN, bridge*: a tap in a bridge of the kernel's that nobody else sees (`bridge.py`).
+*VLAN, bridge*: a tap in a private bridge of the kernel's (`bridge.py`).
 
 *VLAN, star*: the head node holds one hub per VLAN and listens on a Unix socket for each node's NIC; a node connects
 to its socket. It is lossless, private by the run directory's permissions and needs no port, so that clusters side by
 side cannot see each other, whatever their MACs. The head node has to run first; a node may end and come again.
 
 A node takes every frame from its socket at once, also while its NIC has no driver (its firmware runs, or hangs): there
-is a hub in the node, too, whose third port has nobody on it and so is always ready. What the NIC cannot take yet waits
+is a hub in the node, too, whose third port has no peer and so is always ready. What the NIC cannot take yet waits
 in QEMU's queue for it, which holds 10,000 frames. Without that the socket would fill up, and the head node's QEMU,
 which writes to it without O_NONBLOCK (QEMU 7.2 sets that on the listening socket only), would stand still as a whole:
 three or four hundred ARP requests for a node that does not boot are enough.
@@ -36,7 +36,7 @@ from oscar_steps.v3m.profiles.vm import Nic, VMProfile
 
 VLAN_DIRECTORY = "vlan"
 SINK = "sink"
-"""The hub port that nobody is on. QEMU warns of it; that is no news."""
+"""The hub port without a peer. QEMU's warning about it is expected."""
 NO_TAPS: Taps = {}
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+22\b")
 _UNANSWERED = re.compile(r"TCP\[SYN_SENT\]\s+\d+\s+\S+\s+\d+\s+\S+\s+22\b")
@@ -75,7 +75,7 @@ def plan(cluster: ClusterProfile, settings: HostSettings = DEFAULTS, taps: Taps 
 
 
 def plan_single(profile: VMProfile, settings: HostSettings = DEFAULTS, taps: Taps = NO_TAPS) -> MachineNetwork:
-    """The network of a head node without nodes, or of a machine alone: each of its VLANs is a hub that nobody is on."""
+    """The network of a head node without nodes, or of a machine alone: each of its VLANs is a hub of its own."""
     hubs = _hubs(profile)
     return _machine(
         profile, settings, taps, lambda number, nic: ["-netdev", f"hubport,id=net{number},hubid={hubs[nic.vlan]}"]

@@ -55,7 +55,7 @@ class Mover:
 
     @property
     def is_moving(self) -> bool:
-        """While it is being moved its processors stop and start, which is nobody's pause."""
+        """While it is being moved QEMU stops and starts its processors, which is no pause."""
         return self._done is not None
 
     def on_status(self, status: str) -> None:
@@ -136,7 +136,7 @@ class Mover:
                 either: set[asyncio.Future[Any]] = {done, life}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            raise HostError(f"{failed} within {MIGRATION_LIMIT:.0f} s") from None
+            raise HostError(f"{failed}: timed out after {MIGRATION_LIMIT:.0f} s") from None
         finally:
             life.cancel()
         if done.done() and done.result() == "completed":

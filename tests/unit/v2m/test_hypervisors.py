@@ -42,7 +42,7 @@ def _works(checks: dict[Hypervisor, HypervisorCheck]) -> list[str]:
     return [kind for kind, check in checks.items() if check.works]
 
 
-def test_every_type_of_the_grammar_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_type_of_the_grammar_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = _checks(monkeypatch, Accelerator("tcg", "it booted", 2.0))
     assert list(checks) == list(get_args(Hypervisor))
     assert _works(checks) == ["Qemu"]

@@ -196,7 +196,7 @@ def test_a_terminal_without_the_names_letters_gets_them_as_escapes() -> None:
     assert r"t\xeate" in said.stdout
 
 
-def test_a_file_whose_name_is_no_text_can_be_told(call: Any, tmp_path: Path) -> None:
+def test_a_file_whose_name_is_no_text_can_be_reported(call: Any, tmp_path: Path) -> None:
     path = tmp_path / "\udcff.xml"
     path.write_bytes(HEADNODE.read_bytes())
     assert "\N{REPLACEMENT CHARACTER}.xml: valid: 1 VM" in call("validate", path).out

@@ -89,7 +89,7 @@ def test_words_of_2007_are_todays_commands(old: str, new: str) -> None:
         ("vm.xml --migrate-vm", "'--migrate-vm' needs the host to go to"),
     ],
 )
-def test_old_words_that_make_no_command_are_told(words: str, why: str) -> None:
+def test_old_words_that_make_no_command_are_reported(words: str, why: str) -> None:
     with pytest.raises(click.UsageError, match=re.escape(why)):
         modern(words.split())
 
@@ -140,7 +140,7 @@ def test_what_takes_a_machine_that_was_on_says_so(call: Any, vm: Path, words: tu
 
 
 @pytest.mark.parametrize("command", ["boot", "install", "create", "destroy", "status", "pause", "power-off"])
-def test_a_file_that_is_not_valid_is_told_with_its_place(call: Any, home: Path, command: str) -> None:
+def test_a_file_that_is_not_valid_is_reported_with_its_place(call: Any, home: Path, command: str) -> None:
     (home / "wrong.xml").write_text("<profile>\n <name>x</name>\n</profile>", encoding="utf-8")
     more = ("--from", "cdrom") if command == "install" else ()
     status, _, err = call(command, "wrong.xml", *more)
@@ -149,14 +149,14 @@ def test_a_file_that_is_not_valid_is_told_with_its_place(call: Any, home: Path, 
     assert call(command, "nowhere.xml", *more)[0] == 64
 
 
-def test_an_ssh_command_without_its_closing_quote_is_told(call: Any, vm: Path) -> None:
+def test_an_ssh_command_without_its_closing_quote_is_reported(call: Any, vm: Path) -> None:
     assert call("migrate", vm, "host2", "--ssh", "ssh -o 'x")[0::2] == (
         64,
-        "--ssh 'ssh -o 'x' is no command: No closing quotation\n",
+        "--ssh 'ssh -o 'x' is not a command: No closing quotation\n",
     )
 
 
-def test_a_name_that_is_not_in_the_file_is_told_with_those_that_are(call: Any) -> None:
+def test_a_name_that_is_not_in_the_file_is_reported_with_those_that_are(call: Any) -> None:
     status, _, err = call("boot", SAMPLE, "--machine", "oscarnode9")
     assert status == 64
     assert err.endswith("has no machine 'oscarnode9'; there are: oscar-headnode, oscarnode1, oscarnode2\n")
@@ -261,7 +261,7 @@ def test_a_disk_that_a_machine_of_another_system_has_is_not_deleted(call: Any, v
         status, _, err = call("destroy", vm)
         has_it.stdin.close()
     assert status == 20
-    assert err.startswith(f"the disk {disk} of vm1 is not deleted: a machine uses it")
+    assert err.startswith(f"the disk {disk} of vm1 is not deleted: another machine uses it")
     assert disk.exists()
     assert call("destroy", vm)[1] == f"vm1: destroyed; its disk {disk} is deleted\n"
 
@@ -292,7 +292,7 @@ def test_a_disk_that_another_host_made_is_known_by_its_name(call: Any, vm: Path,
         ("/proc/nope/vm1.qcow2", "No such file or directory"),
     ],
 )
-def test_a_disk_that_cannot_be_made_is_told(call: Any, vm: Path, home: Path, disk: str, why: str) -> None:
+def test_a_disk_that_cannot_be_made_is_reported(call: Any, vm: Path, home: Path, disk: str, why: str) -> None:
     (home / "file").touch()
     vm.write_text(VM.format(name="vm1").replace("vm1.qcow2", disk), encoding="utf-8")
     status, _, err = call("create", vm)
@@ -300,7 +300,7 @@ def test_a_disk_that_cannot_be_made_is_told(call: Any, vm: Path, home: Path, dis
     assert call("status", vm)[:2] == (0, "vm1: off; its disk has not been made\n")
 
 
-def test_a_disk_that_cannot_be_deleted_is_told(call: Any, vm: Path, system: System, home: Path) -> None:
+def test_a_disk_that_cannot_be_deleted_is_reported(call: Any, vm: Path, system: System, home: Path) -> None:
     (home / "vm1.qcow2").mkdir()
     system.update("vm1", profile=str(vm), made=str(home / "vm1.qcow2"))
     status, _, err = call("destroy", vm)
@@ -354,10 +354,10 @@ class Answering:
 def test_a_boot_says_which_accelerator_a_machine_got_and_why_where_none_was_tried(
     call: Any, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = {"name": "tcg", "reason": "emulation, as KVM was not tried", "tried": False}
+    used = {"name": "tcg", "reason": "emulation; KVM was not tried", "tried": False}
     link = Answering(accelerator=used)
     monkeypatch.setattr(power, "daemon_of", lambda _system, start: contextlib.nullcontext(link if start else None))
-    assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "vm1: emulation, as KVM was not tried\n")
+    assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "vm1: emulation; KVM was not tried\n")
     used["tried"] = True
     assert call("boot", vm) == (0, "vm1: running (process 41, tcg)\n", "")
     assert json.loads(call("boot", "--json", vm)[1])[0]["accelerator"] == used
@@ -386,7 +386,7 @@ def test_what_cannot_be_a_cd_is_not_opened(call: Any, vm: Path, home: Path, word
 
 
 @pytest.mark.parametrize("words", [("boot", "vm1.xml", "--cdrom"), ("insert-cd", "vm1.xml")])
-def test_a_cd_that_cannot_be_used_is_told(call: Any, vm: Path, words: tuple[str, ...]) -> None:
+def test_a_cd_that_cannot_be_used_is_reported(call: Any, vm: Path, words: tuple[str, ...]) -> None:
     assert vm.name == "vm1.xml"
     status, _, err = call(*words, "n" * 300)
     assert (status, err) == (64, f"the CD {'n' * 300} cannot be used: File name too long\n")
@@ -407,7 +407,7 @@ def test_a_disk_without_a_size_cannot_be_made(call: Any, vm: Path) -> None:
     assert err.startswith(f"{vm}: the disk ")
 
 
-def test_a_cd_that_is_not_there_is_told_before_anything_is_started(call: Any, vm: Path) -> None:
+def test_a_cd_that_is_not_there_is_reported_before_anything_is_started(call: Any, vm: Path) -> None:
     status, _, err = call("boot", vm, "--cdrom", "no.iso")
     assert (status, err) == (64, "the CD no.iso is not there\n")
     assert not System("default").log.exists()
@@ -499,7 +499,7 @@ def test_a_daemon_that_is_just_ending_is_waited_for(system: System) -> None:
     ("boot", "ended"),
     [
         (ledger.boot_id(), "the v2m daemon was killed, and the machine died with it"),
-        ("another-boot", "the host was started anew"),
+        ("another-boot", "the host was rebooted"),
     ],
 )
 def test_machines_of_a_killed_daemon_are_marked_dead_once(
@@ -529,17 +529,18 @@ def silent_daemon(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield listener
 
 
-def test_a_daemon_that_hangs_is_told_with_its_process(
+def test_a_daemon_that_hangs_is_reported_with_its_process(
     call: Any, silent_daemon: socket.socket, vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "SILENCE_LIMIT", 0.3)
     assert silent_daemon.fileno() > 0
     status, _, err = call("pause", vm)
     assert status == 20
-    assert err.startswith(f"the v2m daemon of the system default (process {os.getpid()}) has said nothing for ")
+    what = f"the v2m daemon of the system default (process {os.getpid()})"
+    assert err.startswith(f"timed out after 0 s waiting for {what}")
 
 
-def test_a_daemon_that_dies_while_it_is_asked_is_told(silent_daemon: socket.socket, system: System) -> None:
+def test_a_daemon_that_dies_while_it_is_asked_is_reported(silent_daemon: socket.socket, system: System) -> None:
     def greet_and_go() -> None:
         connection, _ = silent_daemon.accept()
         connection.sendall(b'{"daemon": 1}\n')

@@ -104,7 +104,7 @@ def test_a_daemon_that_speaks_another_language_does_not_hide_the_others(call: An
         status, out, err = call("status")
         thread.join()
     assert out == "b b1: off\n"
-    assert err.startswith(f"what answers at {bad.socket} (process {os.getpid()}) is no daemon of ours: it said ")
+    assert err.startswith(f"the process {os.getpid()} at the socket {bad.socket} is not a v2m daemon: it said ")
     assert status == 20
 
 

@@ -67,7 +67,7 @@ def test_a_machine_whose_raw_disk_has_turned_into_qcow2_is_refused(profile: VMPr
         disk.write_bytes(b"QFI\xfb" + bytes(600))
         await machines.make(profile)
 
-    with pytest.raises(HostError, match=r"vm1\.img of vm1 was raw, and now begins as qcow2 does"):
+    with pytest.raises(HostError, match=r"vm1\.img of vm1 was raw, but its content now looks like qcow2"):
         asyncio.run(boot_twice())
 
 
@@ -288,7 +288,7 @@ def test_a_saved_state_takes_no_other_files_place(machine: QemuMachine, tmp_path
 
 
 @pytest.mark.parametrize("name", ["file/x", "n" * 300, "/proc/nope/x"])
-def test_a_place_that_cannot_be_written_to_is_told(machine: QemuMachine, tmp_path: Path, name: str) -> None:
+def test_a_place_that_cannot_be_written_to_is_reported(machine: QemuMachine, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="vm1 cannot be saved: "):
         asyncio.run(machine.save(tmp_path / name))
@@ -340,7 +340,7 @@ def test_a_state_that_was_sent_leaves_the_machine_standing() -> None:
 
 
 @pytest.mark.parametrize("stop_first", [True, False])
-def test_a_state_that_could_not_be_sent_is_told_with_the_reason_and_the_machine_runs_on(stop_first: bool) -> None:
+def test_a_state_that_could_not_be_sent_is_reported_with_the_reason_and_the_machine_runs_on(stop_first: bool) -> None:
     qemu = Qemu("failed")
     with pytest.raises(HostError, match="vm1 could not be migrated: Broken pipe"):
         asyncio.run(qemu.mover.send(7, EndReason.MIGRATED, stop_first=stop_first))
@@ -412,12 +412,12 @@ def test_a_state_is_written_over_a_state_and_nothing_else(
     if is_taken:
         asyncio.run(save())
     else:
-        with pytest.raises(UserError, match="is there already and no saved state"):
+        with pytest.raises(UserError, match="exists and is not a saved state"):
             asyncio.run(save())
     assert saved == ([state] if is_taken else [])
 
 
-def test_a_disk_without_a_file_is_told_before_an_installation(profile: VMProfile, system: System) -> None:
+def test_a_disk_without_a_file_is_reported_before_an_installation(profile: VMProfile, system: System) -> None:
     lonely = replace(profile, nics=())
 
     async def install() -> None:

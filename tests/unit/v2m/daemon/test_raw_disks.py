@@ -63,7 +63,7 @@ def test_by_whichever_path_and_machine(tmp_path: Path, disk: Path, spelling: obj
     RawDisks(tmp_path).check("vm1", [])  # a boot without it changes nothing
     _guest_writes(disk)
     path = spelling(disk)  # type: ignore[operator]
-    with pytest.raises(HostError, match=r"the disk \S+ of vm2 was raw, and now begins as qcow2 does"):
+    with pytest.raises(HostError, match=r"the disk \S+ of vm2 was raw, but its content now looks like qcow2"):
         RawDisks(tmp_path).check("vm2", [str(path)])
 
 

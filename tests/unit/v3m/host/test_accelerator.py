@@ -79,7 +79,7 @@ def test_where_the_host_lets_nobody_read_its_kernels_what_was_found_before_holds
     without_kernels(monkeypatch, tmp_path / "boot")
     before = asyncio.run(find_accelerator(host.cache))
     assert (before.name, before.tried) == ("tcg", False)
-    assert "can read no kernel" in before.reason
+    assert "finds no readable kernel" in before.reason
     assert "v2m check-host --kernel FILE" in before.reason
     host.found(load=0.1, seconds=3.0, kvm=0.5)
     after = asyncio.run(find_accelerator(host.cache))

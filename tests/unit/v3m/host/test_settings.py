@@ -55,7 +55,7 @@ def test_everything_that_can_be_set_is_read(tmp_path: Path, monkeypatch: pytest.
         ("[network]\nvlan = \n", "host.toml: Invalid value (at line 2"),
     ],
 )
-def test_a_mistake_is_told_by_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_mistake_is_reported_by_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "host.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:

@@ -234,7 +234,7 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
     (replace(NODE, type="Xen", machine="pc"), BootPlan(), "there is only: xenpv"),
     (replace(NODE, cpu=129), BootPlan(), "129 processors; it can have 128"),
     (replace(NODE, type="VMWare", cpu=9), BootPlan(), "it can have 8"),
-    (replace(NODE, boot=("cdrom",)), BootPlan(), "neither its profile nor the caller names one"),
+    (replace(NODE, boot=("cdrom",)), BootPlan(), "there is none; add <cdrom> to its profile, or pass --cdrom ISO"),
     (replace(NODE, nics=(HOST,), boot=("network",)), BootPlan(), "no NIC of type VLAN"),
     (replace(NODE, type="Xen", boot=("network", "disk")), BootPlan(), "no firmware to boot from a CD or the network"),
     (replace(NODE, type="Xen", cdrom="/cd.iso"), BootPlan(BootDevice.CDROM), "set the type XenHVM"),
@@ -295,7 +295,7 @@ def test_vmm_hpc_is_refused_with_the_reason_and_what_there_is_instead() -> None:
         with pytest.raises(ProfileError) as caught:
             refused(profile)
         sentence = caught.value.sentence
-        assert "research prototype of 2007" in sentence and "not to be had" in sentence
+        assert "research prototype of 2007" in sentence and "no longer available" in sentence
         assert all(word in sentence for word in ("oscarnode1", "Qemu", "Kvm", "Xen", "XenHVM", "VMWare"))
 
 
@@ -321,7 +321,7 @@ def test_machines_of_one_cluster_share_their_vlans_and_each_vlan_has_a_network_o
         assert all(0 < len(name) <= 15 for name in vlans.values())
 
 
-def test_clusters_with_the_same_vlans_are_told_apart() -> None:
+def test_clusters_with_the_same_vlans_are_distinguished() -> None:
     machines = (replace(NODE, nics=(VLAN, STORAGE)),)
     first, second = (set(plan_networks(machines, scope=scope).vlans.values()) for scope in ("run-1", "run-2"))
     assert not first & second
@@ -402,7 +402,7 @@ def fake_virsh(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
 def test_a_virsh_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_virsh(tmp_path, monkeypatch, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
     monkeypatch.setattr(client, "VIRSH_SECONDS", 5.0)  # until it has started its child
-    with pytest.raises(HostError, match=r"virsh domxml-to-native did not end within 5 s, asking xen:///system"):
+    with pytest.raises(HostError, match=r"timed out after 5 s waiting for virsh domxml-to-native at xen:///system"):
         asyncio.run(converters.to_xl("<domain/>"))
     child = int((tmp_path / "child").read_text(encoding="ascii"))
     end = time.monotonic() + 5

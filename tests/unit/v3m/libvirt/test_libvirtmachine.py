@@ -174,7 +174,9 @@ def test_how_a_machine_ended(
     assert not (libvirt.directory / "bridge").exists()
 
 
-def test_a_reboot_in_place_is_told_and_the_machine_goes_on_with_its_console(libvirt: Libvirt, tmp_path: Path) -> None:
+def test_a_reboot_in_place_is_reported_and_the_machine_goes_on_with_its_console(
+    libvirt: Libvirt, tmp_path: Path
+) -> None:
     async def act(node: Machine) -> None:
         libvirt.tell("Started Booted", "running")
         libvirt.tell("Stopped Shutdown", "running")
@@ -202,7 +204,7 @@ def test_a_console_that_cannot_be_read_here_is_passed_on_by_libvirt(libvirt: Lib
 
 
 @pytest.mark.usefixtures("libvirt")
-def test_pause_and_unpause_are_told_by_libvirt(tmp_path: Path) -> None:
+def test_pause_and_unpause_are_reported_by_libvirt(tmp_path: Path) -> None:
     async def act(node: Machine) -> None:
         await node.pause()
         assert await node.status() is MachineState.PAUSED
@@ -249,7 +251,7 @@ def test_a_start_that_libvirt_refuses_leaves_nothing(libvirt: Libvirt, tmp_path:
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (lambda node: node.reset(), "node is a para-virtual Xen guest, which has no reset button"),
+        (lambda node: node.reset(), "node is a para-virtual Xen guest, which libvirt cannot reset"),
         (lambda node: node.screenshot(Path("x.png")), "node is a para-virtual Xen guest, which has no screen"),
         (lambda node: node.insert_cd(Path("/dev/null")), "node is a para-virtual Xen guest, whose drive"),
         (lambda node: node.eject_cd(), "node is a para-virtual Xen guest, whose drive"),
@@ -411,7 +413,7 @@ def test_a_clusters_vlan_is_one_bridge_that_comes_and_goes_with_it(libvirt: Libv
 
 
 def test_a_cluster_of_two_hypervisors_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="the cluster c has machines of QEMU's and of libvirt's, whose VLANs do not"):
+    with pytest.raises(ProfileError, match="the cluster c has machines of QEMU's and of libvirt's, which cannot share"):
         VirtualCluster(_cluster_of("Qemu", "Xen"), tmp_path, TCG, None)
     assert list(tmp_path.iterdir()) == []
 

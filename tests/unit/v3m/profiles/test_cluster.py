@@ -75,8 +75,8 @@ def test_a_node_whose_name_has_no_number_cannot_be_multiplied() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        (">oscarnode2<", ">oscarnode1<", "the name oscarnode1 is there twice"),
-        ("00:00:00:12", "00:00:00:11", "the MAC 52:54:00:00:00:11 of oscarnode2 is there twice (oscarnode1 has it)"),
+        (">oscarnode2<", ">oscarnode1<", "the name oscarnode1 appears twice"),
+        ("00:00:00:12", "00:00:00:11", "the MAC 52:54:00:00:00:11 of oscarnode2 appears twice (oscarnode1 has it)"),
         (
             "<nic2><type>VLAN</type><mac>52:54:00:00:00:02</mac></nic2>",
             "",

@@ -108,9 +108,9 @@ def test_a_set_of_profiles_is_read_in_its_order() -> None:
             "<memory>256</memory>",
             "<memory>1</memory><cpu>2</cpu>",
             6,
-            "<cpu> stands too late in <profile>; the order is: ",
+            "<cpu> is out of order in <profile>; the order is: ",
         ),
-        ("<memory>256</memory>", "<memory>1</memory><memory>2</memory>", 6, "<memory> is there twice in <profile>"),
+        ("<memory>256</memory>", "<memory>1</memory><memory>2</memory>", 6, "<memory> appears twice in <profile>"),
         ("<memory>256</memory>", "much memory", 3, "there is bare text in <profile>"),
         ("Qemu", "qemu", 5, "the type 'qemu' is not known; there are: Qemu, Kvm"),
         (

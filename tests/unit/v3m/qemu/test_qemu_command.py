@@ -138,7 +138,9 @@ def test_an_installation_tries_the_disk_first_whatever_the_profiles_order_is() -
 
 
 def test_an_order_with_a_cd_that_nobody_names_is_a_mistake_of_the_profile() -> None:
-    with pytest.raises(ProfileError, match="vm cannot boot from a CD: neither its profile nor the caller names one"):
+    with pytest.raises(
+        ProfileError, match="vm cannot boot from a CD: there is none; add <cdrom> to its profile, or pass --cdrom ISO"
+    ):
         arguments(replace(VM, boot=("cdrom",)))
 
 

@@ -118,12 +118,12 @@ def test_the_forwarded_port_is_read_from_what_qemu_says() -> None:
     assert network.ssh_port("nothing") is None
 
 
-def test_a_type_without_back_end_and_kvm_that_does_not_work_are_told(cluster: ClusterProfile) -> None:
+def test_a_type_without_back_end_and_kvm_that_does_not_work_are_reported(cluster: ClusterProfile) -> None:
     check_backend(cluster.head, TCG)
     check_backend(replace(cluster.head, type="Xen"), TCG)
     with pytest.raises(ProfileError, match="is of type VMWare, which can be defined but not run: libvirt's driver"):
         check_backend(at_home(replace(cluster.head, type="VMWare")), TCG)
-    with pytest.raises(HostError, match="type Kvm, but KVM is no use here: tried"):
+    with pytest.raises(HostError, match="type Kvm, but KVM does not work here: tried"):
         check_backend(replace(cluster.head, type="Kvm"), TCG)
     check_backend(replace(cluster.head, type="Kvm"), Accelerator("kvm", "tried", 1.0))
 
