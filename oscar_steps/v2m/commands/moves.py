@@ -82,7 +82,7 @@ def receive(system: str) -> None:
         _say({"error": {"sentence": error.sentence, "hint": error.hint}})
         sys.exit(1)
     except (ValueError, OSError) as error:
-        _say({"error": {"sentence": f"the data of the incoming machine was cut off: {error}", "hint": ""}})
+        _say({"error": {"sentence": f"the description of the incoming machine cannot be read: {error}", "hint": ""}})
         sys.exit(1)
 
 

@@ -599,4 +599,6 @@ def test_what_is_no_machine_that_moves_is_refused_in_one_sentence(monkeypatch: p
     monkeypatch.setattr(moves, "_line", lambda _descriptor: line)
     done = CliRunner().invoke(moves.receive, [])
     assert done.exit_code == 1
-    assert json.loads(done.output)["error"]["sentence"].startswith("what came to be received was cut off")
+    assert json.loads(done.output)["error"]["sentence"].startswith(
+        "the description of the incoming machine cannot be read: "
+    )
