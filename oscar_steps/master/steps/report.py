@@ -26,7 +26,7 @@ from oscar_steps.master.steps.stages import has_run
 from oscar_steps.master.web.run_files import RUNS, run_url
 from oscar_steps.site import Site
 from oscar_steps.textio import one_line
-from oscar_steps.verdict import LINT, VERDICT_FILE, Outcome, Verdict
+from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
 _NOTE_LENGTH = 1000
@@ -147,5 +147,5 @@ def headline(verdict: Verdict) -> str:
         return one_line(f"passed; {verdict.mended[0]}") if verdict.mended else "passed"
     if verdict.outcome is Outcome.WARNING:
         return f"{one_line(f'warning: {verdict.sentence}', _WARNING_LENGTH)}; {GO_ON}"
-    place = f" at {verdict.stage.value}" if verdict.stage else "" if verdict.cell == LINT else " before the run began"
+    place = f" at {verdict.stage.value}" if verdict.stage else ""
     return one_line(f"{verdict.outcome.value}{place}: {verdict.sentence}")

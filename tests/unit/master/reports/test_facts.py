@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
+from oscar_steps.master.steps.results import RunIdentity, lost_worker
 from oscar_steps.site import Mail
 from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
 
@@ -151,6 +152,12 @@ def test_a_forced_build_goes_to_whoever_forced_it() -> None:
 def test_authors_without_an_address_do_not_silence_the_failure() -> None:
     unknown = MAIL.model_copy(update={"domain": ""})
     assert recipients(note(Outcome.FAILED), unknown) == ("list@x.org",)
+
+
+def test_the_subject_of_a_build_whose_worker_was_lost_in_the_middle_says_nothing_of_its_beginning() -> None:
+    lost = lost_worker(RunIdentity(run_id="c-r7-b1", cell="c", source="svn://h/oscar", revision="7"), "w1")
+    subject = dataclasses.replace(note(Outcome.INFRASTRUCTURE), verdict=lost).subject
+    assert subject.startswith("[oscar-farm] c r7: infrastructure: the connection to the worker w1 was lost")
 
 
 def test_the_subject_is_one_line_with_cell_revision_stage_and_sentence() -> None:
