@@ -1,4 +1,4 @@
-"""`python -m demo`: a farm, one commit, its build, its mail. Ends 0 only if all of it is as it should be."""
+"""`python -m demo`: a farm, one commit, its build, its mail. Exits with 0 only if all of it is right."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _demo(keep: bool, fault_name: str | None, port: int) -> int:
                 _stay(farm)
     finally:
         for left in farm.leftovers:
-            click.echo(f"demo: a process was left and had to be ended by force: {left}", err=True)
+            click.echo(f"demo: this process did not end and was killed: {left}", err=True)
     return 1 if wrong or farm.leftovers else 0
 
 
@@ -102,8 +102,8 @@ def _summarize(finished: Finished, fault: Fault | None, wrong: list[str]) -> Non
 
 def _as_it_should_be(fault: Fault | None) -> str:
     if fault and fault.lint:
-        return f"red in seconds, for {fault.lint}, as it should be"
-    return f"red at {fault.stage}, as it should be" if fault and fault.stage else "green, and its mail arrived"
+        return f"red within seconds, for {fault.lint}, as expected"
+    return f"red at {fault.stage}, as expected" if fault and fault.stage else "green, and its mail arrived"
 
 
 def _stay(farm: Farm) -> None:

@@ -1,4 +1,4 @@
-"""What `checkconfig` refuses, each in one sentence with file and line: all that a start would refuse in a traceback."""
+"""What `checkconfig` refuses, in one sentence with file and line; a start would refuse it with a traceback."""
 
 from __future__ import annotations
 

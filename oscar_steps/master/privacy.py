@@ -1,4 +1,4 @@
-"""What the master keeps is for its own user: who reads the database alone can act as an admin on the web page."""
+"""The master's files are for its own user: a user who can read its database can act as an admin on the web page."""
 
 from __future__ import annotations
 

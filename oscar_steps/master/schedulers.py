@@ -185,7 +185,7 @@ class StartCells(Trigger):
         return defer.succeed(None) if master_ends(self) else super().interrupt(reason)
 
     async def run(self) -> int:
-        """Ask for the cells, unless the master ends: the build begins anew then."""
+        """Ask for the cells, unless the master ends: the build starts again then."""
         if self.build.stopped and (cut := cut_short(self)) is not None:
             return cut
         return await super().run()
@@ -215,7 +215,7 @@ def is_good_commit(step: Any) -> bool:
 
 
 def _goes_on(step: Any) -> Any:
-    """A commit whose cells were started before this build had to begin anew has them already."""
+    """A commit whose cells were started before this build had to start again has them already."""
 
     async def answer() -> bool:
         return is_good_commit(step) and not await asked_already(step)

@@ -1,7 +1,7 @@
 """A commit as it is stored: what its author wrote, cut to what the database's columns hold and a page can show.
 
-Subversion takes an author of 10 kB and a message of a megabyte in one word. PostgreSQL refuses the first, and the farm
-would ask for that commit for ever; of the second a page would be a million pixels wide. A revision has it all in full.
+Subversion accepts an author of 10 kB, and a message of a megabyte without a blank. PostgreSQL refuses the first: the
+farm would ask for that commit for ever; the second would make a page a million pixels wide. `svn log` shows all of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a killed master had done already is not done a second time.
 
-A master that ends without a word leaves its builds and requests open; the next one takes them up again. Between two
+A master that is killed leaves its builds and requests open; the next one takes them up again. Between two
 steps that belong together it may have ended, too: a build has its result and its request is open, or what a build asks
 for is asked for already and the build itself begins anew. This module finds out what was done already.
 """

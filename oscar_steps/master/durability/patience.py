@@ -1,4 +1,4 @@
-"""A database that cannot be written just now is waited for: what the master had to note is not lost with the attempt.
+"""The master waits for a database that cannot be written just now: what it had to note is not lost with the attempt.
 
 Buildbot's own waits for a database that is locked, and gives up at once where the disk is full: the commit, the build
 or the result that was to be noted is gone then, although somebody makes room a minute later.
@@ -15,7 +15,7 @@ _PASSES = ("disk is full", "disk I/O error")
 
 
 class PatientSqlite(enginestrategy.SqlLiteStrategy):
-    """Says of SQLite's errors which ones pass."""
+    """Knows which of SQLite's errors are temporary."""
 
     def should_retry(self, operational_error: Any) -> bool:
         """Whether the same may work later."""

@@ -2,7 +2,7 @@
 
 Buildbot stops every build when the master ends and expects its steps to answer RETRY. A step that answers worse
 (CANCELLED), or that goes on (extract-logs, teardown), loses the commit or keeps the master from ending. The run itself
-needs no step for its end: its lease runs out when nobody looks at it any more.
+needs no step for its end: its lease runs out when no command is attached to it any more.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class BuildNote:
     base: str
     has_files: bool
     gated_before: tuple[str, ...] = ()
-    """Of the first tier: the logins of those whose commit a problem had kept from its cells that is mended now."""
+    """Of the first tier: logins whose commits were kept from their cells by a problem that this commit mends."""
     known_already: bool = False
     """The operator got a mail about the first failure, and another retry follows."""
 
@@ -145,7 +145,7 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
         return ()
     if outcome is Outcome.INFRASTRUCTURE:
         return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
-    # Who brought a mended problem has no part in what this commit breaks.
+    # The author of a mended problem has no part in what this commit breaks.
     others = note.gated_before if outcome is not Outcome.FAILED else ()
     logins = [*(change.author for change in note.changes), *others]
     authors = [mail.address(login) for login in logins]

@@ -11,7 +11,7 @@ from twisted.python import log
 from twisted.web import resource, server, static
 
 SEALED = b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
-"""The browser's policy for what guests and commits had a hand in: nothing of it runs, or is of the farm's origin."""
+"""The browser's policy for content that guests and commits influence: it runs no script and has no origin."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ select { max-width: 100%; }
 .changedetails-heading > * { min-width: 0; max-height: 4.5em; overflow: hidden; }
 """
 _NO_ORDERS = b"""
-/* Who may not stop or begin a build anew is shown no button for it. */
+/* A user who may not stop or restart a build sees no button for it. */
 #bb-topbar-navbar-nav form { display: none; }
 """
 

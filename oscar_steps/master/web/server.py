@@ -36,7 +36,7 @@ _FACE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8" fill="#9aa
 
 
 class FarmRequest(server.Request):
-    """A request to the master. What it needs to know it takes from the master, so a reconfiguration holds at once."""
+    """A request to the master. It reads the master's settings each time, so a reconfiguration takes effect at once."""
 
     def process(self) -> None:
         master = self.channel.site.master
@@ -53,7 +53,7 @@ class FarmRequest(server.Request):
             super().process()
 
     def _is_below(self, *folders: bytes) -> bool:
-        """Whether it is for what gives away whatever guests and commits have said."""
+        """Whether the path is below one of the folders that serve text of guests and commits."""
         return unquote_to_bytes(self.path).lstrip(b"/").split(b"/")[0] in folders
 
     def _refuse(self, status: int, said: str) -> None:
@@ -95,7 +95,7 @@ class FarmRequest(server.Request):
             super().render(resrc)
 
     def may_control(self) -> bool:
-        """Whether it comes from one who may force and stop builds."""
+        """Whether its user may force and stop builds."""
         www = self.channel.site.master.www
         rules = www.authz.allowRules
         return not rules or ADMINS in www.authz.getRolesFromUser(www.getUserInfos(self))

@@ -54,7 +54,7 @@ class Branch(_Model):
     looked_at: float
     problems: dict[str, Stands] = Field(default_factory=dict)
     hidden: dict[str, Stands] = Field(default_factory=dict)
-    """What is neither there nor mended: a compiler is silent behind an error. It keeps its commit until it is back."""
+    """Neither there nor mended: a compiler is silent behind an error. Each keeps its commit until it is seen again."""
     gated_before: tuple[str, ...] = ()
 
 
@@ -74,7 +74,7 @@ def load(folder: Path) -> Standing:
 
 
 def take(standing: Standing, branch: str, judgement: Judgement, now: float) -> tuple[str, ...]:
-    """Take a judgement of the first tier's in. Gives the logins whose commits are mended that had kept cells back.
+    """Add a judgement of the first tier. Gives the authors of gating problems that are mended now.
 
     A judgement of an older revision than the last one changes nothing; the same revision may be judged again.
     """
@@ -144,7 +144,7 @@ def _stands(problem: ReportedProblem, seen: int, revision: int, author: str, dat
 
 
 def note_judgement(folder: Path, branch: str, judgement: Judgement) -> tuple[tuple[str, ...], str]:
-    """Take a judgement into the file (call it in any thread). Gives the logins, and a message for the operator.
+    """Add a judgement to the file (in any thread). Gives the logins, and a message for the operator.
 
     A file that cannot be read is renamed, and a new one is begun. Raises OSError where it cannot be written.
     """
