@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from oscar_steps.errors import ImpossibleTransition, ProfileError
-from oscar_steps.v2m.daemon.client import DaemonLink, linked
+from oscar_steps.v2m.daemon.client import DaemonLink, greet
 from oscar_steps.v2m.daemon.state import System
 from oscar_steps.v2m.target import Target
 from oscar_steps.v3m.disks import check_kind
@@ -26,12 +26,11 @@ OFF: Answer = {"state": MachineState.OFF.value, "pid": None, "ssh": None, "accel
 @contextmanager
 def daemon_of(system: System, *, start: bool) -> Iterator[DaemonLink | None]:
     """A link to the system's daemon, None where nothing is on. Prints which machines a killed daemon took along."""
-    with linked(system, start=start) as (link, dead):
+    link, dead = greet(system, start=start)
+    with nullcontext() if link is None else closing(link):
         if dead:
-            told = (
-                f"the v2m daemon of the system {system.name} was killed; its machines died with it: {', '.join(dead)}"
-            )
-            click.echo(told, err=True)
+            what = f"the v2m daemon of the system {system.name} was killed; its machines died with it"
+            click.echo(f"{what}: {', '.join(dead)}", err=True)
         yield link
 
 

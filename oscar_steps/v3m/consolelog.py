@@ -1,7 +1,7 @@
 """What a guest makes QEMU write into files, its serial console above all, kept from filling the host's disk.
 
 QEMU appends; so a file that is cut while QEMU writes goes on behind the cut. What is kept is the beginning, where a
-boot tells most, and the end.
+boot says most, and the end.
 """
 
 from __future__ import annotations

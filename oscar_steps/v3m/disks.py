@@ -76,7 +76,7 @@ async def fingerprint(path: Path, form: str) -> DiskFingerprint:
 
 
 async def is_used(path: Path) -> bool:
-    """Whether a machine has the disk `path`, whoever started it: QEMU locks what it uses, in any format.
+    """Whether a machine has the disk `path`, whichever program started it: QEMU locks what it uses, in any format.
 
     Nothing is written: to open it for writing asks for the lock.
     """
@@ -110,7 +110,7 @@ def image_format(path: Path) -> str:
 
 
 def file_identity(path: Path) -> str:
-    """Which file it is: its inode, and when it was born where the file system tells ('0' elsewhere).
+    """Which file it is: its inode, and when it was born where the file system records it ('0' elsewhere).
 
     Inodes alone are used again at once. The number of its device is another one after each mount of an NFS, so it is
     left out. Raises HostError.

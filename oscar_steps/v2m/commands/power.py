@@ -93,7 +93,7 @@ def make_disk(target: Target, machine: VMProfile) -> None:
 def boot(file: Path, names: tuple[str, ...], system: str | None, cdrom: Path | None, as_json: bool) -> None:
     """Power machines on: all of FILE, the head node of a cluster first.
 
-    It returns when their processors run; how far the guests have got, `v2m console` tells. They go on without this
+    It returns when their processors run; `v2m console` shows how far the guests have got. They go on without this
     command, kept by one process per system, which ends with the last of them. Machines of one system see each other on
     their VLANs, whichever file they come from, in whatever order they are booted.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from oscar_steps.daemon import PYTHON, connect, last_line, peer, start
@@ -136,17 +135,6 @@ def greet(system: System, *, start: bool) -> tuple[DaemonLink | None, list[str]]
         raise HostError(
             f"timed out after {LOCK_SECONDS:.0f} s waiting for another command on the system {system.name}", hint=hint
         ) from None
-
-
-@contextlib.contextmanager
-def linked(system: System, *, start: bool) -> Iterator[tuple[DaemonLink | None, list[str]]]:
-    """As `greet`, and hang up at the end."""
-    link, dead = greet(system, start=start)
-    try:
-        yield link, dead
-    finally:
-        if link is not None:
-            link.close()
 
 
 def _connect(system: System) -> DaemonLink | None:

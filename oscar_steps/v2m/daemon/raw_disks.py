@@ -7,15 +7,14 @@ system, profile and path it comes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
-from filelock import FileLock, Timeout
-
+from oscar_steps.daemon import claim
 from oscar_steps.errors import HostError
 from oscar_steps.textio import write_atomically
 from oscar_steps.v3m.disks import file_identity, image_format
@@ -87,13 +86,11 @@ class RawDisks:
     def _write(self, known: list[_Disk]) -> None:
         write_atomically(self._file, json.dumps([asdict(disk) for disk in known], indent=1))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with FileLock(self._lock, timeout=_LOCK_SECONDS, is_singleton=False):
-                yield
-        except Timeout:
-            raise HostError(f"timed out after {_LOCK_SECONDS:.0f} s waiting for the lock {self._lock}") from None
+    def _locked(self) -> TextIO:
+        lock = claim(self._lock, _LOCK_SECONDS)
+        if lock is None:
+            raise HostError(f"timed out after {_LOCK_SECONDS:.0f} s waiting for the lock {self._lock}")
+        return lock
 
 
 def _look(path: str) -> _Disk:

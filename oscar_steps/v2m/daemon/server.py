@@ -59,15 +59,15 @@ class Daemon:
             "boot": self._boot,
             "install": self._install,
             "status": self._status,
-            "pause": self._pause,
-            "unpause": self._unpause,
-            "reset": self._reset,
+            "pause": self._held("paused", lambda machine, _: machine.pause()),
+            "unpause": self._held("unpaused", lambda machine, _: machine.unpause()),
+            "reset": self._held("reset", lambda machine, _: machine.reset()),
             "shut-down": self._shut_down,
             "power-off": self._power_off,
             "save": self._save,
             "restore": self._restore,
-            "insert-cd": self._insert_cd,
-            "eject-cd": self._eject_cd,
+            "insert-cd": self._held("given a CD", lambda machine, asked: machine.insert_cd(Path(asked["cdrom"]))),
+            "eject-cd": self._held("asked for its CD", lambda machine, _: machine.eject_cd()),
             "screenshot": self._screenshot,
             "terminal": self._terminal,
             "migrate": self._migrations.migrate,
@@ -211,23 +211,16 @@ class Daemon:
         wanted = [machine for machine in self.machines.all() if names is None or machine.name in names]
         return {"machines": [await _look(machine) for machine in wanted]}
 
-    async def _pause(self, request: Request) -> Answer:
-        async with self.machines.hold(request["machine"]):
-            machine = self.machines.require(request["machine"], "paused")
-            await machine.pause()
-            return await _look(machine)
+    def _held(self, what: str, act: Callable[[Machine, Request], Awaitable[None]]) -> Handler:
+        """Holds the name meanwhile: a machine that is being moved may run elsewhere already, or lose the change."""
 
-    async def _unpause(self, request: Request) -> Answer:
-        async with self.machines.hold(request["machine"]):  # while it moves it may run elsewhere already
-            machine = self.machines.require(request["machine"], "unpaused")
-            await machine.unpause()
-            return await _look(machine)
+        async def handle(request: Request) -> Answer:
+            async with self.machines.hold(request["machine"]):
+                machine = self.machines.require(request["machine"], what)
+                await act(machine, request)
+                return await _look(machine)
 
-    async def _reset(self, request: Request) -> Answer:
-        async with self.machines.hold(request["machine"]):
-            machine = self.machines.require(request["machine"], "reset")
-            await machine.reset()
-            return await _look(machine)
+        return handle
 
     async def _shut_down(self, request: Request) -> Answer:
         machine = self.machines.require(request["machine"], "shut down")
@@ -272,20 +265,8 @@ class Daemon:
             self.machines.adopt(machine, request["file"])
         return await _look(machine)
 
-    async def _insert_cd(self, request: Request) -> Answer:
-        async with self.machines.hold(request["machine"]):  # in one that is just being moved the change would be lost
-            machine = self.machines.require(request["machine"], "given a CD")
-            await machine.insert_cd(Path(request["cdrom"]))
-            return await _look(machine)
-
-    async def _eject_cd(self, request: Request) -> Answer:
-        async with self.machines.hold(request["machine"]):
-            machine = self.machines.require(request["machine"], "asked for its CD")
-            await machine.eject_cd()
-            return await _look(machine)
-
     async def _terminal(self, request: Request) -> Answer:
-        machine = self.machines.require(request["machine"], "talked to")
+        machine = self.machines.require(request["machine"], "connected to")
         if not isinstance(machine, QemuMachine):
             raise HostError(
                 f"{machine.name} has no terminal: its type is not Qemu",

@@ -73,7 +73,7 @@ class VlanHub:
         """The VLAN's hub. It has a port without a peer, which is always ready.
 
         A hub whose other ports are all busy or gone takes no frame, stops to read from the line that it came by, and
-        does not begin again when somebody joins (QEMU 7.2).
+        does not begin again when a machine joins (QEMU 7.2).
         """
         if vlan not in self._hubs:
             hub = len(self._hubs)

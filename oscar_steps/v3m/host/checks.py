@@ -106,7 +106,7 @@ def _devices(settings: HostSettings) -> Iterator[Check]:
         yield Check("kvm", True, f"this user may not open {KVM}: machines are emulated", _group_hint(KVM))
     network = settings.network
     if (network.bridges or network.vlan is VlanKind.BRIDGE) and not os.access(TUN, os.R_OK | os.W_OK):
-        # Every VLAN needs it. A bridge of the host's is joined only by a machine that wants one, and told there.
+        # Every VLAN needs it. A bridge of the host's is joined only by a machine that wants one, and checked there.
         needed = network.vlan is VlanKind.BRIDGE
         what = f"this user may not open {TUN}; {SETTINGS_FILE} asks for bridges, which need it"
         yield Check("tun", not needed, what, f"as root: chmod 666 {TUN} (modprobe tun, where it is not there)")

@@ -29,7 +29,7 @@ UNDO_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One process. `started` is in clock ticks since the host's boot, `boot_id` tells which boot that was.
+    """One process. `started` is in clock ticks since the host's boot, `boot_id` says which boot that was.
 
     `undo`: for a process that only guards what is ours (see `v3m.libvirt.guard`), the command that ends that. It may be
     run although there is nothing to undo.

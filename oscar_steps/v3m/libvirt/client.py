@@ -145,7 +145,7 @@ class TerminalReader:
                 data = os.read(self._descriptor, _BLOCK)
             except BlockingIOError:
                 return
-            except OSError:  # EIO: nobody has the other side open any more
+            except OSError:  # EIO: the other side is closed
                 data = b""
             if not data:
                 self._close()

@@ -129,7 +129,7 @@ def domain_xml(
 
     `networks`: those of the whole cluster; None: of this machine alone. `console`: the file for the serial console;
     None, and always for a para-virtual guest: a terminal of the hypervisor's. (VMware has none, and gets no console.)
-    The kernel in a `plan` is told its console by its parameters: a para-virtual guest's is hvc0.
+    The kernel in a `plan` gets its console by its parameters: a para-virtual guest's is hvc0.
     `name`, `uuid`: under which libvirt knows it; None: the profile's name, and a UUID of libvirt's choice.
 
     Raises ProfileError for what the hypervisor cannot do.
@@ -147,7 +147,7 @@ def domain_xml(
     _add(root, "clock", offset="utc")
     if kind.domain == "xen":
         _add(root, "on_poweroff", "destroy")
-        # Kept, a machine that has rebooted is told from one that has powered itself off: libvirt's event is the same.
+        # Kept, so that a reboot differs from a power-off: libvirt's event is the same.
         _add(root, "on_reboot", "restart" if plan.medium is None else "preserve")
         _add(root, "on_crash", "preserve")
     devices = _add(root, "devices")

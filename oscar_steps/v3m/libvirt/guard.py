@@ -119,7 +119,7 @@ def vlan_bridges(networks: Networks) -> tuple[str, ...]:
 
 
 def scope_of(run_directory: Path) -> str:
-    """What tells this run's machines and networks apart from all others on a host."""
+    """What distinguishes this run's machines and networks from all others on a host."""
     return hashlib.sha256(str(run_directory.resolve()).encode()).hexdigest()[:8]
 
 

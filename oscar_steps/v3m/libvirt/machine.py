@@ -70,7 +70,7 @@ _STATES = {
 class LibvirtMachine(Machine):
     """A machine of libvirt's at `uri` (None: this host).
 
-    `networks`: those of the whole cluster, whose VLANs somebody else holds (`HostVlans`); None: it is alone, and its
+    `networks`: those of the whole cluster, whose VLANs `HostVlans` holds; None: it is alone, and its
     VLANs come and go with each boot. `kernel`: loaded in every boot, for tests.
     """
 
@@ -361,7 +361,7 @@ class LibvirtMachine(Machine):
         return self._written
 
     def ssh_endpoint(self) -> tuple[str, int]:
-        """The address that libvirt's network has given to it, as libvirt tells: this waits for virsh.
+        """The address that libvirt's network has given to it, as libvirt reports it: this waits for virsh.
 
         Raises ImpossibleTransition until the guest has asked the network for an address.
         """
@@ -446,7 +446,7 @@ class LibvirtMachine(Machine):
         return None
 
     async def _after_shutdown(self) -> Ended | None:
-        """The guest has rebooted or powered itself off, which is one event of libvirt's: what is left tells which.
+        """The guest has rebooted or powered itself off, which is one event of libvirt's: what is left shows which.
 
         Powered off, it is gone from the hypervisor. Rebooted in an install boot, it is kept (`on_reboot`). Rebooted in
         any other, it runs again, under the same UUID, with another console.
@@ -502,7 +502,7 @@ class LibvirtMachine(Machine):
 
 
 def _telling_panics(kernel: DirectKernel | None) -> DirectKernel | None:
-    """Without this word a para-virtual Linux tells Xen of a panic as of an ordinary reboot, or not at all."""
+    """Without this word a para-virtual Linux reports a panic to Xen as an ordinary reboot, or not at all."""
     return None if kernel is None else replace(kernel, parameters=f"{kernel.parameters} xen_legacy_crash")
 
 

@@ -148,7 +148,7 @@ class QemuMachine(Machine):
             await self._connect(ours)
             await and_then()
         except BaseException:
-            if self._qmp is None:  # nobody else has it yet
+            if self._qmp is None:  # no other task has it yet
                 ours.close()
             await self._end_process()
             raise
