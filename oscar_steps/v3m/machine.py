@@ -92,7 +92,7 @@ Listener = Callable[[MachineEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class DiskFingerprint:
-    """What a disk looks like from outside: taken before and after an install boot, it shows whether anything was written.
+    """A disk as seen from outside: taken before and after an install boot, it shows whether any data came.
 
     `bootable`: the boot sector carries its signature (0x55 0xaa). `allocated_bytes`: of the host's disk.
     """
@@ -217,7 +217,7 @@ class Machine(ABC):
 
     @abstractmethod
     async def save(self, state: Path) -> None:
-        """Write memory and devices to the file `state`, and end the machine. Until `restore` nothing may touch its disk.
+        """Write memory and devices to the file `state`, and end the machine. Until `restore` its disk may not be used.
 
         Raises HostError where the state cannot be written; the machine then runs on.
         """

@@ -129,7 +129,7 @@ def eject_cd(file: Path, name: str | None, system: str | None) -> None:
 @click.command(
     help=_with_exits("""Write a machine's memory and devices to the file STATE, and power it off.
 
-    `v2m restore` goes on from there, in the very next instruction. Until then nothing may touch its disk: a machine that
+    `v2m restore` goes on from there, in the very next instruction. Until then its disk may not be used: a machine that
     is booted in between has another disk than the state remembers.
 
     \b

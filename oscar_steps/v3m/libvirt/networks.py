@@ -51,7 +51,7 @@ def plan_networks(
 ) -> Networks:
     """Networks for machines that belong together; each of their VLANs gets one of its own.
 
-    On Xen it is a bridge, named after the VLAN and after `scope`, which distinguishes clusters on one host: with another
+    On Xen it is a bridge, named after the VLAN and after `scope`, different for each cluster on a host: with another
     scope, all bridges are others. VMware's networks only have numbers: `first_vmware` distinguishes clusters.
     Raises ProfileError where VMware has not so many.
     """
