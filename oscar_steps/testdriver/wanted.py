@@ -44,9 +44,9 @@ class Wanted(BaseModel):
     flavour: FlavourName = FlavourName.INSTALL_CLUSTER
 
     @classmethod
-    def of(cls, job: Job, flavour: FlavourName) -> Wanted:
-        """What `job` wants of an OSCAR of that flavour. Raises ProfileError."""
-        profile, answers = cluster_of(job), job.answers
+    def of(cls, job: Job, flavour: FlavourName, source: str = "the cluster profile") -> Wanted:
+        """What `job` wants of an OSCAR of that flavour. Raises ProfileError, which calls the job's profile `source`."""
+        profile, answers = cluster_of(job, source), job.answers
         return cls(
             nodes=len(profile.nodes),
             boot=node_boot(profile),

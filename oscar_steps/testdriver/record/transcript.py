@@ -92,7 +92,7 @@ def record(run: Path, into: Path, name: str = "") -> Recording:
     if history is None or history.flavour is None:
         raise UserError(f"{run}: OSCAR's installer was not started in this run, so it has no output to record")
     facts = history.failure.facts if history.failure else {}
-    wanted = Wanted.of(job, history.flavour)
+    wanted = Wanted.of(job, history.flavour, f"the cluster profile in {run / JOB_FILE}")
     judgement = judge(run, wanted, job.answers.oscar_home, facts)
     if judgement is None:
         raise UserError(f"{run}: there is no output of OSCAR's installer", hint=f"{TERMINAL_FILE} is missing")

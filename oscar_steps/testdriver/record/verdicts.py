@@ -84,7 +84,7 @@ def replay_command(job: Job) -> str:
 def verdict_of(run_directory: Path) -> Verdict:
     """The verdict of a run that is over or was killed; see the module's docstring. Only reads.
 
-    Raises UserError where the directory holds no run that has begun.
+    Raises UserError where the directory holds no run that has begun, or its job has a profile that cannot be used.
     """
     job = Job.load(run_directory / JOB_FILE)
     history = read_event_history(run_directory)
@@ -93,7 +93,8 @@ def verdict_of(run_directory: Path) -> Verdict:
     judgement = None
     if history.flavour is not None:
         facts = history.failure.facts if history.failure else {}
-        judgement = judge(run_directory, Wanted.of(job, history.flavour), job.answers.oscar_home, facts)
+        wanted = Wanted.of(job, history.flavour, f"the cluster profile in {run_directory / JOB_FILE}")
+        judgement = judge(run_directory, wanted, job.answers.oscar_home, facts)
     cause = _cause(history, judgement)
     return Verdict(
         run_id=job.run_id,

@@ -256,6 +256,13 @@ def test_every_line_of_the_terminal_has_its_time(tmp_path: Path) -> None:
     assert lines[0] < len(written(good(), "2007")) <= lines[-1]
 
 
+def test_a_job_whose_profile_cannot_be_used_any_more_is_named(tmp_path: Path) -> None:
+    execute(tmp_path, **RUNS["the image fails"][0])
+    Job.model_validate(JOB | {"cluster_xml": "<cluster/>"}).save(tmp_path / "job.json")
+    with pytest.raises(UserError, match=f"the cluster profile in {tmp_path}/job.json:1:1: "):
+        verdict_of(tmp_path)
+
+
 def test_a_finding_outlives_the_kill_of_its_run(tmp_path: Path) -> None:
     verdict = execute(tmp_path, **RUNS["the image fails"][0])
     kill(tmp_path, Stage.EXTRACT_LOGS)
