@@ -86,7 +86,9 @@ def check_host(recipe: ImageRecipe) -> None:
     """Whether this host can build `recipe`. Raises ToolMissing (a program) or ConfigError (the architecture)."""
     if recipe.architecture not in apt.ARCHITECTURES:
         can = ", ".join(apt.ARCHITECTURES)
-        raise ConfigError(f"image {recipe.name}: no image can be made for '{recipe.architecture}'; it can for {can}")
+        raise ConfigError(
+            f"image {recipe.name}: the architecture '{recipe.architecture}' is not supported; use one of {can}"
+        )
     path = build_environment()["PATH"]
     missing = {tool: package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None}
     if not any(code.exists() for code in _MBR_CODE):

@@ -18,7 +18,7 @@ _FIRST = 100_000
 _SECONDS = 60.0
 _FILES = {"/etc/subuid": "--add-subuids", "/etc/subgid": "--add-subgids"}
 _STATUS = Path("/proc/self/status")
-_NO_BUILD = "no image can be built here: this process may gain no privileges (NoNewPrivileges), which newuidmap needs"
+_NO_BUILD = "images cannot be built here: this process runs with NoNewPrivileges, and newuidmap needs privileges"
 _BUILD_ELSEWHERE = "the service oscar-farm-images builds those of profiles/images: systemctl restart oscar-farm-images"
 _KERNEL = (
     "as root, whichever of these the host has: sysctl -w kernel.unprivileged_userns_clone=1; "
@@ -35,10 +35,10 @@ def check_user() -> list[Check]:
     checks = [_program(name) for name in ("newuidmap", "newgidmap")]
     trial = _trial() if all(check.ok for check in checks) else "these programs are missing"
     if not trial:  # it works, from wherever the ranges come
-        return [*checks, Check("user namespace", True, "this user has a namespace of users of its own, tried")]
+        return [*checks, Check("user namespace", True, "this user can make a user namespace (tried)")]
     ranges = [_range(Path(file), option) for file, option in _FILES.items()]
     if all(check.ok for check in (*checks, *ranges)):
-        what = f"the kernel gives this user no namespace of users of its own: {trial}"
+        what = f"the kernel does not let this user make a user namespace: {trial}"
         return [*checks, *ranges, Check("user namespace", False, what, _KERNEL)]
     return [*checks, *ranges]
 
@@ -58,7 +58,7 @@ def _gains_none() -> bool:
 def _program(name: str) -> Check:
     path = shutil.which(name, path=build_environment()["PATH"])
     if path is None:
-        sentence = f"the program {name} is missing, without which only root can build an image"
+        sentence = f"the program {name} is missing: without it only root can build an image"
         return Check(name, False, sentence, "install it: apt-get install uidmap", tool=True)
     return Check(name, True, path, tool=True)
 
@@ -105,4 +105,4 @@ def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        raise HostError(f"this host knows no user {os.getuid()}, who is to build images") from None
+        raise HostError(f"user {os.getuid()} has no name on this host, so it cannot build images") from None

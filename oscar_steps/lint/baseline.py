@@ -35,7 +35,7 @@ _ALIKE = 0.5
 
 @dataclass(frozen=True)
 class Standing:
-    """A problem that the tree before had as well; `was` is how it was told there."""
+    """A problem that the tree before had as well; `was` is its message there."""
 
     problem: Problem
     was: Problem
@@ -139,7 +139,7 @@ class _Matching:
         return not _NAMELESS.match(new.what) or (new.line not in lines and old.line not in lines.values())
 
     def _same_elsewhere(self, old: Problem, new: Problem) -> bool:
-        """What moved to another file; and what is missing there as here, and told of one of its users only."""
+        """What moved to another file; and what is missing there as here, and reported for one of its users only."""
         if essence(old) != essence(new) or (old.file in self.after and old.file == new.file):
             return False
         if _IS_MISSING in new.right and old.right == new.right:

@@ -91,7 +91,7 @@ def _compile(tree: Tree, tasks: list[Task], until: float, kept: Kept, way: froze
     found.problems = list(one_a_line(found.problems))
     late = sum(answer.end == "late" for answer in answers)
     if late:  # compared with a tree that was read to its end, half a report would call things new or mended
-        raise HostError(f"{late} of {len(tasks)} scripts had no turn in time: this host is too busy, or too slow")
+        raise HostError(f"{late} of {len(tasks)} scripts were not checked in time: this host is too busy or too slow")
     return found
 
 

@@ -166,12 +166,15 @@ def _command(tree: Path, checks: Path) -> list[str]:
         elif place.is_dir():
             linked += ["--ro-bind", str(place), str(place)]
     variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "USER": "root", "TERM": "dumb", "LC_ALL": "C"}
-    told = [word for name, value in {**variables, "OSCAR_HOME": "/tree"}.items() for word in ("--setenv", name, value)]
+    settings = [
+        word for name, value in {**variables, "OSCAR_HOME": "/tree"}.items() for word in ("--setenv", name, value)
+    ]
     spaces = [f"--unshare-{space}" for space in _NAMESPACES] if os.geteuid() == 0 else ["--unshare-all"]
     return [
         "bwrap", *spaces, "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", *linked,
         "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(16 * 2**20), "--tmpfs", "/tmp",
-        "--ro-bind", str(tree), "/tree", "--ro-bind", str(checks), "/checks", "--chdir", "/tmp", "--clearenv", *told,
+        "--ro-bind", str(tree), "/tree", "--ro-bind", str(checks), "/checks", "--chdir", "/tmp", "--clearenv",
+        *settings,
     ]  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is told about a tree. `files` is how many were looked at, `seconds` the wall time that it took."""
+    """All that was found in a tree. `files` is how many were looked at, `seconds` the wall time that it took."""
 
     problems: tuple[Problem, ...]
     left_alone: tuple[LeftAlone, ...]

@@ -76,7 +76,7 @@ def _uses_of(file: File) -> set[str]:
 
 
 def _of_module(path: str, naming: list[File], before: Tree, after: Tree) -> Iterator[Problem]:
-    """A module is told once, with the user that the installer meets first."""
+    """A module is reported once, with the user that the installer meets first."""
     if not path.startswith("lib/") or _is_found_elsewhere(path, naming, after):
         return
     users = [(file, load) for file in naming for load in loads_of(file) if load.path == path and not load.tried]

@@ -103,7 +103,7 @@ def _check_first_line(file: File, found: Findings) -> None:
     elif first.startswith("\xef\xbb\xbf#!"):
         found.add(file.path, 1, "a byte order mark before '#!'", "'#!' has to be the file's first two bytes")
     elif file.executable and first.startswith("#!") and not file.shebang.startswith("/"):
-        found.add(file.path, 1, f"the interpreter '{file.shebang}' is no absolute path", "such as /usr/bin/perl")
+        found.add(file.path, 1, f"the interpreter '{file.shebang}' is not an absolute path", "such as /usr/bin/perl")
 
 
 def _check_xml(file: File, found: Findings) -> None:
@@ -132,7 +132,7 @@ def _check_changelog(parser: expat.XMLParserType, file: File, found: Findings) -
             found.add(file.path, line, "XML: a second <changelog>", "all entries have to be in the first one")
         elif name == "changelogEntry" and date is not None and not _DATE_AND_TIME.match(date.strip()) and bad < _MANY:
             bad += 1
-            what = f"XML: the entry's date '{date[:60]}' is no date with a time"
+            what = f"XML: the entry's date '{date[:60]}' is not a date with a time"
             found.add(file.path, line, what, "such as 2014-02-25T11:00:00+01:00")
 
     parser.StartElementHandler = begin

@@ -98,7 +98,7 @@ class Tree:
 
     def _take(self, path: str, place: Path) -> None:
         if len(self.files) >= MAX_FILES:
-            raise SourceError(f"{self.top}: more than {MAX_FILES} files; this is no OSCAR tree")
+            raise SourceError(f"{self.top}: more than {MAX_FILES} files; this is not an OSCAR tree")
         status = place.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
             self.others.add(path)

@@ -55,7 +55,7 @@ _FAILED = {
     InstallStage.BARRIER: "OSCAR gave up at the node barrier",
     InstallStage.COMPLETE: "OSCAR could not complete the cluster (step 7)",
     InstallStage.TEST: "the cluster's test failed",
-    InstallStage.DONE: "OSCAR's installer did not come to a good end",
+    InstallStage.DONE: "OSCAR's installer did not end successfully",
 }
 
 

@@ -19,7 +19,7 @@ WAITING = "farm barrier: waiting"
 """The hook's line once its FIFO exists: from now on `open_command` and `shut_command` find a reader."""
 
 SHUT = "farm barrier: shut: "
-"""What the hook's line begins with when it was told to stop the installation; the reason follows."""
+"""What the hook's line begins with when it received the order to stop the installation; the reason follows."""
 
 _ANSWER_SECONDS = 20
 _MAX_REASON = 500

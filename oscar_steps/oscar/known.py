@@ -1,7 +1,7 @@
 """Known issues: faults that somebody has in hand. A verdict that shows one says so; it stays as red as it is.
 
 They are reviewed data (`profiles/known-issues.toml`), each with its owner's reference and a last day: after it the
-issue is reported as expired, and nothing is told more gently because of it.
+issue is reported as expired, and no verdict is milder because of it.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
         source=url,
         revision=revision,
         outcome=outcome,
-        sentence=PROBLEM if bad else "nothing new is wrong",
+        sentence=PROBLEM if bad else "no new problems",
         category=Category.OSCAR if bad else Category.NONE,
         evidence=(Evidence(file="logs/lint.txt", first_line=1, lines=lines),) if lines else (),
         mended=mended,

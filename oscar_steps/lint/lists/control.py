@@ -56,7 +56,7 @@ def _faults(file: File) -> Iterator[tuple[int, str, str]]:
             else:
                 last.value += f"\n{line}"
         elif (match := _FIELD.match(line)) is None:
-            yield number, f"'{line[:60]}' is no field", "it has to be 'Name: value', or to begin with a blank"
+            yield number, f"'{line[:60]}' is not a field", "it has to be 'Name: value', or to begin with a blank"
         else:
             last = _Field(number, match["name"].lower(), match["value"])
             if last.name in fields:
@@ -72,7 +72,7 @@ def _of_paragraph(fields: dict[str, _Field]) -> Iterator[tuple[int, str, str]]:
         for number, line in _entries(field):
             for relation in line.split("|"):
                 if relation.strip() and not _RELATION.match(relation.strip()):
-                    what = f"'{' '.join(relation.split())[:60]}' is no dependency"
+                    what = f"'{' '.join(relation.split())[:60]}' is not a dependency"
                     yield number, what, "such as 'name (>= 1.0)', with ',' or '|' before the next one"
 
 

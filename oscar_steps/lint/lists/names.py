@@ -139,7 +139,7 @@ def _check_lines(file: File, found: Findings) -> None:
             continue
         elif _PLAIN_WORDS.match(words) and not _DIRECTIVE.match(words):
             number = file.text.count("\n", 0, match.start()) + 1
-            what = f"make: '{words.split()[0][:60]}' begins no rule, no assignment and no directive"
+            what = f"make: '{words.split()[0][:60]}' begins neither a rule nor an assignment nor a directive"
             found.add(file.path, number, what, "the line before has to end with '\\' if its list goes on")
             return
         ruled = ruled or re.search(r":(?!=)", line) is not None

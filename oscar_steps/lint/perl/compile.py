@@ -96,14 +96,14 @@ def _is_certain(problem: Problem, answer: Answer) -> bool:
 def _why(answer: Answer, tree: Tree) -> str:
     """The true cause: what today's perl refuses, else what was said first."""
     if _depends_on_order(answer, tree):
-        return "it and a module that it uses use each other: who is loaded first decides"
+        return "it and a module that it uses load each other: the result depends on which is loaded first"
     said = next((line for line in answer.words if _too_new(line)), next(iter(answer.words), "it says nothing"))
     return f"perl of this host: {said}"
 
 
 def _out_of_bounds(answer: Answer) -> Problem | None:
     """A script that does not behave while it is compiled: 'use' and BEGIN blocks are executed then."""
-    path, right = answer.task.path, "what BEGIN and 'use' execute has to end by itself, soon"
+    path, right = answer.task.path, "BEGIN blocks and 'use' have to end by themselves, within seconds"
     if answer.end == "time" and not _called_empty_module(answer):
         return Problem(path, 0, f"its compilation did not end within {SECONDS_PER_FILE} s", right)
     if answer.end == "left" or any("Resource temporarily unavailable" in line for line in answer.words):

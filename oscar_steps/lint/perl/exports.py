@@ -61,21 +61,21 @@ def lost_exports(before: Tree, after: Tree) -> Findings:
     homes, old_homes = _homes(after), None
     names = _other_exports(changed, before)
     for file in [*changed, *_users(names, after, changed)]:
-        told = _told(file, after, homes, before)
-        if not told:
+        problems = _problems_of(file, after, homes, before)
+        if not problems:
             continue
         old = before.files.get(file.path) or _moved_from(file, before, after)
         if old is not None:
             if PerlText(old.text).lost:
                 continue  # nobody knows what it had
             old_homes = old_homes or _homes(before)
-            was = _told(old, before, old_homes, None)  # what may have been so before is not new
-            told = {name: problem for name, problem in told.items() if name not in was}
-        found.problems += list(told.values())[:_FEW]
+            was = _problems_of(old, before, old_homes, None)  # what may have been so before is not new
+            problems = {name: problem for name, problem in problems.items() if name not in was}
+        found.problems += list(problems.values())[:_FEW]
     return found
 
 
-def _told(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree | None) -> dict[str, Problem]:
+def _problems_of(file: File, tree: Tree, homes: dict[str, set[str]], before: Tree | None) -> dict[str, Problem]:
     return {
         **_undefined_exports(file, tree, before),
         **_other_package(file, tree),

@@ -1,7 +1,8 @@
 """Functions that nothing defines: Perl finds that out only when it gets there.
 
-What modules that are not in the tree define, nobody knows here. So only this is told: a call of what a change took
-away, of what a module of the tree has not got, and of a name that is nearly one of the tree's and stands nowhere else.
+What modules that are not in the tree define, nobody knows here. So only these are problems: a call of what a change
+took away, of what a module of the tree has not got, and of a name that is nearly one of the tree's and stands nowhere
+else.
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ def node_addresses(
         if address == head:
             raise UserError(f"{name} would get the head node's own address {head}: choose another first_address")
         if address not in network or address in (network.network_address, network.broadcast_address):
-            raise UserError(f"{name} would get {address}, which is no host address of the cluster's network {network}")
+            raise UserError(
+                f"{name} would get {address}, which is not a host address of the cluster's network {network}"
+            )
     return {name: str(address) for name, address in addresses.items()}
 
 
@@ -260,7 +262,7 @@ def installer_command(
 
     OSCAR must be started as `./install_cluster` in its own directory, checks `USER` literally, and prints no test
     result without a `TERM`. Standard input is empty, so that a question ends the run and is not waited for; but the
-    configurator (`asks_configurator`), which no file can answer, is told to quit, and wants a carriage return.
+    configurator (`asks_configurator`), which no file can answer, is answered with quit, and wants a carriage return.
 
     `prefixes_paths`: it puts its own directory before every file name, so an absolute one would be wrong.
     """

@@ -190,7 +190,7 @@ def _value(check: _Check, item: Item, line: int, asked: int) -> bool:
     elif item.label in _NUMERIC:
         if re.fullmatch(r"[0-9]{1,9}", value):
             return True
-        check.say(line, f"'{item.label}' is '{value}', which is no number")
+        check.say(line, f"'{item.label}' is '{value}', which is not a number")
     elif value.isdigit():
         check.say(line, f"'{item.label}' is '{value}', a number: is its value missing? What follows would be shifted")
     elif item.label in _PATHS and not value.startswith("/"):
@@ -213,7 +213,7 @@ def _check_selector(check: _Check, _: _Facts) -> None:
             if rest:
                 check.say(line, f"'{words[0]}' has no effect in a file: the lines after it are executed all the same")
         elif words[0] not in SELECTOR_COMMANDS:
-            check.say(line, f"'{text}' is no command of the selector, which knows {', '.join(SELECTOR_COMMANDS)}")
+            check.say(line, f"'{text}' is not a command of the selector, which knows {', '.join(SELECTOR_COMMANDS)}")
         elif words[0] != "list" and len(packages) != 1:
             check.say(line, f"'{text}': '{words[0]}' takes one package: {words[0]} NAME")
         elif words[0] == "unselect" and packages[0] in CORE_PACKAGES:
@@ -304,7 +304,7 @@ def _check_macs(check: _Check, facts: _Facts) -> None:
             continue
         run = _MAC_RUN.match(text)
         if run is None or not _MAC.fullmatch(run[1]):
-            check.say(line, f"'{text.split()[0]}' is no MAC address that OSCAR takes: write it as 52:54:00:00:00:11")
+            check.say(line, f"'{text.split()[0]}' is not a MAC address that OSCAR takes: write it as 52:54:00:00:00:11")
             continue
         mac = ":".join(f"{int(octet, 16):02X}" for octet in run[1].split(":"))
         if mac == "00:00:00:00:00:00":
@@ -359,7 +359,9 @@ class _NetworkWalk:
             line, text = answer
             item = self.menu.item(int(text)) if re.fullmatch(r"[1-9][0-9]?", text) else None
             if item is None:
-                self.check.say(line, f"'{text}' is no item of {self.menu.file}'s menu, and OSCAR ignores it silently")
+                self.check.say(
+                    line, f"'{text}' is not an item of {self.menu.file}'s menu, and OSCAR ignores it silently"
+                )
             elif item.label == "Finish":
                 for later, rest in self._lines:
                     self.check.say(later, f"'{rest}' is never read: '{item.label}' in line {line} ends the file")
@@ -400,7 +402,9 @@ class _NetworkWalk:
         line, mode = answer
         if mode not in modes:
             known = ", ".join(modes)
-            self.check.say(line, f"'{mode}' is no installation mode, and OSCAR waits for one for ever: {known}", True)
+            self.check.say(
+                line, f"'{mode}' is not an installation mode, and OSCAR waits for one for ever: {known}", True
+            )
             return False
         return True
 
@@ -421,7 +425,7 @@ class _NetworkWalk:
             return False
         at, method = answer
         if method not in ("1", "2", "3"):
-            self.check.say(at, f"'{method}' is no method of assignment, and OSCAR loops for ever: {methods}", True)
+            self.check.say(at, f"'{method}' is not a method of assignment, and OSCAR loops for ever: {methods}", True)
             return False
         if method == "3":
             self.check.say(at, f"'{ASSIGNMENT_METHODS[2]}' leaves the nodes without MAC addresses: 1 assigns them")
@@ -450,7 +454,9 @@ class _NetworkWalk:
             if mac == "quit":
                 break
             if mac in done or (self.facts.macs is not None and mac not in self.facts.macs):
-                self.check.say(line, f"'{mac}' is no unassigned MAC, written as 52:54:00:00:00:1A: OSCAR asks again")
+                self.check.say(
+                    line, f"'{mac}' is not an unassigned MAC, written as 52:54:00:00:00:1A: OSCAR asks again"
+                )
                 return False
             if (answer := self._next("a node's name", "end the assignments with 'quit'")) is None:
                 return False

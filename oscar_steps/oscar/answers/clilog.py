@@ -171,7 +171,7 @@ def _portable(field: str, value: str, where: str) -> object:
     """The value without what belongs to the recorded machine: paths below its OSCAR become relative."""
     if field in ("starting_number", "padding"):
         if not re.fullmatch(r"[0-9]{1,9}", value):
-            raise RecordingUnusable(f"{where}: {field} is '{value}', which is no number")
+            raise RecordingUnusable(f"{where}: {field} is '{value}', which is not a number")
         return int(value)
     if field in ("partition_file", "package_file") and "/oscarsamples/" in value:
         return "oscarsamples/" + value.split("/oscarsamples/", 1)[1]

@@ -61,7 +61,7 @@ class InstallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """Something that the log told. `line` counts from 1; `failure` is there when the kind is a certain failure."""
+    """Something that the log says. `line` counts from 1; `failure` is there when the kind is a certain failure."""
 
     kind: EventKind
     stage: InstallStage
@@ -205,12 +205,12 @@ class InstallLog:
 
     def flooded(self, size: int) -> Failure:
         """The failure of an installer that has written `size` bytes without getting on."""
-        words = f"OSCAR's installer has written {size / 2**20:.0f} MiB into its log without coming to an end"
+        words = f"OSCAR's installer has written {size / 2**20:.0f} MiB into its log without ending"
         return self.failure or self._stuck(words, repeated=True)
 
     def overdue(self, seconds: float) -> Failure:
         """The failure of an installer that has gone on for `seconds` without coming to the end of its stage."""
-        words = f"OSCAR's installer has not come to an end within {seconds:.0f} s"
+        words = f"OSCAR's installer has not ended within {seconds:.0f} s"
         return self.failure or self._stuck(words, repeated=True)
 
     def repeating(self, seconds: float) -> Failure:
@@ -261,7 +261,7 @@ class InstallLog:
         self._observe(self.lines, kind, words, line)
         if kind is not LineKind.PLAIN:
             return
-        # A flood repeats a few lines a million times: what told nothing as things stand will tell nothing again.
+        # A flood repeats a few lines a million times: what meant nothing as things stand will mean nothing again.
         if not self._events and causes == len(self._causes) and len(self._dull) < _REMEMBERED:
             self._dull.add(text)
 
@@ -411,7 +411,7 @@ class InstallLog:
     def _missing(self, stage: InstallStage) -> str:
         """What the stage has not said, as a clause."""
         if stage not in self._started:
-            return "it never got so far"
+            return "it never got that far"
         missing = next((item.missing for item in self._asked_of(stage) if not self._has(item)), "")
         if not missing and stage is InstallStage.TEST and self._died:
             missing = f"its test said '{self._died}'"
@@ -442,15 +442,15 @@ class InstallLog:
         cause: Cause | None = None,
         went_on: InstallStage | None = None,
     ) -> Failure:
-        """The failure that line `number` shows: told by what led to it, else by `why`."""
+        """The failure that line `number` shows: its reason is what led to it, else `why`."""
         best, before = self._explaining(stage, cause)
         explained = best is not None and (best.detail > 0 or not why or best.clause == why)
-        told = best.clause if best is not None and explained else why or "it gave no reason"
+        reason = best.clause if best is not None and explained else why or "it gave no reason"
         context = before if explained else best
         if context is not None:
-            told += f"; before that it said: {context.clause}"
+            reason += f"; before that it said: {context.clause}"
         if explained and went_on is not None:
-            told += f", {_going_on(went_on)}"
+            reason += f", {_going_on(went_on)}"
         first, lines = self._evidence(best.number if best is not None else number, number)
         hint = next((c.hint for c in (best, cause) if c is not None and c.hint), "")
         if stage is not InstallStage.PREFLIGHT and (heard := self._checks.context()):
@@ -458,7 +458,7 @@ class InstallLog:
         group = best.group if best is not None and explained else ""
         return Failure(
             stage=stage,
-            sentence=f"{headline(stage, group, self._image, started=stage in self._started)}: {told}",
+            sentence=f"{headline(stage, group, self._image, started=stage in self._started)}: {reason}",
             category=best.category if best is not None and explained else "oscar",
             group=group,
             hint=hint,
@@ -490,10 +490,10 @@ class InstallLog:
         """The failure with every failed test in it, when tests are what failed."""
         if failure.stage is not InstallStage.TEST or len(self._bad_checks) < 2:
             return failure
-        told = [str(result) for _, result in self._bad_checks]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        failed = [str(result) for _, result in self._bad_checks]
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         first, lines = self._evidence(self._bad_checks[0][0], self._bad_checks[-1][0])
-        sentence = f"{headline(InstallStage.TEST)}: {', '.join(told[:3])}{more}"
+        sentence = f"{headline(InstallStage.TEST)}: {', '.join(failed[:3])}{more}"
         return replace(failure, sentence=sentence, first_line=first, lines=lines)
 
     def _stuck(self, words: str, *, repeated: bool = False) -> Failure:

@@ -119,7 +119,7 @@ def _network(expected_nodes: int, boot: NodeBoot) -> tuple[Milestone, ...]:
 def _test(name: str) -> Milestone:
     # OSCAR cuts a test's name to the width that its terminal has room for, 21 characters at least.
     passed = _plain(rf"{re.escape(name[:21])}.*\[PASSED\]\s*")
-    return Milestone(passed, f"the test '{name}' never told that it passed")
+    return Milestone(passed, f"the test '{name}' never reported that it passed")
 
 
 def stage_rules(
@@ -192,7 +192,7 @@ def stage_rules(
             (
                 Milestone(
                     _plain(r".+\[PASSED\]\s*|\[\s*PASS\s*\]\s.*|Test \S+ succeeded\."),
-                    "not one test told its result",
+                    "no test reported a result",
                 ),
                 *(_test(name) for name in tests),
                 _says(

@@ -30,7 +30,7 @@ class MonitorPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MonitorClient:
-    """What a node last told the monitor. `mac` in lower case with colons; `address` '' where it did not say."""
+    """What a node last reported to the monitor. `mac` in lower case with colons; `address` '' where it did not say."""
 
     mac: str
     address: str

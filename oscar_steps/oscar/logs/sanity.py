@@ -16,7 +16,7 @@ _RESULT = re.compile(r"(?:OCA::OS_Detect::\w+-)?(?P<how>Success|Warning|Failure)
 _LEFT_OUT = "not executable "
 _CHECKS = 50
 # Constants of a module that is written for an older Perl are bare words in a newer one, and every word is 0 there: a
-# check that passed is told as 'Failure', one that failed as something that can never be.
+# check that passed is reported as 'Failure', one that failed as something that can never be.
 _MISREAD = re.compile(
     r"Crazy case -- should never see this|Argument \"[A-Z]+\" isn't numeric .* at \S*system-sanity line"
 )
@@ -24,12 +24,12 @@ REFUSED = "ERROR: There are basic system configuration issues"
 """With this OSCAR ends because of its checks. Nothing else that is said while they run is OSCAR's last word."""
 
 _TOO_NEW = "this perl is too new for this OSCAR: it takes constants' names for words, so no check's result is right"
-_TOO_NEW_HINT = "A check that passed is told as 'Failure' then. This OSCAR wants a distribution of its own time."
+_TOO_NEW_HINT = "It then reports a check that passed as 'Failure'. This OSCAR wants a distribution of its own time."
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check that failed: its name, the line that says so, the cause that it had told before (None: not one)."""
+    """A check that failed: its name, the line that says so, the cause that it had printed before (None: not one)."""
 
     name: str
     number: int
@@ -57,14 +57,14 @@ class HeadNodeChecks:
             cause = max(said, key=lambda cause: cause.detail, default=None)
             if len(self.failed) < _CHECKS:
                 self.failed.append(Check(result["what"], number, cause if cause and cause.detail > 0 else None))
-        told = next((cause.clause for cause in said if cause.group == "source"), "")
-        if told and told not in self.heard and len(self.heard) < _CHECKS:
-            self.heard.append(told)
+        source = next((cause.clause for cause in said if cause.group == "source"), "")
+        if source and source not in self.heard and len(self.heard) < _CHECKS:
+            self.heard.append(source)
         said.clear()
         return True
 
     def context(self) -> str:
-        """What they found and OSCAR went on with, to be told beside a later failure; '' where that is nothing."""
+        """What they found although OSCAR went on, to be added to a later failure's hint; '' where that is nothing."""
         names = ", ".join(check.name for check in self.failed)
         failed = (
             f"checks of the head node that failed, and OSCAR went on: {names}" if names and not self.misread else ""
@@ -78,7 +78,7 @@ def verdict_of(checks: HeadNodeChecks) -> Cause | None:
     failed = checks.failed
     if checks.misread or not failed:
         return checks.misread
-    told = [
+    reasons = [
         f"{check.cause.clause} ({check.name})" if check.cause else f"the check {check.name} failed" for check in failed
     ]
     hints = [check.cause.hint for check in failed if check.cause and check.cause.hint]
@@ -88,4 +88,4 @@ def verdict_of(checks: HeadNodeChecks) -> Cause | None:
     blamed = [check.cause.category for check in failed if check.cause]
     category = next((category for category in blamed if category != "oscar"), "oscar")
     first = failed[0].cause.number if failed[0].cause else failed[0].number
-    return Cause(first, ", ".join(told), " ".join(hints), category, "environment", 6)
+    return Cause(first, ", ".join(reasons), " ".join(hints), category, "environment", 6)

@@ -181,12 +181,12 @@ class WizardLog:
 
     def flooded(self, size: int) -> Failure:
         """The failure of an installer that has written `size` bytes without getting on."""
-        words = f"OSCAR's installer has written {size / 2**20:.0f} MiB without coming to an end"
+        words = f"OSCAR's installer has written {size / 2**20:.0f} MiB without ending"
         return self._stuck(words, repeated=True)
 
     def overdue(self, seconds: float) -> Failure:
         """The failure of an installer that has gone on for `seconds` without coming to an end."""
-        return self._stuck(f"OSCAR's installer has not come to an end within {seconds:.0f} s")
+        return self._stuck(f"OSCAR's installer has not ended within {seconds:.0f} s")
 
     def repeating(self, seconds: float) -> Failure:
         """The failure of an installer that has said nothing new for `seconds`, although it goes on writing."""
@@ -240,7 +240,7 @@ def _not_installed(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     for line in lines:
         if line.text.startswith(f"{wizard.MISSING_MARK} "):
             name = line.text.removeprefix(f"{wizard.MISSING_MARK} ")
-            return _Reason(line.number, f"it ended well, and yet there is no program {name}", lost=True)
+            return _Reason(line.number, f"it ended with status 0, but did not install the program {name}", lost=True)
     return None
 
 
@@ -263,10 +263,10 @@ def _checks(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     failed = list(_failed_tests(lines))
     if not failed:
         return None
-    told = ", ".join(f"{name} ({why})" if why else name for name, why, _ in failed)
+    names = ", ".join(f"{name} ({why})" if why else name for name, why, _ in failed)
     crashed = any(not why for _, why, _ in failed)
     hint = "" if crashed else "The checks are OSCAR's; what they find is the head node's base image or its answers."
-    return _Reason(failed[0][2], f"checks of the head node failed: {told}", "oscar" if crashed else "farm", hint)
+    return _Reason(failed[0][2], f"checks of the head node failed: {names}", "oscar" if crashed else "farm", hint)
 
 
 def _failed_tests(lines: Sequence[_Line]) -> Iterator[tuple[str, str, int]]:

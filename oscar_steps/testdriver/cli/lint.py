@@ -62,18 +62,18 @@ def lint(
 
     \b
     Exit status:
-      0   nothing new is wrong
-      10  something new keeps the installer from starting: no cluster is installed for it
-      11  something new is wrong that does not keep it from that: the cells run all the same
-      20  menus that the farm's answers do not fit any more, or a fault of the farm or of this host
-      64  a mistake in what was asked for
+      0   no new problems
+      10  a new problem keeps the installer from starting: no cluster is installed
+      11  new problems, but the installer starts: the cells run all the same
+      20  the farm's answers do not fit the menus any more, or the farm or this host failed
+      64  a mistake in the command line
 
     \b
       oscar-testdriver lint 5916 --url svn://host/oscar/trunk
       oscar-testdriver lint --tree .          # before a commit
     """
     if (revision is None) == (tree is None):
-        raise UserError("what is to be looked at? Say a REVISION, or --tree DIR")
+        raise UserError("nothing to lint: give a REVISION, or --tree DIR")
     cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER") / LINT
     try:
         looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache)
@@ -130,17 +130,17 @@ def _compared(trees: Trees, source: Source, change: Change | None, began: float,
 
 def _lost(before: Tree, after: Tree, report: Report) -> set[Problem]:
     """What only the comparison tells: `report` is that of `after`."""
-    told = {(each.file, each.line) for each in report.problems if re.match(r"calls |starts ", each.what)}
+    reported = {(each.file, each.line) for each in report.problems if re.match(r"calls |starts ", each.what)}
     found = set[Problem]()
     for kind in (removed_but_used, lost_functions, lost_exports):
-        lost = {problem for problem in kind(before, after).problems if (problem.file, problem.line) not in told}
-        told |= {(problem.file, problem.line) for problem in lost}
+        lost = {problem for problem in kind(before, after).problems if (problem.file, problem.line) not in reported}
+        reported |= {(problem.file, problem.line) for problem in lost}
         found |= lost
     return found
 
 
 def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:
-    """What is told where nothing could be looked at: no commit is blamed for that."""
+    """The verdict where no tree could be looked at: no commit is blamed for that."""
     return Verdict(
         run_id=run_id,
         cell=LINT,

@@ -114,7 +114,7 @@ def _outcome(looked: Looked) -> tuple[Outcome, Category, str]:
     standing = len(looked.comparison.standing)
     stands = f"; {standing} problem{'s' if standing > 1 else ''} that stood before" if standing else ""
     mended = _mended(looked)
-    return Outcome.PASSED, Category.NONE, mended[0] if mended else f"nothing new is wrong{stands}"
+    return Outcome.PASSED, Category.NONE, mended[0] if mended else f"no new problems{stands}"
 
 
 def _first_of(problems: Iterable[Problem]) -> str:

@@ -46,10 +46,10 @@ def test_each_missing_program_and_line_is_named_with_what_to_type(user: Path) ->
     (user / "subuid").write_text("bob:100000:65536\nrubbish\n")
     said = missing()
     assert said == {
-        "the program newuidmap is missing, without which only root can build an image": (
+        "the program newuidmap is missing: without it only root can build an image": (
             "install it: apt-get install uidmap"
         ),
-        "the program newgidmap is missing, without which only root can build an image": (
+        "the program newgidmap is missing: without it only root can build an image": (
             "install it: apt-get install uidmap"
         ),
         f"{user / 'subuid'} has no line for ann": "as root: usermod --add-subuids 165536-231071 ann",
@@ -63,7 +63,7 @@ def test_a_range_that_is_too_small_and_a_kernel_that_refuses_are_named(user: Pat
     (user / "subuid").write_text(f"{USER}:100000:1000\n")
     assert list(missing()) == [f"{user / 'subuid'} has 1000 numbers for ann, too few"]
     (user / "subuid").write_text(f"{USER}:100000:65536\n")
-    with pytest.raises(HostError, match="no namespace of users of its own: unshare: failed") as caught:
+    with pytest.raises(HostError, match="does not let this user make a user namespace: unshare: failed") as caught:
         ordinary.require_user()
     assert "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" in caught.value.hint
 
@@ -160,7 +160,9 @@ def test_another_users_store_is_read_and_where_it_has_nothing_one_sentence_says_
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and truth(path, mode))
     assert asyncio.run(store.ensure(RECIPE, said.append)) == image
     other = RECIPE.model_copy(update={"name": "other"})
-    with pytest.raises(ImageBuildFailed, match=f"the image store {store.directory} belongs to .*has no image other"):
+    with pytest.raises(
+        ImageBuildFailed, match=f"the image store {store.directory} belongs to .*can read no image other"
+    ):
         asyncio.run(store.ensure(other, said.append))
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert store.find(RECIPE) is None

@@ -280,7 +280,7 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
     ("missing VERSION", removed("VERSION"), "VERSION", 0, "is missing"),
     ("CRLF", written("scripts/x", "#!/bin/sh\r\ntrue\r\n", 0o755), "scripts/x", 1, "CRLF"),
     ("byte order mark", written("scripts/x", "\ufeff#!/bin/sh\n", 0o755), "scripts/x", 1, "byte order mark"),
-    ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "no absolute path"),
+    ("relative interpreter", written("scripts/x", "#!perl\n1;\n", 0o755), "scripts/x", 1, "is not an absolute path"),
     ("XML", written("testing/x/a.apb", '<a><b of="1" to "2"/></a>\n'), "testing/x/a.apb", 1, "not well-formed"),
     ("XML", written("packages/x/config.xml", "<a>\n&oscar;</a>\n"), "packages/x/config.xml", 2, "undefined entity"),
     ("XML", written("doc/x/sample.xml", "<a>\n<b></c>\n</a>\n"), "doc/x/sample.xml", 2, "mismatched tag"),
@@ -289,7 +289,7 @@ CASES: tuple[tuple[str, Change, str, int, str], ...] = (
         written("packages/x/config.xml", '<a>\n<changelogEntry date="2009-07-1x2T02:37:01-05:00"/></a>'),
         "packages/x/config.xml",
         2,
-        "the entry's date '2009-07-1x2T02:37:01-05:00' is no date with a time",
+        "the entry's date '2009-07-1x2T02:37:01-05:00' is not a date with a time",
     ),
     (
         "a second changelog",

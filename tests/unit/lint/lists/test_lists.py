@@ -166,11 +166,11 @@ Depends: a (= ${binary:Version}), b
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("Depends: a (= ${binary:Version}), b", "Depends: a\n set of a", 12, "'a set of a' is no dependency"),
-        (" , b2", " b2", 4, "'a b2' is no dependency"),
-        ("(>= 9)", "(=> 9)", 3, "'debhelper (=> 9)' is no dependency"),
+        ("Depends: a (= ${binary:Version}), b", "Depends: a\n set of a", 12, "'a set of a' is not a dependency"),
+        (" , b2", " b2", 4, "'a b2' is not a dependency"),
+        ("(>= 9)", "(=> 9)", 3, "'debhelper (=> 9)' is not a dependency"),
         ("Architecture: all", "Architecture: all\narchitecture: any", 9, "'architecture' is there twice"),
-        (" and why: it", "and why", 10, "'and why' is no field"),
+        (" and why: it", "and why", 10, "'and why' is not a field"),
         ("Package: x", " x", 7, "'x' continues nothing"),
     ],
 )  # fmt: skip

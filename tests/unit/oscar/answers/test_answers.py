@@ -131,7 +131,7 @@ def test_ten_nodes_need_no_padding_for_each_gets_its_address_by_name() -> None:
         ({"install_mode": "carrier-pigeon"}, "OSCAR knows systemimager-rsync"),
         ({"boot": "floppy"}, "OSCAR knows cdrom, network"),
         ({"first_address": "10.0.0.1"}, "the head node's own address"),
-        ({"first_address": "10.0.1.2"}, "no host address of the cluster's network 10.0.0.0/24"),
+        ({"first_address": "10.0.1.2"}, "not a host address of the cluster's network 10.0.0.0/24"),
         ({"first_address": "10.0.0.254"}, "oscarnode2 would get 10.0.0.255"),
         ({"first_address": "here"}, "not an IPv4 address"),
         ({"netmask": "255.0.255.0"}, "not a network mask"),

@@ -324,7 +324,7 @@ CASES: dict[str, tuple[list[str], InstallStage, str, str]] = {
     "no test result at all": (
         replaced(result("SSH ping test", "", "PASSED")),
         InstallStage.TEST,
-        "not one test told its result",
+        "no test reported a result",
         "oscar",
     ),
     "a check of the head node fails": (
@@ -433,7 +433,7 @@ CASES: dict[str, tuple[list[str], InstallStage, str, str]] = {
     "a command line that ends with 0 before the cluster is completed": (
         [*GOOD[: GOOD.index("--> Script successful.  Continuing...") + 1], *GOOD[-2:]],
         InstallStage.COMPLETE,
-        "it never got so far, and yet its command line ended with status 0",
+        "it never got that far, and yet its command line ended with status 0",
         "oscar",
     ),
     "an installer that dies without a word": ([], InstallStage.PREFLIGHT, "without a word", "oscar"),

@@ -341,7 +341,7 @@ def test_a_death_that_begins_like_a_warning_is_no_warning(death: str) -> None:
 
 def test_a_program_that_make_did_not_install_is_named() -> None:
     failure, _ = failed("preflight", "/usr/bin/oscar-config", "@@farm-not-there oscar_wizard")
-    assert failure.sentence.endswith("it ended well, and yet there is no program oscar_wizard")
+    assert failure.sentence.endswith("it ended with status 0, but did not install the program oscar_wizard")
 
 
 @pytest.mark.parametrize("status", [0, 1, None])

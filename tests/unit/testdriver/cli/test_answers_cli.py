@@ -59,7 +59,7 @@ def test_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
     result = run("check", tmp_path / "network")
     assert result.exit_code == 64
     first, last = result.output.splitlines()
-    assert first.startswith(f"{tmp_path}/network:2: 'foo' is no installation mode") and first.endswith("[hangs]")
+    assert first.startswith(f"{tmp_path}/network:2: 'foo' is not an installation mode") and first.endswith("[hangs]")
     assert last == "1 problem in 1 file"
 
 
@@ -181,5 +181,5 @@ def test_a_file_for_another_layout_is_judged_by_the_oscar_that_is_tested(profile
     job = the_job()
     profile = check_job(Job.model_validate_json(job.model_dump_json()))
     answer_files(job, profile, of_2006)
-    with pytest.raises(ConfigError, match=r"my-network\.txt:2: '1' is no installation mode"):
+    with pytest.raises(ConfigError, match=r"my-network\.txt:2: '1' is not an installation mode"):
         answer_files(job, profile, MENUS_2007)

@@ -184,7 +184,7 @@ RUNS: dict[str, tuple[dict[str, Handler], Outcome, Category, str]] = {
     ),
     "a line that grows is something new": (
         {"start_install": installing(SILENT, status=None, silence=3, more=".", seconds=4)},
-        Outcome.FAILED, Category.OSCAR, "has not come to an end within 4 s",
+        Outcome.FAILED, Category.OSCAR, "has not ended within 4 s",
     ),
     "a flood": (
         {"start_install": installing([*SILENT, *(f"line {n}" for n in range(9000))], status=None, log_bytes=20_000)},
@@ -196,7 +196,7 @@ RUNS: dict[str, tuple[dict[str, Handler], Outcome, Category, str]] = {
     ),
     "no end in time": (
         {"start_install": installing(SILENT, status=None, seconds=2)},
-        Outcome.FAILED, Category.OSCAR, "has not come to an end within 2 s",
+        Outcome.FAILED, Category.OSCAR, "has not ended within 2 s",
     ),
     "a node panics": (
         {"start_install": installing(written(good(), "2007")), "wait_nodes": one_node_panics},
