@@ -15,7 +15,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,10 +115,12 @@ OF_TYPE: dict[Hypervisor, dict[str, Case]] = {
 }
 
 
-def cases(*types: Hypervisor) -> Iterator[object]:
-    for hypervisor in types:
-        for name, (profile, plan) in OF_TYPE[hypervisor].items():
-            yield pytest.param(replace(profile, type=hypervisor), plan, id=f"{hypervisor}: {name}")
+def cases(*types: Hypervisor) -> list[object]:
+    return [
+        pytest.param(replace(profile, type=hypervisor), plan, id=f"{hypervisor}: {name}")
+        for hypervisor in types
+        for name, (profile, plan) in OF_TYPE[hypervisor].items()
+    ]
 
 
 def all_disks(profile: VMProfile) -> list[tuple[str, str]]:

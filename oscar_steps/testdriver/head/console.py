@@ -20,7 +20,7 @@ async def follow_console(path: Path) -> AsyncIterator[str]:
     """The lines of a console, from its beginning, as they become whole. Also a line without end that stands for a while
     (a prompt waits for input and never ends its line) comes, once more when it is whole.
 
-    Of a console that its machine's keeper cut meanwhile (`consolelog`) it goes on with what is new.
+    Of a console that was cut meanwhile (`consolelog`) it goes on with what is new.
     """
     splitter = LineSplitter()
     position, shown = 0, ""
