@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from oscar_steps import v2m
+from oscar_steps.daemon import claim
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.v2m import requests, target
 from oscar_steps.v2m.commands import moves, power
@@ -554,6 +555,31 @@ def test_a_daemon_that_dies_while_it_is_asked_is_reported(silent_daemon: socket.
     with pytest.raises(HostError, match="the v2m daemon of the system default has died, and its machines with it"):
         link.ask({"do": "status"})
     link.close()
+
+
+def test_a_daemon_that_an_earlier_version_started_is_found(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called the keeper: its machines must not be marked dead, and no second daemon may start beside it."""
+    monkeypatch.chdir(system.directory)
+    system.update("vm1", profile="vm1.xml", on_since_boot=ledger.boot_id())
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b'{"keeper": 1}\n')
+            connection.recv(100)
+            connection.sendall(b'{"done": {"machines": []}}\n')
+
+    with socket.socket(socket.AF_UNIX) as listener, claim(Path("keeper.lock")) or pytest.fail("another has it"):
+        listener.bind("keeper.sock")
+        listener.listen()
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        link, dead = client.greet(system, start=True)
+        assert link is not None
+        assert dead == []
+        assert link.ask({"do": "status"}) == {"machines": []}
+        link.close()
+        assert system.is_kept()
+    assert system.records()["vm1"].on_since_boot == ledger.boot_id()
 
 
 def _wait_until_unkept(system: System) -> None:
