@@ -112,19 +112,19 @@ class VlanHub:
         # Not stopped (-S): a QEMU that does not run lets no frame through.
         bare = ["-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
         control = ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
-        with contextlib.closing(theirs), (self._directory / f"{NAME}.log").open("ab") as errors:
-            self._process = await asyncio.create_subprocess_exec(
-                *confined([emulator(), "-name", NAME, *SANDBOX, *bare, *control]),
-                cwd=self._directory,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                env=machine_environment(),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
         qmp = QMPClient(NAME)
         try:
+            with contextlib.closing(theirs), (self._directory / f"{NAME}.log").open("ab") as errors:
+                self._process = await asyncio.create_subprocess_exec(
+                    *confined([emulator(), "-name", NAME, *SANDBOX, *bare, *control]),
+                    cwd=self._directory,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    env=machine_environment(),
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
             ledger.record(self._directory, LEDGER_NAME, self._process.pid)
             async with asyncio.timeout(LIMIT):
                 await qmp.connect(ours)

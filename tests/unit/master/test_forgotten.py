@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +100,16 @@ class Alone(PerCommit):
 
 async def _as_it_is(_master: Any, found: Any) -> Any:
     return found
+
+
+@pytest.fixture(autouse=True)
+def databases_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    made: list[sa.Engine] = []
+    create = sa.create_engine
+    monkeypatch.setattr(sa, "create_engine", lambda *words, **more: made.append(create(*words, **more)) or made[-1])
+    yield
+    for engine in made:
+        engine.dispose()
 
 
 @pytest.fixture(autouse=True)
