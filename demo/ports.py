@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody has at this moment. Whoever needs it binds it a moment later."""
+    """A port of the loopback interface that is free at this moment. The caller binds it a moment later."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]

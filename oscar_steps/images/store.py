@@ -182,7 +182,7 @@ class ImageStore:
             await self._remove(temporary, report)
 
     async def _remove_orphans(self, report: Report) -> None:
-        """Remove what builders left that were killed: whoever gets a folder's lock knows that its builder is gone."""
+        """Remove what killed builders left: a folder whose lock can be taken has no builder any more."""
         for folder in self.directory.glob("tmp-*-*"):
             digest = folder.name.split("-")[1]
             lock = FileLock(self._lock_path(digest), mode=self._lock_mode(), blocking=False)

@@ -48,7 +48,7 @@ class Start:
     directly: bool
     """Started itself, not handed to an interpreter: it has to be executable."""
     certain: bool
-    """Whoever runs the file from top to bottom, for the command line, starts this."""
+    """What runs the file from top to bottom, for the command line, starts this."""
     fatal: bool
     """Certain, and the file ends where the program fails."""
 

@@ -4,7 +4,7 @@ package FarmStubs;
 
 use strict;
 
-# What well-known modules export to whoever asks for nothing in particular. Of any other module nobody knows it here.
+# What well-known modules export by default. Of other modules this is not known here.
 my %exports = (
     'AppConfig'      => '',
     'DBI'            => '',

@@ -80,7 +80,7 @@ def _let_old_ones_go(cache: Path) -> None:
 
 
 class _WorkingCopy:
-    """The working copy of a repository; whoever has it holds its lock."""
+    """The working copy of a repository; its user holds its lock."""
 
     def __init__(self, place: Path, change: Change) -> None:
         self.place = place
