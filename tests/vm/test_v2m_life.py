@@ -228,7 +228,7 @@ def test_a_disk_that_was_there_is_kept(user: User, cd_guest: DirectKernel) -> No
     file = user.profile("vm1", size=None, more=f"<cdrom>{_cd(user, cd_guest, 'do=sleep')}</cdrom>")
     disk = user.directory / "vm1.qcow2"
     disk.write_bytes(bytes(1 << 20))  # raw, whatever its name says
-    assert "since its size is not said" in user.v2m("create", file, status=PROFILE).err
+    assert "its size is missing" in user.v2m("create", file, status=PROFILE).err
     user.v2m("boot", file)
     said = user.v2m("destroy", file).out
     assert said == f"vm1: destroyed; its disk {disk} is kept, since `v2m create` did not make it\n"
@@ -244,7 +244,7 @@ def test_a_disk_that_is_used_in_another_system_is_not_deleted(user: User, cd_gue
         disk.write_bytes(bytes(16 << 20))
     user.v2m("boot", "--system", "lab", file)
     said = user.v2m("destroy", file, status=HOST)
-    assert said.err.startswith(f"the disk {disk} of vm1 is not deleted: a machine uses it")
+    assert said.err.startswith(f"the disk {disk} of vm1 is not deleted: another machine uses it")
     assert disk.exists()
     assert user.v2m("status", "--json", "--system", "lab", file).json()[0]["state"] == "running"
     user.v2m("destroy", "--system", "lab", file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -141,9 +142,9 @@ def test_the_host_reaches_a_guest_that_is_cut_off_by_ssh(farm: Farm, run_directo
         while True:  # QEMU accepts before the guest listens
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                async with asyncio.timeout(5):
-                    line = await reader.readline()
-                writer.close()
+                with contextlib.closing(writer):
+                    async with asyncio.timeout(5):
+                        line = await reader.readline()
                 if line:
                     return line
             except (OSError, TimeoutError):
@@ -311,7 +312,7 @@ def test_nothing_of_a_bridge_outlives_a_kill_of_the_runs_process(farm: Farm, run
         import asyncio
         from pathlib import Path
         from oscar_steps.v3m.host.accelerator import Accelerator
-        from oscar_steps.v3m.machine import DirectKernel
+        from oscar_steps.v3m.boot import DirectKernel
         from tests.vm.test_v3m_networks import BRIDGE, make_cluster
 
         async def main() -> None:
