@@ -9,13 +9,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from oscar_steps.errors import HostError
 from oscar_steps.textio import printable_name
 
 MAX_NAME = 255
 """Bytes of a part of a name."""
+_GZIP = b"\x1f\x8b"
+_BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, ArithmeticError, RecursionError)
+"""What Python's reader raises for archives that were cut off, or written with ill intent."""
 _CANNOT_BE = {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 """What the kernel says of a name that cannot be, or that is there already. A full disk is another matter."""
 
@@ -44,16 +47,18 @@ class Member:
 def plain_files(
     archive: bytes | Path, limits: Limits, *, rooted: bool = False, links: bool = False
 ) -> Iterator[Member]:
-    """The plain files of a tar (gzip'ed or not), as far as the limits allow.
+    """The plain files of a tar (gzip'ed or not; bzip2 and xz make too much of few bytes), as far as the limits allow.
 
     Devices, sparse files, hard links, and names that lead outside or cannot be are left out; an archive that was cut
     off gives what came before. `rooted`: a name that begins with '/' is taken as one below it. `links`: a symbolic
     link counts as an empty file. Raises HostError where it is no tar at all.
     """
     count, room = 0, limits.total_bytes
-    source = {"name": archive} if isinstance(archive, Path) else {"fileobj": io.BytesIO(archive)}
     try:
-        with tarfile.open(**source, encoding="utf-8", errors="surrogateescape") as tar:
+        with (
+            _opened(archive) as source,
+            tarfile.open(fileobj=source, mode=_mode(source), encoding="utf-8", errors="surrogateescape") as tar,
+        ):
             for member in tar:
                 room -= min(member.size, limits.file_bytes)
                 if count >= limits.files or room < 0:
@@ -65,9 +70,19 @@ def plain_files(
                 content = _shortened(file, limits.file_bytes) if file else b""
                 count += 1
                 yield Member(parts, content, executable=bool(member.mode & 0o100))
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except _BROKEN as error:
         if not count:
             raise HostError(f"what was sent is no archive of tar's: {error}") from error
+
+
+def _opened(archive: bytes | Path) -> IO[bytes]:
+    return archive.open("rb") if isinstance(archive, Path) else io.BytesIO(archive)
+
+
+def _mode(source: IO[bytes]) -> Literal["r:gz", "r:"]:
+    is_gzip = source.read(len(_GZIP)) == _GZIP
+    source.seek(0)
+    return "r:gz" if is_gzip else "r:"
 
 
 def unpack(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +56,55 @@ def test_the_first_of_two_files_of_one_name_stays_and_the_limits_hold(tmp_path: 
 def test_an_archive_that_was_cut_off_gives_what_came_before(tmp_path: Path) -> None:
     whole = tar_of("a", "b", content=os.urandom(100_000))
     assert unpack(whole[: len(whole) * 6 // 10], tmp_path, LOGS) == ["a"]
+
+
+def pax(content: bytes, **headers: str) -> bytes:
+    """A tar with a good file, and behind it one with these headers, a dot in their names written as two bars."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("good"))
+        member = tarfile.TarInfo("odd")
+        member.pax_headers = {name.replace("__", "."): value for name, value in headers.items()}
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return data.getvalue()
+
+
+def names_without_end() -> bytes:
+    """A tar with a good file, and behind it names that are too long for a header, each name's file being a name."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("good"))
+        member = tarfile.TarInfo("odd")
+        member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+        for _ in range(2000):
+            tar.addfile(member, io.BytesIO(b"x"))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pax(b"", GNU__sparse__map="x,y"),
+        pax(b"", GNU__sparse__size="x", GNU__sparse__numblocks="1"),
+        pax(b"x\n" * 300, GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="5"),
+        names_without_end(),
+    ],
+    ids=["map", "size", "numbers", "names"],
+)
+def test_headers_written_with_ill_intent_end_an_archive_as_a_cut_does(tmp_path: Path, archive: bytes) -> None:
+    assert unpack(archive, tmp_path, LOGS) == ["good"]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_only_gzip_is_unpacked(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    archive = tmp_path / "sent"
+    archive.write_bytes(compress(b"x" * 100_000))
+    for sent in (archive, archive.read_bytes()):
+        with pytest.raises(HostError, match=r"no archive of tar's: [^\n]*$"):
+            unpack(sent, tmp_path / "logs", LOGS)
+    with pytest.raises(HostError, match="no archive"):
+        unpack(compress(gzip.decompress(tar_of("a"))), tmp_path / "logs", LOGS)
 
 
 def test_the_right_to_execute_is_kept_where_it_is_wanted(tmp_path: Path) -> None:

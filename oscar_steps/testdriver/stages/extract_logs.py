@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.archive import Limits, unpack
-from oscar_steps.errors import FarmError, HeadNodeCutOff, HeadNodeLost, HeadNodeRebooted
+from oscar_steps.errors import FarmError, HeadNodeCutOff, HeadNodeLost, HeadNodeRebooted, HostError
 from oscar_steps.oscar import hook
 from oscar_steps.oscar.logs.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.testdriver.head.diskread import logs_from_disk
@@ -84,7 +84,10 @@ def node_command(address: str) -> str:
 
 async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> None:
     archive = await head.read(command, seconds=max(seconds, 5.0))
-    await asyncio.to_thread(unpack, archive, into, LOGS, rooted=True)
+    try:
+        await asyncio.to_thread(unpack, archive, into, LOGS, rooted=True)
+    except OSError as error:  # the host's disk is full
+        raise HostError(f"the logs of {into.name} cannot be written: {error.strerror}") from error
 
 
 async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,14 @@ def test_a_stage_that_does_not_get_what_it_needs_is_a_bug_of_the_farm(tmp_path: 
     verdict, _ = execute(tmp_path, checkout=HANDLERS[Stage.CHECKOUT])
     assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CHECKOUT)
     assert "the farm has a bug in the stage checkout: AssertionError: Booted is needed" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "ended", "runs"),
+    [(Installing, False, True), (Installing, True, False), (CheckedOut, False, False)],
+)
+def test_oscars_installer_runs_from_its_start_to_its_end(kind: type[Begun], ended: bool, runs: bool) -> None:
+    installer = SimpleNamespace(ended=SimpleNamespace(is_set=lambda: ended))
+    reached = having(kind, **({"installer": installer} if kind is Installing else {}))
+    found: Any = Run.running_installer.fget(SimpleNamespace(reached=reached))  # type: ignore[attr-defined]
+    assert found is (installer if runs else None)

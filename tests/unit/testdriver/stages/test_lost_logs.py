@@ -164,3 +164,16 @@ def test_an_installer_that_does_not_end_is_said_to_run_on(monkeypatch: pytest.Mo
     installer: Any = SimpleNamespace(ended=waiting, reached_barrier=waiting, end=end)
     asyncio.run(extract_logs._shut_barrier(run, installer))
     assert run.said == ["OSCAR's installer did not end by itself: it still runs after 0 s"]
+
+
+def test_a_full_disk_of_the_host_is_no_bug_of_the_farm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def read(_command: str, *, seconds: float) -> bytes:
+        return b"a tar" * int(seconds)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(extract_logs, "unpack", full)
+    head: Any = SimpleNamespace(read=read)
+    with pytest.raises(HostError, match="the logs of oscarnode1 cannot be written: No space left on device"):
+        asyncio.run(extract_logs._fetch(head, "tar", tmp_path / "oscarnode1", 5.0))
