@@ -100,7 +100,7 @@ def check_kind(path: Path) -> None:
 
 
 def image_format(path: Path) -> str:
-    """'qcow2' or 'raw', by the file's first bytes. Only before a guest runs (`rawdisks`): it could write such bytes.
+    """'qcow2' or 'raw', by the file's first bytes. Only before a guest runs (`raw_disks`): it could write such bytes.
 
     Raises OSError.
     """

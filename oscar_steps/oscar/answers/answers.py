@@ -204,7 +204,7 @@ def render_answers(
     """The answer files, the MAC file and the barrier's hook for a cluster of `nodes`.
 
     `fields` are those of `Definition`. `nodes` must be named as OSCAR will name them, in order. `menus` are those of
-    the OSCAR that is tested. `written` are files that go in place of the generated ones, as they are (`answercheck`).
+    the OSCAR that is tested. `written` are files that go in place of the generated ones, as they are (`check`).
     Raises UserError, naming the value and what would be right; MenuUnreadable where a menu lacks a needed item.
     """
     definition = Definition(**fields)

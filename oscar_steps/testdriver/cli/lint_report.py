@@ -135,19 +135,19 @@ def judgement_of(looked: Looked) -> Judgement:
         revision=change.revision if change else 0,
         base=change.base if change else 0,
         new=tuple(
-            _told(problem, now[problem], change=change, of_change=problem not in of_tree)
+            _reported(problem, now[problem], change=change, of_change=problem not in of_tree)
             for problem in looked.new[:MAX_LISTED]
         ),
-        mended=tuple(_told(problem, before[problem]) for problem in comparison.mended[:MAX_LISTED]),
+        mended=tuple(_reported(problem, before[problem]) for problem in comparison.mended[:MAX_LISTED]),
         standing=tuple(
-            _told(pair.problem, now[pair.problem], was=before.get(pair.was, ""))
+            _reported(pair.problem, now[pair.problem], was=before.get(pair.was, ""))
             for pair in comparison.standing[:MAX_LISTED]
         ),
         dropped=tuple(map(_short, comparison.dropped[:MAX_LISTED])),
     )
 
 
-def _told(
+def _reported(
     problem: Problem, key: str, *, was: str = "", change: Change | None = None, of_change: bool = False
 ) -> ReportedProblem:
     commit = change.brought_by(problem.file, problem.because) if change else None

@@ -1,6 +1,6 @@
 """Machines on their way to another host: from the daemon here, through SSH, to the daemon there.
 
-Here `ssh HOST v2m receive` is started, a child of the machines. Its standard input carries one line of JSON (what the
+Here `ssh HOST v2m receive` is started, a child of the daemon. Its standard input carries one line of JSON (what the
 machine is), QEMU's own stream, and at last 'go'; its standard output says in lines of JSON how far the other side is:
 ready, arrived, running, or given-up and an error. The processors stand still on both sides between the end of the
 stream and 'go', so two of them never write to one disk. Where the connection breaks before 'go' the machine runs on

@@ -1,6 +1,6 @@
 """A VM profile: what one virtual machine is, as a small XML file that a person can read and write.
 
-The grammar is V3M's of 2007 (see `dtd/v3m_profile.dtd`) and more: a profile of that time loads unchanged and means the
+The grammar is V3M's of 2007 (see `v3m_profile.dtd`) and more: a profile of that time loads unchanged and means the
 same. What libv3m wrote for 'nothing', an empty element or `N/A`, is read as nothing.
 """
 

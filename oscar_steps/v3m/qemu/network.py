@@ -7,9 +7,9 @@ since it cannot let a guest reach the host and no further: it reaches all that t
 Runs are cut off unless the settings open them. A port of the host, chosen by its kernel, leads to the guest's SSH
 server.
 
-*BRIDGED_TAP*: a tap in a bridge of the host, where the settings name one (`bridge.py`); else the user network.
+*BRIDGED_TAP*: a tap in a bridge of the host, where the settings name one (`host/taps.py`); else the user network.
 
-*VLAN, bridge*: a tap in a private bridge of the kernel's (`bridge.py`).
+*VLAN, bridge*: a tap in a private bridge of the kernel's (`host/taps.py`).
 
 *VLAN, star*: the head node holds one hub per VLAN and listens on a Unix socket for each node's NIC; a node connects
 to its socket. It is lossless, private by the run directory's permissions and needs no port, so that clusters side by
