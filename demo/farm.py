@@ -63,7 +63,7 @@ class Farm:
         self._environment = {**os.environ, children.MARK: str(self.directory)}
         self._stack = ExitStack()
         self._servers: list[Child] = []
-        self._good: int | None = None
+        self._good = 1  # the import of the sources
 
     def __enter__(self) -> Self:
         try:

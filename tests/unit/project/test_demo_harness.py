@@ -138,15 +138,16 @@ def test_commits_arrive_with_their_author_and_faults_do_not_add_up(tmp_path: Pat
     local = (tmp_path / "svn" / "oscar").as_uri()
     server = repository.serve(tmp_path / "svnserve.log", dict(os.environ))
     try:
-        good = repository.commit("demo", "harmless", edit_readme)
-        assert repository.commit("developer", "break", apply_patch(bad), upon=good) == 3
-        assert repository.commit("developer", "break again", apply_patch(worse), upon=good) == 4
+        assert repository.commit("developer", "break the import", apply_patch(worse), upon=1) == 2
+        good = repository.commit("demo", "harmless", edit_readme, upon=1)
+        assert repository.commit("developer", "break", apply_patch(bad), upon=good) == 4
+        assert repository.commit("developer", "break again", apply_patch(worse), upon=good) == 5
         with pytest.raises(ToolFailed, match="'patch -p1' failed with status 1"):
             repository.commit("developer", "does not apply", apply_patch(worse))
     finally:
         server.stop(5)
     log = [line.split(" | ")[:2] for line in children.run("svn", "log", "-q", local).splitlines() if line[0] == "r"]
-    assert log == [["r4", "developer"], ["r3", "developer"], ["r2", "demo"], ["r1", "demo"]]
+    assert log == [["r5", "developer"], ["r4", "developer"], ["r3", "demo"], ["r2", "developer"], ["r1", "demo"]]
     assert children.run("svn", "cat", f"{local}/trunk/install_cluster") == "#!/bin/sh\necho worse\n"
     assert children.run("svn", "cat", f"{local}/trunk/README").startswith("first\nA line more")
     assert "ignored.o" in children.run("svn", "list", f"{local}/trunk")
