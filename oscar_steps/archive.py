@@ -16,6 +16,8 @@ from oscar_steps.textio import printable_name
 
 MAX_NAME = 255
 """Bytes of a part of a name."""
+_MOST, _LEAST_BYTES = 16, 1 << 20
+"""So many times the bytes that may be kept are read through: a few bytes of gzip may stand for days of zeros."""
 _GZIP = b"\x1f\x8b"
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, ArithmeticError, RecursionError)
 """What Python's reader raises for archives that were cut off, or written with ill intent."""
@@ -53,7 +55,7 @@ def plain_files(
     off gives what came before. `rooted`: a name that begins with '/' is taken as one below it. `links`: a symbolic
     link counts as an empty file. Raises HostError where it is no tar at all.
     """
-    count, room = 0, limits.total_bytes
+    count, room, most = 0, limits.total_bytes, _MOST * max(limits.total_bytes, _LEAST_BYTES)
     try:
         with (
             _opened(archive) as source,
@@ -61,7 +63,7 @@ def plain_files(
         ):
             for member in tar:
                 room -= min(member.size, limits.file_bytes)
-                if count >= limits.files or room < 0:
+                if count >= limits.files or room < 0 or tar.offset > most:
                     break
                 parts = _parts(member.name, limits.depth, rooted=rooted)
                 if not parts or not ((member.isreg() and not member.issparse()) or (links and member.issym())):

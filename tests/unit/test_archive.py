@@ -169,6 +169,16 @@ def test_one_bad_name_in_an_archive_costs_only_its_own_file(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "good"]
 
 
+def test_a_file_that_is_huge_beyond_all_limits_is_not_read_through(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, size in (("a", 3), ("large", 5 << 20), ("huge", 20 << 20), ("b", 3)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    assert unpack(data.getvalue(), tmp_path, replace(LOGS, file_bytes=100, total_bytes=1000)) == ["a", "large"]
+
+
 def test_a_huge_file_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as tar:
