@@ -25,13 +25,13 @@ def address_fault(address: str) -> str | None:
     shown = ascii(address[:_LONGEST_LOCAL])
     local, at, host = address.rpartition("@")
     if not at or not local:
-        return f"{shown} is no mail address; it has to be USER@HOST"
+        return f"{shown} is not a mail address; it has to be USER@HOST"
     if not address.isascii():
-        return f"{shown} is no mail address that every relay takes: it has letters that are not ASCII"
+        return f"{shown} cannot be used with every mail relay: it has letters that are not ASCII"
     if not _LOCAL.fullmatch(local) or local.startswith("-"):
-        return f"{shown} is no mail address: only letters, digits and . _ + = ~ - may stand before the '@'"
+        return f"{shown} is not a mail address: only letters, digits and . _ + = ~ - may stand before the '@'"
     if not is_mail_host(host):
-        return f"{shown} is no mail address: a host's name has to stand behind the '@'"
+        return f"{shown} is not a mail address: a host name has to follow the '@'"
     if len(local) > _LONGEST_LOCAL or len(address) > _LONGEST:
         return f"{shown}... is too long for a mail address"
     return None

@@ -74,7 +74,7 @@ def plain_files(
                 yield Member(parts, content, executable=bool(member.mode & 0o100))
     except _BROKEN as error:
         if not count:
-            raise HostError(f"what was sent is no archive of tar's: {error}") from error
+            raise HostError(f"what was sent is not a tar archive: {error}") from error
 
 
 def _opened(archive: bytes | Path) -> IO[bytes]:

@@ -60,7 +60,7 @@ def home_directory(instead: str) -> Path:
         except KeyError:
             home = Path()
     if not home.is_absolute():
-        what = f"there is no home directory: HOME is no absolute path, and this host knows no user {os.getuid()}"
+        what = f"there is no home directory: HOME is not an absolute path, and this host has no user {os.getuid()}"
         raise HostError(what, hint=f"set HOME, or {instead}")
     return home
 
@@ -82,4 +82,4 @@ def default_store() -> Path:
     """Where images are kept when nobody says otherwise."""
     if os.geteuid() == 0:
         return Path("/var/cache/oscar-farm")
-    return cache_directory("XDG_CACHE_HOME, or say --images FOLDER")
+    return cache_directory("XDG_CACHE_HOME, or use --images FOLDER")

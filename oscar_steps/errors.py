@@ -121,7 +121,7 @@ class Finding(FarmError):
     """A fact about OSCAR: the run has failed, and its developers read this.
 
     `oscar_stage` is the installer's own stage (see `oscar_steps.oscar.stages`), `category` one of
-    `oscar_steps.verdict.Category`. `facts` is what the run's events have to keep, so that the finding can be made
+    `oscar_steps.words.Category`. `facts` is what the run's events have to keep, so that the finding can be made
     again from an archived run.
     """
 

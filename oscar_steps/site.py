@@ -71,8 +71,8 @@ class Repository(_Frozen):
         if PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password must not stand in this address, which goes into logs and mails; Subversion takes none "
-                "from there, but remembers one: as the farm's user, type svn info and the address without it",
+                "this URL must not contain a password, because logs and mails show it, and svn ignores it there; "
+                "as the farm's user, type svn info and the URL without it: svn asks for the password and keeps it",
             )
         return url
 
@@ -118,7 +118,7 @@ class Mail(_Frozen):
     @classmethod
     def _is_a_host(cls, domain: str) -> str:
         if domain and not is_mail_host(domain):
-            sentence = "{domain} is no host's name; a committer's address would be LOGIN@{domain}"
+            sentence = "{domain} is not a host name; a committer's address would be LOGIN@{domain}"
             raise PydanticCustomError("address", sentence, {"domain": ascii(domain)})
         return domain
 
@@ -176,7 +176,7 @@ class Database(_Frozen):
         if _PASSWORD_IN_URL.search(url):
             raise PydanticCustomError(
                 "password",
-                "a password must not stand in this file; write postgresql://USER@HOST/NAME here, and type the password "
+                "this file must not contain a password; write postgresql://USER@HOST/NAME here, and type the password "
                 f"as a secret: {sys.executable} -P -m oscar_steps.master.secret farm.toml database-password --ask",
             )
         return url
@@ -205,7 +205,7 @@ class Secrets(_Frozen):
             said = error.strerror
             raise ConfigError(f"the secret file {path} ({purpose}) cannot be read by the farm's user: {said}") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"the secret file {path} ({purpose}) is no UTF-8 text; {again}") from None
+            raise ConfigError(f"the secret file {path} ({purpose}) is not UTF-8 text; {again}") from None
         if any(character < " " for character in secret):
             raise ConfigError(f"the secret file {path} ({purpose}) has to be one line of text; {again}")
         if not secret:

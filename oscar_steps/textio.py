@@ -187,7 +187,7 @@ def json_object(line: bytes | str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError(f"it is no JSON object, but {type(value).__name__}")  # noqa: TRY004 (one error for the caller)
+        raise ValueError(f"it is {type(value).__name__}, not a JSON object")  # noqa: TRY004 (one error for the caller)
     return value
 
 

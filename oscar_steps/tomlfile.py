@@ -79,7 +79,7 @@ def check_values(path: Path, text: str, value: Any, location: tuple[int | str, .
     elif isinstance(value, str) and (found := _CONTROL.search(value)):
         said = f"the character {found[0]!a} cannot be in a setting; leave it out"
     elif isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
-        said = f"this is no number that can be used; {_NUMBER}"
+        said = f"this number cannot be used; {_NUMBER}"
     if said:
         key = ".".join(str(part) for part in location)
         raise ConfigError(f"{path}:{line_of(text, location)}: {ascii(key)[1:-1]}: {said}")

@@ -17,7 +17,7 @@ MARK = "@@oscar "
 
 
 class Stage(StrEnum):
-    """The stages of a run, in order: the mission's nine steps, with the image made first and the cluster ended last."""
+    """The stages of a run, in order: the image is made first, and the cluster ended last."""
 
     CREATE_IMAGE = "create-image"
     BOOT_HEADNODE = "boot-headnode"

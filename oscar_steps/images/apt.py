@@ -51,7 +51,7 @@ def sources_for(suite: str, components: Sequence[str], known: Sequence[AptSource
     mirrors = [source for source in debian if not source.codename.endswith("-security")]
     if not mirrors:
         raise ImageBuildFailed(
-            f"the host's apt knows no Debian mirror, from which '{suite}' could be installed",
+            f"the host's apt has no Debian mirror for the suite '{suite}'",
             hint="See `apt-get indextargets`; after a change of the host's sources run `apt-get update`.",
         )
     return (mirrors[0].line(suite, components),)

@@ -129,7 +129,7 @@ class ImageStore:
             owner = pwd.getpwuid(number).pw_name
         except KeyError:
             owner = str(number)
-        what = f"the image store {self.directory} belongs to {owner}, and you can read no image {recipe.name} in it"
+        what = f"the image store {self.directory} belongs to {owner}, and you cannot read the image {recipe.name} in it"
         share = f"chgrp -R GROUP {self.directory}; chmod -R g+rX {self.directory}; chmod g+s {self.directory}"
         hint = f"name a store of your own (--images FOLDER), or let {owner} share that one with a group: {share}"
         raise ImageBuildFailed(what, hint=hint)

@@ -64,9 +64,9 @@ def _database(url: str) -> Iterator[str]:
         dialect = make_url(url).get_dialect()
         dialect.import_dbapi()
     except NoSuchModuleError:
-        yield f"there is no kind of database called '{url.split(':')[0]}'; sqlite and postgresql are good ones"
+        yield f"the farm cannot use a database of the kind '{url.split(':')[0]}'; use sqlite or postgresql"
     except ArgumentError:
-        yield "this is no address of a database; right would be postgresql://USER@HOST/NAME"
+        yield "this is not the URL of a database; write postgresql://USER@HOST/NAME"
     except ImportError as error:
         module = (error.name or dialect.driver).partition(".")[0]
         package = _PACKAGES.get(module, module)
@@ -78,21 +78,21 @@ def _address(address: str) -> Iterator[str]:
         if address != "localhost":
             ip_address(address)
     except ValueError:
-        yield f"'{address}' is no address of an interface; right would be 127.0.0.1, 0.0.0.0, ::1 or ::"
+        yield f"'{address}' is not the address of an interface; write 127.0.0.1, 0.0.0.0, ::1 or ::"
 
 
 def _endpoint(endpoint: str) -> Iterator[str]:
     """What is wrong with a Twisted endpoint."""
-    right = "right would be tcp:9989:interface=127.0.0.1"
+    right = "write tcp:9989:interface=127.0.0.1"
     place = tcp_place(endpoint)
     if place:
         if not 0 < place[1] < 65536:
-            yield f"{place[1]} is no TCP port (1 to 65535); {right}"
+            yield f"{place[1]} is not a TCP port (1 to 65535); {right}"
         yield from _address(place[0])
         return
     try:
         if endpoint.partition(":")[0] in ("tcp", "tcp6"):
-            raise ValueError("it has no number of a port")
+            raise ValueError("it has no port number")
         serverFromString(reactor, endpoint)
     except Exception as error:
         yield f"'{endpoint}' is not an endpoint that workers can connect to ({error}); {right}"
@@ -204,4 +204,4 @@ def _check_cluster(path: Path, xml: str) -> None:
     dtd = etree.DTD(str(grammar if grammar.is_file() else default_profiles() / grammar.name))
     if not dtd.validate(tree):
         first = dtd.error_log[0]
-        raise ConfigError(f"{path}:{first.line}: this is no cluster as {grammar.name} says: {first.message}")
+        raise ConfigError(f"{path}:{first.line}: this is not a valid cluster ({grammar.name}): {first.message}")

@@ -76,7 +76,7 @@ def _asked(name: str) -> str:
     if not text.strip() or any(character < " " for character in text):
         raise UserError(f"no secret was given for {name}", hint="it has to be one line of text")
     if text != text.strip():  # they would be left out where it is read
-        raise UserError(f"no secret was given for {name}", hint="it has no blank at its beginning or its end")
+        raise UserError(f"no secret was given for {name}", hint="it must not begin or end with a blank")
     return text
 
 
@@ -112,7 +112,7 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
         raise UserError(f"the secret {site.secrets.directory / name} exists already", hint="to replace it: --new")
     if name in _GIVEN and not ask:
         raise UserError(
-            f"the secret {name} cannot be chosen by the farm", hint="enter the one that you were given: --ask"
+            f"the farm cannot choose the secret {name}", hint="enter the one that you were given: --ask"
         )
     path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
     click.echo(f"{path} ({known[name]}) is written")

@@ -110,8 +110,9 @@ def _check_top(asked: str) -> None:
         return
     url, _, revision = asked.rpartition("@")
     if "trunk/" in names:
-        raise SourceError(f"{asked} is no OSCAR tree but holds one", hint=f"give {url.rstrip('/')}/trunk@{revision}")
-    raise SourceError(f"{asked} has no file at its top, so it is no OSCAR tree", hint="give the address of a trunk")
+        hint = f"give {url.rstrip('/')}/trunk@{revision}"
+        raise SourceError(f"{asked} is not an OSCAR tree, but holds one", hint=hint)
+    raise SourceError(f"{asked} has no file at its top, so it is not an OSCAR tree", hint="give the address of a trunk")
 
 
 def _parsed(output: bytes, asked: str) -> ElementTree.Element:

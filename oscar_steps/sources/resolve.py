@@ -22,8 +22,8 @@ def source_as_asked(url: str, revision: str) -> Source:
     if not re.match(r"[a-z+]+://.", url):
         raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
     if PASSWORD_IN_URL.search(url):
-        words = "the URL of the repository has a password in it, which would stand in job.json and in logs"
-        raise SourceError(words, hint="leave it out: Subversion takes none from there, and remembers what you type")
+        words = "the URL of the repository contains a password, which would appear in job.json and in logs"
+        raise SourceError(words, hint="leave it out: svn ignores it there, and remembers the one that you type")
     if not re.fullmatch(r"r?\d{1,10}|HEAD|\{[^{}]+\}", revision, re.IGNORECASE):
         words = f"'{revision}' is not a Subversion revision, such as 5916, HEAD or {{2007-06-15}}"
         raise SourceError(f"{url} at revision {revision}: {words}")

@@ -35,7 +35,7 @@ def revision_answer(url: str, wanted: str, output: str, complaint: str) -> str:
     if error_kind(complaint) is SourceError:
         raise SourceError(f"{url} at revision {wanted}: {svn_words(complaint)}", hint="check address and revision")
     hint = "is the server up, and the address right?"
-    raise HostError(f"{url} cannot be asked for its revision: {svn_words(complaint)}", hint=hint)
+    raise HostError(f"{url} cannot be asked for a revision: {svn_words(complaint)}", hint=hint)
 
 
 def error_kind(errors: str) -> type[SourceError] | type[HostError]:

@@ -1,8 +1,7 @@
 """One run: one process that owns the whole cluster, from the first file to the last.
 
-The stages are the mission's steps; each is a module in `stages/` that reads like one. Whatever goes wrong first is the
-run's failure: it ends the stage that is running, the stages that cannot help any more are not reached, and the logs are
-extracted and the cluster ended in any case.
+Each stage is a module in `stages/`. The first thing that goes wrong is the run's failure. It ends the stage that is
+running. The stages up to `finalize` are then not reached. The logs are extracted and the cluster is ended in any case.
 """
 
 from __future__ import annotations

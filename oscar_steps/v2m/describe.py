@@ -128,7 +128,7 @@ def becomes(
     try:
         if vm.type in ("Xen", "XenHVM", "VMWare"):
             definition = domain.domain_xml(vm, directory, plan, plan_networks(all_machines))
-            return Becomes(f"a domain of libvirt's, at {connection_uri(vm.type)}", definition=definition)
+            return Becomes(f"a libvirt domain at {connection_uri(vm.type)}", definition=definition)
         check_backend(vm, accelerator, settings)
         console = f"console/{vm.name}.log"
         parts = qemu_parts(vm, nets, accelerator, plan, console=console, qmp_fd=_QMP_DESCRIPTOR)

@@ -62,7 +62,7 @@ class VirtualCluster:
     def _is_libvirts(self) -> bool:
         families = {domain.is_libvirts(vm) for vm in self.profile.machines}
         if len(families) > 1:
-            what = f"the cluster {self.profile.name} has machines of QEMU's and of libvirt's, which cannot share a VLAN"
+            what = f"the cluster {self.profile.name} has machines of QEMU and of libvirt, which cannot share a VLAN"
             raise ProfileError(f"{what}; give all its machines one type")
         return families == {True}
 

@@ -209,7 +209,7 @@ def test_an_unknown_cell_is_told_with_those_there_are(desk: Desk) -> None:
 
 def test_a_repository_that_is_down_is_the_farms_fault(desk: Desk, dead_url: str) -> None:
     said = desk.refused(INFRASTRUCTURE, *desk.run_words(dead_url))
-    assert said.startswith(f"{dead_url} cannot be asked for its revision: ")
+    assert said.startswith(f"{dead_url} cannot be asked for a revision: ")
     assert "Connection refused" in said
 
 

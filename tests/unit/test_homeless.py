@@ -22,7 +22,7 @@ V2M = ("-c", "from oscar_steps.v2m import main; main()")
 DRIVER = ("-m", "oscar_steps.testdriver")
 CELL = ("--cell", "debian-12-x86_64", "--url", "svn://127.0.0.1:9/x")
 FILE = str(ROOT / "profiles" / "clusters" / "head-and-two-nodes.xml")
-NO_HOME = f"there is no home directory: HOME is no absolute path, and this host knows no user {STRANGER}"
+NO_HOME = f"there is no home directory: HOME is not an absolute path, and this host has no user {STRANGER}"
 
 
 def as_stranger(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,10 +64,10 @@ def refused(answer: subprocess.CompletedProcess[str], way_out: str) -> None:
         (("status",), "say --runs FOLDER"),
         (("destroy", "--all"), "say --runs FOLDER"),
         (("run", *CELL), "say --runs FOLDER"),
-        (("run", *CELL, "--runs", "."), "XDG_CACHE_HOME, or say --images FOLDER"),
-        (("replay", "job.json", "--runs", "."), "XDG_CACHE_HOME, or say --images FOLDER"),
-        (("stage", "create-image", "--run", "."), "XDG_CACHE_HOME, or say --images FOLDER"),
-        (("check-host",), "XDG_CACHE_HOME, or say --images FOLDER"),
+        (("run", *CELL, "--runs", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
+        (("replay", "job.json", "--runs", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
+        (("stage", "create-image", "--run", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
+        (("check-host",), "XDG_CACHE_HOME, or use --images FOLDER"),
     ],
 )
 def test_the_testing_driver_says_that_there_is_no_home_and_what_to_say_instead(
@@ -113,7 +113,7 @@ def test_every_command_on_machines_says_that_there_is_no_home(folder: Path, word
 
 
 def test_the_check_of_a_host_says_where_else_its_cache_can_be(folder: Path) -> None:
-    refused(as_stranger(folder, *V2M, "check-host"), "XDG_CACHE_HOME, or say --cache FOLDER")
+    refused(as_stranger(folder, *V2M, "check-host"), "XDG_CACHE_HOME, or use --cache FOLDER")
 
 
 @pytest.mark.parametrize(

@@ -63,19 +63,19 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('[repository]\nurl = "svn://h/o"\n', "farm.toml:1: worker: this setting is missing, and has no default"),
         (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "jürgen@x.org"\n',
-            "farm.toml:8: mail.operator: 'j\\xfcrgen@x.org' is no mail address that every relay takes",
+            "farm.toml:8: mail.operator: 'j\\xfcrgen@x.org' cannot be used with every mail relay",
         ),
         (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\ndevelopers = "a,b@x"\n',
-            "farm.toml:9: mail.developers: 'a,b@x' is no mail address: only letters",
+            "farm.toml:9: mail.developers: 'a,b@x' is not a mail address: only letters",
         ),
         (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\n[mail.people]\na = "a@x"\n"jane doe" = "jane"\n',
-            "farm.toml:11: mail.people.jane doe: 'jane' is no mail address; it has to be USER@HOST",
+            "farm.toml:11: mail.people.jane doe: 'jane' is not a mail address; it has to be USER@HOST",
         ),
         (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "o@x"\ndomain = "a b"\n',
-            "farm.toml:9: mail.domain: 'a b' is no host's name",
+            "farm.toml:9: mail.domain: 'a b' is not a host name",
         ),
         (MINIMAL + '[[worker]]\nname = "two words"\n', "farm.toml:7: worker.1.name: String should match"),
     ],
@@ -152,7 +152,7 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> 
 )
 def test_a_password_in_the_address_of_the_database_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
     said = complaint(tmp_path, MINIMAL + f'[database]\nurl = "{url}"\n')
-    assert said.startswith("farm.toml:7: database.url: a password must not stand in this file; ")
+    assert said.startswith("farm.toml:7: database.url: this file must not contain a password; ")
     assert "master.secret farm.toml database-password --ask" in said
     assert "hidden" not in said and "hid/den" not in said
 
@@ -168,7 +168,7 @@ def test_a_password_in_the_address_of_the_repository_is_refused_and_not_repeated
     text = MINIMAL.replace("svn://", "https://farm:hidden@")
     assert text != MINIMAL
     said = complaint(tmp_path, text)
-    assert "repository.url: a password must not stand in this address" in said
+    assert "repository.url: this URL must not contain a password" in said
     assert "hidden" not in said
     for url in ("svn://h:3690/oscar", "svn+ssh://farm@h:22/oscar", "file:///a:b@c/oscar"):
         assert not PASSWORD_IN_URL.search(url)
@@ -192,15 +192,15 @@ def test_an_unknown_login_without_a_domain_has_no_address() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[timeouts]\nsilence = nan\n", "farm.toml:7: timeouts.silence: this is no number that can be used"),
-        ("[timeouts]\nsilence = inf\n", "farm.toml:7: timeouts.silence: this is no number that can be used"),
+        ("[timeouts]\nsilence = nan\n", "farm.toml:7: timeouts.silence: this number cannot be used"),
+        ("[timeouts]\nsilence = inf\n", "farm.toml:7: timeouts.silence: this number cannot be used"),
         ("[timeouts]\nsilence = -5\n", "farm.toml:7: timeouts.silence: Input should be greater than 0"),
         ("[timeouts]\nlease = 0\n", "farm.toml:7: timeouts.lease: Input should be greater than 0"),
-        ("[driver]\nhours = inf\n", "farm.toml:7: driver.hours: this is no number that can be used"),
-        ("[schedule]\ntree_stable = 1e300\n", "farm.toml:7: schedule.tree_stable: this is no number"),
+        ("[driver]\nhours = inf\n", "farm.toml:7: driver.hours: this number cannot be used"),
+        ("[schedule]\ntree_stable = 1e300\n", "farm.toml:7: schedule.tree_stable: this number cannot be used"),
         ("[schedule]\nagain = [-1]\n", "farm.toml:7: schedule.again.0: Input should be greater than or equal to 0"),
-        ("[schedule]\nagain = [60, 1e99]\n", "farm.toml:7: schedule.again.1: this is no number that can be used"),
-        (f"[master]\nkeep = {'9' * 30}\n", "farm.toml:7: master.keep: this is no number that can be used"),
+        ("[schedule]\nagain = [60, 1e99]\n", "farm.toml:7: schedule.again.1: this number cannot be used"),
+        (f"[master]\nkeep = {'9' * 30}\n", "farm.toml:7: master.keep: this number cannot be used"),
         (f"[master]\nkeep = {'9' * 5000}\n", "farm.toml: it has a number that is too large"),
         ('[driver]\nruns = "/a\\u0000b"\n', "farm.toml:7: driver.runs: the character '\\x00' cannot be in a setting"),
         ('[driver]\ncommand = ["a", "b\\n"]\n', "farm.toml:7: driver.command.1: the character '\\n' cannot be"),
@@ -242,7 +242,7 @@ def test_a_secret_of_somebody_else_is_given_to_the_farms_user_before_it_is_close
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"\xff\xfe", "is no UTF-8 text"), (b"a\nb", "one line of text"), (b"a\0", "one line of text"), (b"", "is empty")],
+    [(b"\xff\xfe", "is not UTF-8 text"), (b"a\nb", "one line of text"), (b"a\0", "one line of text"), (b"", "is empty")],
 )
 def test_a_secret_that_is_no_line_of_text_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "worker-w").write_bytes(content)

@@ -78,7 +78,7 @@ def test_a_machine_runs_on_where_its_state_cannot_be_written(farm: Farm, run_dir
             assert isinstance(cluster.head, QemuMachine)
             with pytest.raises(HostError, match=r"oscar-headnode could not be saved: .*No space left"):
                 await cluster.head.send_state(full, EndReason.SAVED, stop_first=True)
-            with pytest.raises(HostError, match=r"oscar-headnode cannot be saved: \S+ is no file"):
+            with pytest.raises(HostError, match=r"oscar-headnode cannot be saved: \S+ is not a file"):
                 await cluster.head.save(run_directory)
             before = len(counted(cluster.head.console))
             await until(lambda: len(counted(cluster.head.console)) > before + 3)

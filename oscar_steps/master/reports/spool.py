@@ -81,7 +81,7 @@ class Letter:
                 raise ValueError("it has an address that cannot be used")
         spooled = float(value.get("spooled", 0))
         if not math.isfinite(spooled):
-            raise ValueError("the time at which it was spooled is none")
+            raise ValueError("the time at which it was spooled is not a number")
         return cls(
             path.stem,
             str(sender),

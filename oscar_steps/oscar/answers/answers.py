@@ -283,7 +283,7 @@ def _selector_lines(selector: Sequence[str]) -> list[str]:
         command = line.split()[0] if line.split() else ""
         if command not in SELECTOR_COMMANDS or "\n" in line or "\r" in line:
             raise UserError(
-                f"selector: '{line}' is none of the package selector's commands {', '.join(SELECTOR_COMMANDS)}"
+                f"selector: '{line}' is not a selector command; there are: {', '.join(SELECTOR_COMMANDS)}"
             )
     return ["# every other package stays as the default set has it", *(" ".join(line.split()) for line in selector)]
 

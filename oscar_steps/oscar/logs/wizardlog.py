@@ -318,9 +318,9 @@ def _package_of(module: str) -> str:
 def _unsupported(lines: Sequence[_Line], _needs: str) -> _Reason | None:
     for line in lines:
         if found := _UNSUPPORTED.search(line.text):
-            clause = f"{found['distro']} is none of the distributions in share/etc/supported_distros.txt"
+            clause = f"{found['distro']} is not among the distributions in share/etc/supported_distros.txt"
             return _Reason(
-                line.number, clause, "answers", "the cell's name, or distro in the answers, is what is set up"
+                line.number, clause, "answers", "the farm sets up `distro` of the answers, else the cell's name"
             )
     return None
 

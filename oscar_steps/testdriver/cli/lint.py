@@ -37,12 +37,12 @@ WORKING_COPY = "working-copy"
 @click.command()
 @click.argument("revision", required=False)
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
-@click.option("--first", type=click.IntRange(1), help="REVISION is the last of several commits, and this the first.")
+@click.option("--first", type=click.IntRange(1), help="First of several commits; REVISION is the last.")
 @click.option("--tree", type=directory(), help="A tree that is checked out already, instead of REVISION.")
-@click.option("--all", "show_all", is_flag=True, help="Show also what was wrong before, and what cannot be judged.")
+@click.option("--all", "show_all", is_flag=True, help="Also show standing problems, and what lint cannot judge.")
 @click.option("--json", "json_wanted", is_flag=True, help="The report as JSON.")
-@click.option("--cache", type=directory(), help="Folder for what the next lint can use again.")
-@click.option("--run", type=directory(), help="Leave verdict.json and the report here: what a Buildbot step reads.")
+@click.option("--cache", type=directory(), help="Cache folder, which makes the next lint faster.")
+@click.option("--run", type=directory(), help="Folder for verdict.json and the report, for a Buildbot step.")
 @explained
 def lint(
     revision: str | None,
@@ -54,7 +54,7 @@ def lint(
     cache: Path | None,
     run: Path | None,
 ) -> None:
-    """Look for what REVISION has made wrong, in seconds, without any virtual machine.
+    """Find problems that REVISION introduces, in seconds, without any virtual machine.
 
     REVISION is compared with the revision before it on its branch. Problems that were there before stand: they are
     counted, and --all shows them. With --tree, a working copy of Subversion's or git's is compared with what was
@@ -74,7 +74,7 @@ def lint(
     """
     if (revision is None) == (tree is None):
         raise UserError("nothing to lint: give a REVISION, or --tree DIR")
-    cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER") / LINT
+    cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER") / LINT
     try:
         looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache)
     except FarmError as error:

@@ -16,7 +16,7 @@ _TABLE = {
         ("check-host", "run", "Check whether this host can run clusters, and say what to install."),
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
-        ("lint", "lint", "Look for what a revision has made wrong, without a cluster."),
+        ("lint", "lint", "Find problems that a revision introduces, without a cluster."),
         ("process", "run", ""),
         ("replay", "run", "Repeat a run, from its job.json."),
         ("run", "run", "Do a whole run by hand, and say whether OSCAR works."),

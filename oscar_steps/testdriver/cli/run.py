@@ -46,7 +46,7 @@ from oscar_steps.words import ExitStatus, NodeBoot
     help="A farm's farm.toml, for its profiles and time limits.",
 )
 @click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
-@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
 def run(
@@ -96,7 +96,7 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
 @click.command()
 @click.argument("job_file", type=click.Path(dir_okay=False), metavar="JOB")
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
-@click.option("--runs", type=_directory(), default=default_runs, help="Folder that run directories are made in.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @_explained
 def replay(job_file: str, keep: bool, runs: Path, images: Path) -> None:
@@ -128,7 +128,7 @@ def run_process(directory: Path, job: Path, images: Path, ready: int) -> None:
 
 @click.command("check-host")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
-@click.option("--memory", type=int, default=2048, show_default=True, help="MiB that a cluster needs.")
+@click.option("--memory", type=int, default=2048, show_default=True, help="MiB of memory that a cluster needs.")
 @_explained
 def check_host(images: Path, memory: int) -> None:
     """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""

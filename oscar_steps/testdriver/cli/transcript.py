@@ -18,12 +18,12 @@ from oscar_steps.testdriver.record.transcript import CASE_FILE, record
 @click.option("--name", default="", metavar="NAME", help="The case's directory.  [default: stage and a number]")
 @explained
 def transcript(run: Path, into: Path, name: str) -> None:
-    """Write the output of OSCAR's installer in RUN as a case for tests/unit/transcripts, with nothing of its place.
+    """Write the output of OSCAR's installer in RUN as an anonymous case for tests/unit/transcripts.
 
-    Addresses, MACs, names of hosts and users, paths, URLs and dates are replaced, the same by the same; lines that may
-    hold a password or a key are left out. The case has the run's terminal and OSCAR's own logs, and in case.toml what
-    the farm says of it today. Read the whole case before you publish it: a name that stands nowhere else in the run
-    cannot be known for one. Correct `stage`, `category`, `says` and `hint` where the farm is wrong: then the test fails
+    The command replaces addresses, MACs, names of hosts and users, paths, URLs and dates, each in the same way in all
+    files. It leaves out lines that may hold a password or a key. The case has the run's terminal and OSCAR's own logs.
+    case.toml says how the farm judges it today. Read the whole case before you publish it: the command cannot
+    recognize every name. Correct `stage`, `category`, `says` and `hint` where the farm is wrong. Then the test fails
     until the farm is right.
 
     \b

@@ -90,7 +90,7 @@ def _file_system(disk: Path, raw: Path) -> str:
     size = int(chain[0]["virtual-size"])
     if size > MAX_DISK_BYTES:
         raise HostError(
-            f"the head node's disk has {size >> 30} GiB, more than the {MAX_DISK_BYTES >> 30} that are read"
+            f"the head node's disk has {size >> 30} GiB; the farm reads disks of up to {MAX_DISK_BYTES >> 30} GiB"
         )
     # The copy has holes where the disk has none; a base image may be compressed.
     needed = min(size, 3 * sum(int(image["actual-size"]) for image in chain)) + SPARE_BYTES
@@ -177,7 +177,7 @@ def _tool(command: list[str], seconds: float, most: int = 1 << 20) -> bytes:
     if late.is_set():
         raise HostError(f"timed out after {seconds:.0f} s waiting for `{name}` on the head node's disk")
     if len(output) > most:
-        raise HostError(f"`{name}` gave more than {most >> 10} KiB of the head node's disk")
+        raise HostError(f"`{name}` printed more than {most >> 10} KiB while reading the head node's disk")
     if process.returncode != 0:
         raise HostError(f"`{name}` could not read the head node's disk: {said}")
     return output

@@ -72,10 +72,10 @@ def check_reach(job: Job, *, is_open: bool) -> None:
     if _server(url) or (is_open and scheme != "file"):
         return
     reached = ", ".join(f"{name}://" for name in PORTS)
-    what = f"the head node checks OSCAR out itself, and cannot reach {url}; it reaches {reached} with a host"
+    what = f"the head node checks OSCAR out itself, and cannot reach {url}; it can reach {reached}, followed by a host"
     hint = "serve the repository with svnserve: svn://HOST/..."
     if scheme != "file":
-        hint += "; or say to_host = 'open' in host.toml, where a head node has what that server asks for"
+        hint += "; or set to_host = 'open' in host.toml, if the server asks for no key or password"
     raise SourceError(what, hint=hint)
 
 

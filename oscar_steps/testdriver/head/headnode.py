@@ -206,7 +206,7 @@ class HeadNode:
             while chunk := channel.recv(CHUNK):
                 output += chunk
                 if len(output) > MAX_OUTPUT_BYTES:
-                    raise HostError(f"on the head node, `{command[:80]}` gave more than {MAX_OUTPUT_BYTES >> 20} MiB")
+                    raise HostError(f"`{command[:80]}` on the head node printed more than {MAX_OUTPUT_BYTES >> 20} MiB")
             return channel.recv_exit_status(), bytes(output)
         except HostError:
             raise

@@ -78,7 +78,7 @@ async def _follow(run_directory: Path, request: dict[str, str | bool], printer: 
             raise HostError(what) from error
 
     def cancel(name: str) -> None:
-        writer.write(json_line({"cancel": f"the command attached to it got {name}"}))
+        writer.write(json_line({"cancel": f"the command attached to it received {name}"}))
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -64,5 +64,5 @@ async def _execute(
 
 
 def _signalled(run: Run, number: int) -> None:
-    task = asyncio.ensure_future(run.cancel(f"the run's process got {signal.Signals(number).name}"))
+    task = asyncio.ensure_future(run.cancel(f"the run's process received {signal.Signals(number).name}"))
     run.hold(task)

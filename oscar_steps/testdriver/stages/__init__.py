@@ -1,4 +1,4 @@
-"""The stages of a run, one module each, in the order of `oscar_steps.verdict.Stage`."""
+"""The stages of a run, one module each, in the order of `oscar_steps.words.Stage`."""
 
 from __future__ import annotations
 

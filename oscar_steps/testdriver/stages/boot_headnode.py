@@ -86,7 +86,7 @@ def reach(head: VMProfile, settings: HostSettings, forwards: Iterable[Forward]) 
     """What a head node reaches, for people. Only QEMU's user network can be closed by us."""
     named = ", ".join(str(forward) for forward in forwards) or "no server"
     if is_libvirts(head) or any(bridge_of(head, nic, settings) for nic in head.host_nics):
-        return f"{named} through this run, and what its own network leads to"
+        return f"{named} through this run, and all that its own network reaches"
     if settings.of_runs.network.to_host is ToHost.OPEN:
         return "all that this host reaches"
     return f"{named}, and nothing else" if forwards else "no server"

@@ -61,7 +61,7 @@ async def run_stage(run: Run) -> None:
     with run.diary.step("the accelerator, tried by booting a kernel"):
         accelerator = await find_accelerator(run.options.image_store, image.kernel)
     speed = HostSpeed(accelerator.seconds, doubtful=accelerator.was_busy)
-    doubt = " until the head node has booted, as the host was busy at the trial" if accelerator.was_busy else ""
+    doubt = " until the head node has booted, because the host was busy" if accelerator.was_busy else ""
     run.diary.write(
         "accelerator",
         f"{accelerator.name}: {accelerator.reason}; time limits x {speed.factor:.1f}{doubt}",

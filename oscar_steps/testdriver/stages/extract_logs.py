@@ -93,7 +93,7 @@ async def _fetch(head: HeadNode, command: str, into: Path, seconds: float) -> No
 async def _from_disk(run: Run, head: Machine, into: Path, lost: HeadNodeLost) -> None:
     """End the machine of a head node that does not answer, and read the logs from its disk. A run does without them."""
     if run.options.keep and head.state is not MachineState.OFF:
-        run.diary.say(f"the head node is kept, and gives no logs: {lost}; the consoles are in the run directory")
+        run.diary.say(f"no logs from the head node, which is kept: {lost}; the consoles are in the run directory")
         return
     try:
         with run.diary.step("the head node to end, so that its disk can be read"):

@@ -33,8 +33,8 @@ def _with_exits(text: str) -> str:
 @click.command(
     help=_with_exits("""Print what the machine has written to its serial console, in all boots.
 
-    Colours, cursor movements and all else that a guest may order a terminal to do are left out, unless you say --raw. A
-    full-screen program needs --raw. Of a log of more than 16 MiB the beginning and the end are kept.
+    The output has no colours, cursor movements and other control sequences, unless you give --raw. A full-screen
+    program needs --raw. The log keeps 16 MiB: its beginning and its end.
 
     \b
     Examples:
@@ -46,10 +46,10 @@ def _with_exits(text: str) -> str:
     """)
 )
 @about_one
-@click.option("-f", "--follow", is_flag=True, help="Go on until the machine is off.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the console until the machine is off.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines.")
 @click.option("-t", "--type", "types", is_flag=True, help="What you type goes to the machine; Ctrl-] leaves it.")
-@click.option("--raw", is_flag=True, help="Pass on what the guest orders your terminal to do, too.")
+@click.option("--raw", is_flag=True, help="Also pass on the guest's control sequences to your terminal.")
 def console(
     file: Path, name: str | None, system: str | None, follow: bool, lines: int | None, types: bool, raw: bool
 ) -> None:
@@ -88,7 +88,7 @@ def _is_on(target: Target, name: str) -> bool:
 @click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
 def screenshot(file: Path, name: str | None, system: str | None, picture: Path) -> None:
     target, machine = find_one(file, name, system)
-    with living_daemon_of(target, "pictured") as link:
+    with living_daemon_of(target, "captured in a screenshot") as link:
         link.ask({"do": "screenshot", "machine": machine.name, "picture": str(picture.absolute())})
     click.echo(f"{machine.name}: {click.format_filename(picture)}")
 
@@ -129,8 +129,8 @@ def eject_cd(file: Path, name: str | None, system: str | None) -> None:
 @click.command(
     help=_with_exits("""Write a machine's memory and devices to the file STATE, and power it off.
 
-    `v2m restore` goes on from there, in the very next instruction. Until then its disk may not be used: a machine that
-    is booted in between has another disk than the state remembers.
+    `v2m restore` continues at the very next instruction. Until then do not use its disk: the saved state no longer
+    fits a disk that another boot has changed.
 
     \b
     Examples:
@@ -147,7 +147,7 @@ def save(file: Path, name: str | None, system: str | None, state: Path) -> None:
 
 
 @click.command(
-    help=_with_exits("""Go on with a machine where `v2m save` stopped it.
+    help=_with_exits("""Resume a machine where `v2m save` stopped it.
 
     \b
     Examples:

@@ -24,16 +24,16 @@ from oscar_steps.v2m.target import about_one, find_one
 @about_one
 @click.argument("host", metavar="HOST")
 @click.option("--ssh", default="ssh", show_default=True, metavar="COMMAND", help="With options, e.g. 'ssh -p 2222'.")
-@click.option("--v2m", "v2m", default="v2m", show_default=True, metavar="COMMAND", help="How v2m is called there.")
+@click.option("--v2m", "v2m", default="v2m", show_default=True, metavar="COMMAND", help="The v2m command on HOST.")
 def migrate(file: Path, name: str | None, system: str | None, host: str, ssh: str, v2m: str) -> None:
     """Move a machine to HOST while it runs.
 
-    The command is on both hosts, and SSH from here to HOST works without a question. Its disks are on storage that
-    both hosts see, under the same path, and the CD in its drive is there, too; that is tried first. The guest stands
-    still for a moment and keeps its connections on a VLAN: its line leads back here through SSH for as long as it runs
-    there. Connections by a NIC that reaches the host end, and the port for SSH is another one (v2m status, on HOST).
+    Both hosts need v2m, and SSH from here to HOST must work without a password. Both hosts must see the machine's
+    disks and the CD in its drive under the same paths. The command checks this first. The guest stands still for a
+    moment and keeps its connections on a VLAN, which lead back to this host through SSH as long as it runs on HOST.
+    Connections by a NIC that reaches the host end. The guest gets another port for SSH (v2m status, on HOST).
 
-    Where anything fails the machine runs on here. One that is paused stays paused, there or here.
+    If the move fails, the machine runs on here. A paused machine stays paused.
 
     \b
     Examples:

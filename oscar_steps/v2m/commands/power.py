@@ -37,10 +37,10 @@ cdrom_option = click.option(
 @about_machines
 @json_option
 def create(file: Path, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
-    """Make the disks that FILE names: blank, of the size that it says.
+    """Make the blank disks that FILE names, of the size that it gives.
 
-    They are qcow2; a Xen guest's is raw where its name does not end in .qcow2, since that is how Xen reads it.
-    A disk that is there is never written over. What is made is written down, and `v2m destroy` deletes it.
+    Disks are in qcow2 format. A Xen guest's disk is raw if its name does not end in .qcow2, because Xen reads it so.
+    The command never overwrites a disk. It records the disks that it makes, and `v2m destroy` deletes them.
 
     \b
     Examples:
@@ -93,9 +93,9 @@ def make_disk(target: Target, machine: VMProfile) -> None:
 def boot(file: Path, names: tuple[str, ...], system: str | None, cdrom: Path | None, as_json: bool) -> None:
     """Power machines on: all of FILE, the head node of a cluster first.
 
-    It returns when their processors run; `v2m console` shows how far the guests have got. They go on without this
-    command, kept by one process per system, which ends with the last of them. Machines of one system see each other on
-    their VLANs, whichever file they come from, in whatever order they are booted.
+    The command returns when the processors run; `v2m console` shows how far the guests have booted. The machines go on
+    after this command. The v2m daemon of their system owns them, and ends with the last of them. Machines of one
+    system see each other on their VLANs, from whichever file and in whatever order they are booted.
 
     \b
     Examples:
@@ -159,12 +159,11 @@ def install(
     no_wait: bool,
     as_json: bool,
 ) -> None:
-    """Install machines from a CD, from the network, or by OSCAR, one after the other, and look whether it worked.
+    """Install machines from a CD, from the network, or by OSCAR, one after the other, and check the result.
 
-    A disk that is not there is made first. The machine boots from its disk, which is blank, and so from the CD or the
-    network; its first reboot (or its power-off) ends the installation. That a machine has ended proves nothing: its
-    disk has to be another one than before, and to be bootable. Then `v2m boot` starts what was installed. Where this
-    command is interrupted the installation goes on.
+    The command makes a missing disk first. The machine tries its blank disk, and then boots from the CD or the network.
+    Its first reboot or power-off ends the installation. The command then checks that the disk has changed and is
+    bootable. `v2m boot` starts what was installed. If you interrupt this command, the installation goes on.
 
     \b
     Examples:
@@ -229,7 +228,7 @@ _SIMPLE_EXITS = """
 
 pause = _simple(
     "pause", "pause", "paused",
-    """Stop the processors of machines; their memory stays. `v2m unpause` lets them go on.
+    """Stop the processors of machines; their memory stays. `v2m unpause` resumes them.
 
     \b
     Examples:
@@ -239,7 +238,7 @@ pause = _simple(
 )  # fmt: skip
 unpause = _simple(
     "unpause", "unpause", "unpaused",
-    """Let machines go on after `v2m pause`.
+    """Resume machines after `v2m pause`.
 
     \b
     Examples:
@@ -311,8 +310,8 @@ def _switched_off(target: Target) -> list[Answer]:
 def destroy(file: Path, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
     """Pull the plug of machines, and delete the disks that `v2m create` made.
 
-    A disk that was there before is kept, and so is another file in the place of one that was made; that is said. May be
-    called at any time, and again.
+    The command keeps a disk that `v2m create` did not make, also where it has replaced one that `v2m create` made, and
+    says so. You can repeat the command at any time.
 
     \b
     Examples:

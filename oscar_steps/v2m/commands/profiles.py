@@ -63,7 +63,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--install", is_flag=True, help="Show the boot that installs: from OSCAR's CD, a CD, or the network.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
 def show(file: Path, install: bool, as_json: bool) -> None:
-    """Say what a profile means and what it becomes here.
+    """Show what a profile means and what it becomes on this host.
 
     First a table of the machines with every value of theirs; then, for each, the hypervisor's command line, with what
     each part of it is for, or the sentence that says why it cannot be started here. Nothing is started, and nothing but
@@ -141,7 +141,7 @@ def check_host_command(
     if kernel is not None and not kernel.is_file():
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")
     checks = check_host(directory, memory_mib)
-    cache = cache or cache_directory("XDG_CACHE_HOME, or say --cache FOLDER")
+    cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER")
     hypervisors = eventloop.run(check_hypervisors(cache, kernel))
     if as_json:
         report = {"checks": [asdict(check) for check in checks], "hypervisors": [asdict(each) for each in hypervisors]}

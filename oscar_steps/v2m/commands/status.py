@@ -27,7 +27,7 @@ from oscar_steps.v3m.machine import MachineState
 @system_option
 @json_option
 def status(file: Path | None, names: tuple[str, ...], system: str | None, as_json: bool) -> None:
-    """Say how machines are: those of FILE, or all that are known.
+    """Show the state of the machines of FILE, or of all machines.
 
     \b
     Examples:

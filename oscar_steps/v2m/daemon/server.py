@@ -275,7 +275,7 @@ class Daemon:
         return {"machine": machine.name, "socket": str(await machine.open_terminal())}
 
     async def _screenshot(self, request: Request) -> Answer:
-        machine = self.machines.require(request["machine"], "pictured")
+        machine = self.machines.require(request["machine"], "captured in a screenshot")
         _refuse_disk(machine, Path(request["picture"]))
         await machine.screenshot(Path(request["picture"]))
         return await _look(machine)

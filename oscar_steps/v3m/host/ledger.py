@@ -173,7 +173,7 @@ def _entry(value: dict[str, Any]) -> LedgerEntry:
     entry = LedgerEntry(**{**value, "undo": tuple(value.get("undo", ()))})
     numbers = type(entry.pid) is int and entry.pid > 0 and type(entry.started) is int
     if not (numbers and all(isinstance(word, str) for word in (entry.name, entry.boot_id, *entry.undo))):
-        raise ValueError("this is no entry of a ledger")
+        raise ValueError("this is not a ledger entry")
     return entry
 
 

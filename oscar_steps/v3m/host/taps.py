@@ -106,7 +106,7 @@ def _tool(name: str, package: str) -> str:
     # A user's PATH may lack where programs of the administrator's are.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
-        raise ToolMissing(f"the program {name} is missing, which makes VLANs", hint=f"install {package}, or {_STAR}")
+        raise ToolMissing(f"the program {name}, which makes VLANs, is missing", hint=f"install {package}, or {_STAR}")
     return path
 
 
@@ -165,7 +165,7 @@ def join(bridge: str) -> Tap:
             hint = f"let users open it: chmod 666 {_TUN}"
         if os.geteuid() != 0 and not helper.stat().st_mode & stat.S_ISUID:
             hint = f"let {helper} run as root: chmod u+s {helper}"
-        raise HostError(f"a NIC cannot join the bridge {bridge}: {failure or f'{helper} gives none'}", hint=hint)
+        raise HostError(f"a NIC cannot join the bridge {bridge}: {failure or f'{helper} made no tap'}", hint=hint)
     return Tap(descriptors[0])
 
 

@@ -232,8 +232,8 @@ def _check_boot(profile: VMProfile, plan: BootPlan) -> None:
     if profile.type == "VMWare" and plan.kernel is not None:
         raise ProfileError(f"{name} is a VMware guest, which starts no kernel from outside of its disks")
     if profile.type == "VMWare" and order != tuple(each for each in BootDevice if each in {BootDevice.DISK, *order}):
-        what = "is a VMware guest, which tries disk, cdrom, network in this order; libvirt cannot say another to it"
-        raise ProfileError(f"{name} {what}, as '{' '.join(order)}'")
+        what = "is a VMware guest, which tries disk, cdrom, network in this order; libvirt cannot set the order"
+        raise ProfileError(f"{name} {what} '{' '.join(order)}'")
 
 
 def _boot_order(profile: VMProfile, plan: BootPlan) -> tuple[BootDevice, ...]:
@@ -280,7 +280,7 @@ def _check_vmware_files(profile: VMProfile, plan: BootPlan) -> None:
     """libvirt's converter goes by a file's ending, which VMware does, too."""
     for path in (profile.image.path, *(disk.path for disk in profile.virtual_disks)):
         if path.startswith("/dev/") or not path.lower().endswith(".vmdk"):
-            what = f"is a VMware guest, whose disks are files that end in .vmdk; '{path}' is none"
+            what = f"is a VMware guest, whose disks are files that end in .vmdk; '{path}' does not"
             raise ProfileError(f"{profile.name} {what}: convert it by qemu-img convert -O vmdk")
     cdrom = _cdrom(profile, plan)
     if cdrom is not None and not cdrom.startswith("/dev/") and not cdrom.lower().endswith(".iso"):
@@ -305,7 +305,7 @@ def _disk_letters(profile: VMProfile, kind: _Hypervisor, *, has_cd: bool) -> dic
         any_free = free[:1] if bus.word != "ide" else []
         letter = own.get(identity) or "".join(any_free)
         if cd and letter == cd:
-            raise ProfileError(f"{profile.name}: the disk '{identity}' is where the CD-ROM is; use another letter")
+            raise ProfileError(f"{profile.name}: the disk '{identity}' has the place of the CD-ROM; use another letter")
         if letter not in free:
             left = ", ".join(f"{bus.prefix}{letter}" for letter in free) or "none"
             what = f"there is no place '{identity}' for a disk; {kind.words} has left: {left}"
@@ -364,7 +364,7 @@ def _add_disk(
 def _absolute(profile: VMProfile, path: str, directory: Path) -> str:
     absolute = directory / path
     if not absolute.is_absolute():
-        raise ProfileError(f"{profile.name}: '{path}' is no absolute path, which libvirt needs; it begins with /")
+        raise ProfileError(f"{profile.name}: '{path}' is not an absolute path, which libvirt needs; begin it with /")
     return str(absolute)
 
 
@@ -385,7 +385,7 @@ def _check_nics(profile: VMProfile, kind: _Hypervisor) -> None:
         if nic.mac in macs[:number]:
             raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
         if int(nic.mac[:2], 16) & 1:
-            raise ProfileError(f"{name} has the MAC {nic.mac}, a group's: its first pair is odd; use, e.g., 52:54:00:…")
+            raise ProfileError(f"{name} has the multicast MAC {nic.mac} (first pair is odd); use, e.g., 52:54:00:…")
         if nic.type != "BRIDGED_TAP" and nic.option is not None:
             raise ProfileError(_option_unused(name, nic.option))
     bridged = [nic for nic in profile.nics if nic.type == "BRIDGED_TAP"]
@@ -402,10 +402,10 @@ def _option_unused(name: str, option: str) -> str:
 
 def _check_option(profile: VMProfile, option: str) -> None:
     if profile.type == "VMWare" and not VMWARE_NETWORK.fullmatch(option):
-        what = "VMware bridges by networks of its own; right would be, e.g., vmnet0"
+        what = "VMware bridges by networks of its own; write, e.g., vmnet0"
         raise ProfileError(f"{profile.name} names the host's interface '{option}' to bridge (option), but {what}")
     if not INTERFACE.fullmatch(option):
-        what = "that is no name of an interface: up to 15 letters, digits, '.', '_' and '-'"
+        what = "that is not the name of an interface: up to 15 letters, digits, '.', '_' and '-'"
         raise ProfileError(f"{profile.name} names the host's interface '{option}' to bridge (option), but {what}")
 
 

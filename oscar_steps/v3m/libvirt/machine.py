@@ -276,7 +276,7 @@ class LibvirtMachine(Machine):
 
     async def save(self, state: Path) -> None:
         if state.exists() and not state.is_file():
-            raise HostError(f"{self.name} cannot be saved: {state} is no file", hint="name a file that may be made")
+            raise HostError(f"{self.name} cannot be saved: {state} is not a file", hint="name a new file")
         state.parent.mkdir(parents=True, exist_ok=True)
         await self._leave(EndReason.SAVED, "save", str(state.resolve()))
 
@@ -286,7 +286,7 @@ class LibvirtMachine(Machine):
             raise HostError(f"{self.name} cannot be restored: there is no file {state}", hint="`save` makes it")
         saved = guard.saved_uuid(state)
         if saved != self._uuid:
-            whose = "no state of a machine" if saved is None else f"the state of another machine, {saved}"
+            whose = "not a saved state" if saved is None else f"the state of another machine, {saved}"
             raise HostError(f"the state of {self.name} could not be taken over: {state} is {whose}")
         async with self._starting():
             await virsh(self._uri, "restore", str(state.resolve()), "--paused", seconds=MOVE_LIMIT)
@@ -371,7 +371,7 @@ class LibvirtMachine(Machine):
             raise ImpossibleTransition(f"{self.name} cannot be reached by SSH: it is {self._state}")
         nic = self.profile.host_nics[0]
         if nic.type == "BRIDGED_TAP":
-            raise NotOffered(f"{self._is_a}; libvirt does not know which address it has on a network of others")
+            raise NotOffered(f"{self._is_a}; libvirt knows no address on a network that others manage")
         command = virsh_command(self._uri, "net-dhcp-leases", self._networks.nat, "--mac", nic.mac)
         try:
             leases = subprocess.run(

@@ -108,9 +108,9 @@ def connection_uri(hypervisor: Hypervisor | None, host: str | None = None, user:
 
 def _authority(host: str, user: str | None) -> str:
     if not _HOST.fullmatch(host):
-        raise ConfigError(f"'{host}' is no host's name or address; right would be, e.g., xen1.example.org or [fe80::1]")
+        raise ConfigError(f"'{host}' is not a host name or address; write, e.g., xen1.example.org or [fe80::1]")
     if user is None:
         return host
     if not user or not user.isprintable() or user.startswith("-"):
-        raise ConfigError(f"'{user}' is no user's name; right would be, e.g., root")
+        raise ConfigError(f"'{user}' is not a user name; write, e.g., root")
     return f"{quote(user, safe='')}@{host}"

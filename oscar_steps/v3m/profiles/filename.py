@@ -38,7 +38,7 @@ def _of_url(url: str) -> str:
     """What a URL of the scheme `file` names. As in libv3m `file://vm.img`, which names no host, is the file vm.img."""
     rest = url[5:]
     if not rest.startswith("/"):
-        raise ValueError("is no URL of a file; right would be, e.g., file:///vm/vm1.qcow2")
+        raise ValueError("is not the URL of a file; write, e.g., file:///vm/vm1.qcow2")
     if not rest.startswith("//"):
         return rest
     rest = rest[2:].strip()

@@ -184,7 +184,7 @@ class _ProfileReader:
     def _name(self, element: etree._Element) -> str:
         name = xmlfile.text_of(element)
         if not (_NAME.fullmatch(name) and name.isprintable() and len(name.encode()) <= _NAME_BYTES):
-            what = "cannot name files; right would be 1 to 64 printable characters, no '/', no '.' or '-' first"
+            what = "cannot name files; write 1 to 64 printable characters, no '/', no '.' or '-' first"
             self._document.fail(element, f"the name '{shown(name)}' {what}")
         return name
 
@@ -210,7 +210,7 @@ class _ProfileReader:
         word = xmlfile.text_of(element)
         if not _WORD.fullmatch(word):
             self._document.fail(
-                element, f"the machine '{shown(word)}' is not one word; right would be, e.g., pc or q35"
+                element, f"the machine '{shown(word)}' is not one word; write, e.g., pc or q35"
             )
         return word
 
@@ -227,7 +227,7 @@ class _ProfileReader:
     def _virtual_disk(self, element: etree._Element) -> VirtualDisk:
         identity = str(element.get("id")).strip()
         if not _WORD.fullmatch(identity):
-            what = f"the disk's id '{shown(identity)}' is not one word; right would be, e.g., hdb"
+            what = f"the disk's id '{shown(identity)}' is not one word; write, e.g., hdb"
             self._document.fail(element, what)
         return VirtualDisk(identity, self._path(element))
 
@@ -250,13 +250,13 @@ class _ProfileReader:
         text = xmlfile.text_of(element)
         mac = mac_address(text)
         if mac is None:
-            what = f"'{shown(text)}' is not a MAC address; right would be, e.g., 52:54:00:00:00:11"
+            what = f"'{shown(text)}' is not a MAC address; write, e.g., 52:54:00:00:00:11"
             self._document.fail(element, what)
         if int(mac[:2], 16) & 1:
-            what = f"the MAC {mac} is a group's: its first pair is odd, which no NIC's may be; use, e.g., 52:54:00:…"
+            what = f"a NIC cannot have the multicast MAC {mac}: its first pair is odd; use, e.g., 52:54:00:…"
             self._document.fail(element, what)
         if mac == _NO_MAC:
-            what = f"the MAC {mac} is no NIC's: a hypervisor puts another one in its place; use, e.g., 52:54:00:…"
+            what = f"a NIC cannot have the MAC {mac}: a hypervisor would replace it; use, e.g., 52:54:00:…"
             self._document.fail(element, what)
         return mac
 

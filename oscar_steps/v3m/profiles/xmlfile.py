@@ -117,7 +117,7 @@ class _Reader:
         # A str is decoded already, whatever its declaration says.
         data, encoding = (text.encode("utf-8", "surrogatepass"), "utf-8") if isinstance(text, str) else (text, None)
         if len(data) > MAX_BYTES:
-            raise InvalidProfile(self._source, 1, 1, f"the file is larger than {MAX_BYTES >> 20} MiB, as no profile is")
+            raise InvalidProfile(self._source, 1, 1, f"the file is larger than {MAX_BYTES >> 20} MiB, the limit")
         self._parser = parser = expat.ParserCreate(encoding)
         parser.buffer_text = parser.ordered_attributes = parser.specified_attributes = True
         parser.StartElementHandler = self._start
@@ -137,7 +137,7 @@ class _Reader:
             words = self._explain(expat.ErrorString(error.code), data[parser.ErrorByteIndex :][:1])
             self._fail_at(error.lineno, error.offset, f"this is not well-formed XML: {words}")
         except (LookupError, ValueError):  # an encoding that expat and Python cannot tell it
-            self._fail("the encoding in the XML declaration is not read here; write the file in UTF-8")
+            self._fail("the encoding in the XML declaration is not supported; write the file in UTF-8")
         assert self._root is not None
         return Document(self._source, self._root, self._positions)
 
@@ -151,9 +151,9 @@ class _Reader:
         if words == _INVALID_TOKEN and there:
             byte = there[0]
             if byte < 32 or byte == 127:
-                return f"the control character {byte:#04x} may not be in it; right would be plain text, in UTF-8"
+                return f"the control character {byte:#04x} may not be in it; write plain text, in UTF-8"
             if byte > 127:
-                return f"the byte {byte:#04x} is no character in the file's encoding; right would be UTF-8"
+                return f"the byte {byte:#04x} is not a character in the file's encoding; write UTF-8"
             return f"'{chr(byte)}' may not stand here; in a text, write &amp; for & and &lt; for <"
         return "there is text where an element has to begin" if words == "syntax error" else words
 
@@ -165,18 +165,18 @@ class _Reader:
 
     def _start(self, tag: str, attributes: list[str]) -> None:
         if len(self._positions) >= MAX_ELEMENTS:
-            self._fail(f"there are more than {MAX_ELEMENTS} elements, as in no profile")
+            self._fail(f"there are more than {MAX_ELEMENTS} elements, the limit for a profile")
         if len(self._open) >= MAX_DEPTH:
-            self._fail(f"<{shown(tag)}> lies more than {MAX_DEPTH} elements deep, as in no profile")
+            self._fail(f"<{shown(tag)}> lies more than {MAX_DEPTH} elements deep, the limit for a profile")
         if len(attributes) > 2 * MAX_ATTRIBUTES:
-            self._fail(f"<{shown(tag)}> has more than {MAX_ATTRIBUTES} attributes, as in no profile")
+            self._fail(f"<{shown(tag)}> has more than {MAX_ATTRIBUTES} attributes, the limit for a profile")
         self._flush()
         try:
             element = etree.SubElement(self._open[-1], tag) if self._open else etree.Element(tag)
             for name, value in zip(attributes[::2], attributes[1::2], strict=True):
                 element.set(name, value)
         except ValueError:  # a name with a colon
-            self._fail(f"<{shown(tag)}> has a name or attribute with a colon; profiles know no namespaces")
+            self._fail(f"<{shown(tag)}> has a name or attribute with a colon; profiles have no namespaces")
         line = self._parser.CurrentLineNumber
         self._positions.append((line, self._parser.CurrentColumnNumber + 1))
         self._open.append(element)
@@ -204,7 +204,7 @@ class _Reader:
         self._in_doctype = False
 
     def _entity_declared(self, *_: object) -> None:
-        self._fail("the DOCTYPE declares entities, which are not read here; write the text itself")
+        self._fail("the DOCTYPE declares entities, which are not supported; write the text itself")
 
     def _entity_used(self, name: str, _is_parameter: bool) -> None:
         self._fail(f"the entity '{shown(name)}' is not known here; write the text itself")

@@ -147,7 +147,7 @@ def _check_nics(profile: VMProfile) -> None:
         if nic.mac in macs[:number]:
             raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
         if int(nic.mac[:2], 16) & 1:
-            raise ProfileError(f"{name} has the MAC {nic.mac}, a group's: its first pair is odd; use, e.g., 52:54:00:…")
+            raise ProfileError(f"{name} has the multicast MAC {nic.mac} (first pair is odd); use, e.g., 52:54:00:…")
 
 
 def _board(profile: VMProfile) -> str:
@@ -250,7 +250,7 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
             f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(places)}"
         )
     if name == "hdc" and profile.cdrom is not None:
-        raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+        raise ProfileError(f"{profile.name}: the disk 'hdc' has the place of the CD-ROM; use hdb or hdd")
     return f"ide-hd,{_ide(profile, name)},drive=disk{number}"
 
 
@@ -265,7 +265,7 @@ def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
             f"{profile.name} cannot boot from a CD: there is none; add <cdrom> to its profile, or pass --cdrom ISO"
         )
     if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
-        raise ProfileError(f"{profile.name}: the disk 'hdc' is where the CD-ROM is; use hdb or hdd")
+        raise ProfileError(f"{profile.name}: the disk 'hdc' has the place of the CD-ROM; use hdb or hdd")
     device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}" + ("" if index is None else f",bootindex={index}")
     if boot.cdrom is None:
         return Part("a CD drive, empty", ("-device", device))

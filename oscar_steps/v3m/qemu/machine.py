@@ -245,7 +245,7 @@ class QemuMachine(Machine):
         cannot = f"{self.name} cannot be saved"
         with _host_errors(cannot, state):
             if state.exists() and not state.is_file():
-                raise HostError(f"{cannot}: {state} is no file", hint="name a file that may be made")
+                raise HostError(f"{cannot}: {state} is not a file", hint="name a new file")
             state.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=".v2m-", dir=state.parent)
         temporary = Path(name)
@@ -377,7 +377,7 @@ class QemuMachine(Machine):
         return _STATES.get(str(answer["status"]), MachineState.PAUSED)
 
     async def screenshot(self, path: Path) -> None:
-        with _host_errors(f"{self.name} cannot be pictured", path):
+        with _host_errors(f"{self.name} cannot be captured in a screenshot", path):
             path.parent.mkdir(parents=True, exist_ok=True)
         await self.execute("screendump", {"filename": str(path.resolve()), "format": "png"})
 

@@ -123,7 +123,7 @@ def check(profile: VMProfile, settings: HostSettings = DEFAULTS) -> None:
     for nic in bridged:
         option = bridge_of(profile, nic, settings)
         if option is not None and option not in allowed:
-            there_are = f"lets NICs join: {', '.join(allowed)}" if allowed else "lets NICs join no bridge"
+            there_are = f"lets NICs join: {', '.join(allowed)}" if allowed else "allows no NIC to join a bridge"
             hint = f"leave the option out, or add the bridge to [network] bridges in {SETTINGS_FILE}"
             what = f"{profile.name} names the host's interface '{option}' to bridge (option), but this host {there_are}"
             raise ProfileError(what, hint=hint)

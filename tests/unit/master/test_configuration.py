@@ -257,14 +257,14 @@ def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
         ),
         ('[master]\nport = "tcp"\n', 9, "master.port: 'tcp' is not an endpoint that workers can connect to"),
         ('[master]\nport = "carrier-pigeon:1"\n', 9, "master.port: 'carrier-pigeon:1' is not an endpoint"),
-        ('[master]\nport = "tcp:99999"\n', 9, "master.port: 99999 is no TCP port"),
+        ('[master]\nport = "tcp:99999"\n', 9, "master.port: 99999 is not a TCP port"),
         ('[master]\nport = "tcp:9989:interface=300.1.1.1"\n', 9, "master.port: '300.1.1.1' is no address"),
-        ('[web]\naddress = "everywhere"\n', 9, "web.address: 'everywhere' is no address of an interface"),
+        ('[web]\naddress = "everywhere"\n', 9, "web.address: 'everywhere' is not the address of an interface"),
         ('[web]\naddress = "192.0.2.1"\n', 8, "web.port: no interface of this host has the address 192.0.2.1"),
         ("[web]\nport = 9989\n", 9, "master.port: [web] port is 9989 too"),
         ('[database]\nurl = "mysql://farm@127.0.0.1/farm"\n', 9, "database.url: the driver for 'mysql' is not"),
         ('[database]\nurl = "postgresql://farm@127.0.0.1/farm"\n', 9, "install psycopg2-binary"),
-        ('[database]\nurl = "dbase://x/y"\n', 9, "database.url: there is no kind of database called 'dbase'"),
+        ('[database]\nurl = "dbase://x/y"\n', 9, "database.url: the farm cannot use a database of the kind 'dbase'"),
         ('[schedule]\nbranches = ["trunk", "branch/*"]\n', 9, "schedule.branches.1: 'branch/*' can match no branch"),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_port_in_use_is_refused_unless_the_master_of_this_folder_has_it(tmp_pa
     ("xml", "said"),
     [
         ("<cluster", "clusters/head-and-two-nodes.xml:1: this is not well-formed XML"),
-        ("<cluster name='x'>\n<hat/>\n</cluster>", "this is no cluster as v3m_cluster.dtd says"),
+        ("<cluster name='x'>\n<hat/>\n</cluster>", "this is not a valid cluster (v3m_cluster.dtd)"),
     ],
 )
 def test_a_cluster_that_is_none_is_refused(tmp_path: Path, xml: str, said: str) -> None:

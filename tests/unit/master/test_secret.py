@@ -81,7 +81,7 @@ def test_a_secret_that_somebody_else_has_chosen_is_read_from_standard_input_and_
     [
         (b"caf\xe9\n", "it has to be UTF-8 text", "C.UTF-8"),
         (b"caf\xe9\n", "it has to be UTF-8 text", "POSIX"),
-        (b" blanks \n", "it has no blank at its beginning or its end", "C.UTF-8"),
+        (b" blanks \n", "it must not begin or end with a blank", "C.UTF-8"),
         (b"two\x07\n", "it has to be one line of text", "C.UTF-8"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_repository_that_no_head_node_reaches_is_a_mistake_of_the_person_who_n
 ) -> None:
     verdict = verdict_of_run(tmp_path, monkeypatch, f"file://{tmp_path}/svn", served=False)
     assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CREATE_IMAGE)
-    assert "; it reaches svn://, http://, https:// with a host" in verdict.sentence
+    assert "; it can reach svn://, http://, https://, followed by a host" in verdict.sentence
     assert "svnserve" in verdict.hint
 
 

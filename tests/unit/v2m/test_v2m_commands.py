@@ -130,7 +130,7 @@ def test_a_mistake_in_the_hosts_settings_is_not_the_profiles(
     [
         (("save", "vm1.xml", "state"), "vm1 cannot be saved: it is off"),
         (("migrate", "vm1.xml", "host2"), "vm1 cannot be moved: it is off"),
-        (("screenshot", "vm1.xml", "a.png"), "vm1 cannot be pictured: it is off"),
+        (("screenshot", "vm1.xml", "a.png"), "vm1 cannot be captured in a screenshot: it is off"),
         (("console", "vm1.xml"), "vm1 has no console: it was never booted"),
     ],
 )

@@ -239,7 +239,7 @@ def test_modes_that_come_from_outside_the_tree_are_told_with_their_place(made: s
     files = tree(printed)
     network = PATHS["2006 and 2007"][MenuStage.NETWORK]
     files[network] = files[network].replace(WORDS[MenuStage.NETWORK], f"our @modes = qw(None);\n{made}\n")
-    with pytest.raises(MenuUnreadable, match=rf"^{network}:\d+: installation modes are made when OSCAR runs"):
+    with pytest.raises(MenuUnreadable, match=rf"^{network}:\d+: OSCAR makes its installation modes when it runs"):
         read_menus(files)
 
 

@@ -229,7 +229,7 @@ def test_an_unsupported_distribution_is_named_with_the_file_that_lists_them() ->
     )
     assert failure.sentence == (
         "OSCAR could not set up the distribution (oscar-config --setup-distro): "
-        "debian-12-x86_64 is none of the distributions in share/etc/supported_distros.txt"
+        "debian-12-x86_64 is not among the distributions in share/etc/supported_distros.txt"
     )
     assert failure.category == "answers"  # the same for every commit of that time: nobody's fault who commits
 

@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_used_is_the_hosts_fault(repo: Repo, tmp_path: Pa
 @pytest.mark.parametrize(
     ("path", "words", "hint"),
     [
-        ("", "is no OSCAR tree but holds one", "/trunk@"),
+        ("", "is not an OSCAR tree, but holds one", "/trunk@"),
         ("/branches", "has no file at its top", "trunk"),
         ("/trunk/install_cluster", "is a file", "folder"),
         ("/nowhere", "nowhere", "--url"),

@@ -119,7 +119,7 @@ def test_one_file_that_cannot_be_read_does_not_end_the_rest(tmp_path: Path, monk
 
 
 def test_a_tool_is_held_to_its_time_and_to_its_bytes() -> None:
-    with pytest.raises(HostError, match="gave more than"):
+    with pytest.raises(HostError, match="printed more than"):
         diskread._tool(["yes"], 20.0, 4096)
     with pytest.raises(HostError, match="timed out after 0 s"):
         diskread._tool(["sleep", "60"], 0.2)

@@ -115,7 +115,7 @@ def test_where_the_host_is_open_only_what_is_on_its_loopback_interface_goes_thro
 )
 def test_a_repository_that_no_head_node_reaches_is_refused_before_anything_boots(url: str) -> None:
     with pytest.raises(
-        SourceError, match=r"checks OSCAR out itself, and cannot reach .*; it reaches svn://, http://, https://"
+        SourceError, match=r"checks OSCAR out itself, and cannot reach .*; it can reach svn://, http://, https://"
     ):
         check_reach(job_of(url), is_open=False)
 
@@ -148,8 +148,8 @@ def test_what_subversion_says_in_the_guest_names_the_server_as_people_know_it() 
         (None, "TUN/TAP+NAT", {}, "h.example:80, and nothing else"),
         (None, "BRIDGED_TAP", {}, "h.example:80, and nothing else"),
         (None, "TUN/TAP+NAT", {"to_host": "open"}, "all that this host reaches"),
-        (None, "BRIDGED_TAP", {"bridges": ["br0"]}, "h.example:80 through this run, and what its own network leads to"),
-        ("Xen", "TUN/TAP", {}, "h.example:80 through this run, and what its own network leads to"),
+        (None, "BRIDGED_TAP", {"bridges": ["br0"]}, "h.example:80 through this run, and all that its own network reaches"),
+        ("Xen", "TUN/TAP", {}, "h.example:80 through this run, and all that its own network reaches"),
     ],
 )
 def test_a_run_says_what_its_head_node_reaches_and_promises_no_more_than_it_holds(

@@ -293,7 +293,7 @@ def test_a_place_that_cannot_be_written_to_is_reported(machine: QemuMachine, tmp
     with pytest.raises(HostError, match="vm1 cannot be saved: "):
         asyncio.run(machine.save(tmp_path / name))
     if len(name) < 300:  # such a name QEMU refuses
-        with pytest.raises(HostError, match="vm1 cannot be pictured: "):
+        with pytest.raises(HostError, match="vm1 cannot be captured in a screenshot: "):
             asyncio.run(machine.screenshot(tmp_path / name))
 
 

@@ -154,7 +154,7 @@ def test_whatever_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch, failing
 
 def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(ToolMissing, match="the program unshare is missing, which makes VLANs"):
+    with pytest.raises(ToolMissing, match="the program unshare, which makes VLANs, is missing"):
         make_vlans(["a"])
 
 

@@ -370,7 +370,7 @@ def test_a_state_says_whose_it_is(tmp_path: Path) -> None:
 
 def test_a_state_of_another_machine_is_not_restored(libvirt: Libvirt, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(bytes(4096))
-    with pytest.raises(HostError, match=r"the state of node could not be taken over: \S+ is no state of a machine"):
+    with pytest.raises(HostError, match=r"the state of node could not be taken over: \S+ is not a saved state"):
         asyncio.run(machine(tmp_path).restore(tmp_path / "state"))
     assert not (libvirt.directory / "asked").exists()
 
@@ -413,7 +413,7 @@ def test_a_clusters_vlan_is_one_bridge_that_comes_and_goes_with_it(libvirt: Libv
 
 
 def test_a_cluster_of_two_hypervisors_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="the cluster c has machines of QEMU's and of libvirt's, which cannot share"):
+    with pytest.raises(ProfileError, match="the cluster c has machines of QEMU and of libvirt, which cannot share"):
         VirtualCluster(_cluster_of("Qemu", "Xen"), tmp_path, TCG, None)
     assert list(tmp_path.iterdir()) == []
 

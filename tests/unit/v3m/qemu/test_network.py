@@ -188,7 +188,7 @@ def test_the_machines_own_option_counts_for_nics_without_one(vm: VMProfile) -> N
 @pytest.mark.parametrize(
     ("changes", "settings", "sentence", "hint"),
     [
-        ({"nics": (replace(BRIDGED, option="br0"),)}, NONE, "'br0' to bridge (option), but this host lets NICs join no",
+        ({"nics": (replace(BRIDGED, option="br0"),)}, NONE, "'br0' to bridge (option), but this host allows no NIC",
          "add the bridge to [network] bridges in /etc/oscar-farm/host.toml"),
         ({"nics": (replace(BRIDGED, option="br7"),)}, BRIDGES, "'br7' to bridge (option), but this host lets NICs join:"
          " br0, br1", "leave the option out"),

@@ -60,7 +60,7 @@ def cluster() -> ClusterProfile:
         ({"nics": (Nic("BRIDGED_TAP", "52:54:00:00:00:01", None, "eth1"),)}, "vm names the host's interface 'eth1'"),
         ({"nics": nics(16)}, "vm has 16 NICs; the machine pc has places for 15"),
         ({"nics": nics(1) * 2}, "vm has two NICs with the MAC 52:54:00:00:00:00; every NIC needs its own"),
-        ({"nics": (Nic("VLAN", "33:33:00:00:00:01"),)}, "vm has the MAC 33:33:00:00:00:01, a group's: its first pair"),
+        ({"nics": (Nic("VLAN", "33:33:00:00:00:01"),)}, "vm has the multicast MAC 33:33:00:00:00:01 (first pair"),
         (
             {"nics": (Nic(None, "52:54:00:00:00:01"),), "boot": ("network",)},
             "vm cannot boot from the network: it has no",
@@ -70,7 +70,7 @@ def cluster() -> ClusterProfile:
             {"virtual_disks": (VirtualDisk("hda", "a"),)},
             "vm: there is no place 'hda' for a disk; on IDE there are: hdb",
         ),
-        ({"virtual_disks": (VirtualDisk("hdc", "a"),), "cdrom": "cd.iso"}, "vm: the disk 'hdc' is where the CD-ROM is"),
+        ({"virtual_disks": (VirtualDisk("hdc", "a"),), "cdrom": "cd.iso"}, "vm: the disk 'hdc' has the place of the CD-ROM"),
         ({"virtual_disks": disks(9), "disk_bus": "virtio"}, "vm has 9 virtual disks; the bus virtio takes 8"),
     ],
 )
