@@ -1,8 +1,8 @@
 """Every error of ours, by the audience that has to act on it.
 
-The class says who: a `UserError` is a mistake in what somebody wrote (one sentence and a way out), a `HostError` is the
-farm's or the host's own fault (never blamed on a commit), a `Finding` is a fact about OSCAR that its developers want to
-know. Anything else that is raised is a bug of ours and may show a traceback.
+A `UserError` is a mistake in what somebody wrote. A `HostError` is the fault of the farm or the host, and no commit is
+blamed for it. A `Finding` is a fact about OSCAR for its developers. Any other exception is a bug of the farm, and may
+show a traceback.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class InvalidProfile(ProfileError):
 
 
 class NotOffered(ProfileError):
-    """A machine of this type cannot do it at all, in whatever state, on whatever host; the sentence says why."""
+    """A machine of this type can never do it, in any state, on any host; the sentence says why."""
 
 
 class ConfigError(UserError):
@@ -83,11 +83,11 @@ class BugInTheFarm(HostError):
 
 
 class LibvirtRefused(HostError):
-    """libvirt did not do what it was asked for; the sentence ends with its reason."""
+    """libvirt refused a request; the sentence ends with libvirt's reason."""
 
 
 class DaemonSilent(HostError):
-    """The v2m daemon lives and does not answer."""
+    """The v2m daemon is alive, but does not answer."""
 
 
 class ImageBuildFailed(HostError):
@@ -143,7 +143,7 @@ class Finding(FarmError):
 
 
 class AnswersRefused(Finding):
-    """The answers do not go with the OSCAR that is tested: neither its fault nor the farm's."""
+    """The answers do not fit the OSCAR that is tested: neither its fault nor the farm's."""
 
     def __init__(self, sentence: str, *, hint: str = "") -> None:
         super().__init__(sentence, hint=hint, category="answers")
@@ -154,7 +154,7 @@ class InstallerFailed(Finding):
 
 
 class InstallerHung(Finding):
-    """OSCAR's installer wrote nothing for too long, or too much without getting on."""
+    """OSCAR's installer wrote nothing for too long, or too much without progress."""
 
 
 class NodeFailed(Finding):
@@ -166,4 +166,4 @@ class HeadNodeRebooted(Finding):
 
 
 class HeadNodeCutOff(Finding):
-    """The head node runs, and nothing of it can be reached any more since something that OSCAR did."""
+    """The head node runs, but OSCAR did something since when it cannot be reached any more."""

@@ -1,7 +1,7 @@
 """The job: all that a run needs to know, as one JSON value. The same job gives the same run, on any host.
 
-It carries the *contents* of the image recipe, the cluster profile and the answers, not their names only, so that a
-worker needs no copy of `profiles/` and a run can be repeated from its run directory alone.
+It holds the *contents* of the image recipe, the cluster profile and the answers, not only their names. So a worker
+needs no copy of `profiles/`, and a run can be repeated from its run directory alone.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Job(_Frozen):
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell with all that it refers to, read once; master, laptop and tests have their jobs from it."""
+    """A cell with all that it refers to, read once. Master, laptop and tests make their jobs with it."""
 
     cell: Cell
     image: ImageRecipe
@@ -133,7 +133,7 @@ class CellPlan:
         return self.cell.name
 
     def job(self, run_id: str, source: Source, *, nodes: int | None = None, boot: str | None = None) -> Job:
-        """The job of one run; `nodes` and `boot` are what a person wished, None: as the cluster profile says."""
+        """The job of one run. `nodes` and `boot` are a person's wishes; None: as the cluster profile says."""
         value = {name: value for name, value in vars(self).items() if name != "cell"}
         value |= {"run_id": run_id, "cell": self.name, "source": source, "nodes": nodes, "boot": boot}
         return Job.model_validate(value)

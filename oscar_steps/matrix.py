@@ -1,7 +1,6 @@
 """What is tested: cells (distribution x version x architecture), read from `profiles/`.
 
-Pure models; nothing here does more than read its own files. `python -m oscar_steps.matrix` prints what the farm
-believes.
+Pure models, which only read their own files. `python -m oscar_steps.matrix` prints the cells.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Answers(_Frozen):
 
 
 class Cell(_Frozen):
-    """One square of the matrix. Its name is OSCAR's own: distribution-version-architecture."""
+    """One cell of the matrix, and one builder. Its name is OSCAR's own: distribution-version-architecture."""
 
     distribution: str = Field(pattern=r"^[a-z0-9_]+$")
     version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?$")
@@ -104,7 +103,7 @@ class Cell(_Frozen):
 
 
 class Matrix(_Frozen):
-    """All cells, with what they refer to, checked: nothing is named that does not exist."""
+    """All cells. `load_matrix` has checked that everything they name exists."""
 
     directory: Path
     cells: tuple[Cell, ...]

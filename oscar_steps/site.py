@@ -1,7 +1,7 @@
 """The site, read from `farm.toml`: where OSCAR's repository is, when to test, who gets mail, which workers there are.
 
-Pure models; nothing here does more than read the site's files. What must not be seen by everybody (a worker's password,
-a mail account's, a web login's) stands in files of its own, one secret each, below `[secrets] directory`.
+Pure models, which only read the site's files. Secrets (passwords of workers, of the mail account, of web logins) are in
+files below `[secrets] directory`, one each.
 `python -m oscar_steps.site FARM.TOML` prints the settings in effect.
 """
 
@@ -216,7 +216,7 @@ class Secrets(_Frozen):
         return secret
 
     def _close(self, path: Path) -> str:
-        """What to type so that the farm's user alone can read a secret: of somebody else's it could not itself."""
+        """The command after which only the farm's user can read a secret; it also mends a wrong owner."""
         user = os.geteuid() or self.directory.parent.stat().st_uid
         if path.stat().st_uid == user:
             return f"chmod 600 {path}"

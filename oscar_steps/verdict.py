@@ -1,6 +1,6 @@
 """The verdict of a run.
 
-Mail, web pages and exit statuses are drawn from `verdict.json` alone, never from scraping a log a second time.
+Mail, web pages and exit statuses come from `verdict.json` alone. Nothing reads the logs a second time.
 """
 
 from __future__ import annotations

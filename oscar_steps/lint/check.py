@@ -1,4 +1,4 @@
-"""Check a tree: everything of this room, in seconds."""
+"""Check a tree with every check of `oscar_steps.lint`, in seconds."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _waking: set[tuple[int, float]] = set()
 
 
 async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[float]) -> Verdict:
-    """Request a retry where this build says nothing about its commit; the verdict's hint says so then.
+    """Request a retry if this build says nothing about its commit. The verdict's hint then says so.
 
     `pauses` are the seconds before each retry; their number is the limit.
     """
@@ -120,7 +120,7 @@ def may_begin_here(builder: Any, offered: Any, request: Any) -> bool:
 
 
 def _wake(builder: Any, request: int, due: float, seconds: float) -> None:
-    """Have the builder look at its requests after that time, once."""
+    """Let the builder look at its requests once more after that time."""
     if (request, due) in _waking:
         return
     _waking.add((request, due))

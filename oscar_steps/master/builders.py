@@ -1,4 +1,4 @@
-"""One builder per cell; a build is a job, the stages of a run, and the report. And one that looks at commits first."""
+"""One builder per cell, and the builder `lint`. A cell's build has a job, the stages of a run, and a report."""
 
 from __future__ import annotations
 

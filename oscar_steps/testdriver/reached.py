@@ -1,7 +1,7 @@
 """What the stages of a run hand on: how far the cluster has come, and what exists because of that.
 
-A stage takes the value that it needs, and sets the next one on the run as soon as it is true. So what goes wrong in the
-middle of a stage, and the logs and the teardown after it, find in `Run.reached` what exists by then.
+A stage takes the value that it needs, and sets the next one on the run as soon as it is true. So `Run.reached` always
+says what exists, also when a stage fails halfway, for the logs and the teardown.
 """
 
 from __future__ import annotations

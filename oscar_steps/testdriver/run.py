@@ -29,7 +29,7 @@ from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdic
 
 
 class Gate:
-    """Lets the run pass stage by stage, as attached commands ask for them, or all at once (`open`)."""
+    """Lets the run go on: stage by stage, as attached commands ask for it, or to its end (`open`)."""
 
     def __init__(self, *, open_: bool) -> None:
         self._open = open_
@@ -55,7 +55,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is not part of the job, because it does not change what the run means."""
+    """Options of this run that are not part of the job: they do not change its meaning."""
 
     image_store: Path
     keep: bool = False
@@ -88,7 +88,7 @@ class Run:
         self.job.save(self.directory / JOB_FILE)
 
     def raise_alarm(self, failure: FarmError) -> None:
-        """Background tasks call this: the stage that is running ends with `failure`. Only the first one counts."""
+        """End the running stage with `failure`. Background tasks call this. Only the first failure counts."""
         if isinstance(failure, self._held_back):
             self._later = self._later or failure
         elif not self._alarm.done() and self.failure is None:
@@ -96,7 +96,7 @@ class Run:
 
     @contextmanager
     def holding_back(self, *kinds: type[FarmError]) -> Iterator[None]:
-        """Alarms of these kinds belong to the stage that comes next: they are raised when this is over."""
+        """Hold back alarms of these kinds until the block ends: they belong to the next stage."""
         self._held_back = kinds
         try:
             yield
@@ -117,12 +117,12 @@ class Run:
         return error
 
     def check_alarm(self) -> None:
-        """Raise what a background task has found, if any: for a stage that is about to end well."""
+        """Raise the failure that a background task has found, if any. A stage calls this before it ends well."""
         if self._alarm.done():
             self._alarm.result()
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let `work` go on beside the stages; what it raises ends the run. It ends before the cluster does."""
+        """Run `work` beside the stages. An error in it ends the run. It is cancelled before the cluster ends."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background_done)
@@ -143,7 +143,7 @@ class Run:
         task.add_done_callback(self._held.discard)
 
     async def end_background(self) -> None:
-        """From here on the cluster is being ended: what its machines do is expected."""
+        """Cancel the background tasks. From here on the cluster is being ended, and its machines may end."""
         self.ending = True
         for task in self._background:
             task.cancel()
@@ -157,7 +157,7 @@ class Run:
         await self.gate.open()
 
     async def execute(self, handlers: dict[Stage, Callable[[Run], Awaitable[None]]]) -> Verdict:
-        """All stages, one after the other. Never raises for anything that a stage does."""
+        """Run all stages, one after the other. An error in a stage becomes the run's failure and is not raised."""
         self.diary.write(
             "run-started",
             f"run {self.job.run_id}: {self.job.cell}, OSCAR from {self.job.source}",
@@ -250,7 +250,7 @@ class Run:
         return {"driver_cpu": round(own, 2), "children_cpu": round(children, 2), "guest_cpu": round(float(guests), 2)}
 
     def conclude(self) -> Verdict:
-        """Make the verdict, from the run's own files as anybody can later on, and write it."""
+        """Make the verdict from the run's own files, as `oscar-testdriver verdict` does later, and write it."""
         verdict = verdict_of(self.directory)
         verdict.save(self.directory)
         words = "passed" if verdict.outcome is Outcome.PASSED else f"{verdict.outcome} at {verdict.stage}"

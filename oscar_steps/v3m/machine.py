@@ -1,7 +1,7 @@
-"""The back-end interface: what every hypervisor has to offer, in the words of the world it stands for.
+"""The back-end interface: what every hypervisor has to offer, in the words of a real machine.
 
 A machine is *off* until `boot`, and off again when it has ended, for whatever reason; it may be booted again then.
-The listener gets every change in the moment it happens; nothing here has to be polled.
+The listener receives every change at the moment it happens. Nothing has to be polled.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Installation:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended as one does that is done *and* left another disk, which boots: the end alone is no proof."""
+        """Whether the guest ended in order *and* its disk has changed and is bootable. The end alone proves nothing."""
         is_new = self.after.first_mib_sha256 != self.before.first_mib_sha256
         return self.ended.by_guest and self.after.bootable and is_new
 
@@ -138,7 +138,7 @@ class Machine(ABC):
 
     @property
     def state(self) -> MachineState:
-        """What it is doing, as far as the events that have come tell: costs nothing."""
+        """What it is doing, according to the events so far. This asks nobody."""
         return self._state
 
     @property
@@ -189,7 +189,7 @@ class Machine(ABC):
 
     @abstractmethod
     async def status(self) -> MachineState:
-        """What the hypervisor itself says that it is doing."""
+        """What it is doing, as the hypervisor itself says."""
 
     @abstractmethod
     async def pause(self) -> None:

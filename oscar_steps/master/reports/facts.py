@@ -1,16 +1,14 @@
 """Who gets which mail: at most one per build, made from the verdict alone.
 
-- `failed`: OSCAR's doing. To the authors of the changes that this build was made for, never to everybody since the last
-  green build. For a forced build it goes to the person who forced it, for a nightly one to the
-  developers' list.
-- `warning`: the first tier's; to the authors as well. It says that the clusters are installed anyway.
-- `passed`: only where the build before it on the same branch had failed ('fixed'), or where the site says `always`;
-  of the first tier only 'fixed', since its commit goes on to the cells: a problem that kept an earlier commit from
-  its cells is mended. The author of that commit gets the mail, too.
-- `infrastructure`: the farm's doing, the distribution's, or that of the site's answers. To the operator; no committer
-  hears of it. A commit's cell is tried again then (`again.py`): the operator hears of the first such end, and of the
-  last one when it is given up.
-- `cancelled`: nobody.
+- `failed`: OSCAR failed. The authors of the changes that this build was made for get the mail, nobody else. A forced
+  build's mail goes to the person who forced it, a nightly one's to the developers' list.
+- `warning` (first tier only): the authors get a mail. It says that the clusters are installed anyway.
+- `passed`: a mail goes out only if the build before it on the same branch had failed ('fixed'), or if the site says
+  `always`. In the first tier 'fixed' means that a problem is mended which kept an earlier commit from its cells. The
+  author of that commit gets the mail, too.
+- `infrastructure`: the farm, the distribution or the site's answers failed. The operator gets the mail. A commit's cell
+  is then retried (`again.py`): the operator gets a mail about the first failure, and one when the farm gives up.
+- `cancelled`: nobody gets a mail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last step: the run's verdict becomes the build's result, and what the run left goes to the master's web pages."""
+"""The last step: the run's verdict becomes the build's result, and the run's files go to the master's web pages."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class LogEvent:
 class InstallLog:
     """The state of one installation, as far as its terminal tells. Feed it whole lines, in order, each exactly once.
 
-    The first certain failure stays the failure of the run: whatever comes after it is its consequence. With
-    `from_banner` it reads the installer's own log file, which has nothing of what comes before its banner.
+    The first certain failure stays the failure of the run: later ones are its consequences. With `from_banner` it reads
+    the installer's own log file, which begins with the banner.
     """
 
     def __init__(
@@ -319,7 +319,7 @@ class InstallLog:
             self._emit(EventKind.NOTE, number, context)
 
     def _forget(self) -> None:
-        """What was dull or known is news again in another stage."""
+        """Forget the lines of the stage before: in another stage the same line is new."""
         self._dull.clear()
         self._known.clear()
         self._repeats.clear()

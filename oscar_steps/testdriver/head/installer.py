@@ -40,7 +40,7 @@ def wrapper_script(command: str) -> str:
 
 @dataclass(frozen=True)
 class Limits:
-    """When an installer hangs: seconds without a byte or without anything new, bytes without getting on."""
+    """When an installer counts as hung: seconds without output or without new output, and bytes without progress."""
 
     silence: float
     log_bytes: int
@@ -72,7 +72,7 @@ class Installer:
     async def follow(self, alarm: Callable[[FarmError], None]) -> None:
         """Read the terminal to its end; raise the alarm when a failure is certain and OSCAR does not go on any more.
 
-        An installer that goes on is let go on, to its end or to the barrier: its next lines may say more.
+        The installer may go on, to its end or to the barrier: its next lines may say more.
         """
         try:
             with self._capture.open("wb", buffering=0) as capture, self._times.open("w", buffering=1) as times:
@@ -123,7 +123,7 @@ class Installer:
     async def watch_silence(self, alarm: Callable[[FarmError], None]) -> None:
         """Raise the alarm when the installer has said nothing, or nothing new, for too long.
 
-        At the barrier it is we who hold it.
+        At the barrier the farm itself makes the installer wait.
         """
         while not self.ended.is_set():
             held = self.reached_barrier.is_set() and not self.barrier_is_open
@@ -133,7 +133,7 @@ class Installer:
             await asyncio.sleep(max(left, 1.0) if not held else 5.0)
 
     async def _is_hung(self, alarm: Callable[[FarmError], None]) -> bool:
-        """Whether there is nothing to wait for any more; silence is OSCAR's only where the head node still answers."""
+        """Whether the installer hangs. Silence is OSCAR's fault only if the head node still answers."""
         try:
             await self._head.run("true", seconds=120)
         except FarmError as lost:
@@ -153,7 +153,7 @@ class Installer:
         return failed(hang(self._log, how, amount), how=how, amount=amount, line=self._log.lines)
 
     async def open_barrier(self, command: str) -> None:
-        """Let the installer go on. Raises HostError when the hook does not listen."""
+        """Let the installer pass the barrier. Raises HostError when the hook does not listen."""
         self._last_byte = self._last_news = time.monotonic()
         self.barrier_is_open = True
         result = await self._head.run(command, seconds=60)

@@ -1,10 +1,9 @@
 """The link to the head node while OSCAR's installer runs: who broke it, and since when.
 
-A connection whose other end is cut off says nothing: TCP waits for a quarter of an hour. So a small loop of the head
-node's shell echoes a word every few seconds, says whether the installer's terminal is still there, and forks once: a
-head node on which that fails starts no command any more. Where no echo comes, a new connection is tried, since an old
-one may be slow to go on after a short break; and before anybody is blamed, the other witnesses are asked: the
-hypervisor, the host, the serial console.
+TCP notices a dead connection only after a quarter of an hour. So a shell loop on the head node answers a word every few
+seconds. It also says whether the installer's terminal file is still there, and forks once: if that fails, the head node
+can start no command any more. If no echo comes, the farm tries a new connection, because an old one may be slow after a
+short break. Before it blames OSCAR, it asks the other witnesses: the hypervisor, the host, the serial console.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ async def greets(host: str, port: int, seconds: float) -> bool:
 
 
 class HeadLink:
-    """Keeps asking the head node for an echo; `watch` ends with the installer, or where the link is lost: an alarm."""
+    """Asks the head node for an echo again and again. `watch` ends with the installer, or with an alarm."""
 
     def __init__(
         self, head: HeadNode, machine: Machine, installer: Installer, speed: HostSpeed, diary: Diary,
@@ -218,8 +217,8 @@ class HeadLink:
 async def cut_off(
     machine: Machine, installer: Installer, waiting_for: str, what: str = CUT_OFF, *, host_stood_still: bool = False
 ) -> FarmError:
-    """The error for a head node that cannot be reached, by what the other witnesses say; `what`: where they say that
-    the machine is well."""
+    """The error for a head node that cannot be reached, by what the other witnesses say. `what` is the sentence for a
+    machine that is well."""
     if host_stood_still:
         return HostError(f"{STANDS_STILL}: the host itself stood still, for seconds", hint="run it again")
     if why := await _stands_still(machine):
@@ -239,7 +238,7 @@ async def cut_off(
 
 
 def gone_files(installer: Installer) -> FarmError:
-    """The error for a head node on which what the farm keeps in root's home was removed under its feet."""
+    """The error for a head node on which the farm's files in root's home were removed during the run."""
     stage, doing = _step(installer)
     return HeadNodeCutOff(
         f"files in root's home were removed, {FARM}/terminal.log among them, since OSCAR began {doing}",

@@ -1,8 +1,7 @@
-"""One state machine per compute node, fed from every source there is: VM events, DHCP's log, the rsync log, the
-monitor, the console, SSH.
+"""One state machine per compute node. Its sources: VM events, DHCP's log, the rsync log, the monitor, the console, SSH.
 
-A state is a rung of a ladder; a transition is explicit, and an impossible one says so. No single source is needed: each
-pushes the node forward, and what comes late or twice changes nothing. The first failure of a node is kept.
+The states are ordered. A sign from any source moves the node forward, so no single source is needed. A sign that comes
+late or twice changes nothing. An impossible transition raises an error. The first failure of a node is kept.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class NodeState(Enum):
 
     @property
     def rank(self) -> int:
-        """How far along; `failed` is beyond everything."""
+        """The place in the order of the states; `failed` comes last."""
         return list(NodeState).index(self)
 
 
@@ -106,7 +105,7 @@ def limit_of(state: NodeState, timeouts: Timeouts) -> float | None:
 
 
 def stuck(node: Node, timeouts: Timeouts, factor: float = 1.0) -> str | None:
-    """What is wrong with a node that has stayed on its rung for longer than it may; None while it may."""
+    """What is wrong with a node that has stayed in its state beyond the limit; None within the limit."""
     limit = limit_of(node.state, timeouts)
     if limit is None or node.in_state_for <= limit * factor:
         return None
@@ -125,8 +124,8 @@ class DhcpRecord:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that is certain to go wrong, seen from outside of the node: a whole sentence. `from_dhcp`: its log
-    shows it."""
+    """A whole sentence about something that is certain to go wrong, seen from outside of the node. `from_dhcp`: DHCP's
+    log shows it."""
 
     sentence: str
     from_dhcp: bool = False
@@ -229,7 +228,7 @@ class NodeBoard:
 
 
 def write_changes(board: NodeBoard, diary: Diary) -> None:
-    """Write down that the nodes are there, and every change of theirs: a line for people, a summary for the step."""
+    """Write the nodes and each change of them into the diary: a line for people, a summary for the Buildbot step."""
 
     def changed(node: Node) -> None:
         text = f"{node.name}: {node.state.value}" + (f" ({node.note})" if node.note else "")

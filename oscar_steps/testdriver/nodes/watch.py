@@ -1,8 +1,7 @@
 """Follows one compute node from power-on to root's login, and names what it waited for when it fails.
 
-The install boot ends the VM (a reboot as well as a power-off): then the disk's fingerprint shows whether anything was
-installed, and the VM is started again from its disk alone. So 'the VM stopped' is never taken for 'it is installed',
-and a node cannot install itself for ever.
+A reboot or power-off ends the VM of the install boot. The disk's fingerprint then shows whether the node was installed.
+After that the VM is started from its disk alone, so a node cannot install itself for ever.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _FATAL_WHEN_UP = (SignKind.PANIC, SignKind.OOPS)
 
 
 class NodeWatch:
-    """Watches one node. `watch` goes on for as long as the run does; what goes wrong is raised as the run's alarm."""
+    """Watches one node. `watch` lasts as long as the run, and raises failures as the run's alarm."""
 
     def __init__(
         self, machine: Machine, board: NodeBoard, head: HeadNode, check: HeadCheck, probe: SshProbe, *,
@@ -131,7 +130,7 @@ class NodeWatch:
         raise self._finding(trouble.sentence, file)
 
     async def _watch_clock(self) -> None:
-        """A node may stay in each state only so long; while it pulls its image its disk must be written to."""
+        """Raise where the node stays in its state beyond the limit, or writes nothing while it pulls its image."""
         while self._node.state is not NodeState.UP:
             await asyncio.sleep(LOOK_SECONDS)
             if what := stuck(self._node, self._timeouts, self._factor):

@@ -1,8 +1,8 @@
-"""Attaches a command to a run: asks it to go on to the end of one stage, prints what happens, ends with the result.
+"""Attaches a command to a run: lets it go on to the end of one stage, prints what happens, ends with the result.
 
-The run does not depend on the command: one that is killed costs nothing, the next one shows what was missed. A command
-that gets TERM or INT ends the run, too. The one that follows the last stage ends when the run's process has ended, so
-that nothing of the run is alive after it.
+The run does not depend on the command. If a command is killed, the run goes on, and the next command shows what the
+first one missed. A command that receives TERM or INT ends the run, too. The command of the last stage waits until the
+run's process has ended, so nothing of the run is alive after it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ async def _follow(run_directory: Path, request: dict[str, str | bool], printer: 
 
 
 async def _until_ended(run_directory: Path, process: int) -> None:
-    """Wait for the run's process: it has said its last word, and what a thread of it still does may take a while.
+    """Wait until the run's process has ended. After its last message one of its threads may need a while.
 
     Raises HostError where it does not end.
     """

@@ -1,4 +1,4 @@
-"""What the next command says about a run whose process was killed: everything it needs is in the run directory."""
+"""The verdict of a run whose process was killed. The next command makes it from the run directory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def verdict_of_dead_run(run_directory: Path) -> Verdict:
     """The verdict of a run that ended, however it ended, as it was written.
 
-    Where its process was killed before it could write one: VMs of the run's ledger that are left are ended (there are
-    none, since they die with their parent; this is the proof), that is noted among the run's events, and the verdict is
-    made as the run itself would have made it. Raises UserError where the directory holds no run.
+    If the process was killed before it wrote one, this ends the VMs of the run's ledger that are left. (There should be
+    none, because they die with their parent.) It adds that to the run's events, and makes the verdict as the run itself
+    would have done. Raises UserError where the directory holds no run.
     """
     require_run(run_directory)
     from oscar_steps.verdict import Verdict  # not needed for a run that is not there, or goes on

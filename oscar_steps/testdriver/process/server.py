@@ -1,4 +1,4 @@
-"""The run's socket, to which commands attach, and the lease that ends a run to which none is attached any more.
+"""The run's socket, to which commands attach, and the lease: without a command the run ends after a while.
 
 Protocol, one JSON object a line. A command asks {"stage": NAME} or {"cancel": REASON}; the run answers {"event":
 ...} for everything that happens, and {"done": {"stage": NAME, "result": RESULT}} when the stage (or the run) is over.

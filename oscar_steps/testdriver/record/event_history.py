@@ -1,7 +1,7 @@
 """What `events.jsonl` says of a run: how far it came, what became of its nodes, what went wrong first, and when.
 
 Only the file is read, so that a run that goes on, one that is over and one from an archive have the same history. A
-line that cannot be understood is left out; no run is better for it, because a good one must have every stage's end.
+line that cannot be understood is left out. That makes no run better, because a good run must have every stage's end.
 """
 
 from __future__ import annotations

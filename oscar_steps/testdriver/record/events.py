@@ -1,7 +1,7 @@
-"""The run's diary: `events.jsonl`, one JSON object a line, and the one mechanism that draws every progress line.
+"""The run's diary: it writes `events.jsonl`, one JSON object a line, and prints every progress line.
 
-Every wait of the driver stands in `with diary.step("what we wait for"):`, which gives the log line, the duration, the
-event and, when something goes wrong, the place where it happened.
+Every wait of the driver is inside `with diary.step("what we wait for"):`. That gives the log line, the duration, the
+event and, for an error, the place where it happened.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Diary:
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Stands round every wait: says that it begins, and how long it took."""
+        """Wraps a wait: says that it begins, and how long it took."""
         started = time.monotonic()
         self._steps.append(text)
         self.write("step", text)
@@ -130,7 +130,7 @@ def read_events(run_directory: Path) -> list[Event]:
 
 
 def append_event(run_directory: Path, kind: str, text: str, **data: Any) -> None:
-    """Note something about a run whose process is gone. In an archive that cannot be written to nothing is noted."""
+    """Add an event to a run whose process is gone. In a read-only archive it adds nothing."""
     events = read_events(run_directory)
     stamp = datetime.now().astimezone().isoformat(timespec="milliseconds")
     event = Event(kind=kind, text=text, elapsed=events[-1].elapsed if events else 0.0, stamp=stamp, data=data)

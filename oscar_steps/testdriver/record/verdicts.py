@@ -1,5 +1,7 @@
-"""From a run directory to the verdict. One function, for the run itself, for what is left of a killed one, and for an
-archive: the same files give the same verdict, to the byte.
+"""Makes the verdict from the files of a run directory.
+
+`verdict_of` serves a run at its end, a run that was killed, and a run in an archive. The same files give the same
+verdict, to the byte.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _INSTALLER_ERRORS = (InstallerFailed.__name__, InstallerHung.__name__)
 
 
 def outcome_of(error: FarmError | None) -> Outcome:
-    """Whose doing it is. Only a finding about OSCAR itself is a failure; the rest is never blamed on a commit."""
+    """The outcome of a run that ended with `error`. Only a finding about OSCAR itself is a failure."""
     if error is None:
         return Outcome.PASSED
     if isinstance(error, Cancelled):
@@ -52,7 +54,7 @@ def _category_of(error: FarmError) -> Category:
 
 
 def record_of(error: FarmError) -> dict[str, Any]:
-    """What the run's events keep of an error, beside its text; `verdict_of` makes the verdict of it."""
+    """What the run's events keep of an error, beside its text. `verdict_of` reads it again."""
     kept: dict[str, Any] = {
         "error": type(error).__name__,
         "outcome": outcome_of(error).value,
@@ -66,13 +68,13 @@ def record_of(error: FarmError) -> dict[str, Any]:
 
 
 def _last_lines(evidence: Evidence) -> Evidence:
-    """At most MAX_EVIDENCE_LINES of it: the last ones say most."""
+    """At most the last MAX_EVIDENCE_LINES lines of it."""
     cut = max(len(evidence.lines) - MAX_EVIDENCE_LINES, 0)
     return Evidence(evidence.file, evidence.first_line + cut, evidence.lines[cut:])
 
 
 def replay_command(job: Job) -> str:
-    """What to type to get this run on a laptop, with its profiles and time limits; the job itself is in `JOB_FILE`."""
+    """The command that repeats this run with a laptop's profiles and time limits. The job itself is in `JOB_FILE`."""
     words = ["oscar-testdriver", "run", "--cell", job.cell, "--url", job.source.url, "--revision", job.source.revision]
     if job.nodes is not None:
         words += ["--nodes", str(job.nodes)]

@@ -13,9 +13,9 @@ from oscar_steps.testdriver.run import Run
 async def run_stage(run: Run, installing: Installing) -> None:
     """Ends when all nodes are up; a node that fails ends it through the run's alarm, within its state's own limit.
 
-    The barrier is opened here and not by the next stage: that one waits for its command, OSCAR need not. It
-    opens with the last node's banner. Root's login, which a slow node needs a second or two for, is tried on each node
-    as it comes up: one that was refused before keeps the barrier shut, one that is refused later ends the run here.
+    This stage opens the barrier, because the next one waits for its command, and OSCAR need not wait for that. The
+    barrier opens with the last node's banner. Meanwhile root's login, which takes a slow node a second or two, is tried
+    on each node. A refusal before that keeps the barrier shut. A later one ends the run here.
     """
     board, installer = installing.board, installing.installer
     with run.diary.step("all nodes to install themselves and answer by SSH"):

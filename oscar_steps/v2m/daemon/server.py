@@ -1,11 +1,11 @@
-"""The daemon: the process that machines of one system belong to, so that they live on when a command has ended.
+"""The daemon: the process that owns the machines of one system, so that they live on when a command has ended.
 
-It is started by the first command that powers a machine on, and ends by itself when nothing is on any more. Its
-machines die with it, however it dies: QEMU is forked from its main thread and gets SIGKILL from the kernel.
+The first command that powers a machine on starts it. It ends by itself when no machine is on any more. Its machines die
+with it, however it dies: QEMU is forked from its main thread and gets SIGKILL from the kernel.
 
 Protocol, one JSON object a line, over a Unix socket that only the owner can reach. The daemon greets with
 {"daemon": PID}. A request is {"do": WORD, "machine": NAME, …}; the answer {"done": {…}}, or {"error": {"class",
-"sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a daemon that is silent hangs. A request that
+"sentence", "hint"}}. Until then {"alive": true} comes every few seconds: a silent daemon hangs. A request that
 takes a machine over gets {"event": {…}} lines. A request goes on to its end although its client has gone.
 """
 

@@ -1,7 +1,7 @@
 """The back-end for `Qemu` and `Kvm`: one QEMU process per machine, held by QMP over a socket pair that has no path.
 
-The process is a child of ours and dies with us, whatever kills us. QEMU's own event says why
-it ended, the process's exit that it ended; both are waited for, never polled.
+The process is our child, and dies with us, also after a `kill -9`. QEMU's own event says why it ended. The exit of the
+process says that it ended. We wait for both, and poll neither.
 """
 
 from __future__ import annotations
@@ -521,7 +521,7 @@ class QemuMachine(Machine):
             self._last_reset = now
 
     async def _end_after_panic(self) -> None:
-        """Keep the picture of the dead machine, then end it: nothing more will come of it."""
+        """Keep a screenshot of the dead machine, then end it."""
         with contextlib.suppress(HostError):
             await self.screenshot(self._directory / "screens" / f"{self.name}-panic.png")
         with contextlib.suppress(HostError):
