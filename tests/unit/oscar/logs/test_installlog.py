@@ -335,7 +335,7 @@ CASES: dict[str, tuple[list[str], InstallStage, str, str]] = {
             "ERROR: There are basic system configuration issues (see log). at ./install_cluster line 90.",
         ),
         InstallStage.PREFLIGHT,
-        "the head node's name stands for 127.0.0.1",
+        "gives the head node's name the address 127.0.0.1",
         "farm",
     ),
     "a check of the head node that does not say why": (
