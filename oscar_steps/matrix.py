@@ -50,7 +50,7 @@ class WrittenFile(_Frozen):
 
 
 class Answers(_Frozen):
-    """What OSCAR's installer is answered, as a cluster definition; the answer files are made from it.
+    """The answers for OSCAR's installer, as a cluster definition. The answer files are made from it.
 
     Field names follow the menus of OSCAR's command line. `selector` holds commands of the package selector, one a line.
     What is '' is not answered: OSCAR's own default stays.

@@ -61,7 +61,7 @@ class StageResult(StrEnum):
 class Category(StrEnum):
     """Whose fault it is. Only `oscar` is blamed on a commit.
 
-    `distribution`: the distribution's packages or mirrors are broken. `answers`: what the site answers does not fit.
+    `distribution`: the distribution's packages or mirrors are broken. `answers`: the site's answers do not fit.
     `farm`: the farm's profiles, images and files. `host`: the machine that the run was on.
     """
 

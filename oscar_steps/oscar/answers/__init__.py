@@ -1,1 +1,1 @@
-"""What OSCAR's installer asks, and what it is answered."""
+"""What OSCAR's installer asks, and the answers to it."""

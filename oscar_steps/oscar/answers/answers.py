@@ -1,4 +1,4 @@
-"""What OSCAR's command-line installer is answered, made from the definition of the cluster.
+"""The answers for OSCAR's command-line installer, made from the definition of the cluster.
 
 OSCAR accepts almost any answer without a word, and a wrong one mostly makes it loop for ever. So whatever can be known
 to be wrong is refused here, before anything boots: values with blanks (OSCAR pastes them into shell lines), empty
@@ -32,7 +32,7 @@ _MAC = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){5}")
 
 
 class AnswerKind(StrEnum):
-    """The files that the installer is answered with."""
+    """The files with the installer's answers."""
 
     SELECTOR = "selector"
     BUILD = "build"
@@ -165,7 +165,7 @@ class Definition:
         )
 
     def build(self) -> list[tuple[str, str]]:
-        """Labels of the build menu, and what is answered."""
+        """Labels of the build menu, and the answers."""
         return [
             ("Image name", self.image_name),
             ("Package file", _below(self.oscar_home, self.package_file)),
@@ -177,7 +177,7 @@ class Definition:
         ]
 
     def define(self, count: int) -> list[tuple[str, str]]:
-        """Labels of the define menu, and what is answered for `count` nodes."""
+        """Labels of the define menu, and the answers for `count` nodes."""
         return [
             ("Image Name", self.image_name),
             ("Domain Name", self.domain),
