@@ -17,7 +17,7 @@ help: ## List these targets
 	@echo "  make demo KEEP=1       leave the farm running until Ctrl-C"
 	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
 	@echo "  make demo PORT=8020    the web page's port (8010)"
-	@echo "  make faults ONLY=a,b   these faults alone; RESUME=1: none that has a verdict; MARKDOWN=FILE: the table as text"
+	@echo "  make faults ONLY=a,b   only these faults; RESUME=1: skip those that have a verdict; MARKDOWN=FILE: the table as text"
 	@echo "  make test-xen SUITE=TestXenHVM ONLY=suite CPU=Nehalem,model=8,+svm,+npt MINUTES=90 RESULTS=hvm.jsonl"
 	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors-proof.md   with the results of a Xen host, into the document"
 
@@ -32,7 +32,7 @@ faults: setup ## Every fault of the stand-in OSCAR, run for real. ONLY=NAME,...,
 	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
 # Two workers: tests/parallel.py says who does what. The longest come first.
-test: setup ## Everything that says whether the farm is good: unit, vm, farm, but for what is slow
+test: setup ## All tests of unit, vm and farm, except those marked slow
 	@$(PYTEST) -n 2 -m 'not slow' tests/vm tests/farm tests/unit $(PYTEST_OPTIONS)
 
 test-unit: setup ## Minutes; no virtual machine
@@ -62,7 +62,7 @@ torment: setup ## A farm in bad weather: is a commit, verdict or mail lost or do
 	@$(BIN)/python -u -m demo.torment $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(if $(COMMITS),--commits '$(COMMITS)')
 
-fuzz: setup ## Spoiled profiles for the loader, for a minute; ends at what must not happen. SECONDS=N
+fuzz: setup ## Feed broken profiles to the loader for a minute; end at the first wrong reaction. SECONDS=N
 	@$(BIN)/python -m bench.fuzz --seconds '$(or $(SECONDS),60)'
 
 check: setup ## Style, types, import rules
@@ -71,7 +71,7 @@ check: setup ## Style, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-audit: $(VENV)/audit/.locked ## Known vulnerabilities of the locked packages. Needs pypi.org; says so where that is out of reach
+audit: $(VENV)/audit/.locked ## Known vulnerabilities of the locked packages. Needs access to pypi.org
 	@requirements/audit.sh $(VENV)/audit/bin/pip-audit requirements/dev.txt requirements/audit.txt
 
 lock: setup ## Write requirements/*.txt anew from requirements/*.in

@@ -1,4 +1,4 @@
-"""The words that master and driver share: stages, outcomes, exit statuses. They need no model, and load at once."""
+"""The words that master and driver share: stages, outcomes, exit statuses. They need no model, so they load quickly."""
 
 from __future__ import annotations
 

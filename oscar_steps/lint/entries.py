@@ -1,4 +1,4 @@
-"""Entries of the lint's cache: written in one step, and never believed where they are not as they were written."""
+"""Entries of the lint's cache: written in one step, and checked when they are read."""
 
 from __future__ import annotations
 

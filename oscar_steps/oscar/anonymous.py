@@ -1,4 +1,4 @@
-"""What a cluster wrote, without what tells where and by whom: addresses, hosts, users, paths, dates, secrets.
+"""Makes a cluster's output anonymous: addresses, hosts, users, paths, dates, secrets.
 
 The same original always gets the same replacement of the same shape, over all files of one run, so that what the lines
 mean stays: two nodes are two nodes, and a result line of apitest still has a date. What OSCAR and its distributions

@@ -1,1 +1,1 @@
-"""Where what is tested comes from: Subversion, what it is asked and what it answers."""
+"""The sources that are tested: Subversion's exact revisions, exports and history."""

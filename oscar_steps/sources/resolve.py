@@ -1,4 +1,4 @@
-"""What is to be tested, as somebody asked for it, and what Subversion makes of that."""
+"""Finds the exact revision of a source that a person asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of the V2M of 2007, `v2m PROFILE --WORD`, said in today's words."""
+"""The command line of the V2M of 2007, `v2m PROFILE --WORD`, translated into today's commands."""
 
 from __future__ import annotations
 

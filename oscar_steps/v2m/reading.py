@@ -1,4 +1,4 @@
-"""The file that a command is about, read."""
+"""Reads the profile that a command is about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A serial console on a person's terminal: the guest's words, and none of its orders to the terminal.
+"""A serial console on a person's terminal: the guest's text, without its control sequences.
 
 A terminal obeys what is written to it: it changes colours and titles, and some answer, as if the person had typed. So
 sequences of control are left out (`textio.seen_line`, for a stream `Typed`), unless the person asks for them (`raw`).

@@ -1,4 +1,4 @@
-"""Step 2: boot the virtual head node, wait until it lets root in by SSH."""
+"""Stage 2: boot the virtual head node, wait until it lets root in by SSH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 5: boot the virtual compute nodes, from the CD-ROM that OSCAR made or from the network."""
+"""Stage 5: boot the virtual compute nodes, from the CD-ROM that OSCAR made or from the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 3: check OSCAR out in the head node, with its own Subversion client, at the exact revision; read its menus."""
+"""Stage 3: check OSCAR out in the head node, with its own Subversion client, at the exact revision; read its menus."""
 
 from __future__ import annotations
 

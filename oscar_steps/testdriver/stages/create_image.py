@@ -1,4 +1,4 @@
-"""Step 1: the host is fit, this OSCAR can be installed at all, the base image exists, the disks are laid over it."""
+"""Stage 1: the host is fit, this OSCAR can be installed at all, the base image exists, the disks are laid over it."""
 
 from __future__ import annotations
 

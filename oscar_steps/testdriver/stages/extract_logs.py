@@ -1,4 +1,4 @@
-"""Step 8: extract logs and output, from the head node and from every node that answers. Always runs."""
+"""Stage 8: extract logs and output, from the head node and from every node that answers. Always runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 7: OSCAR, let through the barrier, finishes the installation and tests the cluster."""
+"""Stage 7: OSCAR, let through the barrier, finishes the installation and tests the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 4: start OSCAR's installer without a person, follow it until nodes may boot (or until it needs a screen)."""
+"""Stage 4: start OSCAR's installer without a person, follow it until nodes may boot (or until it needs a screen)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 9, the farm's own: end the cluster and prove that nothing of it is left. Always runs."""
+"""Stage 9, the farm's own: end the cluster and prove that nothing of it is left. Always runs."""
 
 from __future__ import annotations
 

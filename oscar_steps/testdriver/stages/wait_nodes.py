@@ -1,4 +1,4 @@
-"""Step 6: the node barrier. It opens in the moment the last node answers by SSH."""
+"""Stage 6: the node barrier. It opens in the moment the last node answers by SSH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into a machine and comes out of it: CDs, its console, its picture, its state."""
+"""What goes into a machine and comes out of it: CDs, its console, screenshots, its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines that go on on another host."""
+"""`v2m migrate`: a machine moves to another host while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How machines are: what their daemons say, and what is written down."""
+"""`v2m status`: the state of machines, as their daemons say and as their records have it."""
 
 from __future__ import annotations
 

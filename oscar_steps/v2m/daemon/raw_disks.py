@@ -1,4 +1,4 @@
-"""Which disks of this user's on this host were raw when a guest got them.
+"""The record of this user's disks on this host that were raw when a guest first used them.
 
 A guest can write the first bytes of a qcow2 file, with the name of a host's file in it, to a raw disk; opened as qcow2
 the next time, the disk would show it that file. So a file that was raw once is not taken for qcow2, by whichever

@@ -1,4 +1,4 @@
-"""What a virtualization host must have, checked before a run begins: everything that is missing is said at once."""
+"""What a virtualization host must have, checked before a run begins. The check names everything that is missing."""
 
 from __future__ import annotations
 

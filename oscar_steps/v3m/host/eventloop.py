@@ -1,4 +1,4 @@
-"""How our programs run what is asynchronous."""
+"""The event loop of all our programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we make on a hypervisor that does not know whose it is, and that goes with us all the same.
+"""Guards: small processes that end a libvirt machine or network when the process that made it has died.
 
 A guest of Xen's is no child of ours, and libvirt does not end it with our connection. So each has a *guard*, a small
 shell of ours that reads a pipe whose other end only we hold. When we are gone, however that came, it reads the end of

@@ -1,4 +1,4 @@
-"""A machine's memory and devices on their way: out of a QEMU into a descriptor, and from a descriptor into another.
+"""Moves a machine's memory and devices: out of one QEMU into a descriptor, and from a descriptor into another QEMU.
 
 A descriptor is a file (save), a socket to another QEMU here, or one that leads to another host.
 """
