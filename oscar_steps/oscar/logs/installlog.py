@@ -185,7 +185,7 @@ class InstallLog:
         culprit = self.culprit
         if culprit is not None:
             if not self.lines:
-                return self._fail(culprit, 0, f"it ended{_with_status(exit_status)} without a word")
+                return self._fail(culprit, 0, f"it ended{_with_status(exit_status)} without a message")
             why = f"it ended{_with_status(exit_status)} while {culprit.doing}; {self._missing(culprit)}"
             failure = self._fail(culprit, self.lines, why)
             unmarked = self.format is LogFormat.TYPED and not self._any_section
@@ -415,7 +415,7 @@ class InstallLog:
         missing = next((item.missing for item in self._asked_of(stage) if not self._has(item)), "")
         if not missing and stage is InstallStage.TEST and self._died:
             missing = f"its test said '{self._died}'"
-        return missing or f"it never came beyond {stage.doing}"
+        return missing or f"it never got beyond {stage.doing}"
 
     def _certain(
         self,

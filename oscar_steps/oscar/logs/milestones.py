@@ -105,11 +105,11 @@ def _network(expected_nodes: int, boot: NodeBoot) -> tuple[Milestone, ...]:
         ),
         Milestone(
             _sub(rf'{_STEP}Successfully ran (?:command|"mkdhcpconf .*")|{_DHCP}'),
-            "the DHCP server was not configured (mkdhcpconf failed without a word)",
+            "the DHCP server was not configured (mkdhcpconf failed without a message)",
         ),
         Milestone(
             _sub(rf"{_STEP}Successfully restarted dhcpd service|{_DHCP}"),
-            "the DHCP server was not restarted (it fails without a word)",
+            "the DHCP server was not restarted (it fails without a message)",
         ),
         built if boot == "cdrom" else pxe,
         _says(_sub(r"Step \d+: Completed successfully"), "Step 6: Completed successfully"),
@@ -142,7 +142,7 @@ def stage_rules(
         StageRule(
             InstallStage.PLATFORM,
             (_section(r"Running OSCAR install_cluster script\b.*"),),
-            (Milestone(_sub(prep), "it never came to run wizard_prep"),),
+            (Milestone(_sub(prep), "it never ran wizard_prep"),),
         ),
         StageRule(
             InstallStage.WIZARD_PREP,
@@ -201,7 +201,7 @@ def stage_rules(
                 ),
             ),
             in_2006=(
-                Milestone(USER_TESTS, "its test never came to 'Performing user tests...'"),
+                Milestone(USER_TESTS, "its test never reached 'Performing user tests...'"),
                 _test("SSH node->server"),  # the last of those that every cluster has
             ),
         ),

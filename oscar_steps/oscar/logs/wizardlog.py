@@ -157,7 +157,7 @@ class WizardLog:
         reason = _reason(lines, self._needs)
         ended = "it ended" if exit_status is None else f"it ended with status {exit_status}"
         if reason is None:
-            last = f"; it last said '{lines[-1].text.strip()[:200]}'" if lines else " without a word"
+            last = f"; it last said '{lines[-1].text.strip()[:200]}'" if lines else " without a message"
             reason = _Reason(self.lines, f"{ended}{last}")
         elif exit_status == 0:
             reason = _Reason(reason.line, f"{ended}, and said: {reason.clause}", reason.category, reason.hint)

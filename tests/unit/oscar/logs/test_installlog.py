@@ -436,7 +436,7 @@ CASES: dict[str, tuple[list[str], InstallStage, str, str]] = {
         "it never got that far, and yet its command line ended with status 0",
         "oscar",
     ),
-    "an installer that dies without a word": ([], InstallStage.PREFLIGHT, "without a word", "oscar"),
+    "an installer that dies without a word": ([], InstallStage.PREFLIGHT, "without a message", "oscar"),
     "an installer that ends with 0 in the middle": (
         cut_before("--> Building Image..."),
         InstallStage.IMAGE,

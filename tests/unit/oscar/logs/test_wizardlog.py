@@ -352,7 +352,7 @@ def test_no_end_of_this_flavour_is_ever_good(status: int | None) -> None:
             log.feed(line)
     failure = log.conclude(status)
     assert failure.sentence.startswith("OSCAR's wizard did not start (oscar_wizard install): it ended")
-    assert WizardLog().conclude(status).sentence.endswith("without a word")
+    assert WizardLog().conclude(status).sentence.endswith("without a message")
 
 
 def test_a_wizard_that_ends_well_without_a_window_is_told_with_its_status() -> None:
