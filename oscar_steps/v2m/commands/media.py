@@ -159,9 +159,7 @@ def save(file: Path, name: str | None, system: str | None, state: Path) -> None:
 def restore(file: Path, name: str | None, system: str | None, state: Path) -> None:
     target, machine = find_one(file, name, system)
     if not os.access(state, os.R_OK):
-        raise ProfileError(
-            f"there is no state to be read in {click.format_filename(state)}", hint="`v2m save` makes it"
-        )
+        raise ProfileError(f"the state {click.format_filename(state)} cannot be read", hint="`v2m save` makes it")
     with daemon_of(target.system, start=True) as link:
         assert link is not None
         answer = link.ask(profile_request(target, machine, "restore", state=str(state.absolute())))

@@ -115,7 +115,7 @@ def _line(descriptor: int) -> bytes:
     while not line.endswith(b"\n"):
         byte = os.read(descriptor, 1)
         if not byte:
-            raise ValueError("it has no end")
+            raise ValueError("it is cut short")
         line += byte
     return line
 

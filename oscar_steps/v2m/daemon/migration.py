@@ -215,7 +215,7 @@ class Migrations:
             raise HostError(f"{what}: a running machine cannot change that")
         missing = sorted({*request["processor"]} - {*_processor_flags()})
         if accelerator.name == "kvm" and missing:
-            what = f"its guest uses {', '.join(missing)}, which the processor of this host lacks"
+            what = f"its guest uses the CPU features {', '.join(missing)}, which this host's processor lacks"
             raise HostError(
                 f"{what}: a running machine cannot change that", hint="shut it down, and boot it on this host"
             )
@@ -474,7 +474,7 @@ def _check_luggage(profile: VMProfile, request: Request) -> None:
     hint = "eject it (`v2m eject-cd`), or share its directory"
     try:
         if _cd_mark(Path(cdrom)) != request["cd"]:
-            raise HostError(f"its CD {cdrom} is a different one there", hint=hint)
+            raise HostError(f"the CD {cdrom} there has other content", hint=hint)
     except OSError as error:
         raise HostError(f"its CD {cdrom} cannot be read there: {error.strerror}", hint=hint) from None
 
