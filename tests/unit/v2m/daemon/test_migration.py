@@ -432,7 +432,7 @@ def test_a_guest_that_has_seen_more_of_a_processor_than_is_here_is_refused(
     if comes:
         arrival.run()
     else:
-        with pytest.raises(HostError, match="its guest uses avx512f, which the processor of this host lacks"):
+        with pytest.raises(HostError, match="its guest uses the CPU features avx512f, which this host.s processor lacks"):
             arrival.run()
     assert (guest.asked == ["receive", "cont"]) == comes
 
@@ -493,8 +493,8 @@ def _raw_turned_qcow2_meanwhile(_arrival: In, guest: Guest) -> None:
     [
         (_other_storage, r"the disk \S+vm1.qcow2 is not on storage that both hosts see", []),
         (_other_storage_of_a_further_disk, r"the disk \S+data.img is not on storage that both hosts see", []),
-        (_other_cd, r"its CD \S+ is a different one there", []),
-        (_other_cd_of_the_same_size, r"its CD \S+ is a different one there", []),
+        (_other_cd, r"the CD \S+ there has other content", []),
+        (_other_cd_of_the_same_size, r"the CD \S+ there has other content", []),
         (_no_cd, r"its CD \S+ cannot be read there: No such file", []),
         (_raw_turned_qcow2, r"its disk \S+data.img is used as raw, but its content looks like qcow2", []),
         (
