@@ -111,9 +111,7 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
     if os.path.lexists(site.secrets.directory / name) and not new:
         raise UserError(f"the secret {site.secrets.directory / name} exists already", hint="to replace it: --new")
     if name in _GIVEN and not ask:
-        raise UserError(
-            f"the farm cannot choose the secret {name}", hint="enter the one that you were given: --ask"
-        )
+        raise UserError(f"the farm cannot choose the secret {name}", hint="enter the one that you were given: --ask")
     path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
     click.echo(f"{path} ({known[name]}) is written")
 

@@ -242,7 +242,12 @@ def test_a_secret_of_somebody_else_is_given_to_the_farms_user_before_it_is_close
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"\xff\xfe", "is not UTF-8 text"), (b"a\nb", "one line of text"), (b"a\0", "one line of text"), (b"", "is empty")],
+    [
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"a\nb", "one line of text"),
+        (b"a\0", "one line of text"),
+        (b"", "is empty"),
+    ],
 )
 def test_a_secret_that_is_no_line_of_text_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "worker-w").write_bytes(content)

@@ -282,9 +282,7 @@ def _selector_lines(selector: Sequence[str]) -> list[str]:
     for line in selector:
         command = line.split()[0] if line.split() else ""
         if command not in SELECTOR_COMMANDS or "\n" in line or "\r" in line:
-            raise UserError(
-                f"selector: '{line}' is not a selector command; there are: {', '.join(SELECTOR_COMMANDS)}"
-            )
+            raise UserError(f"selector: '{line}' is not a selector command; there are: {', '.join(SELECTOR_COMMANDS)}")
     return ["# every other package stays as the default set has it", *(" ".join(line.split()) for line in selector)]
 
 

@@ -209,9 +209,7 @@ class _ProfileReader:
             return None
         word = xmlfile.text_of(element)
         if not _WORD.fullmatch(word):
-            self._document.fail(
-                element, f"the machine '{shown(word)}' is not one word; write, e.g., pc or q35"
-            )
+            self._document.fail(element, f"the machine '{shown(word)}' is not one word; write, e.g., pc or q35")
         return word
 
     def _boot(self) -> tuple[BootDevice, ...]:

@@ -148,7 +148,12 @@ def test_what_subversion_says_in_the_guest_names_the_server_as_people_know_it() 
         (None, "TUN/TAP+NAT", {}, "h.example:80, and nothing else"),
         (None, "BRIDGED_TAP", {}, "h.example:80, and nothing else"),
         (None, "TUN/TAP+NAT", {"to_host": "open"}, "all that this host reaches"),
-        (None, "BRIDGED_TAP", {"bridges": ["br0"]}, "h.example:80 through this run, and all that its own network reaches"),
+        (
+            None,
+            "BRIDGED_TAP",
+            {"bridges": ["br0"]},
+            "h.example:80 through this run, and all that its own network reaches",
+        ),
         ("Xen", "TUN/TAP", {}, "h.example:80 through this run, and all that its own network reaches"),
     ],
 )

@@ -239,7 +239,11 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
     (replace(NODE, type="Xen", boot=("network", "disk")), BootPlan(), "no firmware to boot from a CD or the network"),
     (replace(NODE, type="Xen", cdrom="/cd.iso"), BootPlan(BootDevice.CDROM), "set the type XenHVM"),
     (replace(NODE, type="VMWare"), KERNEL, "starts no kernel from outside"),
-    (replace(NODE, type="VMWare", boot=("network", "disk")), BootPlan(), "in this order; libvirt cannot set the order 'network disk'"),
+    (
+        replace(NODE, type="VMWare", boot=("network", "disk")),
+        BootPlan(),
+        "in this order; libvirt cannot set the order 'network disk'",
+    ),
     (replace(NODE, type="VMWare", image=DiskImage("a.qcow2")), BootPlan(), "'a.qcow2' is none: convert it"),
     (replace(NODE, type="VMWare", image=DiskImage("/dev/a.vmdk")), BootPlan(), "files that end in .vmdk"),
     (replace(NODE, type="VMWare", cdrom="/cd.img"), BootPlan(), "'/cd.img' does not"),
@@ -260,7 +264,11 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
         "no place 'd6' for a disk; a fully virtual Xen guest has left: none",
     ),
     (replace(NODE, nics=(VLAN, replace(HOST, mac=VLAN.mac))), BootPlan(), "two NICs with the MAC"),
-    (replace(NODE, nics=(replace(VLAN, mac="53:54:00:00:00:11"),)), BootPlan(), "has the multicast MAC 53:54:00:00:00:11"),
+    (
+        replace(NODE, nics=(replace(VLAN, mac="53:54:00:00:00:11"),)),
+        BootPlan(),
+        "has the multicast MAC 53:54:00:00:00:11",
+    ),
     (
         replace(NODE, type="VMWare", nics=tuple(replace(VLAN, mac=f"52:54:00:00:00:{n:02x}") for n in range(11))),
         BootPlan(),

@@ -70,7 +70,10 @@ def cluster() -> ClusterProfile:
             {"virtual_disks": (VirtualDisk("hda", "a"),)},
             "vm: there is no place 'hda' for a disk; on IDE there are: hdb",
         ),
-        ({"virtual_disks": (VirtualDisk("hdc", "a"),), "cdrom": "cd.iso"}, "vm: the disk 'hdc' has the place of the CD-ROM"),
+        (
+            {"virtual_disks": (VirtualDisk("hdc", "a"),), "cdrom": "cd.iso"},
+            "vm: the disk 'hdc' has the place of the CD-ROM",
+        ),
         ({"virtual_disks": disks(9), "disk_bus": "virtio"}, "vm has 9 virtual disks; the bus virtio takes 8"),
     ],
 )
