@@ -154,7 +154,7 @@ def test_names_that_are_no_text_are_kept_in_printable_form(tmp_path: Path) -> No
 
 
 def test_what_is_no_archive_is_the_farms_error(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="no archive"):
+    with pytest.raises(HostError, match="not a tar archive"):
         unpack(b"not a tar", tmp_path / "logs", LOGS)
 
 

@@ -165,7 +165,9 @@ def _words(files: Mapping[str, str], file: str, what: str, fits: Callable[[Itera
     if found := next((one for one in word_lists(files, file) if fits(one.words)), None):
         return found.words
     lists = word_lists(files, file)
-    sentence = f"{file}: it has no list of the {what} that this OSCAR accepts, nor have {len(files) - 1} other files"
+    sentence = (
+        f"{file}: no list of the {what} that this OSCAR accepts was found here or in {len(files) - 1} other files"
+    )
     if made := next((one for one in lists if not one.whole and what.split()[-1].rstrip("s") in one.variable), None):
         sentence = f"{made.file}:{made.line}: OSCAR makes its {what} when it runs, from files outside its tree"
     hint = "such a list is looked for as `@words = qw(one two)`; see oscar_steps/oscar/answers/wordlists.py"

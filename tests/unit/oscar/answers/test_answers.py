@@ -140,8 +140,8 @@ def test_ten_nodes_need_no_padding_for_each_gets_its_address_by_name() -> None:
         ({"gateway": "router"}, "gateway is 'router', which is not an IPv4 address"),
         ({"image_name": "5"}, "reads like a number of a menu"),
         ({"distro": "debian 4"}, "distro is 'debian 4'"),
-        ({"selector": ("quit",)}, "none of the package selector's commands"),
-        ({"selector": ("",)}, "none of the package selector's commands"),
+        ({"selector": ("quit",)}, "is not a selector command; there are: "),
+        ({"selector": ("",)}, "is not a selector command; there are: "),
         ({"directory": "farm"}, "absolute path"),
     ],
 )

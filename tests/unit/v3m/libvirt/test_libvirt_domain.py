@@ -244,7 +244,7 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
         BootPlan(),
         "in this order; libvirt cannot set the order 'network disk'",
     ),
-    (replace(NODE, type="VMWare", image=DiskImage("a.qcow2")), BootPlan(), "'a.qcow2' is none: convert it"),
+    (replace(NODE, type="VMWare", image=DiskImage("a.qcow2")), BootPlan(), "'a.qcow2' does not: convert it"),
     (replace(NODE, type="VMWare", image=DiskImage("/dev/a.vmdk")), BootPlan(), "files that end in .vmdk"),
     (replace(NODE, type="VMWare", cdrom="/cd.img"), BootPlan(), "'/cd.img' does not"),
     (replace(NODE, type="VMWare"), BootPlan(seed=Path("s")), "no place for the run's second disk"),
@@ -252,11 +252,11 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
     (replace(NODE, virtual_disks=(DISK_B, replace(DISK_B, id="sdb"))), BootPlan(), "no place 'sdb'"),
     (replace(NODE, virtual_disks=(replace(DISK_B, id="hda"),)), BootPlan(), "left: hdb, hdc, hdd"),
     (replace(NODE, virtual_disks=(replace(DISK_B, id="data"),)), BootPlan(), "no place 'data'"),
-    (replace(NODE, virtual_disks=(replace(DISK_B, id="hdc"),), cdrom="/c"), BootPlan(), "where the CD-ROM is"),
+    (replace(NODE, virtual_disks=(replace(DISK_B, id="hdc"),), cdrom="/c"), BootPlan(), "has the place of the CD-ROM"),
     (
         replace(NODE, type="Xen", virtual_disks=(replace(DISK_B, id="hdc"),), cdrom="/c"),
         BootPlan(),
-        "where the CD-ROM is",
+        "has the place of the CD-ROM",
     ),
     (
         replace(NODE, disk_bus="scsi", virtual_disks=tuple(VirtualDisk(f"d{n}", "/d") for n in range(7))),
@@ -276,7 +276,7 @@ REFUSED: list[tuple[VMProfile, BootPlan, str]] = [
     ),
     (replace(NODE, nics=(replace(HOST, option="eth0"),)), BootPlan(), "only a NIC of type BRIDGED_TAP"),
     (replace(NODE, option="eth0"), BootPlan(), "only a NIC of type BRIDGED_TAP"),
-    (replace(NODE, option="br0,model=x", nics=(BRIDGED,)), BootPlan(), "no name of an interface"),
+    (replace(NODE, option="br0,model=x", nics=(BRIDGED,)), BootPlan(), "not the name of an interface"),
     (replace(NODE, option="a-name-of-16-cha", nics=(BRIDGED,)), BootPlan(), "up to 15"),
     (replace(NODE, type="VMWare", option="eth0", nics=(BRIDGED,)), BootPlan(), "e.g., vmnet0"),
 ]
@@ -293,7 +293,7 @@ def test_what_the_hypervisor_cannot_do_is_refused_in_one_sentence(
 
 
 def test_a_relative_path_needs_a_directory_that_is_absolute() -> None:
-    with pytest.raises(ProfileError, match=r"'disks/oscarnode1\.vmdk' is no absolute path"):
+    with pytest.raises(ProfileError, match=r"'disks/oscarnode1\.vmdk' is not an absolute path"):
         domain_xml(NODE, Path("here"))
 
 
@@ -383,11 +383,11 @@ def test_connection_uris(hypervisor: Hypervisor, host: str | None, user: str | N
         ("Qemu", None, None, "not reached by libvirt"),
         (None, None, None, "not reached by libvirt"),
         ("Xen", None, "root", "none is named"),
-        ("Xen", "", None, "no host's name"),
-        ("Xen", "-oProxyCommand=x", None, "no host's name"),
-        ("Xen", "a/b", None, "no host's name"),
-        ("Xen", "a", "", "no user's name"),
-        ("Xen", "a", "-l", "no user's name"),
+        ("Xen", "", None, "not a host name"),
+        ("Xen", "-oProxyCommand=x", None, "not a host name"),
+        ("Xen", "a/b", None, "not a host name"),
+        ("Xen", "a", "", "not a user name"),
+        ("Xen", "a", "-l", "not a user name"),
     ],
 )
 def test_what_cannot_be_in_a_connection_uri_is_refused(
