@@ -19,7 +19,7 @@ from oscar_steps.v3m.runtime import check_backend, make_taps
 def make_libvirts(profile: VMProfile, directory: Path, on_event: Listener) -> Machine:
     """A machine of libvirt's that is off, its files in `directory`. Raises ProfileError for what that cannot do."""
     if profile.vlan_nics:
-        what = f"{profile.name} is of type {profile.type} and has a NIC on a VLAN, where it would be alone"
+        what = f"{profile.name} is of type {profile.type} and on a VLAN, where it would be alone"
         raise ProfileError(what, hint="set the type Qemu, whose machines share their VLANs")
     return LibvirtMachine(profile, directory, on_event=on_event)
 

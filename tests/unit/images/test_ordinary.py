@@ -161,7 +161,7 @@ def test_another_users_store_is_read_and_where_it_has_nothing_one_sentence_says_
     assert asyncio.run(store.ensure(RECIPE, said.append)) == image
     other = RECIPE.model_copy(update={"name": "other"})
     with pytest.raises(
-        ImageBuildFailed, match=f"the image store {store.directory} belongs to .*can read no image other"
+        ImageBuildFailed, match=f"the image store {store.directory} belongs to .*cannot read the image other"
     ):
         asyncio.run(store.ensure(other, said.append))
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)

@@ -258,7 +258,7 @@ def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
         ('[master]\nport = "tcp"\n', 9, "master.port: 'tcp' is not an endpoint that workers can connect to"),
         ('[master]\nport = "carrier-pigeon:1"\n', 9, "master.port: 'carrier-pigeon:1' is not an endpoint"),
         ('[master]\nport = "tcp:99999"\n', 9, "master.port: 99999 is not a TCP port"),
-        ('[master]\nport = "tcp:9989:interface=300.1.1.1"\n', 9, "master.port: '300.1.1.1' is no address"),
+        ('[master]\nport = "tcp:9989:interface=300.1.1.1"\n', 9, "master.port: '300.1.1.1' is not the address"),
         ('[web]\naddress = "everywhere"\n', 9, "web.address: 'everywhere' is not the address of an interface"),
         ('[web]\naddress = "192.0.2.1"\n', 8, "web.port: no interface of this host has the address 192.0.2.1"),
         ("[web]\nport = 9989\n", 9, "master.port: [web] port is 9989 too"),

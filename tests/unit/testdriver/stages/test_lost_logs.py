@@ -130,7 +130,7 @@ def test_a_head_node_that_is_kept_is_left_alone(monkeypatch: pytest.MonkeyPatch,
     head = LostHead(obeys=True)
     run, read = read_from_disk(monkeypatch, tmp_path, head, failure=HostError("cut off"), keep=True)
     assert (head.done, read) == ([], [])
-    assert "the head node is kept" in run.said[-1]
+    assert "no logs from the head node, which is kept: " in run.said[-1]
     _, read = read_from_disk(
         monkeypatch, tmp_path, LostHead(obeys=True, state=MachineState.OFF), failure=HostError("ended"), keep=True
     )
