@@ -56,9 +56,9 @@ def lint(
 ) -> None:
     """Find problems that REVISION introduces, in seconds, without any virtual machine.
 
-    REVISION is compared with the revision before it on its branch. Problems that were there before stand: they are
-    counted, and --all shows them. With --tree, a working copy of Subversion's or git's is compared with what was
-    committed last; of any other folder all problems are new.
+    REVISION is compared with the revision before it on its branch. Older problems are standing problems: they are
+    counted, and --all shows them. With --tree, a working copy of Subversion or git is compared with its last commit.
+    In any other folder all problems are new.
 
     \b
     Exit status:
