@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, cast
 
 from oscar_steps.errors import HostError
 from oscar_steps.textio import printable_name
@@ -52,39 +53,73 @@ def plain_files(
     """The plain files of a tar (gzip'ed or not; bzip2 and xz make too much of few bytes), as far as the limits allow.
 
     Devices, sparse files, hard links, and names that lead outside or cannot be are left out; an archive that was cut
-    off gives what came before. `rooted`: a name that begins with '/' is taken as one below it. `links`: a symbolic
-    link counts as an empty file. Raises HostError where it is no tar at all.
+    off or damaged gives what came before. `rooted`: a name that begins with '/' is taken as one below it. `links`: a
+    symbolic link counts as an empty file. Raises HostError where it is no tar at all.
     """
     count, room, most = 0, limits.total_bytes, _MOST * max(limits.total_bytes, _LEAST_BYTES)
     try:
         with (
-            _opened(archive) as source,
-            tarfile.open(fileobj=source, mode=_mode(source), encoding="utf-8", errors="surrogateescape") as tar,
+            archive.open("rb") if isinstance(archive, Path) else io.BytesIO(archive) as raw,
+            _Bounded(raw, most) as source,
+            tarfile.open(
+                fileobj=cast("IO[bytes]", source), mode="r|", encoding="utf-8", errors="surrogateescape"
+            ) as tar,
         ):
-            for member in tar:
+            while (member := tar.next()) and len(tar.pax_headers) < _GLOBAL_HEADERS:
+                tar.members.clear()  # type: ignore[attr-defined]  # millions of headers fit into no memory
+                source.next_stop = None
                 room -= min(member.size, limits.file_bytes)
-                if count >= limits.files or room < 0 or tar.offset > most:
+                if count >= limits.files or room < 0 or member.size < 0:
                     break
                 parts = _parts(member.name, limits.depth, rooted=rooted)
-                if not parts or not ((member.isreg() and not member.issparse()) or (links and member.issym())):
-                    continue
-                file = tar.extractfile(member) if member.isreg() else None
-                content = _shortened(file, limits.file_bytes) if file else b""
-                count += 1
-                yield Member(parts, content, executable=bool(member.mode & 0o100))
+                if parts and ((member.isreg() and not member.issparse()) or (links and member.issym())):
+                    file = tar.extractfile(member) if member.isreg() else None
+                    content = _shortened(file, limits.file_bytes) if file else b""
+                    count += 1
+                    yield Member(parts, content, executable=bool(member.mode & 0o100))
+                if tar.fileobj:
+                    tar.fileobj.seek(tar.offset)
+                source.next_stop = source.position + _HEADER
     except _BROKEN as error:
         if not count:
             raise HostError(f"what was sent is not a tar archive: {error}") from error
 
 
-def _opened(archive: bytes | Path) -> IO[bytes]:
-    return archive.open("rb") if isinstance(archive, Path) else io.BytesIO(archive)
+_HEADER = 1 << 20
+"""Bytes that one member's header may have: tarfile reads it as a whole, and its length is the sender's."""
+_GLOBAL_HEADERS = 100
 
 
-def _mode(source: IO[bytes]) -> Literal["r:gz", "r:"]:
-    is_gzip = source.read(len(_GZIP)) == _GZIP
-    source.seek(0)
-    return "r:gz" if is_gzip else "r:"
+class _Bounded:
+    """An archive, unpacked from gzip, that ends with an error at a limit and does not go on behind its own end."""
+
+    def __init__(self, raw: IO[bytes], limit: int) -> None:
+        zipped = raw.read(len(_GZIP)) == _GZIP
+        raw.seek(0)
+        self._file: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if zipped else raw
+        self._limit, self._ends = limit, 0
+        self.position = 0
+        self.next_stop: int | None = _HEADER
+
+    def __enter__(self) -> _Bounded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.position += len(data)
+        self._ends += not data
+        if self._ends > _ENDS:
+            raise EOFError("it ends before what it announces")
+        if self.position > (self._limit if self.next_stop is None else min(self._limit, self.next_stop)):
+            raise EOFError("it is longer than anything that the farm reads")
+        return data
+
+
+_ENDS = 16
+"""Reads at the end after which it is not tarfile that looks whether there is more, but a skip of endless length."""
 
 
 def unpack(

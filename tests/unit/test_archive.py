@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,3 +192,66 @@ def test_a_huge_file_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
     assert kept.endswith(b"last")
     assert b"299000 bytes left out" in kept
     assert len(kept) < 1100
+
+
+def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
+    """A member's header alone, whatever follows it."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def block(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+def pax(**records: str) -> bytes:
+    """A header in front of a header; records of less than 100 bytes."""
+    lines = [f" {key.replace('__', '.')}={value}\n".encode() for key, value in records.items()]
+    body = b"".join(
+        b"%d%s" % (len(line) + 2, line) if len(line) > 7 else b"%d%s" % (len(line) + 1, line) for line in lines
+    )
+    return header("pax", tarfile.XHDTYPE, len(body)) + block(body)
+
+
+FIRST = header("first", size=1) + block(b"1")
+LAST = header("last", size=1) + block(b"2")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(
+            header("x", b"L", 512) * 1 + (block(b"a") + header("x", b"L", 512)) * 2000, id="long-names-of-long-names"
+        ),
+        pytest.param(pax(comment="abcdefg") * 2000 + LAST, id="headers-of-headers"),
+        pytest.param(pax(size="-5000") + LAST + LAST, id="a-negative-size"),
+        pytest.param(pax(size="-1536") + header("again", b"Z"), id="a-size-that-leads-back-to-its-own-header"),
+        pytest.param(pax(size="9" * 60) + header("far", b"Z") + LAST, id="a-size-without-end"),
+        pytest.param(pax(GNU__sparse__map="x,y", GNU__sparse__size="1") + LAST, id="a-sparse-map-of-words"),
+        pytest.param(pax(GNU__sparse__major="1", GNU__sparse__minor="0") + LAST, id="a-sparse-file-without-map"),
+        pytest.param(header("p", b"x", 512) + b"9" * 490 + block(b" a=b\n"), id="a-record-of-endless-length"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_a_damaged_header_gives_what_came_before(rest: bytes) -> None:
+    assert [member.parts for member in plain_files(FIRST + rest, LOGS)][:1] == [("first",)]
+    assert next(iter(plain_files(gzip.compress(FIRST + rest), LOGS))).content == b"1"
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_that_fits_into_no_memory_is_not_read(kind: bytes) -> None:
+    small = gzip.compress(FIRST + header("x", kind, 16 << 20) + bytes(16 << 20), 1)
+    tracemalloc.start()
+    try:
+        assert [member.content for member in plain_files(small, replace(LOGS, file_bytes=1 << 20))] == [b"1"]
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_skipped_counts_too_and_every_member_before_the_limit_is_there() -> None:
+    skipped = header("skipped", b"Z", 20 << 20) + bytes(20 << 20)
+    archive = gzip.compress(FIRST + skipped + LAST, 1)
+    assert [member.content for member in plain_files(archive, LOGS)] == [b"1", b"2"]
+    assert [member.content for member in plain_files(archive, replace(LOGS, total_bytes=1000))] == [b"1"]
