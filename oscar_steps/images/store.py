@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import pwd
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +19,7 @@ from pathlib import Path
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from oscar_steps.environment import default_store
-from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.errors import FarmError, ImageBuildFailed, UserError
 from oscar_steps.images.build import (
     DISK,
     KERNEL,
@@ -31,6 +33,7 @@ from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.ordinary import require_user
 from oscar_steps.matrix import ImageRecipe
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
+from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.v3m.host import eventloop
 
 BUILDER_VERSION = 2
@@ -225,19 +228,23 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _main() -> None:
-    """Build the image of a recipe file by hand: `python -m oscar_steps.images.store RECIPE.toml [STORE]`."""
-    import sys
-
-    from oscar_steps.tomlfile import load_toml, validate
-
+def main() -> int:
+    """Build the image of a recipe file by hand."""
+    parser = argparse.ArgumentParser(prog="python -m oscar_steps.images.store", description=main.__doc__)
+    parser.add_argument("recipe", type=Path, help="the recipe of the image (RECIPE.toml)")
+    parser.add_argument("store", nargs="?", type=Path, help="the folder of images (the user's cache)")
     keep_private()
-    path = Path(sys.argv[1])
-    recipe = validate(ImageRecipe, path, *load_toml(path))
-    store = ImageStore(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    image = eventloop.run(store.ensure(recipe, lambda line: print(line, flush=True)))
+    words = parser.parse_args()
+    try:
+        recipe = validate(ImageRecipe, words.recipe, *load_toml(words.recipe))
+        store = ImageStore(words.store)
+        image = eventloop.run(store.ensure(recipe, lambda line: print(line, flush=True)))
+    except FarmError as error:
+        print(error.explain(), file=sys.stderr)
+        return 64 if isinstance(error, UserError) else 20
     print(image.path)
+    return 0
 
 
 if __name__ == "__main__":
-    _main()
+    sys.exit(main())

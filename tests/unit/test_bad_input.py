@@ -502,3 +502,20 @@ def test_the_site_printed_by_hand_says_the_same(desk: Desk) -> None:
     answer = desk.call("oscar_steps.site", site)
     assert answer.status == USAGE
     assert answer.sentence == f"{site}:6: web.prot: there is no such setting"
+
+
+@pytest.mark.parametrize("module", ["site", "matrix", "master.secret", "images.store"])
+def test_each_module_that_is_a_command_explains_itself_and_refuses_what_it_does_not_know(
+    desk: Desk, module: str
+) -> None:
+    told = desk.call(f"oscar_steps.{module}", "--help")
+    assert told.status == 0
+    assert f"oscar_steps.{module}" in told.out
+    assert desk.call(f"oscar_steps.{module}", "--no-such").status == 2
+
+
+def test_an_image_is_not_built_of_a_recipe_that_is_missing_or_of_nothing(desk: Desk) -> None:
+    missing = desk.home / "missing.toml"
+    answer = desk.call("oscar_steps.images.store", missing)
+    assert (answer.status, answer.out, answer.err) == (64, "", f"{missing}: there is no such file\n")
+    assert desk.call("oscar_steps.images.store").status == 2
