@@ -45,6 +45,7 @@ def _fetched(url: str) -> bytes | FarmError:
             data: bytes = answer.read(MAX_BYTES + 1)
             missing = answer.length
     except HTTPError as error:
+        error.close()
         if error.code == 404:
             return ConfigError(f"{url}: the farm has no such file", hint=f"it keeps its newest runs; {_WHERE}")
         return HostError(f"{url}: the server answers {error.code} {printable(error.reason)}")
