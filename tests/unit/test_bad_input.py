@@ -519,3 +519,9 @@ def test_an_image_is_not_built_of_a_recipe_that_is_missing_or_of_nothing(desk: D
     answer = desk.call("oscar_steps.images.store", missing)
     assert (answer.status, answer.out, answer.err) == (64, "", f"{missing}: there is no such file\n")
     assert desk.call("oscar_steps.images.store").status == 2
+
+
+def test_an_output_that_is_full_is_not_blamed_on_the_run_directory_alone(desk: Desk) -> None:
+    answer = desk.execute("/bin/sh", "-c", f"{sys.executable} -m oscar_steps.testdriver status --help >/dev/full")
+    assert answer.status == INFRASTRUCTURE
+    assert "standard output or the run directory cannot be written to: No space left on device" in answer.err

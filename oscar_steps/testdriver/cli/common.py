@@ -44,7 +44,11 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in _DISK_FAULTS and not isinstance(error.filename, str | Path):
                 raise  # a bug of ours
-            where = f"{error.filename} cannot be used" if error.filename else "the run directory cannot be written to"
+            where = (
+                f"{error.filename} cannot be used"
+                if error.filename
+                else "standard output or the run directory cannot be written to"
+            )
             click.echo(f"oscar-testdriver: {where}: {error.strerror}", err=True)
             leave(ExitStatus.INFRASTRUCTURE)
 
