@@ -11,7 +11,6 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 PRIVATE_UMASK = 0o077
 _OTHERS = 0o077
@@ -206,18 +205,13 @@ def one_line(text: str, length: int = 160) -> str:
 def printable_name(name: bytes | str) -> str:
     """A file's name as text that can be printed, stored and sent anywhere: a guest's names are bytes, of any kind.
 
-    What is no printable character of UTF-8 becomes `%E9`, byte for byte, and `%` becomes `%25`, so that `name_bytes`
-    gives the name back. A name as Python reads it from a folder or an archive (surrogates for odd bytes) is taken too.
+    What is no printable character of UTF-8 becomes `%E9`, byte for byte, and `%` becomes `%25`, as in a URL. A name
+    as Python reads it from a folder or an archive (surrogates for odd bytes) is taken too.
     """
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     return "".join(
         character if character.isprintable() and character != "%" else _escaped(character) for character in text
     )
-
-
-def name_bytes(printable: str) -> bytes:
-    """The bytes of the name that `printable_name` made printable."""
-    return unquote_to_bytes(printable)
 
 
 def _escaped(character: str) -> str:

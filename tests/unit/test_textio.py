@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.textio import json_line, json_object, name_bytes, one_line, printable_name, seen_line, write_atomically
+from oscar_steps.textio import json_line, json_object, one_line, printable_name, seen_line, write_atomically
 
 
 def test_a_file_has_its_mode_whatever_the_callers_umask(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_programs_get_one_locale_and_none_of_the_callers_switches(monkeypatch: p
 def test_any_name_becomes_printable_and_comes_back(name: bytes) -> None:
     printable = printable_name(name)
     assert printable.isprintable()
-    assert name_bytes(printable) == name
+    assert unquote_to_bytes(printable) == name
     assert printable_name(name.decode("utf-8", "surrogateescape")) == printable
 
 
