@@ -19,6 +19,11 @@ MAX_NAME = 255
 """Bytes of a part of a name."""
 _MOST, _LEAST_BYTES = 16, 1 << 20
 """So many times the bytes that may be kept are read through: a few bytes of gzip may stand for days of zeros."""
+_HEADER = 1 << 20
+"""Bytes that one member's header may have: tarfile reads it as a whole, and its length is the sender's."""
+_GLOBAL_HEADERS = 100
+_ENDS = 16
+"""Empty reads at the end. tarfile needs a few to see that there is no more; a skip of endless length needs many."""
 _GZIP = b"\x1f\x8b"
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, ArithmeticError, RecursionError)
 """What Python's reader raises for archives that were cut off, or written with ill intent."""
@@ -85,11 +90,6 @@ def plain_files(
             raise HostError(f"what was sent is not a tar archive: {error}") from error
 
 
-_HEADER = 1 << 20
-"""Bytes that one member's header may have: tarfile reads it as a whole, and its length is the sender's."""
-_GLOBAL_HEADERS = 100
-
-
 class _Bounded:
     """An archive, unpacked from gzip, that ends with an error at a limit and does not go on behind its own end."""
 
@@ -116,10 +116,6 @@ class _Bounded:
         if self.position > (self._limit if self.next_stop is None else min(self._limit, self.next_stop)):
             raise EOFError("it is longer than anything that the farm reads")
         return data
-
-
-_ENDS = 16
-"""Reads at the end after which it is not tarfile that looks whether there is more, but a skip of endless length."""
 
 
 def unpack(

@@ -31,6 +31,7 @@ def start(command: list[str], log: Path, seconds: float, what: str) -> None:
     """Start `command` in a session of its own, and wait until it calls `report_ready` with its last argument.
 
     What it says goes to `log`. Raises HostError, which calls it `what`, where it does not start within `seconds`.
+    A process that comes up later ends by itself: a run by its lease, the v2m daemon because no machine needs it.
     """
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as pipe:

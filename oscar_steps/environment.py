@@ -75,7 +75,7 @@ def default_runs() -> Path:
     """Where runs are kept when nobody says otherwise: for root a place of the system's, otherwise one of the user's."""
     if os.geteuid() == 0:
         return Path("/var/lib/oscar-farm/runs")
-    return home_directory("say --runs FOLDER") / ".local/share/oscar-farm/runs"
+    return home_directory("use --runs FOLDER") / ".local/share/oscar-farm/runs"
 
 
 def default_store() -> Path:

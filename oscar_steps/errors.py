@@ -11,6 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+def on_one_line(sentence: str) -> str:
+    """`sentence` without what a name in it could order a terminal to do."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
+
+
 class FarmError(Exception):
     """Root of all errors of the farm. `str()` is one sentence; `hint` says how to go on (may be empty)."""
 
@@ -21,7 +26,8 @@ class FarmError(Exception):
 
     def explain(self) -> str:
         """The sentence and, where there is one, the hint, ready to be printed."""
-        return f"{self.sentence}\n  {self.hint}" if self.hint else self.sentence
+        sentence = on_one_line(self.sentence)
+        return f"{sentence}\n  {self.hint}" if self.hint else sentence
 
 
 class UserError(FarmError):

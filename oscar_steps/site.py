@@ -148,7 +148,7 @@ class Web(_Frozen):
     url: str = Field(default="", pattern=r"^$|^https?://\S+/$")
     """The address people use, with a slash at its end (it stands in mails); empty: http://ADDRESS:PORT/"""
     open: bool = False
-    """Who reaches the page may force and stop builds without a login. Allowed on the loopback interface only."""
+    """Anybody on the page may force and stop builds, without a login. Only allowed on the loopback interface."""
     admins: tuple[str, ...] = ()
     """Logins that may force and stop builds; the password of each is the secret `web-LOGIN`."""
 

@@ -61,9 +61,9 @@ def refused(answer: subprocess.CompletedProcess[str], way_out: str) -> None:
 @pytest.mark.parametrize(
     ("words", "way_out"),
     [
-        (("status",), "say --runs FOLDER"),
-        (("destroy", "--all"), "say --runs FOLDER"),
-        (("run", *CELL), "say --runs FOLDER"),
+        (("status",), "use --runs FOLDER"),
+        (("destroy", "--all"), "use --runs FOLDER"),
+        (("run", *CELL), "use --runs FOLDER"),
         (("run", *CELL, "--runs", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
         (("replay", "job.json", "--runs", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
         (("stage", "create-image", "--run", "."), "XDG_CACHE_HOME, or use --images FOLDER"),
@@ -79,7 +79,7 @@ def test_the_testing_driver_says_that_there_is_no_home_and_what_to_say_instead(
 
 @pytest.mark.parametrize("home", ["", "here"])
 def test_a_home_that_is_no_absolute_path_is_none(folder: Path, home: str) -> None:
-    refused(as_stranger(folder, *DRIVER, "status", HOME=home), "say --runs FOLDER")
+    refused(as_stranger(folder, *DRIVER, "status", HOME=home), "use --runs FOLDER")
     refused(as_stranger(folder, *V2M, "status", HOME=home, XDG_STATE_HOME=home), "XDG_STATE_HOME")
     assert list(folder.iterdir()) == []
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from oscar_steps.environment import cache_directory
-from oscar_steps.errors import InvalidProfile, ProfileError, UserError
+from oscar_steps.errors import InvalidProfile, ProfileError, UserError, on_one_line
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
 from oscar_steps.v2m.reading import load
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
@@ -53,7 +53,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
     else:
         for result in results:
             error = result["error"]
-            click.echo(error["sentence"] if error else _valid_sentence(result), err=bool(error))
+            click.echo(on_one_line(error["sentence"]) if error else _valid_sentence(result), err=bool(error))
     if not all(result["valid"] for result in results):
         sys.exit(EXIT_PROFILE)
 

@@ -202,3 +202,14 @@ def test_a_file_whose_name_is_no_text_can_be_reported(call: Any, tmp_path: Path)
     assert "\N{REPLACEMENT CHARACTER}.xml: valid: 1 VM" in call("validate", path).out
     path.write_bytes(b"")
     assert call("validate", path).status == 64
+
+
+@pytest.mark.parametrize("command", ["create", "validate", "show"])
+def test_the_name_of_a_file_stays_on_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["v2m", command, str(tmp_path / "a\nb.xml")])
+    with pytest.raises(SystemExit):
+        v2m.main()
+    caught = capsys.readouterr()
+    assert len((caught.out + caught.err).splitlines()) == 1

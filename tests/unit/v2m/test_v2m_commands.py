@@ -20,7 +20,6 @@ import pytest
 from click.testing import CliRunner
 
 from oscar_steps import v2m
-from oscar_steps.daemon import claim
 from oscar_steps.errors import HostError, UserError
 from oscar_steps.v2m import requests, target
 from oscar_steps.v2m.commands import moves, power
@@ -480,22 +479,6 @@ def test_hosts_that_share_a_home_directory_keep_their_machines_apart(
     assert all_systems() == []
 
 
-def test_a_daemon_that_is_just_ending_is_waited_for(system: System) -> None:
-    begun, end = threading.Event(), threading.Event()
-
-    def linger() -> None:
-        with system.kept():
-            begun.set()
-            end.wait(10)
-
-    thread = threading.Thread(target=linger)
-    thread.start()
-    assert begun.wait(10)
-    threading.Timer(0.5, end.set).start()
-    assert client.greet(system, start=False) == (None, [])
-    thread.join()
-
-
 @pytest.mark.parametrize(
     ("boot", "ended"),
     [
@@ -555,31 +538,6 @@ def test_a_daemon_that_dies_while_it_is_asked_is_reported(silent_daemon: socket.
     with pytest.raises(HostError, match="the v2m daemon of the system default has died, and its machines with it"):
         link.ask({"do": "status"})
     link.close()
-
-
-def test_a_daemon_that_an_earlier_version_started_is_found(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was called the keeper: its machines must not be marked dead, and no second daemon may start beside it."""
-    monkeypatch.chdir(system.directory)
-    system.update("vm1", profile="vm1.xml", on_since_boot=ledger.boot_id())
-
-    def answer(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(b'{"keeper": 1}\n')
-            connection.recv(100)
-            connection.sendall(b'{"done": {"machines": []}}\n')
-
-    with socket.socket(socket.AF_UNIX) as listener, claim(Path("keeper.lock")) or pytest.fail("another has it"):
-        listener.bind("keeper.sock")
-        listener.listen()
-        threading.Thread(target=answer, args=(listener,), daemon=True).start()
-        link, dead = client.greet(system, start=True)
-        assert link is not None
-        assert dead == []
-        assert link.ask({"do": "status"}) == {"machines": []}
-        link.close()
-        assert system.is_kept()
-    assert system.records()["vm1"].on_since_boot == ledger.boot_id()
 
 
 def _wait_until_unkept(system: System) -> None:
