@@ -29,7 +29,7 @@ from rich.table import Table
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.images.seed import write_seed
 from oscar_steps.images.store import ImageStore
-from oscar_steps.matrix import load_matrix
+from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.oscar.logs.nodeconsole import SignKind, classify
 from oscar_steps.testdriver.head.console import follow_console, last_lines
 from oscar_steps.v3m.boot import BootPlan

@@ -31,7 +31,7 @@ from demo.mailsink import MailSink
 from demo.ports import LOOPBACK, claim, free_port
 from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Master
-from oscar_steps.matrix import load_matrix
+from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import LINT, Verdict
 
 CHECKOUT = Path(__file__).resolve().parent.parent

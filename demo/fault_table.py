@@ -31,7 +31,7 @@ from demo.repository import Repository, apply_patch
 from demo.sighting import Lookout, Sighting, seconds_until, wait
 from oscar_steps.errors import FarmError, UserError
 from oscar_steps.job import CellPlan, Job, Source, Timeouts
-from oscar_steps.matrix import load_matrix
+from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.testdriver.record.events import read_events
 from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Verdict
 

@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.matrix import Answers, Cell, ImageRecipe, Matrix
+from oscar_steps.matrix.answers import Answers
+from oscar_steps.matrix.cells import Cell, Matrix
+from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, seen_line, write_atomically
 from oscar_steps.words import JOB_FILE, NodeBoot

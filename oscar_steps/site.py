@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
-from oscar_steps.matrix import Matrix
+from oscar_steps.matrix.cells import Matrix
 from oscar_steps.sources.svn import PASSWORD_IN_URL
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate

@@ -14,7 +14,7 @@ from pathlib import Path
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
 from oscar_steps.images.jail import output_of, run_jailed
-from oscar_steps.matrix import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe
 
 TOOLS = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils"}
 ARCHITECTURES = {"x86_64": "amd64", "i386": "i386"}

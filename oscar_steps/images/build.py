@@ -15,7 +15,7 @@ from oscar_steps.guest import guest_path, guest_text
 from oscar_steps.images import apt
 from oscar_steps.images.jail import UMASK, build_environment, run_jailed
 from oscar_steps.images.seed import SEED_SERIAL
-from oscar_steps.matrix import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe
 
 Report = Callable[[str], None]
 

@@ -31,7 +31,7 @@ from oscar_steps.images.build import (
 )
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.ordinary import require_user
-from oscar_steps.matrix import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
 from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.v3m.host import eventloop

@@ -17,7 +17,7 @@ from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep
 from oscar_steps.master.steps.stages import JobStep, StageStep
-from oscar_steps.matrix import Matrix
+from oscar_steps.matrix.cells import Matrix
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
 

@@ -20,7 +20,7 @@ from twisted.internet.endpoints import serverFromString
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.master.privacy import check_private
-from oscar_steps.matrix import Matrix, default_profiles
+from oscar_steps.matrix.cells import Matrix, default_profiles
 from oscar_steps.site import Repository, Site
 from oscar_steps.tomlfile import line_of, read_text
 

@@ -17,7 +17,7 @@ from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
-from oscar_steps.matrix import Matrix
+from oscar_steps.matrix.cells import Matrix
 from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site
 from oscar_steps.verdict import LINT
 

@@ -21,7 +21,7 @@ from demo import children
 from demo.ports import LOOPBACK, free_port
 from demo.repository import Repository
 from oscar_steps.job import Job, Source
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.verdict import ExitStatus, Outcome, Stage, Verdict
 
 ROOT = default_profiles().parent

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.matrix import default_profiles
+from oscar_steps.matrix.cells import default_profiles
 
 ROOT = default_profiles().parent
 pytestmark = pytest.mark.usefixtures("stranger")

@@ -23,7 +23,7 @@ from oscar_steps.master.builders import build_plans
 from oscar_steps.master.steps import first
 from oscar_steps.master.steps.results import RunIdentity
 from oscar_steps.master.steps.stages import JobStep
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
 from oscar_steps.testdriver.cli import farm_job, run
 from oscar_steps.testdriver.cli.farm_job import load_job

@@ -9,7 +9,7 @@ import pytest
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 
 
 @pytest.fixture

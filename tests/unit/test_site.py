@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Mail, Secrets, Site, load_site
 from oscar_steps.sources.svn import PASSWORD_IN_URL
 

@@ -17,7 +17,7 @@ from demo.farm import STANDIN
 from demo.repository import Repository
 from oscar_steps.images.store import ImageStore
 from oscar_steps.job import JOB_FILE, Job, Source, Timeouts
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.v3m.host.ledger import LEDGER_FILE
 from oscar_steps.verdict import Category, ExitStatus, Outcome, Stage, StageResult, Verdict
 

@@ -15,7 +15,7 @@ import pytest
 
 from oscar_steps.images.seed import write_seed
 from oscar_steps.images.store import ImageStore
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.testdriver.head.forwards import GUEST_LOOPBACK, forwards_for
 from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.v3m.boot import DirectKernel

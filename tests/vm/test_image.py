@@ -16,7 +16,7 @@ import pytest
 
 from oscar_steps.images.seed import Seed, write_seed
 from oscar_steps.images.store import BaseImage, ImageStore
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 
 _BOOT_SECONDS = 240
 

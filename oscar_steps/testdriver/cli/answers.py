@@ -10,7 +10,7 @@ import click
 
 from oscar_steps.errors import UserError
 from oscar_steps.job import CellPlan, Source, Timeouts
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.oscar.answers import clilog
 from oscar_steps.oscar.answers.answers import AnswerKind, installer_command
 from oscar_steps.oscar.answers.check import AnswerFile, check_answers

@@ -14,7 +14,7 @@ import click
 from oscar_steps.environment import default_runs, default_store
 from oscar_steps.images.ordinary import check_user
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
 from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.testdriver.cli import display

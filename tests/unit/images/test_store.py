@@ -27,7 +27,7 @@ from oscar_steps.images.apt import AptSource, sources_for
 from oscar_steps.images.build import guest_files
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.store import ImageStore, digest_of
-from oscar_steps.matrix import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe
 
 RECIPE = ImageRecipe(
     name="tiny", suite="bookworm", architecture="x86_64", packages=("linux-image-cloud-amd64",), disk_mib=1024

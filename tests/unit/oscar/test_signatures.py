@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.oscar.known import KnownIssue, remarks
 from oscar_steps.oscar.logs.extract import HEAD_COMMANDS, NODE_GLOBS, head_globs
 from oscar_steps.oscar.logs.nodeconsole import SignKind, classify

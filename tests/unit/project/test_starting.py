@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from oscar_steps.lazygroup import LazyGroup
-from oscar_steps.matrix import default_profiles
+from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.testdriver.cli.main import cli as driver
 from oscar_steps.v2m.cli import cli as v2m
 from tests.unit.testdriver.process.test_attach import start_run

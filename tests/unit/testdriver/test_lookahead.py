@@ -15,7 +15,7 @@ import pytest
 from oscar_steps.errors import HostError
 from oscar_steps.images.store import ImageStore
 from oscar_steps.job import Job, Source
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.testdriver import lookahead
 from oscar_steps.testdriver.run import Gate, Run, RunOptions
 from oscar_steps.testdriver.stages import create_image

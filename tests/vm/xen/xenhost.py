@@ -22,7 +22,7 @@ import paramiko
 
 from oscar_steps.images.seed import Seed, write_seed
 from oscar_steps.images.store import ImageStore
-from oscar_steps.matrix import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.v3m.host import ledger
 from tests.vm import tiny_guest

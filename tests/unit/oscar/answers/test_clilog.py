@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_steps.errors import ConfigError, RecordingUnusable, UserError
-from oscar_steps.matrix import load_answers
+from oscar_steps.matrix.answers import load_answers
 from oscar_steps.oscar.answers.clilog import definition, read_recording, show
 
 BUILD_KEY = """\

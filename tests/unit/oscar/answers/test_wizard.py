@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import ConfigError
-from oscar_steps.matrix import Answers
+from oscar_steps.matrix.answers import Answers
 from oscar_steps.oscar.answers.wizard import SOURCE, Way, install_script, way_of
 from oscar_steps.oscar.flavour import FlavourName, flavour_of
 from oscar_steps.oscar.logs.wizardlog import WizardLog

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Job, Source
-from oscar_steps.matrix import default_profiles, load_matrix
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.oscar.answers.answers import AnswerKind
 from oscar_steps.oscar.answers.menus import LAYOUTS, MENUS_2007
 from oscar_steps.testdriver.cli.main import cli

@@ -13,7 +13,8 @@ import pytest
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Job, Source
-from oscar_steps.matrix import Answers, default_profiles, load_matrix
+from oscar_steps.matrix.answers import Answers
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.testdriver.head import forwards
 from oscar_steps.testdriver.head.forwards import (
     Forward,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from oscar_steps.errors import Evidence, FarmError, HostError, NodeFailed, UserError
 from oscar_steps.job import Job
-from oscar_steps.matrix import default_profiles
+from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.testdriver.cli.main import cli
