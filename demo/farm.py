@@ -52,6 +52,9 @@ class Farm:
 
     again: Sequence[float] = ()
     """`[schedule] again`: one purple build is the end here."""
+    profiles = CHECKOUT / "profiles"
+    patience = 120.0
+    """Seconds for the master's start."""
 
     def __init__(self, directory: Path, *, port: int | None = None, driver: Sequence[str] = ()) -> None:
         self.directory = directory.resolve()
@@ -164,7 +167,7 @@ class Farm:
         log = self.directory / "master.log"
         self.master_server = child = self._twistd("the Buildbot master", base, log)
         self._serve(child, 15)
-        child.wait_until(self.master.answers, "serving its web page", 120)
+        child.wait_until(self.master.answers, "serving its web page", self.patience)
         # The first look at the repository only remembers where it stands: a commit before it would start nothing.
         child.wait_until(lambda: b"finished polling" in log.read_bytes(), "a first look at the repository", 60)
         self._worker_address = f"{LOOPBACK}:{master_port}"
@@ -172,7 +175,7 @@ class Farm:
     def _site(self, web_port: int, master_port: int) -> str:
         """farm.toml of a demo. JSON's strings and arrays are TOML's too."""
         return f"""\
-profiles = {json.dumps(str(CHECKOUT / "profiles"))}
+profiles = {json.dumps(str(self.profiles))}
 
 [repository]
 url = "{self.repository.url}"
