@@ -55,7 +55,7 @@ def parse_facts(text: str) -> HeadFacts | None:
     )
     names = [words[0].rpartition("/")[2] for words in programs]
     daemons = [words for words, name in zip(programs, names, strict=True) if name == "rsync" and "--daemon" in words]
-    return HeadFacts(full, any(name.startswith("dhcpd") for name in names), bool(daemons))
+    return HeadFacts(full, any(name.startswith(("dhcpd", "dnsmasq")) for name in names), bool(daemons))
 
 
 def _is_full(match: re.Match[str]) -> bool:

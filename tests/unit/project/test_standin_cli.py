@@ -195,7 +195,7 @@ def test_refusal_before_the_log_is_on_the_terminal_only(install: Install, comman
 @pytest.mark.parametrize(
     ("prelude", "said"),
     [
-        ("echo 11.7 >/etc/debian_version;", "ERROR: This is an unsupported system.\nCannot continue at ./install"),
+        ("echo 9.13 >/etc/debian_version;", "ERROR: This is an unsupported system.\nCannot continue at ./install"),
         ("rm -rf /tftpboot;", "\nError: '/tftpboot' is gone! at ./install_cluster line"),
         ("rm /tftpboot/distro/*/*;", "looks empty!\nOscar Wizard preparation script failed to complete at"),
     ],
@@ -203,6 +203,31 @@ def test_refusal_before_the_log_is_on_the_terminal_only(install: Install, comman
 def test_head_node_that_cannot_be_used_is_refused_in_the_log(install: Install, prelude: str, said: str) -> None:
     ended = install(prelude=prelude)
     assert said in ended.log
+    assert ended.status != 0
+
+
+@pytest.mark.parametrize(
+    ("release", "machine", "pool"),
+    [
+        ("11.7", "x86_64", "debian-11-x86_64"),
+        ("12.11", "i386", "debian-12-i386"),
+        ("forky/sid", "x86_64", "debian-14-x86_64"),
+    ],
+)
+def test_each_debian_that_has_lists_is_installed_from_its_own_pool(
+    install: Install, release: str, machine: str, pool: str
+) -> None:
+    distro = "/tftpboot/distro"
+    move = f"[ {pool} = debian-12-x86_64 ] || mv {distro}/debian-12-x86_64 {distro}/{pool};"
+    ended = install(f"setarch {machine} {COMMAND}", prelude=f"echo {release} >/etc/debian_version; {move}")
+    assert f"si_installpkgs /opt/oscar/oscarsamples/{pool}.serverlist" in ended.commands()
+    assert f"--> Distro repo: {distro}/{pool}\n" in ended.log
+    assert ended.status == 0
+
+
+def test_debian_without_a_number_and_with_two_pools_is_refused(install: Install) -> None:
+    ended = install(prelude="echo forky/sid >/etc/debian_version; mkdir /tftpboot/distro/debian-14-x86_64;")
+    assert "Failed Debian version support - (forky/sid)" in ended.log
     assert ended.status != 0
 
 

@@ -42,6 +42,27 @@ def test_each_message_is_understood_wherever_the_system_logs(prefix: str, line: 
     assert parse_line(prefix + line) == message
 
 
+@pytest.mark.parametrize("prefix", ["", "Nov 30 02:11:34 oscarhead dnsmasq-dhcp[846]: ", "3675291 "])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"DHCPDISCOVER(eth1) {MAC} ", DhcpMessage(DhcpKind.DISCOVER, MAC)),
+        (f"DHCPDISCOVER(eth1) 10.0.0.7 {MAC} ", DhcpMessage(DhcpKind.DISCOVER, MAC)),
+        (
+            f"DHCPDISCOVER(eth1) {MAC} no address available",
+            DhcpMessage(DhcpKind.DISCOVER, MAC, refusal="no address available"),
+        ),
+        (f"DHCPDISCOVER(eth1) {MAC} ignored", DhcpMessage(DhcpKind.DISCOVER, MAC, refusal="ignored")),
+        (f"DHCPOFFER(eth1) 10.0.0.2 {MAC} ", DhcpMessage(DhcpKind.OFFER, MAC, "10.0.0.2")),
+        (f"DHCPREQUEST(eth1) 10.0.0.2 {MAC} ", DhcpMessage(DhcpKind.REQUEST, MAC, "10.0.0.2")),
+        (f"DHCPACK(eth1) 10.0.0.2 {MAC.upper()} oscarnode1", DhcpMessage(DhcpKind.ACK, MAC, "10.0.0.2")),
+        (f"DHCPNAK(eth1) 10.0.0.9 {MAC} wrong network", DhcpMessage(DhcpKind.NAK, MAC, "10.0.0.9", "wrong network")),
+    ],
+)
+def test_each_message_of_dnsmasq_is_understood(prefix: str, line: str, message: DhcpMessage) -> None:
+    assert parse_line(prefix + line) == message
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -51,6 +72,9 @@ def test_each_message_is_understood_wherever_the_system_logs(prefix: str, line: 
         f"DHCPDISCOVER from {MAC}",
         f"DHCPDISCOVER from {MAC} vi",
         "DHCPOFFER on 10.0.0.2 to 52:54:00",
+        f"DHCPOFFER(eth1) 10.0.0.2 {MAC[:8]}",
+        f"DHCPINFORM(eth1) 10.0.0.2 {MAC}",
+        f"sshd[264]: somebody wrote DHCPACK(eth1) 10.0.0.2 {MAC} oscarnode1",
         f"sshd[264]: somebody wrote DHCPACK on 10.0.0.2 to {MAC} via eth1",
     ],
 )

@@ -42,6 +42,7 @@ PROCESSES = "\n@@\n/sbin/init\n/usr/bin/rsync --daemon --config=/etc/systemimage
         (DF.format(free=512, used=99) + PROCESSES, HeadFacts(full=("/: 99 %",))),
         ("\n@@\n/sbin/init\nrsync -a /a /b\n", HeadFacts(dhcp_server=False, rsync_daemon=False)),
         ("\n@@\n/sbin/init\n/usr/sbin/dhcpd3 eth1\n", HeadFacts(rsync_daemon=False)),
+        ("\n@@\n/sbin/init\ndnsmasq --conf-file=/etc/dnsmasq.d/oscar.conf\n", HeadFacts(rsync_daemon=False)),
         ("", None),
         ("\n@@\n", None),
         ("sh: ps: not found", None),

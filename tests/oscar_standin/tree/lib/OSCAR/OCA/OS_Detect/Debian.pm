@@ -1,6 +1,6 @@
 package OSCAR::OCA::OS_Detect::Debian;
 
-# Recognises Debian 12 on x86_64, and nothing else.
+# Recognises the Debians, and the machines, for which this tree has a list of server packages (oscarsamples/).
 
 use strict;
 use warnings;
@@ -13,13 +13,23 @@ sub detect {
     my $release = <$in> // '';
     close($in);
     chomp $release;
+    my $arch = (uname())[4] =~ s/^i\d86$/i386/r;
     my ($version) = $release =~ /^(\d+)(?:\.\d+)*$/;
-    my $arch = (uname())[4];
-    if (!defined $version || $version != 12 || $arch ne 'x86_64') {
+    $version //= version_of_pool($root, $arch);
+    my $ident = "debian-" . ($version // '') . "-$arch";
+    if (!-e "$ENV{OSCAR_HOME}/oscarsamples/$ident.serverlist") {
         print "Failed Debian version support - ($release)\n";
         return undef;
     }
-    return { distro => 'debian', version => $version, arch => $arch, ident => "debian-$version-$arch" };
+    return { distro => 'debian', version => $version, arch => $arch, ident => $ident };
+}
+
+# A Debian that has not been released has no number, but a name ('forky/sid'): its number is that of the only package
+# pool for this architecture.
+sub version_of_pool {
+    my ($root, $arch) = @_;
+    my @versions = map { m{/debian-(\w+)-\Q$arch\E$} ? $1 : () } glob("$root/tftpboot/distro/debian-*-$arch");
+    return @versions == 1 ? $versions[0] : undef;
 }
 
 1;
