@@ -161,7 +161,14 @@ async def measure(rounds: int, directory: Path) -> dict[str, list[Cost]]:
     image = await ImageStore().ensure(matrix.image(cell), print)
     cluster = load_cluster(matrix.cluster_path(cell)).resized(1)
     seed = directory / "seed.img"
-    write_seed(seed, hostname="oscarhead", domain="oscardomain", head_address="10.0.0.1", netmask="255.255.255.0")
+    write_seed(
+        seed,
+        hostname="oscarhead",
+        domain="oscardomain",
+        head_address="10.0.0.1",
+        netmask="255.255.255.0",
+        network="ifupdown",
+    )
     accelerator = await find_accelerator(directory / "cache", image.kernel)
     print(f"{cell.name}, {accelerator.name}, {rounds} rounds, load {os.getloadavg()[0]:.1f}", flush=True)
     bench = Bench(cluster, image.path, seed, accelerator, directory)

@@ -1,7 +1,7 @@
 """The seed: what is personal to one run's head node, on a disk of its own, so that the base image is never written to.
 
 A seed is an uncompressed tar archive used as a raw disk (virtio-blk, serial `seed`). The image carries the other half
-(`build.guest_files`): a unit that unpacks the archive over `/` before networking and sshd start, then runs
+(`root.guest_files`): a unit that unpacks the archive over `/` before networking and sshd start, then runs
 `/root/farm/seed.sh`. No file system has to be made on the host for it, and none mounted in the guest.
 """
 
@@ -20,7 +20,7 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from oscar_steps.guest import guest_text
+from oscar_steps.guest import guest_folder, guest_text
 
 SEED_SERIAL = "seed"
 """The serial number by which the guest knows its seed disk."""
@@ -51,12 +51,15 @@ def write_seed(
     domain: str,
     head_address: str,
     netmask: str,
+    network: str,
     forwarded: Iterable[str] = (),
     is_open: bool = False,
     files: Mapping[str, tuple[bytes, int]] | None = None,
     password: str | None = None,
 ) -> Seed:
     """Write the seed disk of one run to `path` (mode 0600: it holds a password and a private key).
+
+    `network`: how the image configures its network cards (the recipe says it), a folder of `guest/network/`.
 
     `forwarded`: names of servers that the guest reaches on its own loopback interface (`forwards.py`). `is_open`:
     whether it reaches all that the host reaches. Where it does not, there is no way out and no name server: nobody
@@ -71,7 +74,7 @@ def write_seed(
         "/etc/hostname": (f"{hostname}\n".encode(), 0o644),
         "/etc/hosts": (_hosts(hostname, domain, head_address, forwarded), 0o644),
         "/etc/resolv.conf": (_resolver(domain, is_open), 0o644),
-        "/etc/network/interfaces": (_interfaces(IPv4Interface(f"{head_address}/{netmask}"), is_open), 0o644),
+        **_network_files(network, IPv4Interface(f"{head_address}/{netmask}"), is_open),
         "/etc/ssh/ssh_host_ed25519_key": (private, 0o600),
         "/etc/ssh/ssh_host_ed25519_key.pub": (public, 0o644),
         "/root/farm/password": (f"root:{password}\n".encode(), 0o600),
@@ -115,10 +118,11 @@ def _resolver(domain: str, is_open: bool) -> bytes:
     return f"search {domain}\nnameserver {NAME_SERVER if is_open else '127.0.0.1'}\n".encode()
 
 
-def _interfaces(private: IPv4Interface, is_open: bool) -> bytes:
-    gateway = f"gateway {HOST_SEEN_BY_GUEST}" if is_open else "# no gateway: nothing behind the host is reached"
-    text = guest_text("head/nics.interfaces", host=str(HOST_NIC_ADDRESS), gateway=gateway, private=str(private))
-    return text.encode()
+def _network_files(style: str, private: IPv4Interface, is_open: bool) -> dict[str, tuple[bytes, int]]:
+    """Both network cards. Without a gateway nothing behind the host is reached."""
+    gateway = HOST_SEEN_BY_GUEST if is_open else None
+    values = {"host": str(HOST_NIC_ADDRESS), "gateway": gateway, "private": str(private)}
+    return {f"/{name}": file for name, file in guest_folder(f"network/{style}", values).items()}
 
 
 def _new_host_key(comment: str) -> tuple[bytes, bytes]:

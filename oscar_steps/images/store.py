@@ -31,9 +31,8 @@ from oscar_steps.images.build import (
 )
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.ordinary import require_user
-from oscar_steps.matrix.recipes import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
 from oscar_steps.textio import close_to_others, keep_private, shared_with_group
-from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.v3m.host import eventloop
 
 BUILDER_VERSION = 2
@@ -236,7 +235,7 @@ def main() -> int:
     keep_private()
     words = parser.parse_args()
     try:
-        recipe = validate(ImageRecipe, words.recipe, *load_toml(words.recipe))
+        recipe = load_recipe(words.recipe)
         store = ImageStore(words.store)
         image = eventloop.run(store.ensure(recipe, lambda line: print(line, flush=True)))
     except FarmError as error:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix.answers import Answers, load_answers
 from oscar_steps.matrix.model import Frozen
-from oscar_steps.matrix.recipes import ImageRecipe
+from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.tomlfile import line_of, load_toml, read_text, validate
 
@@ -48,7 +47,7 @@ class Matrix(Frozen):
         raise ConfigError(f"there is no cell '{name}' in {self.directory / 'matrix.toml'}; there are: {there_are}")
 
     def image(self, cell: Cell) -> ImageRecipe:
-        return _load(ImageRecipe, self.directory / "images" / f"{cell.image}.toml")
+        return load_recipe(self.directory / "images" / f"{cell.image}.toml")
 
     def answers_path(self, cell: Cell) -> Path:
         return self.directory / "answers" / f"{cell.answers}.toml"
@@ -69,13 +68,6 @@ class Matrix(Frozen):
 
     def cluster_xml(self, cell: Cell) -> str:
         return read_text(self.cluster_path(cell))
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _load(model: type[_Model], path: Path) -> _Model:
-    return validate(model, path, *load_toml(path))
 
 
 class _KnownIssuesFile(Frozen):

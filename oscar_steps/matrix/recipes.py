@@ -1,27 +1,174 @@
-"""Image recipes: how the base image of a head node comes to be (`profiles/images/`)."""
+"""Image recipes: how the base image of a head node comes to be (`profiles/images/`).
+
+A recipe file says what is its own; what all images of a distribution family need stands in `families/NAME.toml` beside
+it. Both are put together when the file is read, so a recipe is complete wherever it goes.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 
+from oscar_steps.errors import ConfigError
+from oscar_steps.guest import styles
 from oscar_steps.matrix.model import Frozen
+from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
+
+_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 
-class ImageRecipe(Frozen):
-    """How the base image of a head node comes to be. `pool` is what goes, with all it depends on, into the local
-    package repository `/tftpboot/distro/NAME` of the head node, so that a run needs no network."""
+class Recipe(Frozen):
+    """What the recipes of all kinds say."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    builder: Literal["mmdebstrap"] = "mmdebstrap"
-    suite: str
+    name: str = Field(pattern=_NAME)
+    kind: str
+    family: str = ""
+    """The family file that filled it up; for people."""
     architecture: str
-    components: tuple[str, ...] = ("main",)
+    """OSCAR's name of it: x86_64, i386, aarch64, ..."""
+    disk_mib: int = Field(ge=512)
+    console: str = "ttyS0,115200"
+    """The serial console, as the kernel's parameter `console=` wants it."""
+    network: str
+    """How the distribution configures its network cards: a folder of `oscar_steps/guest/network/`."""
+    ssh_unit: str = "ssh.service"
+
+    @field_validator("network")
+    @classmethod
+    def _known_network(cls, value: str) -> str:
+        return _one_of("network", value)
+
+
+class PackageRecipe(Recipe):
+    """An image that the distribution's package manager makes. `pool` is what goes, with all it depends on, into the
+    local package repository of the head node, `pool_folder`, so that a run needs no network."""
+
+    native: str
+    """The distribution's own name of the architecture: amd64, arm64, ..."""
+    boot: Literal["bios", "uefi"]
+    """How the disk boots: a BIOS runs SYSLINUX, or UEFI systemd-boot (`oscar_steps/guest/disk/`)."""
     packages: tuple[str, ...]
     pool: tuple[str, ...] = ()
-    disk_mib: int = Field(ge=512)
+    pool_folder: str = Field(pattern=r"^/tftpboot/[A-Za-z0-9/._-]+$")
     masked_units: tuple[str, ...] = ()
+    initrd: str
+    """What makes the initrd: a folder of `oscar_steps/guest/initrd/`."""
     initrd_modules: tuple[str, ...] = ()
     """Kernel modules of the small initrd; none: every module that the kernel may need."""
     kernel_parameters: tuple[str, ...] = ()
+
+    @field_validator("initrd")
+    @classmethod
+    def _known_initrd(cls, value: str) -> str:
+        return _one_of("initrd", value)
+
+
+class BootstrapRecipe(PackageRecipe):
+    """Debian and its like, by mmdebstrap."""
+
+    kind: Literal["bootstrap"]
+    suite: str
+    components: tuple[str, ...] = ("main",)
+
+
+ImageRecipe: TypeAlias = BootstrapRecipe
+"""A recipe of any kind: with the second kind the union of them, told apart by `kind`."""
+
+_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe}
+
+
+def _one_of(style: str, value: str) -> str:
+    if value not in styles(style):
+        raise ValueError(f"there is no style '{value}'; there are: {', '.join(styles(style))}")
+    return value
+
+
+def load_recipe(path: Path) -> ImageRecipe:
+    """The recipe in `path`, complete. Raises ConfigError with file and line, the family's where that is wrong."""
+    text, own = load_toml(path)
+    check_values(path, text, own)
+    if "builder" in own:
+        where = f"{path}:{line_of(text, ('builder',))}"
+        raise ConfigError(f'{where}: builder: this setting is called kind now; write kind = "bootstrap"')
+    value, family = own, None
+    if "family" in own:
+        family = _Family(path, text, own)
+        value = family.merged()
+    kinds = ", ".join(_KINDS)
+    if "kind" not in value:
+        raise ConfigError(f"{path}:1: kind: this setting is missing, and has no default; use one of {kinds}")
+    if not isinstance(value["kind"], str) or value["kind"] not in _KINDS:
+        file, lines = (path, text) if "kind" in own or family is None else (family.path, family.text)
+        raise ConfigError(
+            f"{file}:{line_of(lines, ('kind',))}: kind: there is no {value['kind']!r}; use one of {kinds}"
+        )
+    model = _KINDS[value["kind"]]
+    try:
+        return model.model_validate(value)  # type: ignore[return-value]
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        if family is not None and key in value and not {key, f"{key}_add"} & own.keys():
+            path, text = family.path, family.text
+        return validate(model, path, text, value)  # type: ignore[return-value]
+
+
+class _Family:
+    """A family file, and the recipe that it fills up."""
+
+    def __init__(self, recipe: Path, text: str, own: dict[str, Any]) -> None:
+        self._recipe, self._recipe_text, self._own = recipe, text, own
+        folder = recipe.parent / "families"
+        self.path = folder / f"{own['family']}.toml"
+        if not isinstance(own["family"], str) or "/" in own["family"] or not self.path.is_file():
+            there_are = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
+            raise self._wrong(
+                "family", f"there is no {own['family']!r} ({self.path} is missing); there are: {there_are}"
+            )
+        self.text, self._value = load_toml(self.path)
+        check_values(self.path, self.text, self._value)
+
+    def merged(self) -> dict[str, Any]:
+        """Family, then what it says of the architecture, then the recipe. Lists of the first two are put together; a
+        recipe replaces a list, or changes it by `LIST_add` and `LIST_remove`."""
+        value = {key: item for key, item in self._value.items() if key != "architecture"}
+        for key, item in self._of_architecture().items():
+            value[key] = [*value[key], *item] if isinstance(item, list) and isinstance(value.get(key), list) else item
+        name = str(self._own.get("name"))
+        value = {key: item.replace("@NAME@", name) if isinstance(item, str) else item for key, item in value.items()}
+        for key, item in self._own.items():
+            target, _, verb = key.rpartition("_")
+            if verb in ("add", "remove") and isinstance(value.get(target), list):
+                value[target] = self._changed(key, value[target], item)
+            else:
+                value[key] = item
+        return value
+
+    def _changed(self, key: str, there: list[Any], item: Any) -> list[Any]:
+        if not isinstance(item, list) or not all(isinstance(each, str) for each in item):
+            raise self._wrong(key, 'give a list, such as ["one", "two"]')
+        if key.endswith("_add"):
+            return [*there, *item]
+        for each in item:
+            if each not in there:
+                raise self._wrong(key, f"{each!r} is not in the list of {self.path}; leave it out")
+        return [each for each in there if each not in item]
+
+    def _of_architecture(self) -> dict[str, Any]:
+        known = self._value.get("architecture", {})
+        if not isinstance(known, dict) or not all(isinstance(each, dict) for each in known.values()):
+            what = "give a table of settings, such as [architecture.x86_64] on a line of its own and them below it"
+            raise ConfigError(f"{self.path}:{line_of(self.text, ('architecture',))}: architecture: {what}")
+        wanted = self._own.get("architecture")
+        if wanted is None:
+            raise ConfigError(f"{self._recipe}:1: architecture: this setting is missing, and has no default")
+        if not isinstance(wanted, str) or wanted not in known:
+            raise self._wrong(
+                "architecture", f"{self.path} does not support {wanted!r}; it supports: {', '.join(known) or 'none'}"
+            )
+        of_it: dict[str, Any] = known[wanted]
+        return of_it
+
+    def _wrong(self, key: str, what: str) -> ConfigError:
+        return ConfigError(f"{self._recipe}:{line_of(self._recipe_text, (key,))}: {key}: {what}")

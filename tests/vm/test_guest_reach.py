@@ -197,6 +197,7 @@ def test_a_head_node_reaches_the_server_that_its_run_needs_and_nothing_else(
                 domain="oscardomain",
                 head_address="10.0.0.1",
                 netmask="255.255.255.0",
+                network="ifupdown",
             )
             cluster = VirtualCluster(load_cluster(SAMPLE), run, accelerator, image.path, seed.path)
             await cluster.create()

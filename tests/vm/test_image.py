@@ -36,6 +36,7 @@ def seed(tmp_path: Path) -> Seed:
         domain="oscardomain",
         head_address="10.0.0.1",
         netmask="255.255.255.0",
+        network="ifupdown",
         files={"/root/farm/greeting": (b"hello\n", 0o640)},
     )
 

@@ -47,6 +47,7 @@ async def run_stage(run: Run, prepared: Prepared) -> None:
         domain=answers.domain,
         head_address=answers.head_address,
         netmask=answers.netmask,
+        network=run.job.image.network,
         forwarded=[forward.name for forward in forwards],
         is_open=is_open,
     )

@@ -19,6 +19,7 @@ def _write(path: Path, **more: object) -> Seed:
         "domain": "oscardomain",
         "head_address": "10.0.0.1",
         "netmask": "255.255.255.0",
+        "network": "ifupdown",
         **more,
     }
     return write_seed(path, **settings)  # type: ignore[arg-type]

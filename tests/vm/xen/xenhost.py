@@ -22,8 +22,7 @@ import paramiko
 
 from oscar_steps.images.seed import Seed, write_seed
 from oscar_steps.images.store import ImageStore
-from oscar_steps.matrix.recipes import ImageRecipe
-from oscar_steps.tomlfile import load_toml, validate
+from oscar_steps.matrix.recipes import load_recipe
 from oscar_steps.v3m.host import ledger
 from tests.vm import tiny_guest
 from tests.vm.conformance_rig import GUEST_MODULES
@@ -100,7 +99,7 @@ def xen_host(directory: Path, cpu: str = CPU) -> Iterator[XenHost]:
     It is gone at the end of the block, and nothing of it is kept.
     """
     store = ImageStore()
-    image = asyncio.run(store.ensure(validate(ImageRecipe, RECIPE, *load_toml(RECIPE)), _say))
+    image = asyncio.run(store.ensure(load_recipe(RECIPE), _say))
     (directory / "xen").write_bytes(gzip.decompress(_hypervisor().read_bytes()))
     for name in ("vmlinuz", "initrd.img"):
         (directory / name).symlink_to(image.path.parent / name)
@@ -112,6 +111,7 @@ def xen_host(directory: Path, cpu: str = CPU) -> Iterator[XenHost]:
         domain="oscardomain",
         head_address="10.9.0.1",
         netmask="255.255.0.0",
+        network="ifupdown",
         is_open=True,
         files={"/etc/network/interfaces": (_INTERFACES, 0o644), **_tools()},
     )

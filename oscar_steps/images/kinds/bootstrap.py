@@ -1,4 +1,4 @@
-"""The root file system of an image, by mmdebstrap and apt, with a pool of packages for what is installed later.
+"""The kind `bootstrap`: Debian and its like, by mmdebstrap and apt, with a pool of packages to install from later.
 
 Where the packages come from is not said here: the build uses the repositories, the proxy and the keys of the host's own
 apt.
@@ -7,18 +7,20 @@ apt.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
+from oscar_steps.images import disk, root
 from oscar_steps.images.jail import output_of, run_jailed
-from oscar_steps.matrix.recipes import ImageRecipe
+from oscar_steps.images.kind import Build, require_tools
+from oscar_steps.matrix.recipes import BootstrapRecipe
 
-TOOLS = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils"}
-ARCHITECTURES = {"x86_64": "amd64", "i386": "i386"}
-"""Those whose machines have a BIOS, and so boot the disk that is made for them."""
+_FOLDER = "apt"
+"""The folder of our scripts."""
 
 _SETTINGS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 """Settings of the host's apt that the build's apt takes over: how to get out, and how old a mirror may be."""
@@ -70,15 +72,35 @@ async def _host_settings() -> list[str]:
     return [f"--aptopt={line.rstrip(';')}" for line in printed.splitlines() if not line.endswith('"";')]
 
 
-async def install(recipe: ImageRecipe, root: Path, overlay: Path, log: Path) -> None:
-    """Make the folder `root`: the recipe's packages and pool, and before them the files of `overlay`."""
-    pool = f"/tftpboot/distro/{recipe.name}"
+class Bootstrap:
+    """Satisfies `Kind[BootstrapRecipe]`."""
+
+    tools: Mapping[str, str] = {"mmdebstrap": "mmdebstrap", "apt-ftparchive": "apt-utils", **root.TOOLS}
+
+    def check(self, recipe: BootstrapRecipe) -> None:
+        require_tools({**self.tools, **disk.tools(recipe.boot)})
+
+    def own_contents(self, recipe: BootstrapRecipe) -> str:
+        return root.own_contents(recipe, guest_path(_FOLDER).iterdir())
+
+    async def outside(self, _recipe: BootstrapRecipe) -> dict[str, str]:
+        return {}
+
+    async def build(self, build: Build[BootstrapRecipe]) -> None:
+        packages = len(build.recipe.packages)
+        build.report(f"installing {packages} packages of {build.recipe.suite} and what they need")
+        await root.build_from_root(build, partial(_install, build.recipe, build.log))
+
+
+async def _install(recipe: BootstrapRecipe, log: Path, folder: Path, overlay: Path) -> None:
+    """Make `folder`: the recipe's packages and pool, and before them the files of `overlay`."""
+    pool = recipe.pool_folder
     fill = f'mkdir -p "$1"{pool} && : > "$1"{pool}/Packages'
     if recipe.pool:
         fill = f'sh {shlex.quote(str(guest_path("apt/pool.sh")))} "$1" {pool} {shlex.join(recipe.pool)}'
     command = [
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-        f"--architectures={ARCHITECTURES[recipe.architecture]}",
+        f"--architectures={recipe.native}",
         f"--include={','.join(recipe.packages)}",
         *await _host_settings(),
         # A head node that lives for minutes needs no fsync at each file, in the build or later, and no manuals.
@@ -87,8 +109,8 @@ async def install(recipe: ImageRecipe, root: Path, overlay: Path, log: Path) -> 
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         f'--essential-hook=cp -a {shlex.quote(str(overlay))}/. "$1"/',
         f"--customize-hook={fill}",
-        *(recipe.suite, str(root)),
+        *(recipe.suite, str(folder)),
         *sources_for(recipe.suite, recipe.components, await host_sources()),
     ]
     await run_jailed(command, log)
-    await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(root), pool], log)
+    await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(folder), pool], log)
