@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from oscar_steps.errors import FarmError
+from oscar_steps.v3m.boards import board_of
 from oscar_steps.v3m.boot import BootPlan
-from oscar_steps.v3m.host.accelerator import QEMU, Accelerator
+from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.settings import DEFAULTS, HostSettings
 from oscar_steps.v3m.host.taps import Place
 from oscar_steps.v3m.libvirt import domain
@@ -134,7 +135,7 @@ def becomes(
         parts = qemu_parts(vm, nets, accelerator, plan, console=console, qmp_fd=_QMP_DESCRIPTOR)
     except FarmError as error:
         return Becomes(refused=error.sentence)
-    return Becomes(QEMU, tuple(parts))
+    return Becomes(board_of(vm).program, tuple(parts))
 
 
 # --- one line --------------------------------------------------------------------------------------------------------

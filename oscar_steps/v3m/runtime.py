@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boards import board_of
 from oscar_steps.v3m.boot import DirectKernel
 from oscar_steps.v3m.host import taps as bridge
 from oscar_steps.v3m.host.accelerator import Accelerator
@@ -156,6 +157,9 @@ def check_backend(profile: VMProfile, accelerator: Accelerator, settings: HostSe
                 raise HostError(
                     f"{profile.name} is of type Kvm, but KVM does not work here: {accelerator.reason}", hint=hint
                 )
+            if not (board := board_of(profile)).is_native:
+                what = f"{profile.name} is of type Kvm and {board.name}, which this host can only emulate"
+                raise HostError(what, hint="set the type Qemu")
         case "VMM-HPC":
             domain.refuse(profile)
         case "Xen" | "XenHVM":

@@ -132,10 +132,9 @@ def run_process(directory: Path, job: Path, images: Path, ready: int) -> None:
 @_explained
 def check_host(images: Path, memory: int) -> None:
     """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""
-    checks = [*v3m_host.check_host(images, memory), *check_user()]
+    checks = [*v3m_host.check_host(images, memory), *v3m_host.check_architectures(), *check_user()]
     if all(one.ok for one in checks if one.tool):
-        kernel = next(iter(sorted(images.glob("*/vmlinuz"))), None)  # of a base image that is there already
-        checks.append(eventloop.run(v3m_host.check_accelerator(images, kernel))[0])
+        checks.append(eventloop.run(v3m_host.check_accelerator(images))[0])
     for one in checks:
         click.echo(f"{one.mark} {one.sentence}")
         if one.hint:

@@ -50,7 +50,7 @@ async def run_stage(run: Run) -> None:
     check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
-    require(check_host(run.directory, profile.memory_mib))
+    require(check_host(run.directory, profile.memory_mib, machines=profile.machines))
     if store.find(run.job.image) is None:  # an image that exists needs no further room
         require([check_space(store.directory, f"the base image {run.job.image.name}")])
     flavour = await look_ahead(run.job.source, run.directory, run.diary)
@@ -59,7 +59,7 @@ async def run_stage(run: Run) -> None:
             image = await store.ensure(run.job.image, run.diary.say)
     run.diary.write("image", f"base image {image.path.name}", digest=image.digest)
     with run.diary.step("the accelerator, tried by booting a kernel"):
-        accelerator = await find_accelerator(run.options.image_store, image.kernel)
+        accelerator = await find_accelerator(run.options.image_store, image.kernel, profile.head.architecture)
     speed = HostSpeed(accelerator.seconds, doubtful=accelerator.was_busy)
     doubt = " until the head node has booted, because the host was busy" if accelerator.was_busy else ""
     run.diary.write(

@@ -136,11 +136,11 @@ def check_host_command(
     """
     from oscar_steps.v2m.hypervisors import check_hypervisors
     from oscar_steps.v3m.host import eventloop
-    from oscar_steps.v3m.host.checks import check_host
+    from oscar_steps.v3m.host.checks import check_architectures, check_host
 
     if kernel is not None and not kernel.is_file():
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")
-    checks = check_host(directory, memory_mib)
+    checks = [*check_host(directory, memory_mib), *check_architectures()]
     cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER")
     hypervisors = eventloop.run(check_hypervisors(cache, kernel))
     if as_json:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
@@ -21,12 +22,12 @@ from typing import Literal, cast, get_args
 from oscar_steps.environment import machine_environment, tool_environment
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.textio import shared_with_group, write_atomically
+from oscar_steps.v3m.boards import BOARDS, Board, native
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.confinement import SANDBOX, confined
 
-QEMU = "qemu-system-x86_64"
 REFERENCE_SECONDS = 2.0
-"""What the probe takes emulated on the reference host (2 cores, unloaded)."""
+"""What the probe takes emulated on the reference host (2 cores, unloaded), of that host's own architecture."""
 KVM_LIMIT = 10.0
 TCG_LIMIT = 60.0
 BUSY = 0.75
@@ -44,6 +45,7 @@ _NO_KERNEL = (
     "emulation; KVM was not tried: this user finds no readable kernel in /boot; "
     "to name one: v2m check-host --kernel FILE"
 )
+_NO_FOREIGN_KERNEL = "emulation of another architecture, untried: no base image of it is there yet, so no kernel"
 
 AcceleratorName = Literal["kvm", "tcg"]
 
@@ -72,11 +74,6 @@ class Accelerator:
         """How many times slower than the reference host; never below 1. Deadlines are stretched by it."""
         return max(1.0, self.seconds / REFERENCE_SECONDS)
 
-    @property
-    def cpu(self) -> str:
-        """QEMU's CPU model. 'max' costs up to a third more than qemu64 when emulated."""
-        return "host" if self.name == "kvm" else "qemu64"
-
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
@@ -85,33 +82,39 @@ class _Probe:
     saw: str
 
 
-def emulator() -> str:
-    """QEMU's path. Raises ToolMissing."""
-    path = shutil.which(QEMU)
+def emulator(board: Board | None = None) -> str:
+    """QEMU's path; without a board: for the host's own architecture. Raises ToolMissing."""
+    board = board or BOARDS[native()]
+    path = shutil.which(board.program)
     if path is None:
         raise ToolMissing(
-            f"the program {QEMU} is missing", hint="install it: apt-get install qemu-system-x86 qemu-utils"
+            f"the program {board.program} is missing", hint=f"install it: apt-get install {board.package} qemu-utils"
         )
     return path
 
 
-async def find_accelerator(cache_dir: Path, kernel: Path | None = None) -> Accelerator:
+async def find_accelerator(cache_dir: Path, kernel: Path | None = None, architecture: str | None = None) -> Accelerator:
     """KVM where it was seen to boot a kernel, else emulation; kept in `cache_dir` until the host boots again.
+
+    Each architecture is tried by itself (None: the host's): one that is not the host's own is always emulated, and how
+    fast that is says nothing of another.
 
     What was found on a busy host is tried again when that is calmer, and the best is kept.
     `kernel` None: one of the host's own, or of a base image in `cache_dir`. Without any, what was found before is
     taken, or else emulation, untried. Raises ToolMissing, and HostError when a kernel boots with neither.
     """
-    kernel = kernel or _readable_kernel(cache_dir)
-    key = await _host_key()
-    cache = cache_dir / "accelerator.json"
+    board = BOARDS[architecture or native()]
+    kernel = kernel or _readable_kernel(cache_dir, board)
+    key = await _host_key(board)
+    cache = cache_dir / ("accelerator.json" if board.is_native else f"accelerator-{board.name}.json")
     kept = _read_cache(cache, key)
     if kernel is None:
-        return kept or Accelerator("tcg", _NO_KERNEL, REFERENCE_SECONDS, tried=False)
+        why = _NO_KERNEL if board.is_native else _NO_FOREIGN_KERNEL
+        return kept or Accelerator("tcg", why, REFERENCE_SECONDS, tried=False)
     if kept is None:
-        best = await _try_with_load(kernel)
+        best = await _try_with_load(board, kernel)
     elif _is_calmer(kept):
-        best = await _try_again(kept, kernel)
+        best = await _try_again(kept, board, kernel)
     else:
         return kept
     with contextlib.suppress(OSError):  # it is tried again then
@@ -132,33 +135,35 @@ def _is_calmer(kept: Accelerator) -> bool:
     return kept.was_busy and (load <= BUSY or load <= kept.load * _CALMER)
 
 
-async def _try_again(kept: Accelerator, kernel: Path) -> Accelerator:
+async def _try_again(kept: Accelerator, board: Board, kernel: Path) -> Accelerator:
     """The better of what was kept and what is found now, as of now: a calm host is not tried a third time."""
     try:
-        found = await _try_with_load(kernel)
+        found = await _try_with_load(board, kernel)
     except HostError:  # what was seen to work is not forgotten
         return kept
     best = min(kept, found, key=lambda each: (each.name != "kvm", each.seconds))
     return replace(best, load=found.load)
 
 
-async def _try_with_load(kernel: Path) -> Accelerator:
+async def _try_with_load(board: Board, kernel: Path) -> Accelerator:
     before = _load()
-    found = await _try(kernel)
+    found = await _try(board, kernel)
     return replace(found, load=round(max(before, _load()), 2))
 
 
-async def _try(kernel: Path) -> Accelerator:
-    if not Path("/dev/kvm").exists():
+async def _try(board: Board, kernel: Path) -> Accelerator:
+    if not board.is_native:
+        why_not = f"this host is {platform.machine()} and the machine {board.name}"
+    elif not Path("/dev/kvm").exists():
         why_not = "there is no /dev/kvm"
     elif not os.access("/dev/kvm", os.R_OK | os.W_OK):
         why_not = "this user may not open /dev/kvm"
     else:
-        kvm = await _probe("kvm", "host", kernel, KVM_LIMIT)
+        kvm = await _probe(board, "kvm", kernel, KVM_LIMIT)
         if kvm.works:
             return Accelerator("kvm", f"KVM booted a kernel in {kvm.seconds:.1f} s", kvm.seconds)
         why_not = f"/dev/kvm is there but does not work: {kvm.saw}"
-    tcg = await _probe("tcg", "qemu64", kernel, TCG_LIMIT)
+    tcg = await _probe(board, "tcg", kernel, TCG_LIMIT)
     if not tcg.works:
         raise HostError(
             f"no kernel boots on this host: {why_not}; emulated: {tcg.saw}",
@@ -167,26 +172,17 @@ async def _try(kernel: Path) -> Accelerator:
     return Accelerator("tcg", f"emulation, as {why_not}; it booted a kernel in {tcg.seconds:.1f} s", tcg.seconds)
 
 
-async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Probe:
+async def _probe(board: Board, accelerator: str, kernel: Path, limit: float) -> _Probe:
     """Boot `kernel` until it panics. It works only if QEMU ends with 0 *and* the panic stands on the console."""
     with tempfile.TemporaryDirectory(prefix="v3m-probe-") as directory:
         console = Path(directory) / "console"
-        arguments = [
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-m",
-            str(_PROBE_MIB),
-            "-accel",
-            accelerator,
-        ]
-        arguments += ["-cpu", cpu, "-kernel", str(kernel.resolve()), "-append", "console=ttyS0 panic=-1 quiet"]
+        arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", str(_PROBE_MIB)]
+        arguments += ["-machine", board.machine(), "-accel", accelerator, "-cpu", board.processor(accelerator)]
+        arguments += ["-kernel", str(kernel.resolve()), "-append", f"console={board.console} panic=-1 quiet"]
         arguments += ["-serial", "file:console"]
         begin = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *confined([emulator(), *SANDBOX, *arguments], _PROBE_MIB),
+            *confined([emulator(board), *SANDBOX, *arguments], _PROBE_MIB),
             cwd=directory,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -210,18 +206,25 @@ async def _probe(accelerator: str, cpu: str, kernel: Path, limit: float) -> _Pro
         return _Probe("Kernel panic" in text, seconds, "QEMU ended but the kernel never ran")
 
 
-def _readable_kernel(cache_dir: Path) -> Path | None:
-    """A kernel of the host's that we may read, or that of a base image."""
+def _readable_kernel(cache_dir: Path, board: Board) -> Path | None:
+    """A kernel for the board that we may read: of the host's, or of a base image."""
     for folder, pattern in (*_KERNELS, (cache_dir, "*/vmlinuz*")):
-        if kernels := sorted(path for path in folder.glob(pattern) if os.access(path, os.R_OK)):
+        if kernels := sorted(path for path in folder.glob(pattern) if _is_readable_kernel(path, board)):
             return kernels[-1]
     return None
 
 
-async def _host_key() -> str:
+def _is_readable_kernel(path: Path, board: Board) -> bool:
+    try:
+        return board.is_kernel(path)
+    except OSError:
+        return False
+
+
+async def _host_key(board: Board) -> str:
     """Changes whenever the answer may: another boot of the host, another QEMU, another /dev/kvm."""
     process = await asyncio.create_subprocess_exec(
-        emulator(),
+        emulator(board),
         "--version",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 
 from oscar_steps.errors import HostError, ToolMissing
-from oscar_steps.v3m.host.accelerator import QEMU, Accelerator, find_accelerator
+from oscar_steps.v3m.boards import BOARDS, Board, board_of, missing_firmware, native
+from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.host.ledger import LedgerEntry, end_leftovers, find_leftovers
 from oscar_steps.v3m.host.settings import SETTINGS_FILE, HostSettings, VlanKind, load_settings
+from oscar_steps.v3m.profiles.vm import VMProfile
 
 __all__ = [
     "Check",
@@ -35,12 +37,13 @@ DEFAULT_DISK_MIB = 4096
 KVM, TUN = Path("/dev/kvm"), Path("/dev/net/tun")
 
 _TOOLS = {
-    QEMU: "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "setpriv": "util-linux",
     "prlimit": "util-linux",
 }
+
+_QEMU_TYPES = (None, "Qemu", "Kvm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,37 @@ class Check:
         return f"{self.mark} {self.name}: {self.sentence}{f' ({self.hint})' if self.hint else ''}"
 
 
-def check_host(directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MIB) -> list[Check]:
-    """Whether a cluster of `memory_mib` can run here with its files in `directory` (or the nearest one that exists)."""
+def check_host(
+    directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MIB, machines: Sequence[VMProfile] = ()
+) -> list[Check]:
+    """Whether a cluster of `memory_mib` can run here with its files in `directory` (or the nearest one that exists).
+
+    `machines`: whose architectures and firmware the host has to have; none: those of the host's own architecture.
+    Raises ProfileError for an architecture without a board.
+    """
     return [
+        *_emulators(machines),
         *(_tool(name, package) for name, package in _TOOLS.items()),
         _memory(memory_mib),
         check_space(directory, "a run", disk_mib),
         *_devices(load_settings()),
     ]
+
+
+def check_architectures() -> list[Check]:
+    """For each architecture that is not the host's own, whether its machines can be emulated here; none is a must."""
+    return [_foreign(board) for board in dict.fromkeys(BOARDS.values()) if not board.is_native]
+
+
+def _foreign(board: Board) -> Check:
+    lacks = [] if shutil.which(board.program) else [(board.program, board.package)]
+    if board.uefi is not None and not board.bios and not board.uefi.is_here:
+        lacks.append((str(board.uefi.code), board.uefi.package))
+    if not lacks:
+        return Check(board.name, True, f"{board.name} can be emulated here: {board.program}")
+    what = " and ".join(name for name, _ in lacks)
+    hint = f"only for cells of that architecture: apt-get install {' '.join(package for _, package in lacks)}"
+    return Check(board.name, True, f"{board.name} cannot be emulated here without {what}", hint)
 
 
 async def check_accelerator(cache_dir: Path, kernel: Path | None = None) -> tuple[Check, Accelerator | None]:
@@ -98,6 +124,15 @@ def _tool(name: str, package: str) -> Check:
     if path is None:
         return Check(name, False, f"the program {name} is missing", f"install it: apt-get install {package}", tool=True)
     return Check(name, True, path, tool=True)
+
+
+def _emulators(machines: Sequence[VMProfile]) -> Iterator[Check]:
+    """QEMU's program for each architecture, and the firmware of each."""
+    machines = [machine for machine in machines if machine.type in _QEMU_TYPES]
+    boards = [board_of(machine) for machine in machines] or [BOARDS[native()]]
+    yield from (_tool(program, package) for program, package in {each.program: each.package for each in boards}.items())
+    lacks = dict.fromkeys(lack for machine in machines if (lack := missing_firmware(machine)))
+    yield from (Check("firmware", False, what, hint, tool=True) for what, hint in lacks)
 
 
 def _devices(settings: HostSettings) -> Iterator[Check]:

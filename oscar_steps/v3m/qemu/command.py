@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oscar_steps.errors import HostError, ProfileError
+from oscar_steps.v3m.boards import Board, board_of, uefi_of
 from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.disks import image_format
 from oscar_steps.v3m.host.accelerator import Accelerator
 from oscar_steps.v3m.host.confinement import SANDBOX
-from oscar_steps.v3m.profiles.vm import QEMU_MAX_CPUS, BootDevice, Nic, VMProfile
+from oscar_steps.v3m.profiles.vm import BootDevice, Nic, VMProfile
 from oscar_steps.v3m.qemu import firmware
 from oscar_steps.v3m.qemu.network import MachineNetwork
 
@@ -25,17 +26,13 @@ _RNG_SLOT = 0x15
 _PVPANIC_SLOT = 0x16
 _FIRST_DISK_SLOT = 0x17
 
+_SCSI = f"virtio-scsi-pci,id=scsi,addr={_SCSI_SLOT:#x}"
+
 CD_DRIVE = "cd"
 """The drive's name in QMP."""
 
 _MAX_NICS = _SCSI_SLOT - _FIRST_NIC_SLOT
 _MAX_VIRTUAL_DISKS = {"virtio": 0x1F - _FIRST_DISK_SLOT, "scsi": 200, "ide": 3}
-_BOARDS = ("pc", "q35")
-_IDE_PLACES = {
-    "pc": {"hda": (0, 0), "hdb": (0, 1), "hdc": (1, 0), "hdd": (1, 1)},
-    "q35": {"hda": (0, 0), "hdb": (1, 0), "hdc": (2, 0), "hdd": (3, 0)},
-}
-"""Bus and unit: q35 has SATA, where each disk has a cable of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,8 @@ def qemu_parts(
     no file has to be there. Raises ProfileError for what this back-end cannot do, HostError for a disk that is missing.
     """
     check(profile)
+    board = board_of(profile)
+    accelerated = board.accelerator(accelerator.name)
     order = _boot_order(profile, boot)
     serial = ["-chardev", f"file,id=console,path={_escape(console)},append=on", "-serial", "chardev:console"]
     parts = [
@@ -85,7 +84,10 @@ def qemu_parts(
             ("-name", f"guest={_escape(profile.name)}", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
         ),
         Part("sandbox: system calls that it may not make, such as starting a program", SANDBOX),
-        Part("board and processor", ("-machine", _board(profile), "-accel", accelerator.name, "-cpu", accelerator.cpu)),
+        Part(
+            "board and processor",
+            ("-machine", board.machine(profile.machine), "-accel", accelerated, "-cpu", board.processor(accelerated)),
+        ),
         Part(
             "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
         ),
@@ -99,7 +101,7 @@ def qemu_parts(
             ("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
         ),
         Part("serial console, into a file", tuple(serial)),
-        Part("screen", ("-device", "VGA,addr=0x02")),
+        *(() if board.screen is None else (Part("screen", ("-device", board.screen)),)),
         *_nics(profile, network, order),
         *_disks(profile, order, directory, boot),
     ]
@@ -119,12 +121,21 @@ def qemu_parts(
 def check(profile: VMProfile) -> None:
     """Raise ProfileError for what this back-end cannot do: better before a run than in the middle of it."""
     name = profile.name
-    if profile.architecture not in (None, "x86_64", "i386"):
-        raise ProfileError(f"{name} has the architecture {profile.architecture}; here there are: x86_64, i386")
-    if profile.machine not in (None, *_BOARDS):
-        raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(_BOARDS)}")
-    if profile.cpu > QEMU_MAX_CPUS:
-        raise ProfileError(f"{name} has {profile.cpu} processors; the machine {_board(profile)} takes {QEMU_MAX_CPUS}")
+    board = board_of(profile)
+    if profile.machine not in (None, *board.machines):
+        raise ProfileError(f"{name} has the machine {profile.machine}; here there are: {', '.join(board.machines)}")
+    if profile.cpu > board.max_cpus:
+        raise ProfileError(
+            f"{name} has {profile.cpu} processors; the machine {_machine(profile)} takes {board.max_cpus}"
+        )
+    if profile.firmware not in (None, *_firmwares(board)):
+        raise ProfileError(
+            f"{name} has the firmware {profile.firmware}; with {board.name} there is: {', '.join(_firmwares(board))}"
+        )
+    if profile.disk_bus == "ide" and not board.ide:
+        raise ProfileError(
+            f'{name} has its disk on the bus ide, which {_machine(profile)} does not have; write bus="virtio" or "scsi"'
+        )
     if BootDevice.NETWORK in profile.boot and not profile.vlan_nics:
         raise ProfileError(_no_network_boot(profile))
     _check_nics(profile)
@@ -142,7 +153,7 @@ def check(profile: VMProfile) -> None:
 def _check_nics(profile: VMProfile) -> None:
     name, macs = profile.name, [nic.mac for nic in profile.nics]
     if len(macs) > _MAX_NICS:
-        raise ProfileError(f"{name} has {len(macs)} NICs; the machine {_board(profile)} has places for {_MAX_NICS}")
+        raise ProfileError(f"{name} has {len(macs)} NICs; the machine {_machine(profile)} has places for {_MAX_NICS}")
     for number, nic in enumerate(profile.nics):
         if nic.mac in macs[:number]:
             raise ProfileError(f"{name} has two NICs with the MAC {nic.mac}; every NIC needs its own")
@@ -150,15 +161,19 @@ def _check_nics(profile: VMProfile) -> None:
             raise ProfileError(f"{name} has the multicast MAC {nic.mac} (first pair is odd); use, e.g., 52:54:00:…")
 
 
-def _board(profile: VMProfile) -> str:
-    return profile.machine or _BOARDS[0]
+def _machine(profile: VMProfile) -> str:
+    return profile.machine or board_of(profile).machines[0]
+
+
+def _firmwares(board: Board) -> list[str]:
+    return [*(["BIOS"] if board.bios else []), *(["UEFI"] if board.uefi else [])]
 
 
 def _firmware(profile: VMProfile) -> Iterator[Part]:
     """Nothing for a BIOS, which QEMU has in itself."""
-    if profile.firmware == "UEFI":
+    if (uefi := uefi_of(profile)) is not None:
         flash = "if=pflash,format=raw"
-        code = ("-drive", f"{flash},unit=0,readonly=on,file={firmware.UEFI_CODE}")
+        code = ("-drive", f"{flash},unit=0,readonly=on,file={uefi.code}")
         own = ("-drive", f"{flash},unit=1,file={_escape(firmware.variables(profile))}")
         yield Part("firmware: UEFI, with the machine's own variables", (*code, *own))
 
@@ -186,12 +201,10 @@ def _nics(profile: VMProfile, network: MachineNetwork, order: dict[BootDevice, i
     first_vlan = profile.vlan_nics[0] if profile.vlan_nics else None
     for slot, number in enumerate(numbers, start=_FIRST_NIC_SLOT):
         nic = profile.nics[number]
+        boots = BootDevice.NETWORK in order and nic == first_vlan
         # The ROM is iPXE: only the NIC that boots needs it, every other would cost seconds at each power-on.
-        rom = (
-            f",bootindex={order[BootDevice.NETWORK]}"
-            if BootDevice.NETWORK in order and nic == first_vlan
-            else ",romfile="
-        )
+        rom = "" if boots and board_of(profile).network_rom else ",romfile="
+        rom += f",bootindex={order[BootDevice.NETWORK]}" if boots else ""
         device = f"virtio-net-pci,netdev={network.netdevs[number]},mac={nic.mac},addr={slot:#x}{rom}"
         parts.append(Part(f"nic{number + 1}: {_where(nic)}", ("-device", device)))
     if BootDevice.NETWORK in order and first_vlan is None:
@@ -218,7 +231,7 @@ def _disks(profile: VMProfile, order: dict[BootDevice, int], directory: Path | N
         case "virtio":
             arguments += ["-device", f"virtio-blk-pci,drive=disk0{index},addr={_FIRST_DISK_SLOT:#x}"]
         case "scsi":
-            arguments += ["-device", f"virtio-scsi-pci,id=scsi,addr={_SCSI_SLOT:#x}"]
+            arguments += ["-device", _SCSI]
             arguments += ["-device", f"scsi-hd,bus=scsi.0,drive=disk0{index}"]
         case "ide":
             arguments += ["-device", f"ide-hd,{_ide(profile, 'hda')},drive=disk0{index}"]
@@ -244,7 +257,7 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
         return f"scsi-hd,bus=scsi.0,drive=disk{number}"
     if profile.disk_bus == "virtio":
         return f"virtio-blk-pci,drive=disk{number},addr={_FIRST_DISK_SLOT + number:#x}"
-    places = [place for place in _IDE_PLACES[_board(profile)] if place != "hda"]
+    places = [place for place in board_of(profile).ide[_machine(profile)] if place != "hda"]
     if name not in places:
         raise ProfileError(
             f"{profile.name}: there is no place '{name}' for a disk; on IDE there are: {', '.join(places)}"
@@ -255,7 +268,7 @@ def _extra_disk(profile: VMProfile, number: int, name: str) -> str:
 
 
 def _ide(profile: VMProfile, name: str) -> str:
-    bus, unit = _IDE_PLACES[_board(profile)][name]
+    bus, unit = board_of(profile).ide[_machine(profile)][name]
     return f"bus=ide.{bus},unit={unit}"
 
 
@@ -266,11 +279,17 @@ def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
         )
     if profile.disk_bus == "ide" and any(disk.id == "hdc" for disk in profile.virtual_disks):
         raise ProfileError(f"{profile.name}: the disk 'hdc' has the place of the CD-ROM; use hdb or hdd")
-    device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}" + ("" if index is None else f",bootindex={index}")
+    if board_of(profile).ide:
+        controller: tuple[str, ...] = ()
+        device = f"ide-cd,id={CD_DRIVE},{_ide(profile, 'hdc')}"
+    else:
+        controller = () if profile.disk_bus == "scsi" else ("-device", _SCSI)
+        device = f"scsi-cd,id={CD_DRIVE},bus=scsi.0"
+    device += "" if index is None else f",bootindex={index}"
     if boot.cdrom is None:
-        return Part("a CD drive, empty", ("-device", device))
+        return Part("a CD drive, empty", (*controller, "-device", device))
     drive = f"if=none,id=cdrom,media=cdrom,format=raw,readonly=on,file={_escape(str(boot.cdrom))}"
-    return Part("the CD in its drive", ("-drive", drive, "-device", f"{device},drive=cdrom"))
+    return Part("the CD in its drive", (*controller, "-drive", drive, "-device", f"{device},drive=cdrom"))
 
 
 def _seed(seed: Path) -> Part:

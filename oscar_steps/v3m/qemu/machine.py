@@ -23,6 +23,7 @@ from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, 
 from oscar_steps.environment import machine_environment
 from oscar_steps.errors import HostError, ImpossibleTransition, MachineLost, ProfileError
 from oscar_steps.v3m import disks
+from oscar_steps.v3m.boards import board_of
 from oscar_steps.v3m.boot import NO_MEDIA, BootPlan, DirectKernel, InstallMedia
 from oscar_steps.v3m.consolelog import KEPT_BYTES, keep_small
 from oscar_steps.v3m.host import ledger
@@ -180,7 +181,7 @@ class QemuMachine(Machine):
         with self._error_log.open("ab") as errors:
             self._errors_begin = errors.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *confined([emulator(), *arguments], self.profile.memory_mib, self.profile.cpu),
+                *confined([emulator(board_of(self.profile)), *arguments], self.profile.memory_mib, self.profile.cpu),
                 cwd=self._directory,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,

@@ -14,6 +14,7 @@ from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.v2m.daemon import machines
 from oscar_steps.v2m.daemon.machines import Machines
 from oscar_steps.v2m.daemon.state import System
+from oscar_steps.v3m.boards import Board
 from oscar_steps.v3m.host import accelerator
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 
@@ -30,7 +31,7 @@ class Host:
         self.kvm: float | None = None
         self.trials = 0
 
-    async def probe(self, name: str, _cpu: str, _kernel: Path, limit: float) -> accelerator._Probe:
+    async def probe(self, _board: Board, name: str, _kernel: Path, limit: float) -> accelerator._Probe:
         seconds = self.kvm if name == "kvm" else self.seconds
         self.trials += name == "tcg" or seconds is not None
         return accelerator._Probe(seconds is not None, seconds or limit, "it hung")
@@ -45,7 +46,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made_up = Host(tmp_path / "cache")
 
-    async def key() -> str:
+    async def key(_board: Board) -> str:
         return "this boot"
 
     monkeypatch.setattr(accelerator, "_probe", made_up.probe)
@@ -91,7 +92,7 @@ def test_where_the_host_lets_nobody_read_its_kernels_that_of_a_base_image_is_tri
 ) -> None:
     without_kernels(monkeypatch, tmp_path / "boot")
     (host.cache / "0123").mkdir(parents=True)
-    (host.cache / "0123/vmlinuz").touch()
+    (host.cache / "0123/vmlinuz").write_bytes(bytes(0x202) + b"HdrS")
     host.found(load=0.1, seconds=3.0, kvm=0.5)  # sets what the host would do
     (host.cache / "accelerator.json").unlink()
     assert asyncio.run(find_accelerator(host.cache)).name == "kvm"

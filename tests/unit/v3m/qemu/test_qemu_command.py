@@ -53,7 +53,11 @@ def cluster() -> ClusterProfile:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"architecture": "aarch64"}, "vm has the architecture aarch64; here there are: x86_64, i386"),
+        ({"architecture": "ia64"}, "vm has the architecture ia64; here there are: x86_64, i386, aarch64"),
+        ({"architecture": "aarch64"}, 'vm has its disk on the bus ide, which virt does not have; write bus="virtio"'),
+        ({"architecture": "aarch64", "machine": "pc"}, "vm has the machine pc; here there are: virt"),
+        ({"architecture": "aarch64", "firmware": "BIOS"}, "vm has the firmware BIOS; with aarch64 there is: UEFI"),
+        ({"architecture": "aarch64", "cpu": 124}, "vm has 124 processors; the machine virt takes 123"),
         ({"machine": "virt"}, "vm has the machine virt; here there are: pc, q35"),
         ({"cpu": 256}, "vm has 256 processors; the machine pc takes 255"),
         ({"option": "eth0"}, "vm names the host's interface 'eth0' to bridge or NAT (option); QEMU's user network"),

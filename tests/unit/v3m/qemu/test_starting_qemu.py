@@ -33,7 +33,7 @@ def a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="utf-8")
     emulator.chmod(0o755)
     for module in (qemu, vlan_hub):
-        monkeypatch.setattr(module, "emulator", lambda: str(emulator))
+        monkeypatch.setattr(module, "emulator", lambda *_board: str(emulator))
 
     def full(*_words: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
