@@ -20,7 +20,8 @@ TOOLS = {
 }
 _MBR_CODE = (Path("/usr/lib/syslinux/mbr/mbr.bin"), Path("/usr/lib/EXTLINUX/mbr.bin"))
 
-_SCRIPTS = {"bios": ("bios.sh", "syslinux.cfg")}
+_SCRIPTS = {"bios": ("bios.sh", "syslinux.cfg"), "uefi": ("uefi.sh", "systemd-boot.conf")}
+"""What makes a disk that boots this way, and the boot loader's settings on it."""
 
 
 def tools(boot: str) -> dict[str, str]:
@@ -41,12 +42,18 @@ def parameters(recipe: PackageRecipe) -> str:
 
 async def make(build: Build[PackageRecipe], root: Path) -> None:
     """Make the disk of the folder `root`; kernel and initrd are in the build's directory."""
-    boots = build.work / "syslinux.cfg"
-    text = guest_text("disk/syslinux.cfg", kernel=KERNEL, initrd=INITRD, parameters=parameters(build.recipe))
+    script, settings = scripts(build.recipe.boot)
+    boots = build.work / settings.name
+    text = guest_text(f"disk/{settings.name}", kernel=KERNEL, initrd=INITRD, parameters=parameters(build.recipe))
     boots.write_text(text, encoding="ascii")
-    words = (root, ROOT_LABEL, build.recipe.disk_mib, _mbr_code(), build.work / "disk.raw", build.directory / DISK)
-    files = (build.directory / KERNEL, build.directory / INITRD, boots)
-    await run_jailed(["sh", str(guest_path("disk/bios.sh")), *map(str, (*words, *files))], build.log)
+    raw, image = build.work / "disk.raw", build.directory / DISK
+    files = (build.directory / KERNEL, build.directory / INITRD)
+    common = (root, ROOT_LABEL, build.recipe.disk_mib)
+    if build.recipe.boot == "bios":
+        words: tuple[object, ...] = (*common, _mbr_code(), raw, image, *files, boots)
+    else:
+        words = (*common, raw, image, boots, *files)
+    await run_jailed(["sh", str(script), *map(str, words)], build.log)
 
 
 def _mbr_code() -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
-from oscar_steps.images import disk, root
+from oscar_steps.images import disk, foreign, root
 from oscar_steps.images.jail import output_of, run_jailed
 from oscar_steps.images.kind import Build, require_tools
 from oscar_steps.matrix.recipes import BootstrapRecipe
@@ -79,6 +79,7 @@ class Bootstrap:
 
     def check(self, recipe: BootstrapRecipe) -> None:
         require_tools({**self.tools, **disk.tools(recipe.boot)})
+        foreign.require(recipe.architecture)
 
     def own_contents(self, recipe: BootstrapRecipe) -> str:
         return root.own_contents(recipe, guest_path(_FOLDER).iterdir())
