@@ -9,7 +9,7 @@ PYTEST_OPTIONS ?=
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults test test-unit test-vm conformance test-xen test-farm test-slow test-chaos torment fuzz check audit lock clean
+.PHONY: help setup demo faults matrix test test-unit test-vm conformance test-xen test-farm test-slow test-chaos torment fuzz check audit lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -18,6 +18,8 @@ help: ## List these targets
 	@echo "  make demo BREAK=FAULT  commit a fault instead; good only if the build is red at the right stage"
 	@echo "  make demo PORT=8020    the web page's port (8010)"
 	@echo "  make faults ONLY=a,b   only these faults; RESUME=1: skip those that have a verdict; MARKDOWN=FILE: the table as text"
+	@echo "  make matrix ONLY=a,b   only these cells; RESUME=1, AT_ONCE=N; RUNS=DIR,DIR: new runs into the first, the table from all;"
+	@echo "  make matrix RUN=no MARKDOWN=docs/matrix.md   the table from the runs that there are"
 	@echo "  make test-xen SUITE=TestXenHVM ONLY=suite CPU=Nehalem,model=8,+svm,+npt MINUTES=90 RESULTS=hvm.jsonl"
 	@echo "  make conformance MERGE=xen.jsonl MARKDOWN=docs/hypervisors-proof.md   with the results of a Xen host, into the document"
 
@@ -30,6 +32,10 @@ demo: setup ## A whole farm on this machine: commit, build, mail. KEEP=1, BREAK=
 faults: setup ## Every fault of the stand-in OSCAR, run for real. ONLY=NAME,..., RUNS=DIR, RESUME=1, AT_ONCE=N, MARKDOWN=FILE
 	@$(BIN)/python -m demo.fault_table $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(RESUME),--resume) \
 	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+
+matrix: setup ## Every cell of profiles/matrix.toml, run for real (hours). ONLY=CELL,..., RUNS=DIR,..., RESUME=1, AT_ONCE=N, MARKDOWN=FILE
+	@$(BIN)/python -m demo.matrix_table $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(RESUME),--resume) \
+	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)') $(if $(filter no,$(RUN)),--no-run)
 
 # Two workers: tests/parallel.py says who does what. The longest come first.
 test: setup ## All tests of unit, vm and farm, except those marked slow

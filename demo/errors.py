@@ -30,4 +30,4 @@ class NotReady(HostError):
 
 
 class NoVerdict(HostError):
-    """A run of the fault table ended without one. The sentence has its driver's last words."""
+    """A run of the fault table or the matrix ended without one. The sentence has its driver's last words."""

@@ -7,41 +7,31 @@ if the verdict made again from the run's files is the one that the run ended wit
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from demo.children import last_line, start
-from demo.errors import NoVerdict
-from demo.farm import CHECKOUT, STANDIN, USERS
+from demo.farm import CHECKOUT, STANDIN
 from demo.faults import GOOD, Fault, FaultBook, place
-from demo.repository import Repository, apply_patch
-from demo.sighting import Lookout, Sighting, seconds_until, wait
+from demo.replays import DRIVER, Commits, last_run, markdown, names_in, replay, rows_as_they_come, show, standin_served
+from demo.sighting import Lookout, Sighting, seconds_until
 from oscar_steps.errors import FarmError, UserError
 from oscar_steps.job import CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.testdriver.record.events import read_events
-from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Verdict
+from oscar_steps.verdict import ExitStatus, Outcome, Verdict
 
 NONE = "none"
 """The row of the tree as it is."""
 
 # Limits that are long for an idle host and short for a test: what hangs is found soon.
 TIMEOUTS = Timeouts(silence=75, node_boot=75, node_stall=30, node_up=75, node_reboot=40)
-
-_DRIVER = (sys.executable, "-m", "oscar_steps.testdriver")
 
 
 @dataclass(frozen=True)
@@ -78,84 +68,57 @@ class Row:
 COLUMNS = ("fault", "expected", "said", "right?", "run, s", "certain after, s", "the same again?", "sentence")
 
 
+class _FaultWatch:
+    """Notes when the line that shows the fault was first there."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._lookout: Lookout | None = None
+        self.sighting: Sighting | None = None
+
+    def look(self, run: Path) -> None:
+        """Take notice of the line if it has come."""
+        self._lookout = self._lookout or Lookout(run, self._pattern)
+        self._lookout.look()
+        self.sighting = self._lookout.sighting
+
+
 class Proving:
     """Runs faults, each in `runs`/NAME/RUN. The repository is served while this context is open."""
 
     def __init__(self, runs: Path, book: FaultBook) -> None:
         self._runs, self._book = runs.resolve(), book
-        self._committing = threading.Lock()
 
     @contextmanager
     def serving(self) -> Iterator[Proving]:
         """The stand-in's repository, for as long as it is needed."""
-        with TemporaryDirectory(prefix="oscar-faults-") as directory:
-            self._repository = Repository(Path(directory) / "svn", STANDIN / "tree", users=USERS)
-            server = self._repository.serve(Path(directory) / "svnserve.log", os.environ)
-            try:
-                yield self
-            finally:
-                server.stop(5)
+        with standin_served() as repository:
+            self._commits = Commits(repository)
+            yield self
 
     def row(self, name: str, *, resume: bool = False) -> Row:
         """The row of one fault; with `resume`, of its last run if that came to its end. Raises FaultUnknown."""
         fault = GOOD if name == NONE else self._book[name]
         try:
-            run = (self._last_run(name) if resume else None) or self._run(name, fault)
+            run = (last_run(self._runs / name) if resume else None) or self._run(name, fault)
             return judge(name, fault, run)
         except FarmError as error:
             return Row(name, fault, None, (error.sentence,))
 
-    def _last_run(self, name: str) -> Path | None:
-        """The newest run that came to its end by itself."""
-        runs = [path.parent for path in (self._runs / name).glob(f"*/{VERDICT_FILE}")]
-        ended = [run for run in runs if Verdict.load(run).outcome is not Outcome.CANCELLED]
-        return max(ended, key=lambda path: path.stat().st_mtime, default=None)
-
     def _run(self, name: str, fault: Fault) -> Path:
-        directory = self._runs / name
-        directory.mkdir(parents=True, exist_ok=True)
-        before = set(directory.iterdir())
-        self._job(name, fault).save(directory / "job.json")
-        command = [*_DRIVER, "replay", str(directory / "job.json"), "--runs", str(directory)]
-        output = directory / "output.log"
-        with output.open("wb") as file:
-            # The driver ends with us, and its virtual machines with it.
-            process = start(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
-                cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            run = self._watch(process, directory, before, fault)
-        if run is None or not (run / VERDICT_FILE).exists():
-            raise NoVerdict(f"the driver ended with status {process.returncode}: {last_line(output)} ({output})")
-        return run
-
-    def _watch(self, process: subprocess.Popen[bytes], directory: Path, before: set[Path], fault: Fault) -> Path | None:
-        """Look at the run's files until its driver ends; the run's directory."""
-        lookout: Lookout | None = None
-        run: Path | None = None
-        over = False
-        while not over:
-            wait()
-            over = process.poll() is not None
-            if run is None:
-                run = next((path for path in directory.iterdir() if path.is_dir() and path not in before), None)
-                lookout = Lookout(run, fault.line) if run else None
-            if lookout:
-                lookout.look()
-        if run and lookout and lookout.sighting:
-            lookout.sighting.save(run)
+        watch = _FaultWatch(fault.line)
+        run = replay(self._job(name, fault), self._runs / name, watch)
+        if watch.sighting:
+            watch.sighting.save(run)
         return run
 
     def _job(self, name: str, fault: Fault) -> Job:
         matrix = load_matrix(CHECKOUT / "profiles")
-        source = Source(url=f"{self._repository.url}/trunk", revision=str(self._commit(name)))
+        source = Source(url=f"{self._commits.repository.url}/trunk", revision=str(self._commit(name)))
         return CellPlan.of(matrix, matrix.cells[0], TIMEOUTS).job("fault", source, boot=fault.boot)
 
     def _commit(self, name: str) -> int:
-        if name == NONE:
-            return 1
-        with self._committing:
-            return self._repository.commit(USERS[1], f"fault {name}", apply_patch(self._book.patch(name)), upon=1)
+        return 1 if name == NONE else self._commits.patch(f"fault {name}", self._book.patch(name))
 
 
 def judge(name: str, fault: Fault, run: Path) -> Row:
@@ -172,42 +135,15 @@ def judge(name: str, fault: Fault, run: Path) -> Row:
 
 def verdict_again(run: Path) -> Verdict | None:
     """The verdict that `oscar-testdriver verdict` makes from the run's files; None: it makes none."""
-    done = subprocess.run([*_DRIVER, "verdict", str(run), "--json"], capture_output=True, cwd=CHECKOUT, check=False)
+    done = subprocess.run([*DRIVER, "verdict", str(run), "--json"], capture_output=True, cwd=CHECKOUT, check=False)
     try:
         return Verdict.model_validate_json(done.stdout)
     except ValueError:
         return None
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table as Markdown."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def show(rows: Sequence[Row]) -> None:
-    """The table on the terminal; the sentence was printed when its run ended."""
-    table = Table()
-    for column in COLUMNS[:-1]:
-        table.add_column(column, justify="right" if column.endswith(", s") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row.cells()[:-1], style="red" if row.wrong else "")
-    Console().print(table)
-
-
-def _rows(proving: Proving, names: Sequence[str], at_once: int, resume: bool) -> Iterator[Row]:
-    """The rows as they come. At Ctrl-C the drivers, which get it too, end their clusters first."""
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
-        waiting = [pool.submit(proving.row, name, resume=resume) for name in names]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _names(only: str, book: FaultBook) -> list[str]:
-    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    wanted = names_in(only)
     for name in wanted:
         if name != NONE:
             book[name]  # raises FaultUnknown
@@ -228,16 +164,16 @@ def main(only: str, runs: Path, resume: bool, at_once: int, file: Path | None) -
         names = _names(only, book)
         rows: list[Row] = []
         with Proving(runs, book).serving() as proving:
-            for row in _rows(proving, names, at_once, resume):
+            for row in rows_as_they_come(lambda name: proving.row(name, resume=resume), names, at_once):
                 rows.append(row)
                 name, _, said, right, seconds, certain, _, sentence = row.cells()
                 click.echo(f"[{len(rows)}/{len(names)}] {name}: {said} after {seconds} s, right: {right}, "
                            f"certain {certain} s after the fault: {sentence}")  # fmt: skip
         rows.sort(key=lambda row: names.index(row.name))
-        show(rows)
+        show(COLUMNS[:-1], [(row.cells()[:-1], not row.wrong) for row in rows])
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(markdown(rows), encoding="utf-8")
+            file.write_text(markdown(COLUMNS, [row.cells() for row in rows]), encoding="utf-8")
     except KeyboardInterrupt:
         sys.exit(130)
     except FarmError as error:

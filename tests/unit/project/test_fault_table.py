@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from demo import fault_table
+from demo import fault_table, replays
 from demo.__main__ import _chosen
-from demo.fault_table import NONE, Proving, Row, markdown
+from demo.fault_table import COLUMNS, NONE, Proving, Row
 from demo.faults import GOOD, Fault, FaultBook
 from demo.judge import Finished, complaints
 from demo.rest import Build
@@ -180,7 +180,8 @@ class Fakes:
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    monkeypatch.setattr(fault_table, "_DRIVER", (sys.executable, str(tmp_path / "driver.py")))
+    for module in (fault_table, replays):
+        monkeypatch.setattr(module, "DRIVER", (sys.executable, str(tmp_path / "driver.py")))
     return Fakes(tmp_path)
 
 
@@ -243,7 +244,7 @@ def test_a_driver_without_a_verdict_is_a_wrong_row_with_its_last_words(proving: 
 
 def test_the_table_is_markdown_whatever_is_said() -> None:
     row = Row("one", FAULT, RIGHT.model_copy(update={"sentence": "this | that"}), (), 0.25, True)
-    lines = markdown([row]).splitlines()
+    lines = replays.markdown(COLUMNS, [row.cells()]).splitlines()
     assert lines[1].replace(" ", "") == "|---|---|---|---|---|---|---|---|"
     assert lines[2] == f"| one | {BARRIER} | {BARRIER} | yes | 0 | 0.2 | yes | this \\| that |"
 

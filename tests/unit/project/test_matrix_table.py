@@ -1,0 +1,148 @@
+"""The table of the matrix: which cells run, and what is written of them. The driver is a fake."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from demo import replays
+from demo.farm import CHECKOUT
+from demo.matrix_table import COLUMNS, Row, main, page
+from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
+from oscar_steps.matrix.cells import load_matrix
+from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
+
+CELL = load_matrix(CHECKOUT / "profiles").cells[0].name
+
+STAGES = tuple(
+    StageReport(stage=stage, result=StageResult.PASSED, seconds=seconds)
+    for stage, seconds in (
+        (Stage.CREATE_IMAGE, 101.4), (Stage.BOOT_HEADNODE, 30.0), (Stage.START_INSTALL, 100.0), (Stage.BOOT_NODES, 5.0),
+        (Stage.WAIT_NODES, 50.0), (Stage.FINALIZE, 10.0), (Stage.TEARDOWN, 1.0),
+    )
+)  # fmt: skip
+GREEN = Verdict(
+    run_id=f"{CELL}-again-20261130-021500-71", cell=CELL, source="s", revision="1", outcome=Outcome.PASSED,
+    sentence="good", stages=STAGES, seconds=301.2,
+)  # fmt: skip
+NO_IMAGE = GREEN.model_copy(
+    update={"outcome": Outcome.INFRASTRUCTURE, "sentence": "the mirror | has no suite", "stages": STAGES[:1]}
+)
+
+# Leaves what a run leaves. Its verdict is what the file `say` beside it holds; without one it ends without a verdict.
+DRIVER = """\
+import shutil, sys
+from pathlib import Path
+here = Path(__file__).parent
+job, runs = Path(sys.argv[2]), Path(sys.argv[4])
+run = runs / f"run-{len(list(runs.iterdir()))}"
+run.mkdir()
+shutil.copyfile(job, run / "job.json")
+print("no room")
+if (here / "say").exists():
+    shutil.copyfile(here / "say", run / "verdict.json")
+"""
+
+
+class Fake:
+    """The command with the fake driver, and the folder where its runs are."""
+
+    def __init__(self, directory: Path) -> None:
+        self.say_file = directory / "say"
+        self.runs = directory / "runs"
+        self.page = directory / "new" / "matrix.md"
+
+    def say(self, verdict: Verdict) -> None:
+        self.say_file.write_text(verdict.model_dump_json())
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(main, ["--runs", str(self.runs), *words])
+
+    @property
+    def count(self) -> int:
+        return len(list((self.runs / CELL).glob("run-*")))
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    (tmp_path / "driver.py").write_text(DRIVER)
+    monkeypatch.setattr(replays, "DRIVER", (sys.executable, str(tmp_path / "driver.py")))
+    return Fake(tmp_path)
+
+
+def test_a_cell_is_run_as_the_matrix_says_and_its_row_is_of_its_verdict(fake: Fake) -> None:
+    fake.say(GREEN)
+    done = fake.run("--only", CELL)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == f"[1] {CELL}: passed after 301 s"
+    assert done.output.splitlines()[-1] == "1 of 1 green"
+    job = json.loads(next((fake.runs / CELL).glob(f"run-*/{JOB_FILE}")).read_text())
+    assert job["cell"] == CELL
+    assert job["timeouts"] == Timeouts().model_dump()
+
+
+def test_a_run_that_came_to_its_end_is_not_run_again_when_resumed(fake: Fake) -> None:
+    fake.say(GREEN.model_copy(update={"outcome": Outcome.CANCELLED}))
+    fake.run("--only", CELL)
+    fake.say(GREEN)
+    fake.run("--only", CELL, "--resume")
+    assert fake.count == 2, "what was cancelled is run again"
+    assert fake.run("--only", CELL, "--resume").exit_code == 0
+    assert fake.count == 2
+    fake.run("--only", CELL)
+    assert fake.count == 3
+
+
+def test_a_cell_that_is_not_green_is_a_row_with_the_reason(fake: Fake) -> None:
+    fake.say(NO_IMAGE)
+    done = fake.run("--only", CELL, "--markdown", str(fake.page))
+    assert done.exit_code == 1
+    row = next(line for line in fake.page.read_text().splitlines() if line.startswith(f"| {CELL} |"))
+    assert row == (
+        f"| {CELL} | infrastructure | CD | 2 | 101 | - | - | 301 | 2026-11-30 | the mirror \\| has no suite |"
+    )
+
+
+def test_the_page_has_every_cell_also_those_that_did_not_run_and_comes_from_several_folders(
+    fake: Fake, tmp_path: Path
+) -> None:
+    fake.say(GREEN)
+    fake.run("--only", CELL)
+    done = fake.run("--no-run", "--runs", f"{tmp_path / 'none'},{fake.runs}", "--markdown", str(fake.page))
+    assert fake.count == 1
+    text = fake.page.read_text()
+    cells = load_matrix(CHECKOUT / "profiles").cells
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:] == [
+        "---",
+        *(cell.name for cell in cells),
+    ]
+    assert f"| {CELL} | passed | CD | 2 | 101 | 30 | 165 | 301 | 2026-11-30 |  |" in text
+    assert f"1 of {len(cells)} cells are green" in text
+    assert done.exit_code == (0 if len(cells) == 1 else 1)
+
+
+def test_a_driver_without_a_verdict_is_said_with_its_last_words(fake: Fake) -> None:
+    done = fake.run("--only", CELL)
+    assert done.exit_code == 1
+    assert "not run after - s: the driver ended with status 0: no room" in done.output
+
+
+def test_an_unknown_cell_is_refused_before_anything_runs(fake: Fake) -> None:
+    done = fake.run("--only", "debian-3-vax")
+    assert done.exit_code == 64
+    assert "there is no cell 'debian-3-vax'" in done.output
+    assert not fake.runs.exists()
+
+
+def test_nodes_and_way_of_booting_are_the_job_s_own() -> None:
+    matrix = load_matrix(CHECKOUT / "profiles")
+    plan = CellPlan.of(matrix, matrix.cells[0], Timeouts())
+    job = plan.job(CELL, Source(url="svn://s/trunk", revision="1"), nodes=5, boot="network")
+    assert Row(CELL, GREEN, job).cells()[2:4] == ("network", "5")
+    assert page([Row(CELL)]).splitlines()[-1] == (
+        f"| {CELL} | not run | {'- | ' * (len(COLUMNS) - 3)}no run of it has a verdict |"
+    )
