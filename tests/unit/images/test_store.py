@@ -22,6 +22,7 @@ from filelock import FileLock
 from oscar_steps import guest
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.images import build as imagebuild
+from oscar_steps.images import disk
 from oscar_steps.images import store as images
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.kinds.bootstrap import AptSource, sources_for
@@ -199,7 +200,8 @@ IN_IMAGES = [path for folder in FOLDERS for path in (Path(guest.__file__).parent
 def test_another_file_of_the_guests_is_another_image(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = RECIPE.model_copy(update={"initrd_modules": ("virtio_blk",)})
+    boot = next((way for way in ("bios", "uefi") if file in disk.scripts(way)), RECIPE.boot)
+    recipe = RECIPE.model_copy(update={"initrd_modules": ("virtio_blk",), "boot": boot})
     before = digest_of(recipe)
     copy = tmp_path / "guest"
     shutil.copytree(Path(guest.__file__).parent, copy)
