@@ -55,8 +55,7 @@ architecture = "x86_64"
 image = "{image}"
 cluster = "{cluster}"
 answers = "{answers}"
-every_commit = true
-nightly = {nightly}
+labels = {labels}
 """
 Figures = dict[str, float | None]
 """By what was measured; None: it did not happen."""
@@ -68,7 +67,7 @@ def write_profiles(folder: Path, cells: int, *, changed: int = 0) -> None:
     first = load_matrix(CHECKOUT / "profiles").cells[0]
     names = {"image": first.image, "cluster": first.cluster, "answers": first.answers}
     rows = (
-        _CELL.format(number=number, nightly="false" if number == changed else "true", **names)
+        _CELL.format(number=number, labels='["smoke"]' if number == changed else '["smoke", "nightly"]', **names)
         for number in range(1, cells + 1)
     )
     (folder / "matrix.toml").write_text("".join(rows), encoding="utf-8")

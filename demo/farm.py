@@ -33,6 +33,7 @@ from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Master
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import LINT, Verdict
+from oscar_steps.words import Label
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STANDIN = CHECKOUT / "tests" / "oscar_standin"
@@ -59,7 +60,7 @@ class Farm:
     def __init__(self, directory: Path, *, port: int | None = None, driver: Sequence[str] = ()) -> None:
         self.directory = directory.resolve()
         self.leftovers: list[str] = []
-        self.cell = next(cell.name for cell in load_matrix(CHECKOUT / "profiles").cells if cell.every_commit)
+        self.cell = next(cell.name for cell in load_matrix(CHECKOUT / "profiles").cells if Label.SMOKE in cell.labels)
         self._programs = Path(sys.executable).parent
         self._driver = list(driver) or [str(self._programs / "oscar-testdriver")]
         self._wanted_port = port

@@ -18,7 +18,7 @@ from oscar_steps.matrix.cells import Cell, Matrix
 from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, seen_line, write_atomically
-from oscar_steps.words import JOB_FILE, NodeBoot
+from oscar_steps.words import JOB_FILE, HypervisorType, NodeBoot, Stability
 
 __all__ = ["JOB_FILE", "CellPlan", "Job", "Seconds", "Source", "Timeouts"]
 
@@ -70,6 +70,10 @@ class Timeouts(_Frozen):
     lease: Seconds = 120
     """A run to which no command is attached for this long ends its cluster and itself (not stretched)."""
 
+    def times(self, factor: float) -> Timeouts:
+        """All of them multiplied, but for the lease: no guest is waited for there."""
+        return self.model_copy(update={name: value * factor for name, value in self if name != "lease"})
+
 
 class Job(_Frozen):
     """What to test and how: see the module's docstring."""
@@ -84,6 +88,10 @@ class Job(_Frozen):
     """How nodes boot the installer; None: as the cluster profile says."""
     nodes: int | None = Field(default=None, ge=1, le=128)
     """How many compute nodes; None: as the cluster profile says."""
+    hypervisor: HypervisorType | None = None
+    """The type of every machine; None: as the cluster profile says."""
+    stability: Stability = Stability.STABLE
+    """Of the cell: the red of an unstable one is blamed on no commit."""
     timeouts: Timeouts = Timeouts()
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""
@@ -128,14 +136,17 @@ class CellPlan:
     def of(cls, matrix: Matrix, cell: Cell, timeouts: Timeouts) -> CellPlan:
         """Raises ConfigError, with file and line, where what the cell refers to cannot be used."""
         issues = matrix.known_issues(cell)
-        return cls(cell, matrix.image(cell), matrix.answers(cell), matrix.cluster_xml(cell), issues, timeouts)
+        stretched = timeouts.times(cell.timeout_factor)
+        return cls(cell, matrix.image(cell), matrix.answers(cell), matrix.cluster_xml(cell), issues, stretched)
 
     @property
     def name(self) -> str:
         return self.cell.name
 
     def job(self, run_id: str, source: Source, *, nodes: int | None = None, boot: str | None = None) -> Job:
-        """The job of one run. `nodes` and `boot` are a person's wishes; None: as the cluster profile says."""
+        """The job of one run. `nodes` and `boot` are a person's wishes; None: as the cell or its cluster says."""
+        cell = self.cell
         value = {name: value for name, value in vars(self).items() if name != "cell"}
-        value |= {"run_id": run_id, "cell": self.name, "source": source, "nodes": nodes, "boot": boot}
+        value |= {"run_id": run_id, "cell": cell.name, "source": source, "stability": cell.stability}
+        value |= {"nodes": nodes or cell.nodes, "boot": boot or cell.boot, "hypervisor": cell.hypervisor}
         return Job.model_validate(value)

@@ -13,7 +13,7 @@ import pwd
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,6 +23,7 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
+from oscar_steps.matrix.rows import some
 from oscar_steps.sources.svn import PASSWORD_IN_URL
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
@@ -31,6 +32,8 @@ SITE_FILE = "farm.toml"
 MAIL_PASSWORD, DATABASE_PASSWORD = "mail-password", "database-password"
 _PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pwd)=", re.IGNORECASE)
 """As SQLAlchemy and the drivers of databases take one out of an address."""
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 
@@ -86,6 +89,8 @@ class Schedule(_Frozen):
 
     hour: int = Field(default=2, ge=0, le=23)
     minute: int = Field(default=30, ge=0, le=59)
+    weekly: Weekday = "sunday"
+    """The night in which the weekly cells run, too, at the same time."""
     tree_stable: float = Field(default=60, ge=0)
     """Seconds without a commit on a branch before its tests begin; 0: every commit is tested by itself."""
     again: tuple[Annotated[float, Field(ge=0, le=86400)], ...] = (60, 600, 3600)
@@ -283,13 +288,13 @@ class Site(_Frozen):
 
     def check_against(self, matrix: Matrix) -> None:
         """Raise ConfigError where a worker names a cell that does not exist, or a cell has no worker."""
-        known = [cell.name for cell in matrix.cells]
+        known = {cell.name: None for cell in matrix.cells}
         for worker in self.worker:
             for cell in worker.cells:
                 if cell not in known:
                     raise ConfigError(
                         f"the worker '{worker.name}' names the cell '{cell}', which {matrix.directory / 'matrix.toml'} "
-                        f"does not have; there are: {', '.join(known)}"
+                        f"does not have; there are: {some(known)}"
                     )
         for cell in known:
             if not self.workers_for(cell):

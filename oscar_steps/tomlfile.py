@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 import tomllib
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,21 +19,119 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def line_of(text: str, location: tuple[int | str, ...]) -> int:
-    """Where `location` (as pydantic gives it) stands in a TOML text: the nth table header, then the key below it."""
-    lines = text.splitlines()
-    start = 0
-    for part, index in zip(location, (*location[1:], None), strict=False):
-        if not isinstance(part, str):
-            continue
-        headers = [n for n, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{re.escape(part)}\s*\]\]", line)]
-        if isinstance(index, int) and headers:
-            start = headers[index] if index < len(headers) else start
-        else:
-            for n in range(start, len(lines)):
-                if re.match(rf"\s*(\[\[?\s*([\w.-]+\.)?)?[\"']?{re.escape(part)}[\"']?\s*[=\]]", lines[n]):
-                    start = n
-                    break
-    return start + 1
+    """Where `location` (as pydantic gives it) stands in a TOML text; of what is missing: its table's line."""
+    found = _lines(text)
+    for length in range(len(location), 0, -1):
+        if (line := found.get(location[:length])) is not None:
+            return line
+    # A default of a table that is not there: the text may have the same setting in another one.
+    return next((line for path, line in found.items() if path[-1:] == location[-1:]), 1)
+
+
+@lru_cache(maxsize=4)
+def _lines(text: str) -> dict[tuple[int | str, ...], int]:
+    """The line of every key, table and item of a list of a TOML text that can be parsed."""
+    walk = _Walk(text)
+    with suppress(IndexError, RecursionError, tomllib.TOMLDecodeError):  # what was found until then is good
+        walk.statements()
+    return walk.lines
+
+
+class _Walk:
+    """Goes through a TOML text that `tomllib` has accepted, and notes where everything begins."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.lines: dict[tuple[int | str, ...], int] = {}
+        self._counted = (0, 1)
+        self._tables: dict[tuple[int | str, ...], int] = {}
+
+    def statements(self) -> None:
+        """The whole text: headers of tables, and keys with their values."""
+        prefix: tuple[int | str, ...] = ()
+        while self._skip(_BLANK) < len(self.text):
+            if self.text[self.at] == "[":
+                prefix = self._header()
+            else:
+                self._pair(prefix)
+
+    def _header(self) -> tuple[int | str, ...]:
+        array = self.text.startswith("[[", self.at)
+        self.at += 2 if array else 1
+        line, *parts = self._line(), *self._key()
+        self.at += 2 if array else 1
+        path: tuple[int | str, ...] = ()
+        for index, part in enumerate(parts):
+            path = (*path, part)
+            if array and index == len(parts) - 1:
+                self._tables[path] = self._tables.get(path, -1) + 1
+            self.lines.setdefault(path, line)
+            if path in self._tables:
+                path = (*path, self._tables[path])
+                self.lines.setdefault(path, line)
+        return path
+
+    def _pair(self, prefix: tuple[int | str, ...]) -> None:
+        line = self._line()
+        for part in self._key():
+            prefix = (*prefix, part)
+            self.lines.setdefault(prefix, line)
+        self.at += 1
+        self._value(prefix)
+
+    def _key(self) -> list[str]:
+        """A key, dotted or not, and the blanks about it."""
+        parts: list[str] = []
+        while True:
+            self._skip(_SPACE)
+            found = _KEY.match(self.text, self.at)
+            if found is None:
+                raise IndexError(self.at)
+            self.at = found.end()
+            parts += tomllib.loads(f"{found[0]} = 0") if found[0][0] in "\"'" else [found[0]]
+            if self.text[self._skip(_SPACE)] != ".":
+                return parts
+            self.at += 1
+
+    def _value(self, path: tuple[int | str, ...]) -> None:
+        opens = self.text[self._skip(_SPACE)]
+        if opens not in "[{":
+            found = _SCALAR.match(self.text, self.at)
+            self.at = found.end() if found else self.at + 1
+            return
+        self.at += 1
+        index = 0
+        while self.text[self._skip(_BLANK)] not in "]}":
+            if opens == "[":
+                self.lines[(*path, index)] = self._line()
+                self._value((*path, index))
+            else:
+                self._pair(path)
+            index += 1
+            if self.text[self._skip(_BLANK)] == ",":
+                self.at += 1
+        self.at += 1
+
+    def _skip(self, pattern: re.Pattern[str]) -> int:
+        found = pattern.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+        return self.at
+
+    def _line(self) -> int:
+        at, line = self._counted
+        self._counted = (self.at, line + self.text.count("\n", at, self.at))
+        return self._counted[1]
+
+
+_SPACE = re.compile(r"[ \t]*")
+_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_KEY = re.compile(r'[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|\'[^\']*\'')
+_SCALAR = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}|"(?:[^"\\]|\\.)*"|'
+    r"'''.*?'{3,5}|'[^']*'|[^,\]}#\n]+",
+    re.DOTALL,
+)
 
 
 def read_text(path: Path) -> str:

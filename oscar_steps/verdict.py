@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError, Evidence
 from oscar_steps.textio import read_regular, write_atomically
-from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stage, StageResult
+from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stability, Stage, StageResult
 
 __all__ = [
     "LINT", "MAX_EVIDENCE_LINES", "VERDICT_FILE", "Category", "Evidence", "ExitStatus", "InstallReport", "NodeReport",
-    "Outcome", "Stage", "StageReport", "StageResult", "Verdict",
+    "Outcome", "Stability", "Stage", "StageReport", "StageResult", "Verdict",
 ]  # fmt: skip
 
 VERDICT_FILE = "verdict.json"
@@ -65,6 +65,8 @@ class Verdict(_Frozen):
     stage: Stage | None = None
     oscar_stage: str = ""
     category: Category = Category.NONE
+    stability: Stability = Stability.STABLE
+    """Of the cell: the red of an unstable one is blamed on no commit and holds no release back."""
     evidence: tuple[Evidence, ...] = ()
     nodes: tuple[NodeReport, ...] = ()
     stages: tuple[StageReport, ...] = ()

@@ -12,6 +12,8 @@ LINT = "lint"
 
 NodeBoot = Literal["cdrom", "network"]
 """How a node with a blank disk reaches OSCAR's installer, in a job and in OSCAR's menus."""
+Architecture = Literal["x86_64", "i386", "aarch64", "ia64", "ppc64", "ppc64le", "riscv64", "s390x"]
+HypervisorType = Literal["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
 MARK = "@@oscar "
 """Begins a line of the driver that is meant for the master. The rest of the line is a JSON object."""
 
@@ -91,3 +93,30 @@ class ExitStatus(IntEnum):
     def of(cls, result: StageResult | Outcome) -> ExitStatus:
         """The exit status by which our caller learns `result`."""
         return cls[result.name]
+
+
+class Label(StrEnum):
+    """When the farm starts a cell by itself. A cell may have several labels; without one it runs when somebody asks."""
+
+    SMOKE = "smoke"
+    """After each commit in which the first tier found nothing that stops the installer."""
+    NIGHTLY = "nightly"
+    """Once a night."""
+    WEEKLY = "weekly"
+    """On one night of the week (`[schedule] weekly`). A cell that is nightly, too, runs once in that night."""
+    CANDIDATE = "candidate"
+    """For a release candidate's tarball. Nothing starts these by itself yet: a person forces all cells of the label."""
+
+
+class Stability(StrEnum):
+    """Whether a cell's red says something about OSCAR's commits, and about a release."""
+
+    STABLE = "stable"
+    """Red is blamed on the commits that were tested, and keeps a revision from being released."""
+    UNSTABLE = "unstable"
+    """Red is blamed on no commit and holds no release back: the distribution changes, or the cell is new. The mail goes
+    to the cell's owner and to the developers' list (without one, to the operator)."""
+
+
+UNSTABLE = "this cell is unstable: its failures are not blamed on commits"
+"""What mails and pages say of an unstable cell."""

@@ -17,9 +17,10 @@ from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep
 from oscar_steps.master.steps.stages import JobStep, StageStep
-from oscar_steps.matrix.cells import Matrix
+from oscar_steps.matrix.cells import Cell, Matrix
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
+from oscar_steps.words import UNSTABLE, Label, Stability
 
 _KEEPALIVE = 60
 _MISSING_AFTER = 600
@@ -91,7 +92,8 @@ def build_plans(site: Site, matrix: Matrix) -> tuple[CellPlan, ...]:
 
 def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:
     """The steps of a build of this cell."""
-    return FarmFactory([JobStep(plan, site), *(StageStep(stage, site) for stage in Stage), ReportStep(plan.name, site)])
+    stages = [StageStep(stage, site, plan.cell.timeout_factor) for stage in Stage]
+    return FarmFactory([JobStep(plan, site), *stages, ReportStep(plan.name, site)])
 
 
 def _clusters(site: Site) -> Any:
@@ -99,9 +101,21 @@ def _clusters(site: Site) -> Any:
     return util.WorkerLock("clusters", maxCount=1, maxCountForWorker={host.name: host.builds for host in site.worker})
 
 
+def tags_of(cell: Cell) -> list[str]:
+    """By which the pages of the farm pick cells."""
+    unstable = [cell.stability.value] if cell.stability is Stability.UNSTABLE else []
+    return [cell.distribution, cell.architecture, *([cell.variant] if cell.variant else []), *cell.labels, *unstable]
+
+
+def description_of(cell: Cell) -> str:
+    """What the page of a cell says of it."""
+    variant = f", {cell.variant}" if cell.variant else ""
+    unstable = f" ({UNSTABLE})" if cell.stability is Stability.UNSTABLE else ""
+    return f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}{variant}: {cell.cluster}{unstable}"
+
+
 def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
     cell = plan.cell
-    when = [word for word, on in (("every-commit", cell.every_commit), ("nightly", cell.nightly)) if on]
     return util.BuilderConfig(
         name=plan.name,
         workernames=list(site.workers_for(plan.name)),
@@ -109,8 +123,8 @@ def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
         nextBuild=next_build,
         canStartBuild=may_begin_here,
         locks=[clusters.access("counting")],
-        tags=[cell.distribution, cell.architecture, *when],
-        description=f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}: {cell.cluster}",
+        tags=tags_of(cell),
+        description=description_of(cell),
     )
 
 
@@ -122,13 +136,13 @@ def build_builders(site: Site, plans: tuple[CellPlan, ...]) -> list[Any]:
 
 def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
     steps = [LintStep(site), ReportStep(LINT, site)]
-    if any(plan.cell.every_commit for plan in plans):
+    if any(Label.SMOKE in plan.cell.labels for plan in plans):
         steps.append(start_cells())
     return util.BuilderConfig(
         name=LINT,
         workernames=[host.name for host in site.worker],
         factory=FarmFactory(steps),
         nextBuild=next_build,
-        tags=["every-commit"],
+        tags=[Label.SMOKE],
         description="Every script of a commit, in seconds, without a cluster",
     )

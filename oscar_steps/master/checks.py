@@ -54,8 +54,8 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
         raise refuse(said, "web", "port")
     for said in _port_in_use(*where, state) if where else ():
         raise refuse(said, "master", "port")
-    for cell in matrix.cells:
-        _check_cluster(matrix.cluster_path(cell), matrix.cluster_xml(cell))
+    for path, cell in {matrix.cluster_path(cell): cell for cell in matrix.cells}.items():
+        _check_cluster(path, matrix.cluster_xml(cell))
 
 
 def _database(url: str) -> Iterator[str]:

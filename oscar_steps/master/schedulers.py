@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as daytime
 from fnmatch import fnmatch
@@ -26,12 +26,13 @@ from oscar_steps.job import CellPlan
 from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import cut_short, master_ends
 from oscar_steps.master.pollers import PROJECT
-from oscar_steps.site import Schedule, Site
+from oscar_steps.site import WEEKDAYS, Schedule, Site
 from oscar_steps.verdict import LINT
-from oscar_steps.words import NodeBoot
+from oscar_steps.words import Label, NodeBoot
 
 PER_COMMIT = "commit"
 NIGHTLY = "nightly"
+WEEKLY = "weekly"
 FORCE = "force"
 CHANGES = "changes"
 """Build property: ids of the changes that this build was made for, and no others. Only their authors are notified."""
@@ -40,6 +41,9 @@ AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
 MAX_NODES = 128
 AS_PROFILE = "as the profile says"
+LABEL = "label"
+"""What a person who forces a build may ask for: all cells of this label."""
+AS_BUTTON = "this cell alone"
 
 
 class PerCommit(schedulers.AnyBranchScheduler):
@@ -224,7 +228,7 @@ def _goes_on(step: Any) -> Any:
 
 
 class OncePerNight(schedulers.Nightly):
-    """Runs once per calendar day, also on the two days of the year whose hours are 23 or 25.
+    """Runs once per calendar day (`dayOfWeek`: on that day alone), also where a day has 23 or 25 hours.
 
     Where the clock is put back over the set time, the first of the two counts. Where it is put forward over it, the run
     begins as long after midnight as on other days: at 03:30 summer time instead of 02:30. Buildbot's own would run
@@ -234,24 +238,54 @@ class OncePerNight(schedulers.Nightly):
     def getNextBuildTime(self, lastActuation: float | None) -> Any:
         after = lastActuation or self.now()
         day = date.fromtimestamp(after)
-        while (run := datetime.combine(day, daytime(self.hour, self.minute)).timestamp()) <= after:
+        while True:
+            run = datetime.combine(day, daytime(self.hour, self.minute)).timestamp()
+            if run > after and self.dayOfWeek in ("*", day.weekday()):
+                return defer.succeed(run)
             day += timedelta(days=1)
-        return defer.succeed(run)
 
 
 def _nightly(site: Site, cells: Sequence[str]) -> Any:
+    return _by_the_clock(site, cells, NIGHTLY, "the nightly matrix")
+
+
+def _weekly(site: Site, cells: Sequence[str]) -> Any:
+    return _by_the_clock(site, cells, WEEKLY, "the weekly matrix", dayOfWeek=WEEKDAYS.index(site.schedule.weekly))
+
+
+def _by_the_clock(site: Site, cells: Sequence[str], name: str, reason: str, **when: int) -> Any:
     trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
     return OncePerNight(
-        name=NIGHTLY,
+        name=name,
         hour=site.schedule.hour,
         minute=site.schedule.minute,
+        **when,
         builderNames=list(cells),
-        reason="the nightly matrix",
+        reason=reason,
         # Without absolute source stamps each cell would test another HEAD; without the filter, another branch.
         createAbsoluteSourceStamps=True,
         change_filter=ChangeFilter(project=PROJECT, branch=site.repository.trunk),
         codebases={"": trunk},
     )
+
+
+class ForceCells(schedulers.ForceScheduler):
+    """Starts the cell whose button was pressed, or all cells of a label."""
+
+    def reconfigService(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:
+        self.of_label = {label: list(cells) for label, cells in of_label.items() if cells}
+        return super().reconfigService(**settings)
+
+    def checkConfig(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:  # noqa: ARG002
+        return super().checkConfig(**settings)
+
+    def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
+        """Ask for the builds. Whoever gives no label means the cell that is named."""
+        label = wishes.get(LABEL, AS_BUTTON)
+        label = label[0] if isinstance(label, list) and label else label
+        if label in self.of_label:
+            builderNames, builderid = self.of_label[label], None
+        return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
 
 
 class Checked(util.StringParameter):
@@ -277,12 +311,13 @@ class Nodes(util.IntParameter):
         return int(text)
 
 
-def _force(site: Site, cells: Sequence[str]) -> Any:
+def _force(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
     repository = site.repository
     folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
     branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
-    return schedulers.ForceScheduler(
+    return ForceCells(
         name=FORCE,
+        of_label=of_label,
         label="Test a revision",
         buttonName="Test a revision",
         builderNames=list(cells),
@@ -310,6 +345,12 @@ def _force(site: Site, cells: Sequence[str]) -> Any:
             )
         ],
         properties=[
+            util.ChoiceStringParameter(
+                name=LABEL,
+                label="Which cells",
+                default=AS_BUTTON,
+                choices=[AS_BUTTON, *(label for label in Label if of_label[label])],
+            ),
             Nodes(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
             util.ChoiceStringParameter(
                 name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, *get_args(NodeBoot)]
@@ -320,11 +361,13 @@ def _force(site: Site, cells: Sequence[str]) -> Any:
 
 def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
     """All schedulers of the farm; one that would start no cell is left out."""
-    every_commit = [plan.name for plan in plans if plan.cell.every_commit]
-    nightly = [plan.name for plan in plans if plan.cell.nightly]
-    made = [_force(site, [plan.name for plan in plans]), _lint(site)]
-    if every_commit:
-        made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=every_commit, reason="a commit"))
-    if nightly:
+    of_label = {label: [plan.name for plan in plans if label in plan.cell.labels] for label in Label}
+    made = [_force(site, [plan.name for plan in plans], of_label), _lint(site)]
+    if smoke := of_label[Label.SMOKE]:
+        made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=smoke, reason="a commit"))
+    if nightly := of_label[Label.NIGHTLY]:
         made.append(_nightly(site, nightly))
+    # The night's own cells run in that night in any case.
+    if weekly := [name for name in of_label[Label.WEEKLY] if name not in {*nightly}]:
+        made.append(_weekly(site, weekly))
     return made

@@ -22,7 +22,7 @@ def main() -> int:
         print(error.explain(), file=sys.stderr)
         return 64
     for cell in matrix.cells:
-        when = ", ".join(word for word, on in (("every commit", cell.every_commit), ("nightly", cell.nightly)) if on)
+        when = ", ".join(cell.labels)
         print(f"{cell.name}: image {cell.image}, cluster {cell.cluster}, answers {cell.answers} ({when or 'by hand'})")
     return 0
 

@@ -1,107 +1,156 @@
-"""The cells of the matrix: distribution x version x architecture, read from `profiles/matrix.toml`."""
+"""The matrix: its cells, read from `profiles/matrix.toml`, and the files that they name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar, cast
 
-from pydantic import Field
+from pydantic import PrivateAttr
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix.answers import Answers, load_answers
+from oscar_steps.matrix.cell import Cell
+from oscar_steps.matrix.clusters import ClusterFacts, cluster_facts
 from oscar_steps.matrix.model import Frozen
 from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
+from oscar_steps.matrix.rows import Made, MatrixText, some
 from oscar_steps.oscar.known import KnownIssue
-from oscar_steps.tomlfile import line_of, load_toml, read_text, validate
+from oscar_steps.tomlfile import load_toml, read_text, validate
 
+__all__ = ["Cell", "Matrix", "default_profiles", "load_matrix"]
 
-class Cell(Frozen):
-    """One cell of the matrix, and one builder. Its name is OSCAR's own: distribution-version-architecture."""
-
-    distribution: str = Field(pattern=r"^[a-z0-9_]+$")
-    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?$")
-    architecture: str = Field(pattern=r"^[a-z0-9_]+$")
-    image: str
-    cluster: str
-    answers: str
-    every_commit: bool = False
-    nightly: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"{self.distribution}-{self.version}-{self.architecture}"
+FOLDERS = {"image": ("images", "toml"), "cluster": ("clusters", "xml"), "answers": ("answers", "toml")}
+"""Where the files are that a cell names, and how their names end."""
+_Read = TypeVar("_Read")
 
 
 class Matrix(Frozen):
-    """All cells. `load_matrix` has checked that everything they name exists."""
+    """All cells. `load_matrix` has checked that everything they name exists. Each file is read once."""
 
     directory: Path
     cells: tuple[Cell, ...]
+    _read: dict[tuple[Path, object], object] = PrivateAttr(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, Cell]:
+        return {cell.name: cell for cell in self.cells}
 
     def cell(self, name: str) -> Cell:
         """The cell called `name`. Raises ConfigError, naming those there are."""
-        for cell in self.cells:
-            if cell.name == name:
-                return cell
-        there_are = ", ".join(cell.name for cell in self.cells) or "none"
-        raise ConfigError(f"there is no cell '{name}' in {self.directory / 'matrix.toml'}; there are: {there_are}")
+        if (cell := self.by_name.get(name)) is not None:
+            return cell
+        like = get_close_matches(name, self.by_name, n=3)
+        there_are = f"did you mean {' or '.join(like)}?" if len(self.cells) > 30 and like else some([*self.by_name])
+        path = self.directory / "matrix.toml"
+        raise ConfigError(f"there is no cell {_shown(name)} in {path}; there are: {there_are}")
 
     def image(self, cell: Cell) -> ImageRecipe:
-        return load_recipe(self.directory / "images" / f"{cell.image}.toml")
+        return self._once(self.path(cell, "image"), load_recipe)
 
     def answers_path(self, cell: Cell) -> Path:
-        return self.directory / "answers" / f"{cell.answers}.toml"
+        return self.path(cell, "answers")
 
     def answers(self, cell: Cell) -> Answers:
-        return load_answers(self.answers_path(cell))
+        return self._once(self.answers_path(cell), load_answers)
 
     def known_issues(self, cell: Cell) -> tuple[KnownIssue, ...]:
         """What is known of this cell, from `known-issues.toml`. Raises ConfigError, with file and line."""
-        path = self.directory / "known-issues.toml"
-        if not path.exists():
-            return ()
-        issues = validate(_KnownIssuesFile, path, *load_toml(path)).issue
+        issues = self._once(self.directory / "known-issues.toml", _load_issues)
         return tuple(issue for issue in issues if fnmatchcase(cell.name, issue.cells))
 
     def cluster_path(self, cell: Cell) -> Path:
-        return self.directory / "clusters" / f"{cell.cluster}.xml"
+        return self.path(cell, "cluster")
 
     def cluster_xml(self, cell: Cell) -> str:
-        return read_text(self.cluster_path(cell))
+        return self._once(self.cluster_path(cell), read_text)
+
+    def cluster_facts(self, cell: Cell) -> ClusterFacts:
+        return self._once(self.cluster_path(cell), _cluster_facts)
+
+    def path(self, cell: Cell, setting: str) -> Path:
+        """The file that a setting of a cell names: its image, its cluster or its answers."""
+        folder, suffix = FOLDERS[setting]
+        return self.directory / folder / f"{getattr(cell, setting)}.{suffix}"
+
+    def _once(self, path: Path, read: Callable[[Path], _Read]) -> _Read:
+        if (path, read) not in self._read:
+            self._read[path, read] = read(path)
+        return cast(_Read, self._read[path, read])
+
+
+def _shown(name: str) -> str:
+    return f"'{name}'" if name.isprintable() else ascii(name)
+
+
+def _cluster_facts(path: Path) -> ClusterFacts:
+    return cluster_facts(read_text(path))
 
 
 class _KnownIssuesFile(Frozen):
     issue: tuple[KnownIssue, ...] = ()
 
 
-class _MatrixFile(Frozen):
-    cell: tuple[Cell, ...] = Field(min_length=1)
+def _load_issues(path: Path) -> tuple[KnownIssue, ...]:
+    return validate(_KnownIssuesFile, path, *load_toml(path)).issue if path.exists() else ()
 
 
 def load_matrix(directory: Path) -> Matrix:
-    """Read `matrix.toml` in `directory` (the `profiles/` folder) and check all that it refers to.
+    """Read `matrix.toml` in `directory` (the `profiles/` folder) and check that all that its cells name exists.
 
-    Raises ConfigError, with file and line, at the first thing that does not exist or appears twice.
+    Raises ConfigError, with file and line, at the first thing that is wrong.
     """
-    path = directory / "matrix.toml"
-    text, value = load_toml(path)
-    cells = validate(_MatrixFile, path, text, value).cell
-    for index, cell in enumerate(cells):
-        if cell.name in {other.name for other in cells[:index]}:
-            raise ConfigError(f"{path}:{line_of(text, ('cell', index))}: the cell {cell.name} is there twice")
-        for key, folder, suffix in (
-            ("image", "images", "toml"),
-            ("cluster", "clusters", "xml"),
-            ("answers", "answers", "toml"),
-        ):
-            wanted = directory / folder / f"{getattr(cell, key)}.{suffix}"
-            if not wanted.is_file():
-                there_are = ", ".join(sorted(p.stem for p in wanted.parent.glob(f"*.{suffix}"))) or "none"
-                raise ConfigError(
-                    f"{path}:{line_of(text, ('cell', index, key))}: {key} '{getattr(cell, key)}' does not exist "
-                    f"({wanted} is missing); there are: {there_are}"
-                )
-    return Matrix(directory=directory, cells=cells)
+    text = MatrixText(directory / "matrix.toml")
+    matrix = Matrix(directory=directory, cells=tuple(made.cell for made in text.made.values()))
+    there = {setting: _names(directory / folder, suffix) for setting, (folder, suffix) in FOLDERS.items()}
+    for made in text.made.values():
+        for setting, names in there.items():
+            if getattr(made.cell, setting) not in names:
+                raise _missing(text, made, setting, matrix.path(made.cell, setting), names)
+        _check_cluster(text, made, matrix)
+    return matrix
+
+
+def _names(folder: Path, suffix: str) -> set[str]:
+    return {file.stem for file in folder.glob(f"*.{suffix}") if file.is_file()}
+
+
+def _missing(text: MatrixText, made: Made, setting: str, path: Path, names: set[str]) -> ConfigError:
+    where, set_at = _place(text, made, setting)
+    said = f"{setting} '{path.stem}' does not exist ({path} is missing); the cell {made.cell.name} needs it{set_at}"
+    return ConfigError(f"{text.path}:{where}: {said}; there are: {some(sorted(names)) or 'none'}")
+
+
+def _place(text: MatrixText, made: Made, setting: str) -> tuple[int, str]:
+    """The line of the setting; of a pattern that stands elsewhere the line of the entry, and in words the pattern's."""
+    layer = made.layer_of(setting)
+    row = ("cell", made.row)
+    if layer is None or layer.location is None:
+        return text.line(row), ""
+    if layer.location == row or "{" not in str(getattr(layer.settings, setting)):
+        return text.line((*layer.location, setting)), ""
+    return text.line(row), f" ({setting} is set on line {text.line((*layer.location, setting))})"
+
+
+def _check_cluster(text: MatrixText, made: Made, matrix: Matrix) -> None:
+    """What the cell asks of its cluster, the cluster must be able to do."""
+    cell, path = made.cell, matrix.cluster_path(made.cell)
+    if cell.boot != "network" and cell.nodes is None:
+        return
+    facts = matrix.cluster_facts(cell)
+    if cell.boot == "network" and facts.without_vlan:
+        where, set_at = _place(text, made, "boot")
+        line, node = facts.without_vlan
+        said = f'boot = "network" of the cell {cell.name}{set_at} needs a NIC of the type VLAN in every compute node'
+        raise ConfigError(f"{text.path}:{where}: {said}; {node} has none ({path}:{line})")
+    if cell.nodes is not None and cell.nodes > facts.nodes and not facts.last_node[-1:].isdigit():
+        where, set_at = _place(text, made, "nodes")
+        said = f"nodes = {cell.nodes} of the cell {cell.name}{set_at} makes more nodes than {path} has ({facts.nodes})"
+        named = f"the last one's name, '{facts.last_node}', has to end in a number for that"
+        raise ConfigError(f"{text.path}:{where}: {said}; {named}")
 
 
 def default_profiles() -> Path:

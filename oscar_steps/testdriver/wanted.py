@@ -17,11 +17,13 @@ InstallerLog = InstallLog | WizardLog
 
 
 def cluster_of(job: Job, source: str = "the cluster profile") -> ClusterProfile:
-    """The job's cluster: as its profile says, with the job's own number of nodes and way of booting.
+    """The job's cluster: as its profile says, with the job's own hypervisor, number of nodes and way of booting.
 
     `source`: what errors call the profile. Raises ProfileError.
     """
     profile = parse_cluster(job.cluster_xml, source)
+    if job.hypervisor is not None:
+        profile = profile.with_type(job.hypervisor)
     if job.nodes is not None:
         profile = profile.resized(job.nodes)
     return profile if job.boot is None else profile.with_boot(BootDevice(job.boot))

@@ -193,7 +193,7 @@ def test_a_matrix_that_names_what_does_not_exist_is_told_with_line_and_what_ther
 ) -> None:
     matrix = desk.profiles / "matrix.toml"
     old = getattr(load_matrix(desk.profiles).cells[0], key)
-    line = spoil(matrix, f'\n{key} = "{old}"', f'\n{key} = "{value}"') + 1
+    line = spoil(matrix, 'version = "12"', f'{key} = "{value}", version = "12"')
     said = desk.refused(USAGE, *desk.run_words(dead_url))
     assert said.startswith(f"{matrix}:{line}: {key} '{value}' does not exist ")
     assert f"there are: {old}" in said

@@ -205,7 +205,7 @@ def test_an_unknown_login_without_a_domain_has_no_address() -> None:
         ('[driver]\nruns = "/a\\u0000b"\n', "farm.toml:7: driver.runs: the character '\\x00' cannot be in a setting"),
         ('[driver]\ncommand = ["a", "b\\n"]\n', "farm.toml:7: driver.command.1: the character '\\n' cannot be"),
         ('[master]\ntitle = "\\u202egpj"\n', "farm.toml:7: master.title: the character '\\u202e' cannot be in"),
-        ('[master]\n"ti\\ntle" = 1\n', "farm.toml:6: master.ti\\ntle: the character '\\n' cannot be in a setting"),
+        ('[master]\n"ti\\ntle" = 1\n', "farm.toml:7: master.ti\\ntle: the character '\\n' cannot be in a setting"),
         ("a = " + "[" * 5000, "farm.toml: lists or tables are nested too deeply"),
     ],
 )

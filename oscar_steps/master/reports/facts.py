@@ -6,6 +6,8 @@
 - `passed`: a mail goes out only if the build before it on the same branch had failed ('fixed'), or if the site says
   `always`. In the first tier 'fixed' means that a problem is mended which kept an earlier commit from its cells. The
   author of that commit gets the mail, too.
+- Of an unstable cell the authors get no mail: it goes to the developers' list (without one: to the operator).
+- The owner of a cell gets each mail about its commits' results, too.
 - `infrastructure`: the farm, the distribution or the site's answers failed. The operator gets the mail. A commit's cell
   is then retried (`again.py`): the operator gets a mail about the first failure, and one when the farm gives up.
 - `cancelled`: nobody gets a mail.
@@ -25,14 +27,22 @@ from pydantic import ValidationError
 from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
-from oscar_steps.master.schedulers import CHANGES, NIGHTLY
+from oscar_steps.master.schedulers import CHANGES, NIGHTLY, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
-from oscar_steps.master.steps.results import EXACT_REVISION, RUN_DIRECTORY, VERDICT, RunIdentity, lost_worker
+from oscar_steps.master.steps.results import (
+    CELL_OWNER,
+    EXACT_REVISION,
+    RUN_DIRECTORY,
+    VERDICT,
+    RunIdentity,
+    lost_worker,
+)
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.master.web.standing import GATED_BEFORE
 from oscar_steps.site import Mail
 from oscar_steps.textio import one_line
-from oscar_steps.verdict import LINT, Category, Outcome, Verdict
+from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
+from oscar_steps.words import UNSTABLE
 
 _LOOK_BACK = 20
 _FARMS_OWN = "the farm or a host failed"
@@ -87,6 +97,8 @@ class BuildNote:
     has_files: bool
     gated_before: tuple[str, ...] = ()
     """Of the first tier: logins whose commits were kept from their cells by a problem that this commit mends."""
+    cell_owner: str = ""
+    """The mail address of who looks after the cell; '': nobody in particular."""
     known_already: bool = False
     """The operator got a mail about the first failure, and another retry follows."""
 
@@ -99,6 +111,11 @@ class BuildNote:
         return self.before is not None and not self.before.passed
 
     @property
+    def by_itself(self) -> bool:
+        """Whether the farm began it, by the clock or for a commit, and nobody forced it."""
+        return self.scheduler in (NIGHTLY, WEEKLY) or bool(self.changes)
+
+    @property
     def result(self) -> str:
         """The first line: how it ended, and where."""
         verdict = self.verdict
@@ -107,6 +124,8 @@ class BuildNote:
         where = f"{verdict.outcome.value}{f' at the stage {verdict.stage.value}' if verdict.stage else ''}"
         if verdict.outcome is Outcome.WARNING:
             return f"{where}: {GO_ON}"
+        if verdict.outcome is Outcome.FAILED and verdict.stability is Stability.UNSTABLE:
+            return f"{where}; {UNSTABLE}"
         if verdict.outcome is Outcome.INFRASTRUCTURE:
             return f"{where}: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}; this says nothing about OSCAR"
         return where
@@ -148,10 +167,11 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     logins = [*(change.author for change in note.changes), *others]
     authors = [mail.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
-    found = sorted({address for address in (*authors, asked) if address})
-    if found:
-        return tuple(found)
-    return (mail.developers or mail.operator,) if note.scheduler == NIGHTLY or note.changes else (mail.operator,)
+    everybody = (mail.developers or mail.operator,) if note.by_itself else (mail.operator,)
+    if note.verdict.stability is Stability.UNSTABLE:
+        authors = []
+    found = sorted({address for address in (*authors, asked) if address}) or everybody
+    return tuple(dict.fromkeys((*found, *([note.cell_owner] if note.cell_owner else []))))
 
 
 def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
@@ -169,6 +189,7 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         verdict=_verdict_of(build, properties),
         scheduler=str(properties.get("scheduler", "")),
         owner=str(properties.get("owner", "")),
+        cell_owner=str(properties.get(CELL_OWNER) or ""),
         changes=await _changes(master, properties.get(CHANGES) or []),
         before=await _before(master, build, properties.get("branch")),
         build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),

@@ -80,7 +80,9 @@ class FirstStep(CutShort, buildstep.BuildStep):
         """
         command = await on_worker(self, "glob", path=str(self.site.driver.runs / f"{self.cell}-r*-b*"))
         found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
-        for path in {*superseded(list(found), self.site.driver.keep), directory}:
+        ours = re.compile(rf"{re.escape(self.cell)}-r[^-]*-b[0-9]+")  # the shell's * may be in another cell's name
+        found = [path for path in found if ours.fullmatch(PurePosixPath(path).name)]
+        for path in {*superseded(found, self.site.driver.keep), directory}:
             await on_worker(self, "rmdir", dir=path)
 
     def getResultSummary(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ from oscar_steps.master.steps.stages import has_run
 from oscar_steps.master.web.run_files import RUNS, run_url
 from oscar_steps.site import Site
 from oscar_steps.textio import one_line
-from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.verdict import VERDICT_FILE, Outcome, Stability, Verdict
 
 _MAX_VERDICT_BYTES = 2**20
 _NOTE_LENGTH = 1000
@@ -148,4 +148,5 @@ def headline(verdict: Verdict) -> str:
     if verdict.outcome is Outcome.WARNING:
         return f"{one_line(f'warning: {verdict.sentence}', _WARNING_LENGTH)}; {GO_ON}"
     place = f" at {verdict.stage.value}" if verdict.stage else ""
-    return one_line(f"{verdict.outcome.value}{place}: {verdict.sentence}")
+    unstable = verdict.outcome is Outcome.FAILED and verdict.stability is Stability.UNSTABLE
+    return one_line(f"{verdict.outcome.value}{place}{' (unstable cell)' if unstable else ''}: {verdict.sentence}")

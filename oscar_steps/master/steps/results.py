@@ -28,6 +28,8 @@ from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Stage, Verd
 VERDICT = "verdict"
 """Build property: the run's verdict, as JSON."""
 RUN_ID = "run_id"
+CELL_OWNER = "cell_owner"
+"""Build property: a mail address that gets the mails about this cell's results, too."""
 RUN_DIRECTORY = "run_directory"
 """Build property: where the worker keeps this run. Set once the worker has the job; without it no stage can run."""
 SOURCE_URL = "source_url"

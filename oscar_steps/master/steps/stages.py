@@ -18,7 +18,7 @@ from oscar_steps.job import JOB_FILE, CellPlan, Source
 from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.steps.first import FirstStep, on_worker
-from oscar_steps.master.steps.results import EXACT_REVISION, RUN_DIRECTORY, stage_result
+from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.site import Site
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
@@ -67,6 +67,7 @@ class JobStep(FirstStep):
         }
 
     async def begin(self, source: Source, run_id: str, directory: str) -> int:
+        self.setProperty(CELL_OWNER, self.plan.cell.owner, self.name)
         job = self.plan.job(run_id, source, **self._wish())
         text = job.model_dump_json(indent=2) + "\n"
         path = PurePosixPath(directory) / JOB_FILE
@@ -117,7 +118,7 @@ class StageStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
 
     updateBuildSummaryPolicy = False
 
-    def __init__(self, stage: Stage, site: Site, **kwargs: Any) -> None:
+    def __init__(self, stage: Stage, site: Site, factor: float = 1.0, **kwargs: Any) -> None:
         kwargs = self.setupShellMixin(
             {
                 "name": stage.value,
@@ -127,7 +128,7 @@ class StageStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
                 "logEnviron": False,
                 # The driver's own deadlines come first; these two only catch a driver that is broken itself.
                 "timeout": None,
-                "maxTime": site.driver.hours * 3600,
+                "maxTime": site.driver.hours * 3600 * factor,
                 "sigtermTime": _TERM_SECONDS,
                 **kwargs,
             },

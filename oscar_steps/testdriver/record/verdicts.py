@@ -109,6 +109,7 @@ def verdict_of(run_directory: Path) -> Verdict:
         stage=cause.stage,
         oscar_stage=cause.oscar_stage,
         category=cause.category,
+        stability=job.stability,
         evidence=cause.evidence,
         nodes=history.node_reports(),
         stages=history.stage_reports(),

@@ -16,6 +16,7 @@ from oscar_steps.v3m.profiles import xmlfile
 from oscar_steps.v3m.profiles.unique import check_unique
 from oscar_steps.v3m.profiles.vm import (
     BootDevice,
+    Hypervisor,
     Nic,
     VMProfile,
     mac_address,
@@ -70,6 +71,11 @@ class ClusterProfile:
     def with_boot(self, boot: BootDevice) -> ClusterProfile:
         """The same cluster whose nodes reach the installer by `boot`."""
         return replace(self, boot=boot)
+
+    def with_type(self, hypervisor: Hypervisor) -> ClusterProfile:
+        """The same cluster on another hypervisor, all machines of it."""
+        nodes = tuple(replace(node, type=hypervisor) for node in self.nodes)
+        return replace(self, head=replace(self.head, type=hypervisor), nodes=nodes)
 
 
 def load_cluster(path: Path) -> ClusterProfile:

@@ -18,15 +18,15 @@ from lxml import etree
 from oscar_steps.v3m.profiles import xmlfile
 from oscar_steps.v3m.profiles.filename import local_path
 from oscar_steps.v3m.profiles.xmlfile import Document, shown
+from oscar_steps.words import Architecture, HypervisorType
 
 PROFILE_DTD = "v3m_profile.dtd"
 DEFAULT_MEMORY_MIB = 128
 """As in libv3m: a profile without `memory` means this."""
 
-Hypervisor = Literal["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
+Hypervisor = HypervisorType
 NicType = Literal["TUN/TAP", "TUN/TAP+NAT", "BRIDGED_TAP", "VLAN"]
 DiskBus = Literal["virtio", "scsi", "ide"]
-Architecture = Literal["x86_64", "i386", "aarch64", "ia64", "ppc64", "ppc64le", "riscv64", "s390x"]
 Firmware = Literal["BIOS", "UEFI"]
 
 

@@ -90,8 +90,8 @@ def test_every_cell_has_a_builder_that_can_be_forced_and_all_stages_in_their_ord
 def test_cells_of_every_commit_and_of_the_night_are_scheduled(tmp_path: Path) -> None:
     schedulers = load(base(tmp_path)).schedulers
     cells = load_matrix(default_profiles()).cells
-    assert schedulers["commit"].builderNames == [cell.name for cell in cells if cell.every_commit]
-    assert schedulers["nightly"].builderNames == [cell.name for cell in cells if cell.nightly]
+    assert schedulers["commit"].builderNames == [cell.name for cell in cells if "smoke" in cell.labels]
+    assert schedulers["nightly"].builderNames == [cell.name for cell in cells if "nightly" in cell.labels]
 
 
 def test_only_extract_logs_teardown_and_report_run_after_a_failure(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_mistake_in_the_site_or_the_matrix_is_one_sentence_with_file_and_line(
     profiles = tmp_path / "profiles"
     shutil.copytree(default_profiles(), profiles)
     matrix = profiles / "matrix.toml"
-    matrix.write_text(matrix.read_text().replace('answers = "debian-12"', 'answers = "nothing"'))
+    matrix.write_text(matrix.read_text().replace('answers = "{distribution}-{version}"', 'answers = "nothing"'))
     (said,) = complaints(base(tmp_path, 'profiles = "profiles"\n' + SITE))
     assert "answers 'nothing' does not exist" in said
 
