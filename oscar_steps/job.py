@@ -67,6 +67,8 @@ class Timeouts(_Frozen):
     node_login: Seconds = 90
     """The first SSH banner to root's login from the head node."""
     extract_logs: Seconds = 180
+    room: Seconds = 3600
+    """So long a run waits for memory and processors of its host, which others have (not stretched)."""
     lease: Seconds = 120
     """A run to which no command is attached for this long ends its cluster and itself (not stretched)."""
 

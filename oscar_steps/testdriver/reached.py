@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oscar_steps.testdriver.head.installer import Installer
     from oscar_steps.testdriver.nodes.board import NodeBoard
     from oscar_steps.v3m.host.accelerator import Accelerator
+    from oscar_steps.v3m.host.reservations import Held
     from oscar_steps.v3m.profiles.cluster import ClusterProfile
     from oscar_steps.v3m.runtime import VirtualCluster
 
@@ -30,13 +31,17 @@ class Begun:
 
 @dataclass(frozen=True)
 class Prepared(Begun):
-    """By create-image. `flavour`: None where the repository cannot be asked from the host."""
+    """By create-image. `flavour`: None where the repository cannot be asked from the host.
+
+    `room`: memory and processors of the host, reserved for the cluster.
+    """
 
     profile: ClusterProfile
     image: BaseImage
     accelerator: Accelerator
     speed: HostSpeed
     flavour: Flavour | None
+    room: Held
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stage 1: the host is fit, this OSCAR can be installed at all, the base image exists, the disks are laid over it."""
+"""Stage 1: the host is fit, this OSCAR can be installed at all, the base image exists, the host has room."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.testdriver.wanted import cluster_of
 from oscar_steps.v3m.host.accelerator import find_accelerator
 from oscar_steps.v3m.host.checks import check_host, check_space, require
+from oscar_steps.v3m.host.reservations import OVERHEAD_MIB, Held, Reservations, Room, gib
 from oscar_steps.v3m.host.settings import ToHost, load_settings
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml
 
@@ -50,7 +51,9 @@ async def run_stage(run: Run) -> None:
     check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
     store = ImageStore(run.options.image_store)
-    require(check_host(run.directory, profile.memory_mib, machines=profile.machines))
+    require(check_host(run.directory, None, machines=profile.machines))
+    wanted = room_for(profile)
+    Reservations.of_host(emulated=True).check_size(wanted)
     if store.find(run.job.image) is None:  # an image that exists needs no further room
         require([check_space(store.directory, f"the base image {run.job.image.name}")])
     flavour = await look_ahead(run.job.source, run.directory, run.diary)
@@ -68,4 +71,19 @@ async def run_stage(run: Run) -> None:
         accelerator=accelerator.name,
         seconds=accelerator.seconds,
     )
-    run.reached = Prepared(profile, image, accelerator, speed, flavour)
+    room = await _reserve(run, wanted, emulated=accelerator.name == "tcg")
+    run.reached = Prepared(profile, image, accelerator, speed, flavour, room)
+
+
+def room_for(profile: ClusterProfile) -> Room:
+    """What the cluster takes of its host."""
+    return Room(profile.memory_mib + OVERHEAD_MIB, sum(machine.cpu for machine in profile.machines))
+
+
+async def _reserve(run: Run, wanted: Room, *, emulated: bool) -> Held:
+    """Last of all: what a run waits for before it boots is not reserved meanwhile."""
+    reservations = Reservations.of_host(emulated=emulated)
+    with run.diary.step(f"{gib(wanted.memory_mib)} of memory and {wanted.processors:g} processors of this host"):
+        held = await reservations.reserve(f"run {run.job.run_id}", wanted, run.job.timeouts.room, run.diary.say)
+    run.diary.write("room", "", memory_mib=wanted.memory_mib, processors=wanted.processors)
+    return held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from oscar_steps.errors import MachineLost
 from oscar_steps.testdriver.cleanup import clean_up
-from oscar_steps.testdriver.reached import Booted, Booting
+from oscar_steps.testdriver.reached import Booted, Booting, Prepared
 from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.host.ledger import find_leftovers
 
@@ -26,3 +26,5 @@ async def run_stage(run: Run) -> None:
             raise MachineLost(f"VMs of the run still run after its teardown: {', '.join(str(one) for one in left)}")
     finally:
         clean_up(run.directory)
+        if isinstance(reached, Prepared):
+            reached.room.release()

@@ -17,6 +17,7 @@ from oscar_steps.v3m.backend import check_machine, make_libvirts, make_machine
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host import ledger
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.host.reservations import Held, Reservations, Room, find_place
 from oscar_steps.v3m.host.settings import load_settings
 from oscar_steps.v3m.libvirt.domain import is_libvirts
 from oscar_steps.v3m.machine import EventKind, Machine, MachineEvent, MachineState
@@ -103,11 +104,14 @@ class Machines:
         )
 
     async def _farewell(self, machine: Machine) -> None:
+        room = await _noted(machine)
         try:
             await machine.wait_ended()
         except Exception:  # it has ended, whatever was wrong: the next boot of that name must not hear of it
             log(traceback.format_exc())
         finally:
+            if room is not None:
+                room.release()
             await self.vlan_hub.release(machine.name)
             if self._machines.get(machine.name) is machine:
                 del self._machines[machine.name]
@@ -141,6 +145,18 @@ class Machines:
             if self._accelerator is None or self._accelerator.was_busy:
                 self._accelerator = await find_accelerator(cache_directory())
         return self._accelerator
+
+
+async def _noted(machine: Machine) -> Held | None:
+    """Let the runs of this host see what the machine takes. It waits for nobody: a person has asked for it now."""
+    if not isinstance(machine, QemuMachine):
+        return None  # its memory is not one of this process's
+    wanted = Room(machine.profile.memory_mib, machine.profile.cpu)
+    try:
+        return await Reservations(find_place(), wanted).note(f"machine {machine.name} of v2m", wanted)
+    except HostError as error:
+        log(f"{machine.name} is not among the host's reservations: {error.sentence}")
+        return None
 
 
 def log(text: str) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m.boards import BOARDS, Board, board_of, missing_firmware, native
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.host.ledger import LedgerEntry, end_leftovers, find_leftovers
+from oscar_steps.v3m.host.reservations import OVERHEAD_MIB, find_place, free_memory_mib
 from oscar_steps.v3m.host.settings import SETTINGS_FILE, HostSettings, VlanKind, load_settings
 from oscar_steps.v3m.profiles.vm import VMProfile
 
@@ -31,8 +30,6 @@ __all__ = [
     "require",
 ]
 
-OVERHEAD_MIB = 256
-"""What the host itself, and QEMU beside the guests' memory, need."""
 DEFAULT_DISK_MIB = 4096
 KVM, TUN = Path("/dev/kvm"), Path("/dev/net/tun")
 
@@ -66,17 +63,19 @@ class Check:
 
 
 def check_host(
-    directory: Path, memory_mib: int, disk_mib: int = DEFAULT_DISK_MIB, machines: Sequence[VMProfile] = ()
+    directory: Path, memory_mib: int | None, disk_mib: int = DEFAULT_DISK_MIB, machines: Sequence[VMProfile] = ()
 ) -> list[Check]:
     """Whether a cluster of `memory_mib` can run here with its files in `directory` (or the nearest one that exists).
 
+    Without `memory_mib` memory is not looked at: a run waits for it.
     `machines`: whose architectures and firmware the host has to have; none: those of the host's own architecture.
     Raises ProfileError for an architecture without a board.
     """
     return [
         *_emulators(machines),
         *(_tool(name, package) for name, package in _TOOLS.items()),
-        _memory(memory_mib),
+        *([] if memory_mib is None else [_memory(memory_mib)]),
+        _reservations(),
         check_space(directory, "a run", disk_mib),
         *_devices(load_settings()),
     ]
@@ -168,7 +167,7 @@ def _name(ask: Callable[[int], Sequence[object]], number: int) -> str:
 
 def _memory(wanted_mib: int) -> Check:
     """Available memory, by the smaller of what the host has and what our control group allows us."""
-    available = _cgroup_available_mib(psutil.virtual_memory().available >> 20)
+    available = free_memory_mib()
     needed = wanted_mib + OVERHEAD_MIB
     sentence = f"{available} MiB of memory are free, the cluster needs {needed} MiB"
     if available >= needed:
@@ -178,14 +177,16 @@ def _memory(wanted_mib: int) -> Check:
     )
 
 
-def _cgroup_available_mib(host_mib: int) -> int:
-    """`host_mib`, or less where a container's limit (control groups, version 2) lies below it."""
+def _reservations() -> Check:
+    """Whether this user may reserve what its machines need, where all users of the host see it."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return host_mib
-    return host_mib if limit == "max" else min(host_mib, max(0, int(limit) - used) >> 20)
+        place = find_place()
+    except HostError as error:
+        return Check("reservations", False, error.sentence, error.hint)
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        what = f"this user may not write to {place}, where runs reserve memory"
+        return Check("reservations", False, what, f"a service of systemd's needs ReadWritePaths={place}")
+    return Check("reservations", True, f"reservations of memory are in {place}")
 
 
 def check_space(directory: Path, what: str, wanted_mib: int = DEFAULT_DISK_MIB) -> Check:

@@ -53,10 +53,19 @@ class NetworkSettings(_Frozen):
     """Bridges of the host that a BRIDGED_TAP may join; the first one is joined by those that name none."""
 
 
+class CapacitySettings(_Frozen):
+    """The table `[capacity]`: what machines of the farm and of v2m may take of the host; without it all that it has."""
+
+    memory_mib: int | None = Field(default=None, ge=256)
+    processors: int | None = Field(default=None, ge=1)
+    """Of all guests together."""
+
+
 class HostSettings(_Frozen):
     """All settings of the host."""
 
     network: NetworkSettings = NetworkSettings()
+    capacity: CapacitySettings = CapacitySettings()
 
     @property
     def switched(self) -> HostSettings:

@@ -45,12 +45,27 @@ class Head:
         self.closed = True
 
 
+class Held:
+    """What is reserved of the host, whose end is noted."""
+
+    released = False
+
+    def release(self) -> None:
+        self.released = True
+
+
 @pytest.mark.parametrize("kind", [Begun, Prepared, Booting, Booted, CheckedOut, Installing])
 def test_after_any_failure_the_cluster_and_the_connection_that_exist_by_then_are_ended(
     tmp_path: Path, kind: type[Begun]
 ) -> None:
-    cluster, head = Cluster(), Head()
-    given = {"cluster": cluster, "head": head, "board": (), "installer": SimpleNamespace(ended=asyncio.Event())}
+    cluster, head, room = Cluster(), Head(), Held()
+    given = {
+        "room": room,
+        "cluster": cluster,
+        "head": head,
+        "board": (),
+        "installer": SimpleNamespace(ended=asyncio.Event()),
+    }
 
     async def fails(run: Run) -> None:
         run.reached = having(kind, **{field.name: given[field.name] for field in fields(kind) if field.name in given})
@@ -63,6 +78,7 @@ def test_after_any_failure_the_cluster_and_the_connection_that_exist_by_then_are
     assert {results[stage] for stage in Stage if stage.always_runs} == {StageResult.PASSED}
     assert cluster.destroyed == issubclass(kind, Booting)
     assert head.closed == issubclass(kind, Booted)
+    assert room.released == issubclass(kind, Prepared)
 
 
 def test_a_stage_that_does_not_get_what_it_needs_is_a_bug_of_the_farm(tmp_path: Path) -> None:
