@@ -82,7 +82,7 @@ audit: $(VENV)/audit/.locked ## Known vulnerabilities of the locked packages. Ne
 
 lock: setup ## Write requirements/*.txt anew from requirements/*.in
 	@$(BIN)/pip install --quiet 'pip-tools>=7.4,<8'
-	@for name in driver master dev audit; do \
+	@for name in driver master postgresql dev audit; do \
 	    echo "requirements/$$name.txt"; \
 	    $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	        --no-emit-index-url --no-emit-find-links --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \

@@ -32,6 +32,7 @@ from demo.ports import LOOPBACK, claim, free_port
 from demo.repository import Repository, apply_patch, edit_readme
 from demo.rest import Master
 from oscar_steps.matrix.cells import load_matrix
+from oscar_steps.site import DATABASE_PASSWORD
 from oscar_steps.verdict import LINT, Verdict
 from oscar_steps.words import Label
 
@@ -56,6 +57,9 @@ class Farm:
     profiles = CHECKOUT / "profiles"
     patience = 120.0
     """Seconds for the master's start."""
+    database = ""
+    """`[database] url`, of an empty database on a server; '': a file."""
+    database_password = ""
 
     def __init__(self, directory: Path, *, port: int | None = None, driver: Sequence[str] = ()) -> None:
         self.directory = directory.resolve()
@@ -162,7 +166,11 @@ class Farm:
         secrets = base / "secrets"
         secrets.mkdir(mode=0o700)
         _write_secret(secrets / f"worker-{WORKER}")
+        if self.database_password:
+            _write_secret(secrets / DATABASE_PASSWORD, self.database_password)
         (base / "farm.toml").write_text(self._site(web_port, master_port), encoding="utf-8")
+        if self.database:
+            children.run(str(self._programs / "buildbot"), "upgrade-master", "--quiet", base)
         self.master = Master(f"http://{LOOPBACK}:{web_port}/")
         self._stack.callback(self.master.close)
         log = self.directory / "master.log"
@@ -175,6 +183,7 @@ class Farm:
 
     def _site(self, web_port: int, master_port: int) -> str:
         """farm.toml of a demo. JSON's strings and arrays are TOML's too."""
+        database = f"[database]\nurl = {json.dumps(self.database)}\n" if self.database else ""
         return f"""\
 profiles = {json.dumps(str(self.profiles))}
 
@@ -201,6 +210,7 @@ open = true
 title = "OSCAR test farm (demo)"
 port = "tcp:{master_port}:interface={LOOPBACK}"
 
+{database}
 [driver]
 command = {json.dumps(self._driver)}
 runs = {json.dumps(str(self.runs))}
@@ -257,9 +267,9 @@ def _concerns(message: EmailMessage, user: str, revision: int, builder: str) -> 
     return ours and bool(re.search(rf"\br{revision}\b", str(message["Subject"])))
 
 
-def _write_secret(path: Path) -> None:
+def _write_secret(path: Path, secret: str = _PASSWORD) -> None:
     path.touch(mode=0o600)
-    path.write_text(_PASSWORD, encoding="utf-8")
+    path.write_text(secret, encoding="utf-8")
 
 
 def _describe(process: psutil.Process) -> str:

@@ -13,19 +13,16 @@ from pathlib import Path
 
 import psutil
 from lxml import etree
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
 from oscar_steps.errors import ConfigError
+from oscar_steps.master import database
 from oscar_steps.master.privacy import check_private
 from oscar_steps.matrix.cells import Matrix, default_profiles
 from oscar_steps.site import Repository, Site
 from oscar_steps.tomlfile import line_of, read_text
 
-_PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "pymysql": "PyMySQL"}
-"""Database drivers whose package has another name than their module."""
 _TOKENS = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
@@ -38,7 +35,7 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
         key = ".".join(str(part) for part in location)
         return ConfigError(f"{site_file}:{line_of(text, location)}: {key}: {sentence}")
 
-    for said in _database(site.database.url):
+    for said in database.faults(site, state):
         raise refuse(said, "database", "url")
     for index, pattern in enumerate(site.schedule.branches):
         if not can_match(pattern, site.repository):
@@ -56,21 +53,6 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
         raise refuse(said, "master", "port")
     for path, cell in {matrix.cluster_path(cell): cell for cell in matrix.cells}.items():
         _check_cluster(path, matrix.cluster_xml(cell))
-
-
-def _database(url: str) -> Iterator[str]:
-    """What is wrong with the address of the database."""
-    try:
-        dialect = make_url(url).get_dialect()
-        dialect.import_dbapi()
-    except NoSuchModuleError:
-        yield f"the farm cannot use a database of the kind '{url.split(':')[0]}'; use sqlite or postgresql"
-    except ArgumentError:
-        yield "this is not the URL of a database; write postgresql://USER@HOST/NAME"
-    except ImportError as error:
-        module = (error.name or dialect.driver).partition(".")[0]
-        package = _PACKAGES.get(module, module)
-        yield f"the driver for '{url.split(':')[0]}' is not installed; install it: .venv/bin/pip install {package}"
 
 
 def _address(address: str) -> Iterator[str]:

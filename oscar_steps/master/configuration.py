@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from buildbot.interfaces import IRenderable
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
-from zope.interface import implementer
 
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
-from oscar_steps.master.durability.patience import wait_for_the_disk
+from oscar_steps.master.database import database_address
+from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.pollers import svn_poller
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
 from oscar_steps.matrix.cells import Matrix
-from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site
+from oscar_steps.site import MAIL_PASSWORD, Site
 from oscar_steps.verdict import LINT
 
 _CACHES = dict.fromkeys(("BuildRequests", "BuildsetProperties", "ssdicts", "chdicts", "Changes"), 5000)
@@ -31,7 +29,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
 
     Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
     """
-    wait_for_the_disk()
+    wait_for_the_database()
     plans = build_plans(site, matrix)
     workers = build_workers(site)
     names = (*(plan.name for plan in plans), LINT)
@@ -64,25 +62,9 @@ def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
     return [oscar_mail(site.mail, builders, password)]
 
 
-@implementer(IRenderable)
-class DatabaseAddress:
-    """The database's address, whose password Buildbot's commands do not print as they do that of a mere text."""
-
-    def __init__(self, url: str, password: str) -> None:
-        self._url, self._password = url, password
-
-    def __repr__(self) -> str:
-        return self._url
-
-    def getRenderingFor(self, _properties: Any) -> str:
-        return make_url(self._url).set(password=self._password).render_as_string(hide_password=False)
-
-
 def _database(site: Site) -> dict[str, Any]:
-    url = site.database.url
-    if not url.startswith("sqlite"):
-        if not site.secrets.has(DATABASE_PASSWORD):
-            return {"db_url": url}
-        return {"db_url": DatabaseAddress(url, site.secrets.read(DATABASE_PASSWORD, "password at the database"))}
+    address = database_address(site)
+    if not str(address).startswith("sqlite"):
+        return {"db_url": address}
     # Without a pool Buildbot opens the file anew for every query: three times the CPU time. One connection deadlocks.
-    return {"db_url": url, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}
+    return {"db_url": address, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}

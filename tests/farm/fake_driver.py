@@ -141,6 +141,10 @@ def main() -> int:
         (run / "hanging.new").rename(run / "hanging")
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_status("cancelled")))
         time.sleep(600)
+    elif here and play == "wait":
+        (run.parent.parent / "waiting").touch()
+        while not (run.parent.parent / "go").exists():
+            time.sleep(0.05)
     elif here and play != "pass":
         return exit_status(play)
     return PASSED

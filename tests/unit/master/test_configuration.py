@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from twisted.internet import defer
 from twisted.python import log
 
-from oscar_steps.master import checks
+from oscar_steps.master import checks, database
 from oscar_steps.master.checks import can_match
 from oscar_steps.master.schedulers import is_good_commit
 from oscar_steps.matrix.cells import default_profiles, load_matrix
@@ -219,7 +219,7 @@ def test_a_database_further_down_in_the_masters_folder_is_closed(tmp_path: Path)
 def test_the_databases_password_comes_from_a_secret_and_is_in_nothing_that_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_database", lambda _url: ())  # its driver is not here
+    monkeypatch.setattr(database, "faults", lambda *_: ())  # its server is not here
     text = SITE + '[database]\nurl = "postgresql://farm@127.0.0.1/farm"\n'
     assert load(base(tmp_path, text)).db.db_url == "postgresql://farm@127.0.0.1/farm"
     secret = tmp_path / "secrets/database-password"
@@ -263,7 +263,7 @@ def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
         ('[web]\naddress = "192.0.2.1"\n', 8, "web.port: no interface of this host has the address 192.0.2.1"),
         ("[web]\nport = 9989\n", 9, "master.port: [web] port is 9989 too"),
         ('[database]\nurl = "mysql://farm@127.0.0.1/farm"\n', 9, "database.url: the driver for 'mysql' is not"),
-        ('[database]\nurl = "postgresql://farm@127.0.0.1/farm"\n', 9, "install psycopg2-binary"),
+        ('[database]\nurl = "postgresql://farm@127.0.0.1:1/farm"\n', 9, "database.url: the database cannot be used: "),
         ('[database]\nurl = "dbase://x/y"\n', 9, "database.url: the farm cannot use a database of the kind 'dbase'"),
         ('[schedule]\nbranches = ["trunk", "branch/*"]\n', 9, "schedule.branches.1: 'branch/*' can match no branch"),
     ],

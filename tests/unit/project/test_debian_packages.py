@@ -39,10 +39,10 @@ def masked(place: Path, *units: str) -> list[str]:
 @pytest.mark.parametrize(
     ("units", "expected"),
     [
-        ((), ["nginx.service", "nginx.socket", "ssh.service", "ssh.socket"]),
+        ((), [f"{name}.{kind}" for name in ("nginx", "postgresql", "ssh") for kind in ("service", "socket")]),
         # nginx-light is missing where the site's own server is the package nginx.
-        (("lib/system/nginx.service",), ["ssh.service", "ssh.socket"]),
-        (("etc/system/nginx.service", "lib/system/ssh.socket"), []),
+        (("lib/system/nginx.service", "lib/system/postgresql.service"), ["ssh.service", "ssh.socket"]),
+        (("etc/system/nginx.service", "lib/system/ssh.socket", "etc/system/postgresql.service"), []),
     ],
 )
 def test_a_service_that_the_host_has_already_is_not_masked(

@@ -1,0 +1,145 @@
+"""The farm on a real PostgreSQL: from commit to mail, also where the database dies in the middle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buildbot.config.errors import ConfigErrors
+from buildbot.config.master import FileLoader
+from psycopg2 import sql
+
+from demo import children
+from demo.farm import CHECKOUT, USERS, Farm
+from demo.mailsink import read_mail
+from demo.ports import LOOPBACK, free_port
+from tests.farm.postgres import DATABASE, PROGRAMS, USER, Postgres, postgres
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not (PROGRAMS / "initdb").exists(), reason="PostgreSQL is not installed: apt-get install postgresql"
+    ),
+]
+PASSWORD = "p@ss:w/ord%40?ß#&"
+DEVELOPER = USERS[1]
+BUILDBOT = Path(sys.executable).with_name("buildbot")
+SITE = """\
+[repository]
+url = "svn://127.0.0.1/oscar"
+[web]
+port = {web}
+[master]
+port = "tcp:{port}:interface=127.0.0.1"
+[[worker]]
+name = "worker1"
+[database]
+url = "{url}"
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as server:
+        server.make_database(PASSWORD)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def farm(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    farm = Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)])
+    farm.database, farm.database_password = server.url(), PASSWORD
+    with nothing_to_install(tmp_path_factory.mktemp("standin")), farm:
+        play(farm, "pass")
+        yield farm
+
+
+def play(farm: Farm, name: str) -> None:
+    (farm.directory / "scenario").write_text(json.dumps({"play": name, "stage": "wait-nodes"}))
+
+
+def mails_about(farm: Farm, revision: int) -> list[str]:
+    mails = map(read_mail, sorted((farm.directory / "mails").glob("*.eml")))
+    return [str(mail["Subject"]) for mail in mails if f"r{revision}:" in str(mail["Subject"])]
+
+
+def test_a_commit_is_built_and_its_mail_arrives(farm: Farm, server: Postgres) -> None:
+    done = farm.follow(farm.commit_harmless(DEVELOPER), DEVELOPER, lambda _line: None, seconds=60)
+    assert done.build.result_name == "success"
+    (count,) = server.administer(f"SELECT numbackends FROM pg_stat_database WHERE datname = '{DATABASE}'")[0]
+    assert count > 0
+
+
+def test_a_database_that_dies_and_comes_back_in_the_middle_loses_nothing(farm: Farm, server: Postgres) -> None:
+    play(farm, "wait")
+    before = farm.commit_harmless(DEVELOPER)
+    eventually((farm.directory / "waiting").exists)
+    server.server.kill()
+    meanwhile = farm.commit_harmless(DEVELOPER)
+    (farm.directory / "go").touch()
+    log = farm.directory / "master.log"
+    eventually(lambda: log.read_bytes().count(b"the database cannot be reached") > 2)
+    server.server.start_again()
+    server.wait()
+    for revision in (before, meanwhile):
+        done = farm.follow(revision, DEVELOPER, lambda _line: None, seconds=60)
+        assert done.build.result_name == "success"
+    assert [len(mails_about(farm, revision)) for revision in (before, meanwhile)] == [1, 1]
+    farm.check()
+
+
+def faults(folder: Path, url: str, password: str = PASSWORD) -> list[str]:
+    """What `checkconfig` and a start say about a site with this database; none: nothing."""
+    (folder / "secrets").mkdir(exist_ok=True)
+    for name, secret in (("worker-worker1", "secret"), ("database-password", password)):
+        path = folder / "secrets" / name
+        path.touch(0o600)
+        path.write_text(secret)
+    (folder / "farm.toml").write_text(SITE.format(url=url, web=free_port(), port=free_port()))
+    try:
+        FileLoader(str(folder), str(CHECKOUT / "master.cfg")).loadConfig()
+    except ConfigErrors as error:
+        return [str(said) for said in error.errors]
+    return []
+
+
+def test_what_keeps_a_master_from_its_database_is_one_sentence_with_the_command(
+    server: Postgres, tmp_path: Path
+) -> None:
+    where = f"{tmp_path}/farm.toml:10: database.url: "
+    (said,) = faults(tmp_path, server.url(), "wrong")
+    assert said.startswith(f'{where}the database cannot be used: connection to server at "{LOOPBACK}"')
+    assert "password authentication failed" in said
+    assert said.endswith("secret farm.toml database-password --ask --new")
+    (said,) = faults(tmp_path, server.url("other"))
+    assert said.endswith(f"createdb --encoding UTF8 --template template0 --owner {USER} other")
+    (said,) = faults(tmp_path, f"postgresql://{USER}@{LOOPBACK}:{free_port()}/{DATABASE}")
+    assert said.endswith("Connection refused; is its server running, and is this its address?")
+    server.administer("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    (said,) = faults(tmp_path, server.url("latin"))
+    assert "the database has the encoding LATIN1" in said
+
+
+def test_a_database_that_was_not_upgraded_is_one_sentence_until_it_is(server: Postgres, tmp_path: Path) -> None:
+    server.administer(sql.SQL("CREATE DATABASE fresh OWNER {}").format(sql.Identifier(USER)))
+    (said,) = faults(tmp_path, server.url("fresh"))
+    program, word, folder = said.rpartition("as the master's user: ")[2].split()
+    assert (Path(program), word, folder) == (BUILDBOT, "upgrade-master", str(tmp_path))
+    children.run(BUILDBOT, "create-master", "--quiet", "--config", CHECKOUT / "master.cfg", tmp_path)
+    started = subprocess.run(
+        [BUILDBOT.with_name("twistd"), "--nodaemon", "--pidfile=", "--python=buildbot.tac"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    told = f"{started.stdout}{started.stderr}{(tmp_path / 'twistd.log').read_text()}"
+    assert said in told
+    assert "Traceback" not in told
+    children.run(program, word, "--quiet", folder)
+    assert faults(tmp_path, server.url("fresh")) == []
