@@ -71,6 +71,10 @@ class BootstrapRecipe(PackageRecipe):
     kind: Literal["bootstrap"]
     suite: str
     components: tuple[str, ...] = ("main",)
+    origin: str
+    """What the distribution's repositories call themselves in their Release files."""
+    pockets: tuple[str, ...] = ("updates", "security")
+    """Suites beside `suite` whose packages are newer, where the host's apt has them: `suite`-updates, ..."""
 
 
 ImageRecipe: TypeAlias = BootstrapRecipe

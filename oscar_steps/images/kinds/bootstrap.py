@@ -42,18 +42,19 @@ class AptSource:
         return f"deb{options} {self.site} {release} {' '.join(components)}"
 
 
-def sources_for(suite: str, components: Sequence[str], known: Sequence[AptSource]) -> tuple[str, ...]:
-    """The sources.list lines for `suite`: the host's own for that suite with its updates and security fixes, or else
-    the suite alone from the host's mirror. Raises ImageBuildFailed where the host's apt knows no Debian mirror."""
-    family = (suite, f"{suite}-updates", f"{suite}-security")
-    debian = [source for source in known if source.origin == "Debian"]
-    if any(source.codename == suite for source in debian):
-        own = (source.line(source.release, components) for source in debian if source.codename in family)
+def sources_for(recipe: BootstrapRecipe, known: Sequence[AptSource]) -> tuple[str, ...]:
+    """The sources.list lines for the recipe's suite: the host's own for that suite with its pockets, or else the suite
+    alone from the host's mirror. Raises ImageBuildFailed where the host's apt knows no mirror of the distribution."""
+    suite, components = recipe.suite, recipe.components
+    of_it = [source for source in known if source.origin == recipe.origin]
+    if any(source.codename == suite for source in of_it):
+        wanted = (suite, *(f"{suite}-{pocket}" for pocket in recipe.pockets))
+        own = (source.line(source.release, components) for source in of_it if source.codename in wanted)
         return tuple(dict.fromkeys(own))
-    mirrors = [source for source in debian if not source.codename.endswith("-security")]
+    mirrors = [source for source in of_it if not source.codename.endswith("-security")]
     if not mirrors:
         raise ImageBuildFailed(
-            f"the host's apt has no Debian mirror for the suite '{suite}'",
+            f"the host's apt has no {recipe.origin} mirror for the suite '{suite}'",
             hint="See `apt-get indextargets`; after a change of the host's sources run `apt-get update`.",
         )
     return (mirrors[0].line(suite, components),)
@@ -111,7 +112,7 @@ async def _install(recipe: BootstrapRecipe, log: Path, folder: Path, overlay: Pa
         f'--essential-hook=cp -a {shlex.quote(str(overlay))}/. "$1"/',
         f"--customize-hook={fill}",
         *(recipe.suite, str(folder)),
-        *sources_for(recipe.suite, recipe.components, await host_sources()),
+        *sources_for(recipe, await host_sources()),
     ]
     await run_jailed(command, log)
     await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(folder), pool], log)

@@ -33,6 +33,7 @@ from oscar_steps.matrix.recipes import BootstrapRecipe, ImageRecipe
 RECIPE = BootstrapRecipe(
     name="tiny",
     kind="bootstrap",
+    origin="Debian",
     suite="bookworm",
     architecture="x86_64",
     native="amd64",
@@ -338,11 +339,13 @@ def test_the_hosts_own_sources_are_used_with_updates_and_security_fixes() -> Non
         AptSource("http://s/security", "stable-security", "bookworm-security", "Debian"),
         AptSource("http://other", "bookworm", "bookworm", "Somebody"),
     )
-    assert sources_for("bookworm", ("main",), known) == (
+    assert sources_for(RECIPE, known) == (
         "deb http://a/debian bookworm main",
         "deb http://a/debian bookworm-updates main",
         "deb http://s/security stable-security main",
     )
+    without = RECIPE.model_copy(update={"pockets": ("updates",)})
+    assert sources_for(without, known) == sources_for(RECIPE, known)[:2]
 
 
 def test_a_suite_that_the_host_has_not_comes_from_its_mirror() -> None:
@@ -350,13 +353,14 @@ def test_a_suite_that_the_host_has_not_comes_from_its_mirror() -> None:
         AptSource("http://s/security", "bookworm-security", "bookworm-security", "Debian"),
         AptSource("http://a/debian", "bookworm", "bookworm", "Debian", "/usr/share/keyrings/debian.gpg"),
     )
+    trixie = RECIPE.model_copy(update={"suite": "trixie", "components": ("main", "contrib")})
     line = "deb [signed-by=/usr/share/keyrings/debian.gpg] http://a/debian trixie main contrib"
-    assert sources_for("trixie", ("main", "contrib"), known) == (line,)
+    assert sources_for(trixie, known) == (line,)
 
 
 def test_a_host_without_a_debian_mirror_is_told_so() -> None:
     with pytest.raises(ImageBuildFailed, match="no Debian mirror"):
-        sources_for("bookworm", ("main",), (AptSource("http://u/ubuntu", "noble", "noble", "Ubuntu"),))
+        sources_for(RECIPE, (AptSource("http://u/ubuntu", "noble", "noble", "Ubuntu"),))
 
 
 def test_only_a_recipe_that_lists_modules_gets_the_small_initrd() -> None:

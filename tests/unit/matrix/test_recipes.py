@@ -20,6 +20,7 @@ initrd = "initramfs-tools"
 pool_folder = "/tftpboot/distro/@NAME@"
 packages = ["perl", "file"]
 masked_units = ["a.timer"]
+origin = "Tiny"
 [architecture.x86_64]
 native = "amd64"
 boot = "bios"
@@ -134,11 +135,11 @@ def test_what_is_missing_is_named(recipe: Path, before: str, after: str, said: s
     ("before", "after", "said"),
     [
         ('"ifupdown"', '"netplan"', "3: network: there is no style 'netplan'; there are: ifupdown"),
-        ('"bios"', '"grub"', "10: boot: Input should be 'bios'"),
+        ('"bios"', '"grub"', "11: boot: Input should be 'bios'"),
         ('["a.timer"]', '"a.timer"', '7: masked_units: give a list, such as ["one", "two"]'),
         ("disk_mib = 1024", "disk_mib = 1024\ndisk_mb = 1", "3: disk_mb: there is no such setting"),
         ('"bootstrap"', '"x"', "1: kind: there is no 'x'; use one of bootstrap"),
-        ('[architecture.x86_64]', "architecture = 5\n[a.x86_64]", "8: architecture: give a table of settings"),
+        ('[architecture.x86_64]', "architecture = 5\n[a.x86_64]", "9: architecture: give a table of settings"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_family_is_named_where_it_stands(recipe: Path, before: str, after: str, said: str) -> None:
