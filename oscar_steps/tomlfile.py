@@ -219,5 +219,5 @@ def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) 
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
         raise ConfigError(f"{path}:{line_of(text, first['loc'])}: {key}: {_plainly(first)}") from None

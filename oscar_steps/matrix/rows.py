@@ -57,7 +57,7 @@ def _pattern(text: str) -> str:
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    return value if isinstance(value, list) else [value]
 
 
 def _without_doubles(values: tuple[str, ...]) -> tuple[str, ...]:
