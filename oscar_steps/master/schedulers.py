@@ -17,7 +17,7 @@ from buildbot.data import resultspec
 from buildbot.plugins import schedulers, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
-from buildbot.schedulers.forcesched import ValidationError
+from buildbot.schedulers.forcesched import CollectedValidationError, ValidationError
 from buildbot.steps.trigger import Trigger
 from twisted.internet import defer
 from twisted.python import log
@@ -280,12 +280,19 @@ class ForceCells(schedulers.ForceScheduler):
         return super().checkConfig(**settings)
 
     def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
-        """Ask for the builds. Whoever gives no label means the cell that is named."""
-        label = wishes.get(LABEL, AS_BUTTON)
-        label = label[0] if isinstance(label, list) and label else label
+        """Ask for the builds: of the cell that is named, unless there is a label."""
+        label = _one(wishes.get(LABEL))
         if label in self.of_label:
+            if not _one(wishes.get("revision")):
+                said = "give the number of a revision: each cell looks for the last one by itself, and they may differ"
+                raise CollectedValidationError({"revision": said})
             builderNames, builderid = self.of_label[label], None
         return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
+
+
+def _one(wish: Any) -> str:
+    """The value of a field of the form, which may come as a list."""
+    return str((wish[0] if isinstance(wish, list) and wish else wish) or "").strip()
 
 
 class Checked(util.StringParameter):

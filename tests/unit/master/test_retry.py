@@ -384,7 +384,7 @@ def test_a_mistyped_revision_puts_no_worker_into_quarantine_and_everything_else_
 
 def fields() -> dict[str, Any]:
     (force,) = (each for each in build_schedulers(SITE, []) if each.name == "force")
-    (code,), (nodes, _boot) = force._config_kwargs["codebases"], force._config_kwargs["properties"]
+    (code,), (_label, nodes, _boot) = force._config_kwargs["codebases"], force._config_kwargs["properties"]
     return {**{field.name: field for field in code.fields}, "nodes": nodes}
 
 
