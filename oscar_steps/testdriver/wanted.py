@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 from pydantic import BaseModel, ConfigDict
 
 from oscar_steps.job import Job
@@ -10,7 +12,7 @@ from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.oscar.logs.wizardlog import WizardLog
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, parse_cluster
 from oscar_steps.v3m.profiles.vm import BootDevice
-from oscar_steps.words import NodeBoot
+from oscar_steps.words import Architecture, NodeBoot
 
 InstallerLog = InstallLog | WizardLog
 """Who reads the installer's terminal, by the flavour of the OSCAR that is installed."""
@@ -19,11 +21,15 @@ InstallerLog = InstallLog | WizardLog
 def cluster_of(job: Job, source: str = "the cluster profile") -> ClusterProfile:
     """The job's cluster: as its profile says, with the job's own hypervisor, number of nodes and way of booting.
 
+    Machines whose profiles name no architecture have that of the job's image.
+
     `source`: what errors call the profile. Raises ProfileError.
     """
     profile = parse_cluster(job.cluster_xml, source)
     if job.hypervisor is not None:
         profile = profile.with_type(job.hypervisor)
+    if job.image.architecture in get_args(Architecture):
+        profile = profile.with_architecture(cast(Architecture, job.image.architecture))
     if job.nodes is not None:
         profile = profile.resized(job.nodes)
     return profile if job.boot is None else profile.with_boot(BootDevice(job.boot))

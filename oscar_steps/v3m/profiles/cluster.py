@@ -25,6 +25,7 @@ from oscar_steps.v3m.profiles.vm import (
     to_text,
 )
 from oscar_steps.v3m.profiles.xmlfile import Document
+from oscar_steps.words import Architecture
 
 CLUSTER_DTD = "v3m_cluster.dtd"
 
@@ -67,6 +68,13 @@ class ClusterProfile:
             taken.update(nic.mac for nic in node.nics)
             nodes.append(node)
         return replace(self, nodes=tuple(nodes))
+
+    def with_architecture(self, architecture: Architecture) -> ClusterProfile:
+        """All machines whose profiles name no architecture have this one: one cluster file does for every cell."""
+        head, *nodes = (
+            vm if vm.architecture is not None else replace(vm, architecture=architecture) for vm in self.machines
+        )
+        return replace(self, head=head, nodes=tuple(nodes))
 
     def with_boot(self, boot: BootDevice) -> ClusterProfile:
         """The same cluster whose nodes reach the installer by `boot`."""

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.v3m import boards
 from oscar_steps.v3m.boards import BOARDS, Uefi, board_of
 from oscar_steps.v3m.boot import BootPlan
 from oscar_steps.v3m.host import accelerator, checks
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
+from oscar_steps.v3m.profiles.cluster import load_cluster
 from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VMProfile
 from oscar_steps.v3m.qemu import firmware, network
 from oscar_steps.v3m.qemu.command import qemu_arguments
@@ -210,3 +212,11 @@ def test_how_fast_an_architecture_is_is_kept_for_itself(tmp_path: Path, monkeypa
 def test_a_board_knows_the_kernels_of_its_own_and_no_short_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert not board_of(ARM).is_kernel(tmp_path / "empty")
+
+
+def test_one_cluster_file_does_for_every_architecture_and_what_it_says_itself_stands() -> None:
+    sample = load_cluster(default_profiles() / "clusters/head-and-two-nodes.xml")
+    own = replace(sample, nodes=(replace(sample.nodes[0], architecture="x86_64"), *sample.nodes[1:]))
+    assert [vm.architecture for vm in own.with_architecture("aarch64").machines] == ["aarch64", "x86_64", "aarch64"]
+    for vm in sample.with_architecture("aarch64").machines:
+        check_backend(vm, TCG)
