@@ -14,7 +14,7 @@ from pathlib import Path
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
-from oscar_steps.images import disk, foreign, root
+from oscar_steps.images import aptindex, disk, foreign, root
 from oscar_steps.images.jail import output_of, run_jailed
 from oscar_steps.images.kind import Build, require_tools
 from oscar_steps.matrix.recipes import BootstrapRecipe
@@ -82,11 +82,12 @@ class Bootstrap:
         require_tools({**self.tools, **disk.tools(recipe.boot)})
         foreign.require(recipe.architecture)
 
-    def own_contents(self, recipe: BootstrapRecipe) -> str:
+    def own_contents(self, recipe: BootstrapRecipe) -> dict[str, str]:
         return root.own_contents(recipe, guest_path(_FOLDER).iterdir())
 
-    async def outside(self, _recipe: BootstrapRecipe) -> dict[str, str]:
-        return {}
+    async def outside(self, recipe: BootstrapRecipe) -> dict[str, str]:
+        lines = sources_for(recipe.suite, recipe.components, await host_sources())
+        return await aptindex.digests(lines, recipe.native)
 
     async def build(self, build: Build[BootstrapRecipe]) -> None:
         packages = len(build.recipe.packages)
