@@ -18,7 +18,7 @@ from oscar_steps.images.jail import build_environment, complaint
 from oscar_steps.textio import one_line, read_regular
 
 _HELPER = "/usr/lib/apt/apt-helper"
-_SECONDS = 20
+_SECONDS = 20.0
 _MOST_KIB = 4096
 """Debian's own InRelease files have 150 KB."""
 _NAMED = "package index of {}"
@@ -73,7 +73,14 @@ async def _index(line: str, place: Path) -> str:
 
 async def _download(url: str, place: Path) -> str:
     """Download a file by the host's apt; gives the reason where that fails. No file is bigger than the limit."""
-    options = ("-o", f"Acquire::http::Timeout={_SECONDS // 2}", "-o", "Acquire::Retries=0", "-o", "APT::Sandbox::User=root")
+    options = (
+        "-o",
+        f"Acquire::http::Timeout={max(1, int(_SECONDS) // 2)}",
+        "-o",
+        "Acquire::Retries=0",
+        "-o",
+        "APT::Sandbox::User=root",
+    )
     command = ("prlimit", f"--fsize={_MOST_KIB << 10}", _HELPER, *options, "download-file", url, str(place))
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -86,7 +93,7 @@ async def _download(url: str, place: Path) -> str:
         async with asyncio.timeout(_SECONDS):
             _, said = await process.communicate()
     except TimeoutError:
-        return f"timed out after {_SECONDS} s"
+        return f"timed out after {_SECONDS:g} s"
     finally:
         if process.returncode is None:
             process.kill()

@@ -82,7 +82,7 @@ async def output_of(*command: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         env=build_environment(),
     )
-    out, complaint = await process.communicate()
+    out, said = await process.communicate()
     if process.returncode != 0:
-        raise ImageBuildFailed(f"{command[0]} failed: {complaint(complaint.decode(errors='replace').splitlines())}")
+        raise ImageBuildFailed(f"{command[0]} failed: {complaint(said.decode(errors='replace').splitlines())}")
     return out.decode(errors="replace")

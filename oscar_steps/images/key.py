@@ -1,4 +1,4 @@
-"""The key of an image: a digest of everything that shapes it, with each part by its name, so that it can be explained."""
+"""The key of an image: a digest of everything that shapes it, with each part by its name: it can be explained."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def _recipe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
         if was == now:
             continue
         if isinstance(was, list) and isinstance(now, list):
-            words = [*(f"+ {each}" for each in now if each not in was), *(f"- {each}" for each in was if each not in now)]
+            words = [
+                *(f"+ {each}" for each in now if each not in was),
+                *(f"- {each}" for each in was if each not in now),
+            ]
             yield f"the recipe's {name}: {', '.join(words) or 'their order'}"
         else:
             yield f"the recipe's {name}: {_word(was)} -> {_word(now)}"

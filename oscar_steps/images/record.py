@@ -1,4 +1,4 @@
-"""What is written down of an image when it is finished, in `key.json` beside it: why it is as it is, and its digests."""
+"""What is written down of a finished image, in `key.json` beside it: why it is as it is, and its digests."""
 
 from __future__ import annotations
 

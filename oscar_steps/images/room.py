@@ -171,12 +171,12 @@ def remove(entry: Entry) -> bool:
     return False
 
 
-def set_aside(entry: Entry) -> Path:
+def set_aside(folder: Path) -> Path:
     """Take a damaged image out of use: nobody finds it any more; those who use it go on."""
-    aside = entry.folder.with_name(f"{DAMAGED}{entry.key}")
+    aside = folder.with_name(f"{DAMAGED}{folder.name}")
     with suppress(OSError):
         if aside.exists():
             aside.chmod(0o700)
             shutil.rmtree(aside)
-    entry.folder.rename(aside)
+    folder.rename(aside)
     return aside

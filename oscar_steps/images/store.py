@@ -8,6 +8,7 @@ import os
 import pwd
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -84,11 +85,12 @@ class ImageStore:
     def find(self, key: str) -> BaseImage | None:
         """The image with this key if it is there, in use from now on."""
         folder = self.directory / key
-        if (held := lease.lease(folder)) is None or (record := ImageRecord.load(folder)) is None:
+        if (held := lease.lease(folder)) is None:
             return None
-        if record.faults(folder, thorough=False):
+        record = ImageRecord.load(folder)
+        if record is None or record.faults(folder, thorough=False):
             with suppress(OSError):
-                room.set_aside(room.Entry(folder, record, 0.0))
+                room.set_aside(folder)
             return None
         room.mark_used(self.directory, key)
         return BaseImage(folder / DISK, folder / KERNEL, record, held)
@@ -174,9 +176,7 @@ class ImageStore:
             raise ConfigError(f"the image {pinned} is one of {image.record.name}, not of {recipe.name}")
         return image
 
-    def _instead(
-        self, recipe: ImageRecipe, error: HostError, report: Report, key: ImageKey | None = None
-    ) -> BaseImage:
+    def _instead(self, recipe: ImageRecipe, error: HostError, report: Report, key: ImageKey | None = None) -> BaseImage:
         """The newest image of the same recipe and code, where that of today can be neither known nor built."""
         if key is None:
             key = ImageKey(recipe.model_dump(mode="json"), own_digests(kind_of(recipe).own_contents(recipe)), {})
@@ -252,9 +252,7 @@ class ImageStore:
         try:
             build = ImageBuild(recipe, temporary, machine_id=key.digest[:32], report=report)
             await build.run()
-            record = await asyncio.to_thread(
-                describe, temporary, key, built=begun, seconds=time.monotonic() - began
-            )
+            record = await asyncio.to_thread(describe, temporary, key, built=begun, seconds=time.monotonic() - began)
             (temporary / KEY_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
             held = lease.lease(temporary)
             assert held is not None
@@ -325,3 +323,7 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit("python -m oscar_steps.images.store is a command now: oscar-testdriver images build RECIPE")

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from oscar_steps import manifest
 from oscar_steps.manifest import Change, changes, read_manifest, summary
 
-OLD = "bash 5.2 amd64\nopenssh-server 1:9.2p1-2 amd64\nsed 4.9 amd64\ndropbear 2022.83 amd64 pool\nbash 5.2 amd64 pool\n"
-NEW = "bash 5.3 amd64\nopenssh-server 1:9.2p1-2 amd64\nzstd 1.5 amd64\ndropbear 2022.84 amd64 pool\nbash 5.3 amd64 pool\n"
+OLD = (
+    "bash 5.2 amd64\nopenssh-server 1:9.2p1-2 amd64\nsed 4.9 amd64\ndropbear 2022.83 amd64 pool\nbash 5.2 amd64 pool\n"
+)
+NEW = (
+    "bash 5.3 amd64\nopenssh-server 1:9.2p1-2 amd64\nzstd 1.5 amd64\ndropbear 2022.84 amd64 pool\nbash 5.3 amd64 pool\n"
+)
 
 
 def test_packages_that_changed_came_and_went_are_named_once_each() -> None:

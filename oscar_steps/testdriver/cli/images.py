@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from oscar_steps.environment import default_runs, default_store
 from oscar_steps.errors import FarmError, OutsideUnknown, UserError
 from oscar_steps.images import outside, room
 from oscar_steps.images.key import ImageKey
+from oscar_steps.images.kind import Report
 from oscar_steps.images.record import ImageRecord
 from oscar_steps.images.store import ImageStore
 from oscar_steps.matrix.cells import default_profiles, load_matrix
@@ -159,18 +159,26 @@ def build(recipes: tuple[str, ...], profiles: Path, folder: Path) -> None:
     An image that is there is not built again. The path of each is printed. One that cannot be built keeps no other
     from being built.
     """
-    if recipes:
-        wanted = {name: _recipe(name, profiles) for name in recipes}
-    else:
+    wanted: dict[str, ImageRecipe] = {}
+    if not recipes:
         matrix = load_matrix(profiles)
         wanted = {image.name: image for image in map(matrix.image, matrix.cells)}
-    store = ImageStore(folder)
+    errors: list[FarmError] = []
+    for name in recipes or wanted:
+        try:
+            recipe = wanted.get(name) or _recipe(name, profiles)
+            image = eventloop.run(ImageStore(folder).ensure(recipe, _said_by(recipe.name)))
+            click.echo(image.path)
+        except FarmError as error:
+            errors.append(error)
+            which = "" if name in error.sentence else f"{name}: "
+            click.echo(f"oscar-testdriver: {which}{error.explain()}", err=True)
+    if errors:
+        _leave(ExitStatus.USAGE if isinstance(errors[0], UserError) else ExitStatus.INFRASTRUCTURE)
 
-    def built(recipe: ImageRecipe) -> str:
-        image = eventloop.run(store.ensure(recipe, lambda line: click.echo(f"{recipe.name}: {line}", err=True)))
-        return str(image.path)
 
-    _each(list(wanted.values()), lambda recipe: recipe.name, built)
+def _said_by(name: str) -> Report:
+    return lambda line: click.echo(f"{name}: {line}", err=True)
 
 
 @images.command()
@@ -192,7 +200,7 @@ def verify(keys: tuple[str, ...], folder: Path) -> None:
         name = f"{record.name if record else 'of an earlier version'} {entry.key[:_SHORT]}"
         if faults:
             damaged += 1
-            click.echo(f"{name}: damaged: {'; '.join(faults)}; it is out of use now: {room.set_aside(entry)}")
+            click.echo(f"{name}: damaged: {'; '.join(faults)}; it is out of use now: {room.set_aside(entry.folder)}")
         else:
             click.echo(f"{name}: {'ok' if record else 'nothing is known of it'}")
     _leave(ExitStatus.INFRASTRUCTURE if damaged else ExitStatus.PASSED)
@@ -278,20 +286,6 @@ def _recipe(name: str, profiles: Path) -> ImageRecipe:
         there_are = ", ".join(sorted(each.stem for each in path.parent.glob("*.toml"))) or "none"
         raise UserError(f"there is no recipe '{name}' in {path.parent}; there are: {there_are}")
     return load_recipe(path)
-
-
-def _each(things: list[ImageRecipe], name: Callable[[ImageRecipe], str], do: Callable[[ImageRecipe], str]) -> None:
-    """`do` with every one, whatever becomes of the others. The first error counts."""
-    errors: list[FarmError] = []
-    for thing in things:
-        try:
-            click.echo(do(thing))
-        except FarmError as error:
-            errors.append(error)
-            which = "" if name(thing) in error.sentence else f"{name(thing)}: "
-            click.echo(f"oscar-testdriver: {which}{error.explain()}", err=True)
-    if errors:
-        _leave(ExitStatus.USAGE if isinstance(errors[0], UserError) else ExitStatus.INFRASTRUCTURE)
 
 
 def _built(record: ImageRecord) -> float:

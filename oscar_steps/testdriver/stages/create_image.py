@@ -68,7 +68,7 @@ async def run_stage(run: Run) -> None:
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
             store = ImageStore(run.options.image_store)
-            image = await store.ensure(run.job.image, run.diary.say, pinned=run.job.image_key)
+            image = await store.ensure(run.job.image, run.diary.say, run.job.image_key)
     packages = {"manifest": image.record.manifest} if _keep_packages(image, run.directory) else {}
     run.diary.write("image", f"base image {run.job.image.name}, {image.digest[:12]}", digest=image.digest, **packages)
     with run.diary.step("the accelerator, tried by booting a kernel"):
