@@ -88,7 +88,7 @@ class Bootstrap:
         return root.own_contents(recipe, guest_path(_FOLDER).iterdir())
 
     async def outside(self, recipe: BootstrapRecipe) -> dict[str, str]:
-        lines = sources_for(recipe.suite, recipe.components, await host_sources())
+        lines = sources_for(recipe, await host_sources())
         return await aptindex.digests(lines, recipe.native)
 
     async def build(self, build: Build[BootstrapRecipe]) -> None:
