@@ -38,6 +38,8 @@ port = {web}
 port = "tcp:{master}:interface=127.0.0.1"
 [[worker]]
 name = "worker1"
+[[worker]]
+name = "worker2"
 cells = ["{cell}"]
 """
 
@@ -85,9 +87,10 @@ class Checkout:
         state.chmod(0o700)
         (state / "farm.toml").write_text(_SITE.format(web=free_port(), master=free_port(), cell=cell))
         (state / "buildbot.tac").write_text(f"configfile = {str(self.directory / 'master.cfg')!r}\n")
-        secret = secrets / "worker-worker1"
-        secret.touch(mode=0o600)
-        secret.write_text("a-secret-of-nobody")
+        for worker in ("worker1", "worker2"):
+            secret = secrets / f"worker-{worker}"
+            secret.touch(mode=0o600)
+            secret.write_text("a-secret-of-nobody")
         return self._said(str(Path(sys.executable).parent / "buildbot"), "checkconfig", str(state))
 
     def install(self, cell: str, runs: Path) -> int:

@@ -211,7 +211,7 @@ def test_head_node_that_cannot_be_used_is_refused_in_the_log(install: Install, p
     [
         ("11.7", "x86_64", "debian-11-x86_64"),
         ("12.11", "i386", "debian-12-i386"),
-        ("forky/sid", "x86_64", "debian-testing-x86_64"),
+        ("forky/sid", "x86_64", "debian-14-x86_64"),
     ],
 )
 def test_each_debian_that_has_lists_is_installed_from_its_own_pool(
@@ -226,7 +226,7 @@ def test_each_debian_that_has_lists_is_installed_from_its_own_pool(
 
 
 def test_debian_without_a_number_and_with_two_pools_is_refused(install: Install) -> None:
-    ended = install(prelude="echo forky/sid >/etc/debian_version; mkdir /tftpboot/distro/debian-testing-x86_64;")
+    ended = install(prelude="echo forky/sid >/etc/debian_version; mkdir /tftpboot/distro/debian-14-x86_64;")
     assert "Failed Debian version support - (forky/sid)" in ended.log
     assert ended.status != 0
 
