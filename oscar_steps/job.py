@@ -12,9 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oscar_steps.capacity import OVERHEAD_MIB, Need
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix.answers import Answers
 from oscar_steps.matrix.cells import Cell, Matrix
+from oscar_steps.matrix.clusters import cluster_facts
 from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, seen_line, write_atomically
@@ -94,8 +96,6 @@ class Job(_Frozen):
     """The type of every machine; None: as the cluster profile says."""
     stability: Stability = Stability.STABLE
     """Of the cell: the red of an unstable one is blamed on no commit."""
-    image_key: str = Field(default="", pattern=r"^([0-9a-f]{8,64})?$")
-    """The key of the base image, or its beginning: that one is used, whatever the mirror has today."""
     timeouts: Timeouts = Timeouts()
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""
@@ -146,6 +146,12 @@ class CellPlan:
     @property
     def name(self) -> str:
         return self.cell.name
+
+    def need(self, nodes: int | None = None) -> Need:
+        """What the cluster takes of its host, with as many nodes as a person may wish."""
+        cell = self.cell
+        need = cluster_facts(self.cluster_xml).need(cell.architecture, nodes or cell.nodes, cell.hypervisor)
+        return need.model_copy(update={"memory_mib": need.memory_mib + OVERHEAD_MIB})
 
     def job(self, run_id: str, source: Source, *, nodes: int | None = None, boot: str | None = None) -> Job:
         """The job of one run. `nodes` and `boot` are a person's wishes; None: as the cell or its cluster says."""

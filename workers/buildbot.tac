@@ -3,10 +3,12 @@
 #     master = "farm.example.org:9989"     # host and port of the Buildmaster
 #     name = "worker1"                     # as in the master's farm.toml
 #     password_file = "password"           # holds what the master has in secrets/worker-NAME; mode 600
+#     # describe = ["oscar-testdriver", "host", "--info", "info"]   # the command that says what this host can run
 #
 # Run: twistd --nodaemon --pidfile= --python=buildbot.tac
 
 import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -30,6 +32,17 @@ except FileNotFoundError as error:
     sys.exit(f"{error.filename}: there is no such file; workers/README.md says how to set up a worker")
 except (KeyError, ValueError, AttributeError, tomllib.TOMLDecodeError) as error:
     sys.exit(f"{base / 'worker.toml'}: {error}; it needs master = \"HOST:PORT\" and name = \"NAME\"")
+
+# What this host can run: Buildbot's worker sends the files in `info` whenever it connects. The master sends this worker
+# what its host can run; where that is not known, it assumes little.
+info = base / "info"
+info.mkdir(exist_ok=True)
+(info / "host.json").unlink(missing_ok=True)
+describe = settings.get("describe", [str(Path(sys.executable).with_name("oscar-testdriver")), "host", "--info", str(info)])
+try:
+    subprocess.run(describe, stdin=subprocess.DEVNULL, timeout=180, check=True)
+except (OSError, TypeError, ValueError, subprocess.SubprocessError) as error:
+    print(f"this host is not described to the master: {error}", file=sys.stderr)
 
 application = service.Application("oscar-farm-worker")
 worker = Worker(

@@ -7,7 +7,7 @@ builds have failed, before which time the next one may not begin, and which work
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import defer
@@ -107,13 +107,13 @@ def _next_ready(builder: Any, requests: list[Any]) -> Any:
     return min(ready, key=lambda request: bool(request.properties.getProperty(TRIES_BEFORE)), default=None)
 
 
-def may_begin_here(builder: Any, offered: Any, request: Any) -> bool:
-    """Whether a worker may have a request (Buildbot's `canStartBuild`): elsewhere first, if there is another worker."""
+def may_begin_here(builder: Any, offered: Any, request: Any, fits: Callable[[Any], bool] = bool) -> bool:
+    """Whether a worker may have a request: elsewhere first, if there is another worker, and its host `fits`."""
     bad = request.properties.getProperty(NOT_ON) or ()
     if offered.worker.workername not in bad:
         return True
     others = [each for each in builder.workers if each.worker and each.worker.workername not in bad]
-    if any(each.worker.conn is not None and not each.worker.isPaused() for each in others):
+    if any(each.worker.conn is not None and not each.worker.isPaused() and fits(each.worker) for each in others):
         _wake(builder, request.id, 0.0, _LOOK_AGAIN)  # that worker may be lost meanwhile
         return False
     return True

@@ -12,6 +12,7 @@ from twisted.python import log
 from oscar_steps.job import CellPlan
 from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.durability.begun import FarmFactory
+from oscar_steps.master.fitting import CellFits, Describing
 from oscar_steps.master.schedulers import start_cells
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
@@ -26,7 +27,7 @@ _KEEPALIVE = 60
 _MISSING_AFTER = 600
 
 
-class HostWorker(worker.Worker):
+class HostWorker(Describing, worker.Worker):
     """After an exception Buildbot gives a worker nothing for 10 s, then 20, 40, up to an hour; a good build ends that.
 
     Five minutes are enough to spare the queue of a host that is broken, and short enough to notice that it was mended.
@@ -49,6 +50,7 @@ class HostWorker(worker.Worker):
         """Buildbot's own notes the error of an attachment that failed (a full disk, a locked database) and keeps the
         connection, whose keep-alives make the worker believe that all is well. A worker without one connects again.
         """
+        self.hear_of_host(conn.info)
         try:
             await super(worker.Worker, self).attached(conn)
         except Exception as error:
@@ -121,7 +123,7 @@ def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
         workernames=list(site.workers_for(plan.name)),
         factory=cell_factory(plan, site),
         nextBuild=next_build,
-        canStartBuild=may_begin_here,
+        canStartBuild=CellFits(plan.need, may_begin_here),
         locks=[clusters.access("counting")],
         tags=tags_of(cell),
         description=description_of(cell),

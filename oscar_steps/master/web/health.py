@@ -16,6 +16,7 @@ from buildbot.util.service import BuildbotService
 from twisted.internet import defer, reactor, task
 from twisted.python import log
 
+from oscar_steps.capacity import SAYS_NOTHING
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.pollers import FarmPoller
 from oscar_steps.master.web.plugin import Content, Page, Plugin
@@ -156,7 +157,9 @@ def _workers(master: Any) -> dict[str, Any]:
     workers = master.workers.workers
     connected = sorted(name for name, worker in workers.items() if worker.conn is not None)
     missing = sorted(set(workers) - set(connected))
-    trouble = f"not connected: {', '.join(missing)}" if missing else ""
+    faults = [f"{name}: {fault}" for name in connected if (fault := getattr(workers[name], "host_fault", ""))]
+    silent = [f"not connected: {', '.join(missing)}"] if missing else []
+    trouble = "; ".join([*silent, *(fault for fault in faults if SAYS_NOTHING not in fault)])
     return {"trouble": trouble, "connected": connected, "missing": missing}
 
 

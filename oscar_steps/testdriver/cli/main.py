@@ -16,7 +16,7 @@ _TABLE = {
         ("check-host", "run", "Check whether this host can run clusters, and say what to install."),
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
-        ("images", "images", "The base images: list, explain, build, verify, prune, what changed."),
+        ("host", "host", "Say what this host can run, and what is reserved of it."),
         ("lint", "lint", "Find problems that a revision introduces, without a cluster."),
         ("process", "run", ""),
         ("replay", "run", "Repeat a run, from its job.json."),

@@ -134,9 +134,9 @@ def check_host_command(
        2  the command line itself is wrong
       20  something is missing; it says what, and how to get it
     """
-    from oscar_steps.v2m.hypervisors import check_hypervisors
     from oscar_steps.v3m.host import eventloop
     from oscar_steps.v3m.host.checks import check_architectures, check_host
+    from oscar_steps.v3m.hypervisors import check_hypervisors
 
     if kernel is not None and not kernel.is_file():
         raise UserError(f"there is no kernel {click.format_filename(kernel)}")

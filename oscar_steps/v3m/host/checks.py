@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oscar_steps.capacity import OVERHEAD_MIB
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.v3m.boards import BOARDS, Board, board_of, missing_firmware, native
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.host.ledger import LedgerEntry, end_leftovers, find_leftovers
-from oscar_steps.v3m.host.reservations import OVERHEAD_MIB, find_place, free_memory_mib
+from oscar_steps.v3m.host.reservations import find_place, free_memory_mib
 from oscar_steps.v3m.host.settings import SETTINGS_FILE, HostSettings, VlanKind, load_settings
 from oscar_steps.v3m.profiles.vm import VMProfile
 

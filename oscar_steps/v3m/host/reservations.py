@@ -29,14 +29,13 @@ from secrets import token_hex
 
 import psutil
 
+from oscar_steps.capacity import gib
 from oscar_steps.errors import HostError
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.v3m.host.settings import HostSettings, load_settings
 
 PLACES = (Path("/run/oscar-farm"), Path("/run/lock"), Path("/tmp"))
 """The first one that is there, root's and sticky: the same one for every user of the host."""
-OVERHEAD_MIB = 256
-"""What a cluster's QEMUs take beside the guests' memory, and what is left to the host itself."""
 KVM_PER_PROCESSOR = 4
 """So many processors of guests share one of the host's where KVM works; an emulated one needs a whole one."""
 _PREFIX, _SUFFIX = "oscar-farm-", ".reservation"
@@ -351,11 +350,6 @@ def _size(pid: int, children: dict[int, list[int]], sizes: dict[int, int]) -> in
             seen.add(one)
             left += children.get(one, ())
     return sum(sizes.get(one, 0) for one in seen)
-
-
-def gib(mib: float) -> str:
-    """An amount of memory for people."""
-    return f"{mib / 1024:.1f} GiB"
 
 
 def _since(reservation: Reservation) -> int:

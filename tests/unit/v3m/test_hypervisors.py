@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 
 from oscar_steps.errors import HostError
-from oscar_steps.v2m import hypervisors
-from oscar_steps.v2m.hypervisors import HypervisorCheck, check_hypervisors
+from oscar_steps.v3m import hypervisors
 from oscar_steps.v3m.host.accelerator import Accelerator
+from oscar_steps.v3m.hypervisors import HypervisorCheck, check_hypervisors
 from oscar_steps.v3m.profiles.vm import Hypervisor
 
 CAPABILITIES = "<capabilities>{}</capabilities>"
