@@ -9,7 +9,7 @@ PYTEST_OPTIONS ?=
 DEBIAN ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo faults matrix test test-unit test-vm conformance test-xen test-farm test-slow test-chaos torment fuzz check audit lock clean
+.PHONY: help setup demo faults matrix new-distribution test test-unit test-vm conformance test-xen test-farm test-slow test-chaos torment fuzz check audit lock clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -36,6 +36,9 @@ faults: setup ## Every fault of the stand-in OSCAR, run for real. ONLY=NAME,...,
 matrix: setup ## Every cell of profiles/matrix.toml, run for real (hours). ONLY=CELL,..., RUNS=DIR,..., RESUME=1, AT_ONCE=N, MARKDOWN=FILE
 	@$(BIN)/python -m demo.matrix_table $(if $(ONLY),--only '$(ONLY)') $(if $(RUNS),--runs '$(RUNS)') $(if $(RESUME),--resume) \
 	    $(if $(AT_ONCE),--at-once '$(AT_ONCE)') $(if $(MARKDOWN),--markdown '$(MARKDOWN)') $(if $(filter no,$(RUN)),--no-run)
+
+new-distribution: setup ## Is a new distribution data alone? Takes Debian 13 out of a copy, and puts it in again. RUNS=DIR: installs it
+	@$(BIN)/python -m demo.new_distribution $(if $(RUNS),--runs '$(RUNS)') $(if $(CELL),--cell '$(CELL)')
 
 # Two workers: tests/parallel.py says who does what. The longest come first.
 test: setup ## All tests of unit, vm and farm, except those marked slow

@@ -100,6 +100,14 @@ class ImageBuildFailed(HostError):
     """The base image could not be built from its recipe."""
 
 
+class OutsideUnknown(ImageBuildFailed):
+    """What a base image is made of today could not be found out: the mirror cannot be reached, or has no such suite."""
+
+
+class ImageUnfit(HostError):
+    """The image has booted, but lacks what a head node needs; the sentence names the image and what it lacks."""
+
+
 class StageTimeout(HostError):
     """A stage of the farm's own took longer than its deadline. The sentence says what it was waiting for."""
 

@@ -96,6 +96,8 @@ class Job(_Frozen):
     """The type of every machine; None: as the cluster profile says."""
     stability: Stability = Stability.STABLE
     """Of the cell: the red of an unstable one is blamed on no commit."""
+    image_key: str = Field(default="", pattern=r"^([0-9a-f]{8,64})?$")
+    """The key of the base image, or its beginning: that one is used, whatever the mirror has today."""
     timeouts: Timeouts = Timeouts()
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""

@@ -14,8 +14,8 @@ from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stability, Stage, StageResult
 
 __all__ = [
-    "LINT", "MAX_EVIDENCE_LINES", "VERDICT_FILE", "Category", "Evidence", "ExitStatus", "InstallReport", "NodeReport",
-    "Outcome", "Stability", "Stage", "StageReport", "StageResult", "Verdict",
+    "LINT", "MAX_EVIDENCE_LINES", "VERDICT_FILE", "Category", "Evidence", "ExitStatus", "ImageReport", "InstallReport",
+    "NodeReport", "Outcome", "Stability", "Stage", "StageReport", "StageResult", "Verdict",
 ]  # fmt: skip
 
 VERDICT_FILE = "verdict.json"
@@ -52,6 +52,13 @@ class InstallReport(_Frozen):
     seconds: float | None = None
 
 
+class ImageReport(_Frozen):
+    """The base image of the run: its key, and the digest of its list of packages ('': it has none)."""
+
+    key: str
+    manifest: str = ""
+
+
 class Verdict(_Frozen):
     """All that is known of a run. One sentence that a developer understands comes first."""
 
@@ -73,6 +80,8 @@ class Verdict(_Frozen):
     installer: tuple[InstallReport, ...] = ()
     mended: tuple[str, ...] = ()
     """What the first tier does not see any more."""
+    image: ImageReport | None = None
+    """None: the run did not get as far as its image."""
     seconds: float = 0.0
     replay: str = ""
 

@@ -8,7 +8,7 @@ from oscar_steps.images.kind import DISK, KERNEL, LOG, Build, Kind, Report
 from oscar_steps.images.kinds.bootstrap import Bootstrap
 from oscar_steps.matrix.recipes import ImageRecipe, Recipe
 
-__all__ = ["DISK", "KERNEL", "LOG", "ImageBuild", "Report", "check_host", "kind_of", "own_contents"]
+__all__ = ["DISK", "KERNEL", "LOG", "ImageBuild", "Report", "check_host", "kind_of"]
 
 KINDS: dict[str, Kind[Any]] = {"bootstrap": Bootstrap()}
 """Each kind that a recipe can name."""
@@ -16,11 +16,6 @@ KINDS: dict[str, Kind[Any]] = {"bootstrap": Bootstrap()}
 
 def kind_of(recipe: Recipe) -> Kind[Any]:
     return KINDS[recipe.kind]
-
-
-def own_contents(recipe: ImageRecipe) -> str:
-    """All text of ours that shapes the image: it goes into the image's key, so that changing it makes another image."""
-    return kind_of(recipe).own_contents(recipe)
 
 
 def check_host(recipe: ImageRecipe) -> None:

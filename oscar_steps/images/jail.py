@@ -63,10 +63,10 @@ async def run_jailed(command: Sequence[str], log: Path) -> None:
             raise
     if status != 0:
         said = log.read_bytes()[started:].decode(errors="replace").splitlines()
-        raise ImageBuildFailed(f"{command[0]} ended with status {status}: {_complaint(said)}", hint=f"See {log}.")
+        raise ImageBuildFailed(f"{command[0]} ended with status {status}: {complaint(said)}", hint=f"See {log}.")
 
 
-def _complaint(lines: Sequence[str]) -> str:
+def complaint(lines: Sequence[str]) -> str:
     """The line that most likely says what went wrong: the last that looks like an error, or else the last."""
     spoken = [line.strip() for line in lines if line.strip()]
     errors = [line for line in spoken if line.startswith(("E:", "Err:")) or "error" in line.lower()]
@@ -82,7 +82,7 @@ async def output_of(*command: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         env=build_environment(),
     )
-    out, complaint = await process.communicate()
+    out, said = await process.communicate()
     if process.returncode != 0:
-        raise ImageBuildFailed(f"{command[0]} failed: {_complaint(complaint.decode(errors='replace').splitlines())}")
+        raise ImageBuildFailed(f"{command[0]} failed: {complaint(said.decode(errors='replace').splitlines())}")
     return out.decode(errors="replace")

@@ -49,13 +49,13 @@ class Kind(Protocol[_Takes]):
     def check(self, recipe: _Takes) -> None:
         """Whether this host can build `recipe`. Raises ToolMissing or ConfigError."""
 
-    def own_contents(self, recipe: _Takes) -> str:
-        """All text of ours that shapes the image: it is part of the image's key."""
+    def own_contents(self, recipe: _Takes) -> dict[str, str]:
+        """All text of ours that shapes the image, for its key: the name of each file, for people, to its contents."""
 
     async def outside(self, recipe: _Takes) -> dict[str, str]:
         """What else shapes the image, for its key: a name for people ('package index of bookworm') to a digest.
 
-        Raises ImageBuildFailed where that cannot be found out.
+        Raises OutsideUnknown where that cannot be found out.
         """
 
     async def build(self, build: Build[_Takes]) -> None:

@@ -45,11 +45,12 @@ def guest_files(recipe: PackageRecipe) -> dict[str, tuple[bytes, int]]:
     return files
 
 
-def own_contents(recipe: PackageRecipe, scripts: Iterable[Path]) -> str:
+def own_contents(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, str]:
     """All text of ours that shapes the image; `scripts`: those of the package manager."""
-    files = sorted((name, data.decode(), mode) for name, (data, mode) in guest_files(recipe).items())
-    raw = sorted((*scripts, *guest_path("image").iterdir(), *disk.scripts(recipe.boot)))
-    return "\0".join((repr(files), *(path.read_text(encoding="utf-8") for path in raw), disk.parameters(recipe)))
+    files = {f"/{name}": f"{mode:o} {data.decode()}" for name, (data, mode) in guest_files(recipe).items()}
+    raw = (*scripts, *guest_path("image").iterdir(), *disk.scripts(recipe.boot))
+    texts = {f"{path.parent.name}/{path.name}": path.read_text(encoding="utf-8") for path in raw}
+    return {**files, **texts, "the kernel's parameters": disk.parameters(recipe)}
 
 
 async def build_from_root(build: Build[PackageRecipe], install: Callable[[Path, Path], Awaitable[None]]) -> None:

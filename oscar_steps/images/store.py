@@ -2,100 +2,133 @@
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
+import asyncio
+import errno
 import os
 import pwd
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from oscar_steps.environment import default_store
-from oscar_steps.errors import FarmError, ImageBuildFailed, UserError
-from oscar_steps.images.build import (
-    DISK,
-    KERNEL,
-    LOG,
-    ImageBuild,
-    Report,
-    check_host,
-    own_contents,
-)
+from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed, OutsideUnknown
+from oscar_steps.images import lease, room
+from oscar_steps.images.build import DISK, KERNEL, LOG, ImageBuild, Report, check_host, kind_of
 from oscar_steps.images.jail import run_jailed
+from oscar_steps.images.key import ImageKey, own_digests
 from oscar_steps.images.ordinary import require_user
-from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
-from oscar_steps.textio import close_to_others, keep_private, shared_with_group
-from oscar_steps.v3m.host import eventloop
+from oscar_steps.images.outside import outside
+from oscar_steps.images.record import KEY_FILE, ImageRecord, describe
+from oscar_steps.manifest import MANIFEST_FILE
+from oscar_steps.matrix.recipes import ImageRecipe
+from oscar_steps.textio import close_to_others, shared_with_group
+from oscar_steps.v3m.host.checks import check_space
 
-BUILDER_VERSION = 2
-"""Raise it when the builder changes in a way that its own files (see `own_contents`) do not show."""
-
-_RECIPE = "recipe.json"
 _WAIT_POLL = 0.5
 """Seconds between two looks at a lock that another process holds: flock has no event to wait for."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class BaseImage:
-    """A finished image. Nobody writes to it: virtual machines run on overlays."""
+    """A finished image. Nobody writes to it: virtual machines run on overlays. It is in use as long as this lives."""
 
     path: Path
     """The disk, qcow2."""
     kernel: Path
     """Its kernel, for those who need one on the host (the trial of an accelerator)."""
-    digest: str
+    record: ImageRecord
+    lease: lease.Lease
 
+    @property
+    def digest(self) -> str:
+        """The image's key."""
+        return self.record.key
 
-def digest_of(recipe: ImageRecipe) -> str:
-    """The image's key: what its recipe says, and everything that the builder adds."""
-    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{BUILDER_VERSION}\0{canonical}\0{own_contents(recipe)}".encode()).hexdigest()
+    @property
+    def packages(self) -> Path:
+        """The list of its packages, which is there where the record names its digest."""
+        return self.path.with_name(MANIFEST_FILE)
 
 
 class ImageStore:
-    """Base images by the digest of their recipe: `DIGEST/` is an image, `tmp-DIGEST-PID-…/` one that is being built,
-    `DIGEST.lock` is held by who builds it. It is for its user alone; the setgid bit (`chmod g+s`)
-    says that an administrator shares it with its group.
+    """Base images by their key: `KEY/` is an image, `tmp-KEY-PID-…/` one that is being made or removed, `KEY.lock` is
+    held by who does that, `damaged-KEY/` one that was found to be damaged. The store is for its user alone; the setgid
+    bit (`chmod g+s`) says that an administrator shares it with its group.
 
-    Why it survives kill -9, or a power cut, at any moment: a folder named `DIGEST` comes to be by one rename of a
-    finished folder, whose files were synced before. The lock is the kernel's (flock) and ends with its process, and no
-    child inherits it. The build's own children die with the process that started them (see `jail.jail`). So a
-    `tmp-` folder whose lock is free has no owner any more; the next `ensure` removes it.
+    Why it survives kill -9, or a power cut, at any moment: a folder named `KEY` comes to be by one rename of a finished
+    folder, whose files were synced before, and it goes by one rename before its files are removed. The lock is the
+    kernel's (flock) and ends with its process, and no child inherits it. The build's own children die with the process
+    that started them (see `jail.jail`). So a `tmp-` folder whose lock is free has no owner any more; the next `ensure`
+    removes it. An image in use is locked, too (see `lease`), so none is removed below a run.
+
+    An image needs no other one: what it was made from may go.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or default_store()
 
-    def find(self, recipe: ImageRecipe) -> BaseImage | None:
-        """The image of `recipe` if it is there already."""
-        digest = digest_of(recipe)
-        folder = self.directory / digest
-        if not os.access(folder, os.R_OK | os.X_OK):
-            return None
-        return BaseImage(path=folder / DISK, kernel=folder / KERNEL, digest=digest)
+    async def key_of(self, recipe: ImageRecipe) -> ImageKey:
+        """The key of the image of today. Raises OutsideUnknown where the mirror cannot be asked."""
+        kind = kind_of(recipe)
+        around = await outside(self.directory, recipe, lambda: kind.outside(recipe))
+        return ImageKey(recipe.model_dump(mode="json"), own_digests(kind.own_contents(recipe)), around)
 
-    async def ensure(self, recipe: ImageRecipe, report: Report) -> BaseImage:
+    def find(self, key: str) -> BaseImage | None:
+        """The image with this key if it is there, in use from now on."""
+        folder = self.directory / key
+        if (held := lease.lease(folder)) is None:
+            return None
+        record = ImageRecord.load(folder)
+        if record is None or record.faults(folder, thorough=False):
+            with suppress(OSError):
+                room.set_aside(folder)
+            return None
+        room.mark_used(self.directory, key)
+        return BaseImage(folder / DISK, folder / KERNEL, record, held)
+
+    def newest(self, key: ImageKey) -> BaseImage | None:
+        """The newest image that the same recipe and code made, of whatever day's packages."""
+        records = (entry.record for entry in room.entries(self.directory) if entry.record and not entry.damaged)
+        same = [record for record in records if record.image_key.same_but_for_outside(key)]
+        newest = sorted(same, key=lambda record: record.built, reverse=True)
+        return next((image for record in newest if (image := self.find(record.key))), None)
+
+    async def ensure(self, recipe: ImageRecipe, report: Report, pinned: str = "") -> BaseImage:
         """The image of `recipe`, built now if it has to be (minutes). To be called from the main thread.
 
-        Of several processes that want the same image one builds it, the others wait. Raises ImageBuildFailed or
-        ToolMissing (the host), ConfigError (the recipe).
+        Of several processes that want the same image one builds it, the others wait. `pinned`: the key, or its
+        beginning, of the image to be used whatever the mirror has today.
+        Raises ImageBuildFailed, ToolMissing or HostError (the host), ConfigError (the recipe, the key).
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            return self._of_another(recipe)
+        if pinned:
+            return self._pinned(recipe, pinned)
         try:
-            return await self._ensured(recipe, report)
+            key = await self.key_of(recipe)
+        except OutsideUnknown as error:
+            return self._instead(recipe, error, report)
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            return self._of_another(recipe, key, report)
+        with self._explained():
+            return await self._ensured(recipe, key, report)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What goes wrong with the store's files, in a sentence."""
+        try:
+            yield
         except PermissionError as error:
             file = Path(str(error.filename))
             if self.directory not in file.parents:
@@ -103,34 +136,69 @@ class ImageStore:
             what = f"the image store {self.directory} is shared, but this user may not open {file}"
             hint = f"its owner or root opens it to the group: chmod g+rw {file}"
             raise ImageBuildFailed(what, hint=hint) from error
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            what = f"the image store {self.directory} has no room left: {error.strerror}"
+            raise ImageBuildFailed(what, hint=room.how_to_get_room(self.directory)) from error
 
-    async def _ensured(self, recipe: ImageRecipe, report: Report) -> BaseImage:
-        """The image in a store that this user may write to. Raises PermissionError: another has closed something."""
+    async def _ensured(self, recipe: ImageRecipe, key: ImageKey, report: Report) -> BaseImage:
+        """The image in a store that this user may write to."""
         self._close()
         await self._remove_orphans(report)
-        if image := self.find(recipe):
+        if image := self.find(key.digest):
             return image
         check_host(recipe)
-        require_user()
-        digest = digest_of(recipe)
-        async with self._locked(digest, report):
-            if image := self.find(recipe):
+        try:
+            require_user()
+        except HostError as error:
+            return self._instead(recipe, error, report, key)
+        async with self._locked(key.digest, report):
+            if image := self.find(key.digest):
                 return image
-            await self._build(recipe, digest, report)
-        image = self.find(recipe)
-        assert image is not None
+            self._make_room(recipe, report)
+            image = await self._build(recipe, key, report)
+        self._evict(report)
         return image
 
-    def _of_another(self, recipe: ImageRecipe) -> BaseImage:
+    def _pinned(self, recipe: ImageRecipe, pinned: str) -> BaseImage:
+        """The image that was asked for by its key."""
+        entries = [entry for entry in room.entries(self.directory) if entry.record and not entry.damaged]
+        found = [entry for entry in entries if entry.key.startswith(pinned)]
+        if len(found) > 1:
+            raise ConfigError(f"{len(found)} images have a key that begins with {pinned}; give more of it")
+        image = self.find(found[0].key) if found else None
+        if image is None:
+            what = f"there is no image {pinned} in the store {self.directory}"
+            hint = f"oscar-testdriver images --images {self.directory} shows what is there"
+            raise ConfigError(what, hint=hint)
+        if image.record.name != recipe.name:
+            raise ConfigError(f"the image {pinned} is one of {image.record.name}, not of {recipe.name}")
+        return image
+
+    def _instead(self, recipe: ImageRecipe, error: HostError, report: Report, key: ImageKey | None = None) -> BaseImage:
+        """The newest image of the same recipe and code, where that of today can be neither known nor built."""
+        if key is None:
+            key = ImageKey(recipe.model_dump(mode="json"), own_digests(kind_of(recipe).own_contents(recipe)), {})
+        if (image := self.newest(key)) is None:
+            none = f"; and the store has no image {recipe.name} of an earlier day"
+            raise type(error)(f"{error.sentence}{none}", hint=error.hint) from error
+        report(f"{error.sentence}; using the image of {image.record.day}")
+        return image
+
+    def _of_another(self, recipe: ImageRecipe, key: ImageKey, report: Report) -> BaseImage:
         """The image in a store that is not this user's to write: it can be read, but none can be built there."""
-        image = self.find(recipe)
-        if image is not None and os.access(image.path, os.R_OK):
-            return image
+        image = self.find(key.digest) or self.newest(key)
         number = self.directory.stat().st_uid
         try:
             owner = pwd.getpwuid(number).pw_name
         except KeyError:
             owner = str(number)
+        if image is not None and os.access(image.path, os.R_OK):
+            if image.digest != key.digest:
+                what = f"the image store {self.directory} belongs to {owner}, who has not built the image of today yet"
+                report(f"{what}; using that of {image.record.day}")
+            return image
         what = f"the image store {self.directory} belongs to {owner}, and you cannot read the image {recipe.name} in it"
         share = f"chgrp -R GROUP {self.directory}; chmod -R g+rX {self.directory}; chmod g+s {self.directory}"
         hint = f"name a store of your own (--images FOLDER), or let {owner} share that one with a group: {share}"
@@ -147,8 +215,9 @@ class ImageStore:
                     close_to_others(each, group=group)
 
     @asynccontextmanager
-    async def _locked(self, digest: str, report: Report) -> AsyncIterator[None]:
-        lock = AsyncFileLock(self._lock_path(digest), mode=self._lock_mode(), run_in_executor=False)
+    async def _locked(self, key: str, report: Report) -> AsyncIterator[None]:
+        path = room.lock_path(self.directory, key)
+        lock = AsyncFileLock(path, mode=room.lock_mode(self.directory), run_in_executor=False)
         try:
             await lock.acquire(blocking=False)
         except Timeout:
@@ -159,35 +228,59 @@ class ImageStore:
         finally:
             await lock.release()
 
-    def _lock_path(self, digest: str) -> Path:
-        return self.directory / f"{digest}.lock"
+    def _make_room(self, recipe: ImageRecipe, report: Report) -> None:
+        """Room for a build on the disk. Raises HostError: even without the images that nobody uses there is none."""
+        for entry in room.evict(self.directory, limit=room.limit_bytes(self.directory), free=recipe.disk_mib << 20):
+            report(_removed(entry))
+        space = check_space(self.directory, f"the base image {recipe.name}", recipe.disk_mib)
+        if not space.ok:
+            raise HostError(space.sentence, hint=room.how_to_get_room(self.directory))
 
-    def _lock_mode(self) -> int:
-        return 0o660 if shared_with_group(self.directory) else 0o600
+    def _evict(self, report: Report) -> None:
+        """Keep to the limit. That it cannot be kept, since all images are in use, stops no run."""
+        limit = room.limit_bytes(self.directory)
+        for entry in room.evict(self.directory, limit=limit):
+            report(_removed(entry))
+        taken = room.used_bytes(room.entries(self.directory))
+        if taken > limit:
+            report(f"the images take {taken >> 20} MiB, more than their limit of {limit >> 20} MiB: all are in use")
 
-    async def _build(self, recipe: ImageRecipe, digest: str, report: Report) -> None:
-        temporary = self.directory / f"tmp-{digest}-{os.getpid()}-{secrets.token_hex(4)}"
+    async def _build(self, recipe: ImageRecipe, key: ImageKey, report: Report) -> BaseImage:
+        temporary = self.directory / f"tmp-{key.digest}-{os.getpid()}-{secrets.token_hex(4)}"
         temporary.mkdir()
+        begun, began = time.time(), time.monotonic()
         try:
-            (temporary / _RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            await ImageBuild(recipe, temporary, machine_id=digest[:32], report=report).run()
-            _publish(temporary, self.directory / digest)
+            build = ImageBuild(recipe, temporary, machine_id=key.digest[:32], report=report)
+            await build.run()
+            record = await asyncio.to_thread(describe, temporary, key, built=begun, seconds=time.monotonic() - began)
+            (temporary / KEY_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            held = lease.lease(temporary)
+            assert held is not None
+            folder = self.directory / key.digest
+            _publish(temporary, folder)
+            room.mark_used(self.directory, key.digest)
+            return BaseImage(folder / DISK, folder / KERNEL, record, held)
         except ImageBuildFailed as failure:
-            kept = self.directory / f"failed-{recipe.name}.log"
-            with suppress(FileNotFoundError):
-                kept.unlink(missing_ok=True)  # it may be another user's
-                shutil.copyfile(temporary / LOG, kept)
-            raise ImageBuildFailed(
-                f"image {recipe.name}: {failure.sentence}", hint=f"The build's log: {kept}"
-            ) from failure
+            raise self._failed(recipe, temporary, failure) from failure
         finally:
             await self._remove(temporary, report)
+
+    def _failed(self, recipe: ImageRecipe, temporary: Path, failure: ImageBuildFailed) -> ImageBuildFailed:
+        """The failure of a build, with its log, which is kept."""
+        kept = self.directory / f"failed-{recipe.name}.log"
+        with suppress(OSError):
+            kept.unlink(missing_ok=True)  # it may be another user's
+            shutil.copyfile(temporary / LOG, kept)
+        hint = f"The build's log: {kept}"
+        if "No space left on device" in failure.sentence:
+            hint = f"{room.how_to_get_room(self.directory)}. {hint}"
+        return ImageBuildFailed(f"image {recipe.name}: {failure.sentence}", hint=hint)
 
     async def _remove_orphans(self, report: Report) -> None:
         """Remove what killed builders left: a folder whose lock can be taken has no builder any more."""
         for folder in self.directory.glob("tmp-*-*"):
-            digest = folder.name.split("-")[1]
-            lock = FileLock(self._lock_path(digest), mode=self._lock_mode(), blocking=False)
+            path = room.lock_path(self.directory, folder.name.split("-")[1])
+            lock = FileLock(path, mode=room.lock_mode(self.directory), blocking=False)
             with suppress(Timeout, PermissionError), lock:  # PermissionError: it is another user's to remove
                 await self._remove(folder, report)
 
@@ -205,6 +298,11 @@ class ImageStore:
                 shutil.rmtree(folder, ignore_errors=True)
                 if folder.exists():
                     report(f"what an earlier build left cannot be removed, {folder}: {failure.sentence}")
+
+
+def _removed(entry: room.Entry) -> str:
+    name = entry.record.name if entry.record else "of an earlier version"
+    return f"to make room, the image {entry.key[:12]} ({name}) was removed: it was the least recently used"
 
 
 def _publish(temporary: Path, final: Path) -> None:
@@ -227,23 +325,5 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def main() -> int:
-    """Build the image of a recipe file by hand."""
-    parser = argparse.ArgumentParser(prog="python -m oscar_steps.images.store", description=main.__doc__)
-    parser.add_argument("recipe", type=Path, help="the recipe of the image (RECIPE.toml)")
-    parser.add_argument("store", nargs="?", type=Path, help="the folder of images (the user's cache)")
-    keep_private()
-    words = parser.parse_args()
-    try:
-        recipe = load_recipe(words.recipe)
-        store = ImageStore(words.store)
-        image = eventloop.run(store.ensure(recipe, lambda line: print(line, flush=True)))
-    except FarmError as error:
-        print(error.explain(), file=sys.stderr)
-        return 64 if isinstance(error, UserError) else 20
-    print(image.path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit("python -m oscar_steps.images.store is a command now: oscar-testdriver images build RECIPE")

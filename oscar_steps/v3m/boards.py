@@ -17,15 +17,18 @@ from oscar_steps.v3m.profiles.vm import VMProfile
 
 @dataclass(frozen=True, slots=True)
 class Uefi:
-    """A UEFI firmware: the code, which all machines share, and the variables that a new machine begins with."""
+    """A UEFI firmware: the code, which all machines share, and the variables that a new machine begins with.
+
+    Without variables it is a boot loader, which QEMU starts in a kernel's place: it knows no boot order.
+    """
 
     code: Path
-    variables: Path
+    variables: Path | None
     package: str
 
     @property
     def is_here(self) -> bool:
-        return self.code.is_file() and self.variables.is_file()
+        return self.code.is_file() and (self.variables is None or self.variables.is_file())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +121,21 @@ _ARM = Board(
     uefi=Uefi(Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd"), "qemu-efi-aarch64"),
 )
 
-BOARDS: Mapping[str, Board] = MappingProxyType({"x86_64": _PC, "i386": _PC, "aarch64": _ARM})
+_RISCV = Board(
+    name="riscv64",
+    program="qemu-system-riscv64",
+    package="qemu-system-misc",
+    machines=("virt",),
+    cpu="rv64",
+    hosts=("riscv64",),
+    console="ttyS0",
+    max_cpus=8,
+    kernel_magic=(0x38, b"RSC\x05"),
+    # QEMU has the part below it, OpenSBI, in itself.
+    uefi=Uefi(Path("/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf"), None, "u-boot-qemu"),
+)
+
+BOARDS: Mapping[str, Board] = MappingProxyType({"x86_64": _PC, "i386": _PC, "aarch64": _ARM, "riscv64": _RISCV})
 """By the architecture that a profile names."""
 
 

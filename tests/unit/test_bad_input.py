@@ -505,7 +505,7 @@ def test_the_site_printed_by_hand_says_the_same(desk: Desk) -> None:
     assert answer.sentence == f"{site}:6: web.prot: there is no such setting"
 
 
-@pytest.mark.parametrize("module", ["site", "matrix", "master.secret", "images.store"])
+@pytest.mark.parametrize("module", ["site", "matrix", "master.secret"])
 def test_each_module_that_is_a_command_explains_itself_and_refuses_what_it_does_not_know(
     desk: Desk, module: str
 ) -> None:
@@ -517,9 +517,17 @@ def test_each_module_that_is_a_command_explains_itself_and_refuses_what_it_does_
 
 def test_an_image_is_not_built_of_a_recipe_that_is_missing_or_of_nothing(desk: Desk) -> None:
     missing = desk.home / "missing.toml"
-    answer = desk.call("oscar_steps.images.store", missing)
-    assert (answer.status, answer.out, answer.err) == (64, "", f"{missing}: there is no such file\n")
-    assert desk.call("oscar_steps.images.store").status == 2
+    answer = desk.call("oscar_steps.testdriver", "images", "build", missing)
+    assert (answer.status, answer.out, answer.err) == (64, "", f"oscar-testdriver: {missing}: there is no such file\n")
+    answer = desk.call("oscar_steps.testdriver", "images", "build", "missing")
+    assert answer.status == 64
+    assert "there is no recipe 'missing' in" in answer.err
+
+
+def test_the_earlier_way_to_build_an_image_says_what_it_is_now(desk: Desk) -> None:
+    answer = desk.call("oscar_steps.images.store", "debian-12-x86_64.toml")
+    said = "python -m oscar_steps.images.store is a command now: oscar-testdriver images build RECIPE\n"
+    assert (answer.status, answer.err) == (1, said)
 
 
 def test_an_output_that_is_full_is_not_blamed_on_the_run_directory_alone(desk: Desk) -> None:

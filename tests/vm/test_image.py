@@ -14,6 +14,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from oscar_steps.guest import guest_text
 from oscar_steps.images.seed import Seed, write_seed
 from oscar_steps.images.store import BaseImage, ImageStore
 from oscar_steps.matrix.cells import default_profiles, load_matrix
@@ -88,8 +89,10 @@ def _forwarded_port(monitor: Path) -> int:
     return int(found[1])
 
 
-def _says(ssh: paramiko.SSHClient, command: str) -> str:
-    _stdin, stdout, stderr = ssh.exec_command(command, timeout=120)
+def _says(ssh: paramiko.SSHClient, command: str, stdin: str = "") -> str:
+    into, stdout, stderr = ssh.exec_command(command, timeout=120)
+    into.write(stdin)
+    into.channel.shutdown_write()
     out = stdout.read().decode()
     assert stdout.channel.recv_exit_status() == 0, stderr.read().decode()
     return out.strip()
@@ -117,4 +120,5 @@ def test_a_head_node_boots_from_the_image_with_its_seeds_settings(image: BaseIma
         assert _says(ssh, "svn --version --quiet && perl -e 'print qq(perl\\n)'").endswith("perl")
         assert "isc-dhcp-server" in _says(ssh, "apt-get install --simulate isc-dhcp-server | grep ^Inst")
         pool = f"/tftpboot/distro/{load_matrix(default_profiles()).cells[0].image}"
+        assert _says(ssh, f"sh -s -- {pool} 10.0.0.1", guest_text("head/needs.sh")) == "end"
         assert int(_says(ssh, f"ls {pool}/bash*.deb {pool}/gcc*.deb {pool}/libc6_*.deb | wc -l")) >= 3

@@ -14,7 +14,7 @@ mmd -i "$raw@@1M" ::/EFI ::/EFI/BOOT ::/loader ::/loader/entries
 for loader in "$root"/usr/lib/systemd/boot/efi/systemd-boot*.efi; do
     name=${loader##*/systemd-boot}
     # The name by which a firmware finds it that has never seen this disk, e.g. BOOTAA64.EFI.
-    mcopy -i "$raw@@1M" "$loader" "::/EFI/BOOT/BOOT$(echo "${name%.efi}" | tr a-z A-Z).EFI"
+    mcopy -i "$raw@@1M" "$loader" "::/EFI/BOOT/BOOT$(echo "${name%.efi}" | tr "[:lower:]" "[:upper:]").EFI"
 done
 echo 'timeout 0' | mcopy -i "$raw@@1M" - ::/loader/loader.conf
 mcopy -i "$raw@@1M" "$entry" ::/loader/entries/farm.conf

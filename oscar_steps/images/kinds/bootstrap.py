@@ -6,6 +6,7 @@ apt.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
-from oscar_steps.images import disk, foreign, root
+from oscar_steps.images import aptindex, disk, foreign, root
 from oscar_steps.images.jail import output_of, run_jailed
 from oscar_steps.images.kind import Build, require_tools
+from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import BootstrapRecipe
 
 _FOLDER = "apt"
@@ -82,20 +84,22 @@ class Bootstrap:
         require_tools({**self.tools, **disk.tools(recipe.boot)})
         foreign.require(recipe.architecture)
 
-    def own_contents(self, recipe: BootstrapRecipe) -> str:
+    def own_contents(self, recipe: BootstrapRecipe) -> dict[str, str]:
         return root.own_contents(recipe, guest_path(_FOLDER).iterdir())
 
-    async def outside(self, _recipe: BootstrapRecipe) -> dict[str, str]:
-        return {}
+    async def outside(self, recipe: BootstrapRecipe) -> dict[str, str]:
+        lines = sources_for(recipe, await host_sources())
+        return await aptindex.digests(lines, recipe.native)
 
     async def build(self, build: Build[BootstrapRecipe]) -> None:
         packages = len(build.recipe.packages)
         build.report(f"installing {packages} packages of {build.recipe.suite} and what they need")
-        await root.build_from_root(build, partial(_install, build.recipe, build.log))
+        await root.build_from_root(build, partial(_install, build))
 
 
-async def _install(recipe: BootstrapRecipe, log: Path, folder: Path, overlay: Path) -> None:
+async def _install(build: Build[BootstrapRecipe], folder: Path, overlay: Path) -> None:
     """Make `folder`: the recipe's packages and pool, and before them the files of `overlay`."""
+    recipe, log = build.recipe, build.log
     pool = recipe.pool_folder
     fill = f'mkdir -p "$1"{pool} && : > "$1"{pool}/Packages'
     if recipe.pool:
@@ -116,3 +120,14 @@ async def _install(recipe: BootstrapRecipe, log: Path, folder: Path, overlay: Pa
     ]
     await run_jailed(command, log)
     await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(folder), pool], log)
+    (build.directory / MANIFEST_FILE).write_text(await _manifest(folder, pool), encoding="utf-8")
+
+
+async def _manifest(folder: Path, pool: str) -> str:
+    """The list of packages, as `oscar_steps.manifest` reads it."""
+    line = "${Package} ${Version} ${Architecture}"
+    installed = await output_of("dpkg-query", f"--admindir={folder}/var/lib/dpkg", "--show", f"--showformat={line}\\n")
+    stanzas = (folder / pool.lstrip("/") / "Packages").read_text(encoding="utf-8", errors="replace").split("\n\n")
+    fields = (dict(re.findall(r"^(Package|Version|Architecture): (\S+)$", stanza, re.MULTILINE)) for stanza in stanzas)
+    in_pool = [f"{each['Package']} {each['Version']} {each['Architecture']} pool" for each in fields if len(each) == 3]
+    return "".join(f"{each}\n" for each in sorted([*installed.splitlines(), *in_pool]))

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
+from oscar_steps.master.reports.distribution import changed_since_good
 from oscar_steps.master.schedulers import CHANGES, NIGHTLY, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
 from oscar_steps.master.steps.results import (
@@ -99,6 +100,8 @@ class BuildNote:
     """Of the first tier: logins whose commits were kept from their cells by a problem that this commit mends."""
     cell_owner: str = ""
     """The mail address of who looks after the cell; '': nobody in particular."""
+    distribution: str = ""
+    """What changed in the distribution since the cell's last good run."""
     known_already: bool = False
     """The operator got a mail about the first failure, and another retry follows."""
 
@@ -143,6 +146,7 @@ class BuildNote:
             verdict=self.verdict,
             result=self.result,
             changes=self.changes,
+            distribution=self.distribution,
             before=str(self.before) if self.before and self.verdict.outcome is Outcome.FAILED else "",
             build_url=self.build_url,
             base=self.base,
@@ -185,8 +189,10 @@ def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
 async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
     """What a mail about a finished build says. `build` has its properties (`utils.getDetailsForBuild`)."""
     properties = {name: value for name, (value, _source) in build["properties"].items()}
+    verdict = _verdict_of(build, properties)
     return BuildNote(
-        verdict=_verdict_of(build, properties),
+        verdict=verdict,
+        distribution=await changed_since_good(master, build, verdict),
         scheduler=str(properties.get("scheduler", "")),
         owner=str(properties.get("owner", "")),
         cell_owner=str(properties.get(CELL_OWNER) or ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from datetime import datetime
@@ -31,6 +32,18 @@ from oscar_steps.v3m.host import eventloop
 from oscar_steps.words import ExitStatus, NodeBoot
 
 
+def _key(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The key of an image, or enough of its beginning."""
+    if value and not re.fullmatch("[0-9a-f]{8,64}", value):
+        raise click.BadParameter("give 8 to 64 of the digits of a key; `oscar-testdriver images` shows them")
+    return value
+
+
+_image_option = click.option(
+    "--image", metavar="KEY", default="", callback=_key, help="Use this base image, not the one of today."
+)
+
+
 @click.command()
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
 @click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
@@ -48,6 +61,7 @@ from oscar_steps.words import ExitStatus, NodeBoot
 @click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_image_option
 @_explained
 def run(
     cell_name: str,
@@ -60,6 +74,7 @@ def run(
     profiles: Path | None,
     runs: Path,
     images: Path,
+    image: str,
 ) -> None:
     """Do a whole run by hand: head node, installation, compute nodes, test, logs, verdict.
 
@@ -74,7 +89,11 @@ def run(
     # What is wrong with the files is said first: it needs no network.
     check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
     number = resolve_revision(url, revision)
-    exact = {"run_id": f"{cell.name}-r{number}-{_now()}", "source": Source(url=url, revision=number)}
+    exact = {
+        "run_id": f"{cell.name}-r{number}-{_now()}",
+        "source": Source(url=url, revision=number),
+        "image_key": image,
+    }
     _run_here(job.model_copy(update=exact), runs, images, keep)
 
 
@@ -98,15 +117,17 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_image_option
 @_explained
-def replay(job_file: str, keep: bool, runs: Path, images: Path) -> None:
+def replay(job_file: str, keep: bool, runs: Path, images: Path, image: str) -> None:
     """Repeat a run: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
 
     This host builds and runs what the job says: take jobs of a farm that you trust.
     """
     job = load_job(job_file)
     check_job(job, f"the cluster profile in {job_file}", "the answers")
-    _run_here(job.model_copy(update={"run_id": f"{job.run_id[:50]}-again-{_now()}"}), runs, images, keep)
+    again = {"run_id": f"{job.run_id[:50]}-again-{_now()}", "image_key": image or job.image_key}
+    _run_here(job.model_copy(update=again), runs, images, keep)
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.stages import InstallStage
 from oscar_steps.testdriver.record.events import Event, read_events
-from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult
+from oscar_steps.verdict import Category, Evidence, ImageReport, NodeReport, Outcome, Stage, StageReport, StageResult
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class EventHistory:
     began: dict[str, float] = field(default_factory=dict)
     """Stages of OSCAR's installer, and how many seconds into the run each began."""
     ended: dict[str, float] = field(default_factory=dict)
+    image: ImageReport | None = None
     vms_left: int | None = None
     """Virtual machines that outlived a killed run; None: this is not known."""
 
@@ -135,6 +136,10 @@ def _step_over(history: EventHistory, _event: Event) -> None:
     history.steps.pop()
 
 
+def _image(history: EventHistory, event: Event) -> None:
+    history.image = ImageReport(key=str(event.data["digest"]), manifest=str(event.data.get("manifest", "")))
+
+
 def _node(history: EventHistory, event: Event) -> None:
     state = (str(event.data["state"]), round(float(event.elapsed), 3), str(event.data.get("note", "")))
     history.nodes.setdefault(str(event.data["node"]), []).append(state)
@@ -194,6 +199,7 @@ _TAKE: dict[str, Callable[[EventHistory, Event], None]] = {
     "step": _step_begun,
     "step-done": _step_over,
     "step-broken": _step_over,
+    "image": _image,
     "node": _node,
     "installer-started": _installer_started,
     "installer": _installer,

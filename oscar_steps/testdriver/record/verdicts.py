@@ -114,6 +114,7 @@ def verdict_of(run_directory: Path) -> Verdict:
         nodes=history.node_reports(),
         stages=history.stage_reports(),
         installer=_install_reports(cause, history, judgement),
+        image=history.image,
         seconds=round(history.last.elapsed, 1),
         replay=replay_command(job),
     )

@@ -15,6 +15,7 @@ from oscar_steps.testdriver.head.check import head_rebooted
 from oscar_steps.testdriver.head.console import follow_console, last_lines
 from oscar_steps.testdriver.head.forwards import Forward, forwards_of
 from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.testdriver.head.needs import check_needs
 from oscar_steps.testdriver.reached import Booted, Booting, Prepared
 from oscar_steps.testdriver.run import Run
 from oscar_steps.v3m.host.settings import HostSettings, ToHost, load_settings
@@ -35,7 +36,7 @@ _NOT_THE_GUEST = (EndReason.CRASHED, EndReason.HOST_SIGNAL)
 
 
 async def run_stage(run: Run, prepared: Prepared) -> None:
-    """Raises MachineLost, StageTimeout, HeadNodeLost; ConfigError, HostError for the host's settings of networks."""
+    """Raises MachineLost, StageTimeout, HeadNodeLost, ImageUnfit; ConfigError, HostError: the host's own networks."""
     profile, speed, answers = prepared.profile, prepared.speed, run.job.answers
     settings = load_settings()
     is_open = settings.of_runs.network.to_host is ToHost.OPEN
@@ -78,6 +79,8 @@ async def run_stage(run: Run, prepared: Prepared) -> None:
     with run.diary.step(f"{profile.head.name} to let root in by SSH"):
         async with deadline.enforced(f"SSH of {profile.head.name}", hint=partial(_hint, console)):
             await head.connect()
+    with run.diary.step(f"the image {run.job.image.name}, whether it has what a head node needs"):
+        await check_needs(head, run.job.image, answers.head_address)
     run.in_background(_watch_console(console))
     run.diary.say(f"the head node reaches {reach(profile.head, settings, forwards)}")
     run.diary.write("head-up", f"{profile.head.name} is up: ssh root@{host} -p {port}", host=host, port=port)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.capacity import OVERHEAD_MIB, gib
 from oscar_steps.errors import ConfigError, UserError
-from oscar_steps.images.store import ImageStore
+from oscar_steps.images.store import BaseImage, ImageStore
+from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.head.forwards import check_reach
 from oscar_steps.testdriver.lookahead import look_ahead
@@ -14,7 +17,7 @@ from oscar_steps.testdriver.reached import Prepared
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.testdriver.wanted import cluster_of
 from oscar_steps.v3m.host.accelerator import find_accelerator
-from oscar_steps.v3m.host.checks import check_host, check_space, require
+from oscar_steps.v3m.host.checks import check_host, require
 from oscar_steps.v3m.host.reservations import Held, Reservations, Room
 from oscar_steps.v3m.host.settings import ToHost, load_settings
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, cluster_to_xml
@@ -45,23 +48,30 @@ def check_job(job: Job, source: str = "the cluster profile", answers: str = "the
     return profile
 
 
+def _keep_packages(image: BaseImage, directory: Path) -> bool:
+    """Keep the list of the image's packages with the run, where there is one: the image itself may go."""
+    if not image.record.manifest:
+        return False
+    shutil.copyfile(image.packages, directory / MANIFEST_FILE)
+    return True
+
+
 async def run_stage(run: Run) -> None:
     """Raises ToolMissing, HostError, ProfileError, ConfigError, SourceError, ImageBuildFailed; AnswersRefused by the
     sources."""
     profile = check_job(run.job)
     check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
     (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
-    store = ImageStore(run.options.image_store)
     require(check_host(run.directory, None, machines=profile.machines))
     wanted = room_for(profile)
     Reservations.of_host(emulated=True).check_size(wanted)
-    if store.find(run.job.image) is None:  # an image that exists needs no further room
-        require([check_space(store.directory, f"the base image {run.job.image.name}")])
     flavour = await look_ahead(run.job.source, run.directory, run.diary)
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
-            image = await store.ensure(run.job.image, run.diary.say)
-    run.diary.write("image", f"base image {image.path.name}", digest=image.digest)
+            store = ImageStore(run.options.image_store)
+            image = await store.ensure(run.job.image, run.diary.say, run.job.image_key)
+    packages = {"manifest": image.record.manifest} if _keep_packages(image, run.directory) else {}
+    run.diary.write("image", f"base image {run.job.image.name}, {image.digest[:12]}", digest=image.digest, **packages)
     with run.diary.step("the accelerator, tried by booting a kernel"):
         accelerator = await find_accelerator(run.options.image_store, image.kernel, profile.head.architecture)
     speed = HostSpeed(accelerator.seconds, doubtful=accelerator.was_busy)

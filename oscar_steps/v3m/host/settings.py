@@ -61,11 +61,19 @@ class CapacitySettings(_Frozen):
     """Of all guests together."""
 
 
+class ImagesSettings(_Frozen):
+    """The table `[images]`."""
+
+    limit_gib: float | None = Field(default=None, gt=0, le=1e6)
+    """How much room the store of base images may take; None: 20 GiB, on a small file system a third of it."""
+
+
 class HostSettings(_Frozen):
     """All settings of the host."""
 
     network: NetworkSettings = NetworkSettings()
     capacity: CapacitySettings = CapacitySettings()
+    images: ImagesSettings = ImagesSettings()
 
     @property
     def switched(self) -> HostSettings:

@@ -91,7 +91,7 @@ def qemu_parts(
         Part(
             "processors, memory, clock", ("-smp", str(profile.cpu), "-m", str(profile.memory_mib), "-rtc", "base=utc")
         ),
-        *_firmware(profile),
+        *_firmware(profile, boot),
         Part(
             "boot order by bootindex only; actions on panic and reboot",
             ("-boot", "strict=on,menu=off", "-action", f"panic=pause,reboot={_on_reboot(boot)}"),
@@ -169,9 +169,13 @@ def _firmwares(board: Board) -> list[str]:
     return [*(["BIOS"] if board.bios else []), *(["UEFI"] if board.uefi else [])]
 
 
-def _firmware(profile: VMProfile) -> Iterator[Part]:
+def _firmware(profile: VMProfile, boot: BootPlan) -> Iterator[Part]:
     """Nothing for a BIOS, which QEMU has in itself."""
-    if (uefi := uefi_of(profile)) is not None:
+    uefi = uefi_of(profile)
+    if uefi is not None and uefi.variables is None:
+        if boot.kernel is None:
+            yield Part("firmware: a boot loader that knows UEFI, in a kernel's place", ("-kernel", str(uefi.code)))
+    elif uefi is not None:
         flash = "if=pflash,format=raw"
         code = ("-drive", f"{flash},unit=0,readonly=on,file={uefi.code}")
         own = ("-drive", f"{flash},unit=1,file={_escape(firmware.variables(profile))}")

@@ -28,7 +28,7 @@ def prepare(profile: VMProfile, directory: Path) -> None:
         raise ToolMissing(lack[0], hint=lack[1])
     uefi = uefi_of(profile)
     file = directory / variables(profile)
-    if uefi is not None and not file.exists():
+    if uefi is not None and uefi.variables is not None and not file.exists():
         file.parent.mkdir(exist_ok=True)
         _copy_with_holes(uefi.variables, file)
 

@@ -19,6 +19,7 @@ CHECKS = {
     ".sh": ["shellcheck", "--shell=sh", "--exclude=SC2015"],
     ".pl": ["perl", "-c"],
     ".cfg": ["true"],
+    ".conf": ["true"],
     "": ["true"],
     ".py": ["true"],
     ".service": ["true"],

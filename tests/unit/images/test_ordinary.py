@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from oscar_steps.errors import HostError, ImageBuildFailed, ToolMissing
-from oscar_steps.images import ordinary
+from oscar_steps.images import ordinary, outside
 from oscar_steps.images import store as images
+from oscar_steps.images.kinds.bootstrap import Bootstrap
 from oscar_steps.images.store import ImageStore
 from oscar_steps.v3m.host import checks
 from oscar_steps.v3m.host.settings import HostSettings, NetworkSettings, VlanKind
-from tests.unit.images.test_store import RECIPE, FakeBuild
+from tests.unit.images.test_store import RECIPE, FakeBuild, Mirror, key_of
 
 USER = 4711
 
@@ -119,6 +120,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
     monkeypatch.setattr(images, "check_host", lambda _recipe: None)
     monkeypatch.setattr(images, "require_user", lambda: None)
     monkeypatch.setattr(FakeBuild, "fails", False)
+    mirror = Mirror()
+    monkeypatch.setattr(Bootstrap, "outside", lambda _kind, recipe: mirror.outside(recipe))
 
     async def no_jail(_command: list[str], _log: Path) -> None:
         raise ImageBuildFailed("rm ended with status 127: newuidmap: not found")
@@ -130,7 +133,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
 def test_a_leftover_that_no_jail_can_remove_keeps_nobody_from_an_image(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leftover = store.directory / f"tmp-{images.digest_of(RECIPE)}-{os.getpid()}"
+    leftover = store.directory / f"tmp-{key_of(RECIPE)}-{os.getpid()}"
     (leftover / "root").mkdir(parents=True)
     monkeypatch.setattr(images, "shutil", SimpleNamespace(rmtree=lambda _folder, **_how: None))
     said: list[str] = []
@@ -158,11 +161,24 @@ def test_another_users_store_is_read_and_where_it_has_nothing_one_sentence_says_
     image = asyncio.run(store.ensure(RECIPE, said.append))
     truth = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and truth(path, mode))
-    assert asyncio.run(store.ensure(RECIPE, said.append)) == image
+    assert asyncio.run(store.ensure(RECIPE, said.append)).path == image.path
     other = RECIPE.model_copy(update={"name": "other"})
     with pytest.raises(
         ImageBuildFailed, match=f"the image store {store.directory} belongs to .*cannot read the image other"
     ):
         asyncio.run(store.ensure(other, said.append))
-    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
-    assert store.find(RECIPE) is None
+
+
+def test_of_another_users_store_the_newest_image_is_used_until_that_of_today_is_there(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    image = asyncio.run(store.ensure(RECIPE, said.append))
+    mirror = Mirror()
+    mirror.index = "2"
+    monkeypatch.setattr(Bootstrap, "outside", lambda _kind, recipe: mirror.outside(recipe))
+    outside.forget(store.directory)
+    truth = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and truth(path, mode))
+    assert asyncio.run(store.ensure(RECIPE, said.append)).path == image.path
+    assert said[-1].endswith(f"who has not built the image of today yet; using that of {image.record.day}")

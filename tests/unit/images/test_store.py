@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
 import os
-import re
 import shutil
 import signal
 import stat
@@ -20,14 +21,17 @@ import pytest
 from filelock import FileLock
 
 from oscar_steps import guest
-from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed, OutsideUnknown
 from oscar_steps.images import build as imagebuild
-from oscar_steps.images import disk
+from oscar_steps.images import disk, lease, outside
 from oscar_steps.images import store as images
 from oscar_steps.images.jail import run_jailed
-from oscar_steps.images.kinds.bootstrap import AptSource, sources_for
+from oscar_steps.images.key import ImageKey, own_digests
+from oscar_steps.images.kinds.bootstrap import AptSource, Bootstrap, sources_for
+from oscar_steps.images.record import KEY_FILE, ImageRecord
 from oscar_steps.images.root import _lay_out_own_files, guest_files
-from oscar_steps.images.store import ImageStore, digest_of
+from oscar_steps.images.store import BaseImage, ImageStore
+from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import BootstrapRecipe, ImageRecipe
 
 RECIPE = BootstrapRecipe(
@@ -47,8 +51,30 @@ RECIPE = BootstrapRecipe(
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes mounts in a namespace of its own")
 
 
+INDEX = "package index of bookworm"
+
+
 def _quiet(_line: str) -> None:
     pass
+
+
+def key_of(recipe: BootstrapRecipe, index: str = "1") -> str:
+    """The image's key on a day on which the mirror's index is `index`."""
+    own = own_digests(imagebuild.kind_of(recipe).own_contents(recipe))
+    return ImageKey(recipe.model_dump(mode="json"), own, {INDEX: index}).digest
+
+
+class Mirror:
+    """In place of the mirror: what its index is today; None: it cannot be reached."""
+
+    index: str | None = "1"
+    asked = 0
+
+    async def outside(self, _recipe: BootstrapRecipe) -> dict[str, str]:
+        self.asked += 1
+        if self.index is None:
+            raise OutsideUnknown("the mirror http://m cannot be asked for 'bookworm' (Connection refused)")
+        return {INDEX: self.index}
 
 
 def _wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
@@ -79,10 +105,20 @@ class FakeBuild:
             raise ImageBuildFailed("mmdebstrap ended with status 100: E: Unable to locate package nonsense")
         for name in (imagebuild.DISK, imagebuild.KERNEL):
             (self.directory / name).write_text(name)
+        (self.directory / MANIFEST_FILE).write_text("bash 5.2 amd64\n")
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    mirror = Mirror()
+    monkeypatch.setattr(Bootstrap, "outside", lambda _kind, recipe: mirror.outside(recipe))
+    monkeypatch.setattr(outside, "GOOD_SECONDS", -1.0)
+    monkeypatch.setattr(outside, "BAD_SECONDS", -1.0)
+    return mirror
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> ImageStore:  # noqa: ARG001 - in place
     FakeBuild.runs, FakeBuild.fails = 0, False
     monkeypatch.setattr(images, "ImageBuild", FakeBuild)
     monkeypatch.setattr(images, "check_host", lambda _recipe: None)
@@ -96,10 +132,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
 
 def test_an_image_is_built_once_and_then_found(store: ImageStore) -> None:
     first = asyncio.run(store.ensure(RECIPE, _quiet))
-    assert asyncio.run(store.ensure(RECIPE, _quiet)) == first == store.find(RECIPE)
+    for again in (asyncio.run(store.ensure(RECIPE, _quiet)), store.find(key_of(RECIPE))):
+        assert again and (again.path, again.record) == (first.path, first.record)
     assert FakeBuild.runs == 1
     assert first.path.read_text() == imagebuild.DISK
     assert first.kernel.is_file()
+    assert first.digest == key_of(RECIPE) == first.path.parent.name
 
 
 def test_nobody_may_write_to_an_image(store: ImageStore) -> None:
@@ -114,7 +152,7 @@ def test_a_store_is_for_its_user_alone_also_one_that_was_left_open(store: ImageS
     old.mkdir(parents=True)
     (old / imagebuild.DISK).touch(0o444)
     old.chmod(0o555)
-    root = store.directory / f"tmp-{digest_of(RECIPE)}-1" / "root"
+    root = store.directory / f"tmp-{key_of(RECIPE)}-1" / "root"
     root.mkdir(parents=True)
     root.chmod(0o755)
     store._close()
@@ -138,9 +176,10 @@ def test_a_store_that_an_administrator_shares_is_open_to_its_group_and_to_nobody
 _IN_ANOTHERS_STORE = """
 import asyncio, os, sys
 from pathlib import Path
-from tests.unit.images.test_store import RECIPE, images
+from tests.unit.images.test_store import RECIPE, Bootstrap, Mirror, images
 from oscar_steps.errors import ImageBuildFailed
 images.check_host = images.require_user = lambda *_: None
+Bootstrap.outside = Mirror().outside
 os.setgroups([])
 os.setresgid(4242, 4242, 4242)
 os.setresuid(4243, 4243, 4243)
@@ -155,8 +194,8 @@ except ImageBuildFailed as failure:
 def test_what_another_member_of_the_group_has_closed_is_named() -> None:
     with tempfile.TemporaryDirectory(prefix="farm-shared-") as folder:
         place = Path(folder)
-        lock = place / f"{digest_of(RECIPE)}.lock"
-        (place / f"tmp-{digest_of(RECIPE)}-4711").mkdir(mode=0o700)
+        lock = place / f"{key_of(RECIPE)}.lock"
+        (place / f"tmp-{key_of(RECIPE)}-4711").mkdir(mode=0o700)
         lock.touch(0o600)
         for path in (place, *place.iterdir()):
             os.chown(path, 4244, 4242)
@@ -190,7 +229,7 @@ def test_of_two_that_want_the_same_image_one_builds_and_the_other_says_that_it_w
     ],
 )
 def test_another_recipe_is_another_image(change: dict[str, object]) -> None:
-    assert digest_of(RECIPE.model_copy(update=change)) != digest_of(RECIPE)
+    assert key_of(RECIPE.model_copy(update=change)) != key_of(RECIPE)
 
 
 FOLDERS = ("apt", "image", "disk", "initrd/initramfs-tools")
@@ -203,27 +242,14 @@ def test_another_file_of_the_guests_is_another_image(
 ) -> None:
     boot = next((way for way in ("bios", "uefi") if file in disk.scripts(way)), RECIPE.boot)
     recipe = RECIPE.model_copy(update={"initrd_modules": ("virtio_blk",), "boot": boot})
-    before = digest_of(recipe)
+    before = key_of(recipe)
     copy = tmp_path / "guest"
     shutil.copytree(Path(guest.__file__).parent, copy)
     monkeypatch.setattr(guest, "_FOLDER", copy)
-    assert digest_of(recipe) == before
+    assert key_of(recipe) == before
     with (copy / file.relative_to(Path(guest.__file__).parent)).open("a") as more:
         more.write("# changed\n")
-    assert digest_of(recipe) != before
-
-
-@pytest.mark.parametrize(("bad", "status"), [("", 0), ("a", 1)])
-def test_the_service_builds_the_other_images_where_one_cannot_be_built(tmp_path: Path, bad: str, status: int) -> None:
-    for name in "abc":
-        (tmp_path / f"{name}.toml").touch()
-    unit = (Path(__file__).resolve().parents[3] / "workers/oscar-farm-images.service").read_text()
-    (script,) = re.findall(r"^ExecStart=/bin/sh -ec '(.*?)'$", unit.replace("\\\n", " "), re.MULTILINE)
-    script = script.replace("/opt/oscar-farm/profiles/images", str(tmp_path))
-    script = script.replace("/opt/oscar-farm/.venv/bin/python", "build")
-    build = f'build() {{ echo "${{3##*/}}"; [ "$3" != "{tmp_path}/{bad}.toml" ]; }}\n'
-    done = subprocess.run(["/bin/sh", "-ec", build + script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (status, ["a.toml", "b.toml", "c.toml"])
+    assert key_of(recipe) != before
 
 
 def test_a_failed_build_leaves_its_log_and_nothing_else(store: ImageStore) -> None:
@@ -234,7 +260,166 @@ def test_a_failed_build_leaves_its_log_and_nothing_else(store: ImageStore) -> No
     assert str(log) in caught.value.hint
     assert log.read_text() == "E: Unable to locate package nonsense\n"
     assert not list(store.directory.glob("tmp-*"))
-    assert store.find(RECIPE) is None
+    assert store.find(key_of(RECIPE)) is None
+
+
+def test_another_index_of_the_mirror_is_another_image_and_the_old_one_stays(store: ImageStore, mirror: Mirror) -> None:
+    old = asyncio.run(store.ensure(RECIPE, _quiet))
+    mirror.index = "2"
+    new = asyncio.run(store.ensure(RECIPE, _quiet))
+    assert (old.digest, new.digest) == (key_of(RECIPE, "1"), key_of(RECIPE, "2"))
+    assert new.record.image_key.differences(old.record.image_key) == [INDEX]
+    assert old.path.exists()
+
+
+def test_the_mirror_is_not_asked_again_for_a_few_minutes(
+    store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "GOOD_SECONDS", 300.0)
+    for _ in range(2):
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    assert mirror.asked == 1
+    outside.forget(store.directory)
+    asyncio.run(store.ensure(RECIPE, _quiet))
+    assert mirror.asked == 2
+
+
+def test_a_mirror_that_does_not_answer_is_not_asked_again_by_each_cell(
+    store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(store.ensure(RECIPE, _quiet))
+    monkeypatch.setattr(outside, "BAD_SECONDS", 60.0)
+    mirror.index = None
+    for _ in range(2):
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    assert mirror.asked == 2
+
+
+def test_where_the_mirror_is_away_the_newest_image_of_the_same_recipe_and_code_is_used(
+    store: ImageStore, mirror: Mirror
+) -> None:
+    for index in ("1", "2"):
+        mirror.index = index
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    other = RECIPE.model_copy(update={"packages": ("perl",)})
+    asyncio.run(store.ensure(other, _quiet))
+    mirror.index = None
+    said: list[str] = []
+    image = asyncio.run(store.ensure(RECIPE, said.append))
+    assert image.digest == key_of(RECIPE, "2")
+    assert said == [
+        "the mirror http://m cannot be asked for 'bookworm' (Connection refused); "
+        f"using the image of {time.strftime('%Y-%m-%d')}"
+    ]
+
+
+def test_where_the_mirror_is_away_and_there_is_no_image_one_sentence_says_so(store: ImageStore, mirror: Mirror) -> None:
+    mirror.index = None
+    with pytest.raises(ImageBuildFailed) as caught:
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    assert caught.value.sentence == (
+        "the mirror http://m cannot be asked for 'bookworm' (Connection refused); "
+        "and the store has no image tiny of an earlier day"
+    )
+
+
+def test_a_service_that_may_build_none_uses_the_newest_image_until_another_has_built_that_of_today(
+    store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = asyncio.run(store.ensure(RECIPE, _quiet))
+    mirror.index = "2"
+
+    def refuse() -> None:
+        raise HostError("images cannot be built here")
+
+    monkeypatch.setattr(images, "require_user", refuse)
+    said: list[str] = []
+    assert asyncio.run(store.ensure(RECIPE, said.append)).digest == old.digest
+    assert said == [f"images cannot be built here; using the image of {time.strftime('%Y-%m-%d')}"]
+
+
+def test_a_pinned_key_gets_the_very_image_whatever_the_mirror_has(store: ImageStore, mirror: Mirror) -> None:
+    old = asyncio.run(store.ensure(RECIPE, _quiet))
+    for mirror.index in ("2", None):
+        assert asyncio.run(store.ensure(RECIPE, _quiet, pinned=old.digest[:12])).digest == old.digest
+    assert FakeBuild.runs == 1
+
+
+@pytest.mark.parametrize(
+    ("pinned", "change", "said"),
+    [
+        ("0123456789", {}, "there is no image 0123456789 in the store"),
+        ("", {}, "2 images have a key that begins with"),
+        ("own", {"name": "other"}, "is one of tiny, not of other"),
+    ],
+)
+def test_a_pinned_key_that_is_not_there_is_said(
+    store: ImageStore, mirror: Mirror, pinned: str, change: dict[str, str], said: str
+) -> None:
+    for mirror.index in ("1", "2"):
+        image = asyncio.run(store.ensure(RECIPE, _quiet))
+    if not pinned:  # a beginning that both have
+        renamed = store.directory / (image.digest[:40] + key_of(RECIPE, "1")[40:])
+        (store.directory / key_of(RECIPE, "1")).rename(renamed)
+        record = ImageRecord.model_validate_json((renamed / KEY_FILE).read_bytes())
+        renamed.chmod(0o700)
+        (renamed / KEY_FILE).unlink()
+        (renamed / KEY_FILE).write_text(record.model_copy(update={"key": renamed.name}).model_dump_json())
+    wanted = {"own": image.digest, "": image.digest[:40]}.get(pinned, pinned)
+    with pytest.raises(ConfigError, match=said):
+        asyncio.run(store.ensure(RECIPE.model_copy(update=change), _quiet, pinned=wanted))
+
+
+def test_what_is_known_of_an_image_is_kept_beside_it(store: ImageStore) -> None:
+    image = asyncio.run(store.ensure(RECIPE, _quiet))
+    record = ImageRecord.load(image.path.parent)
+    assert record == image.record
+    assert (record.name, record.outside, record.recipe["suite"]) == ("tiny", {INDEX: "1"}, "bookworm")
+    assert set(record.files) == {imagebuild.DISK, imagebuild.KERNEL, imagebuild.LOG, MANIFEST_FILE}
+    assert record.manifest
+    assert image.packages.read_text() == "bash 5.2 amd64\n"
+
+
+def test_an_image_is_in_use_as_long_as_the_one_that_asked_for_it_holds_it(store: ImageStore) -> None:
+    image: BaseImage | None = asyncio.run(store.ensure(RECIPE, _quiet))
+    assert image
+    folder = image.path.parent
+    with lease.unused(folder) as unused:
+        assert not unused
+    del image
+    gc.collect()
+    with lease.unused(folder) as unused:
+        assert unused
+
+
+def test_an_image_whose_disk_was_cut_short_is_taken_out_of_use_and_built_anew(store: ImageStore) -> None:
+    image = asyncio.run(store.ensure(RECIPE, _quiet))
+    image.path.chmod(0o600)
+    image.path.write_text("short")
+    again = asyncio.run(store.ensure(RECIPE, _quiet))
+    assert again.path.read_text() == imagebuild.DISK
+    assert FakeBuild.runs == 2
+    assert (store.directory / f"damaged-{image.digest}").is_dir()
+
+
+def test_a_record_that_cannot_be_read_is_no_image(store: ImageStore) -> None:
+    image = asyncio.run(store.ensure(RECIPE, _quiet))
+    path = image.path.with_name(KEY_FILE)
+    path.chmod(0o600)
+    path.write_text("{")
+    assert store.find(image.digest) is None
+    assert asyncio.run(store.ensure(RECIPE, _quiet)).digest == image.digest
+
+
+def test_a_full_disk_is_said_in_one_sentence_with_a_way_out(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_words: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images, "describe", full)
+    with pytest.raises(ImageBuildFailed, match="has no room left: No space left on device") as caught:
+        asyncio.run(store.ensure(RECIPE, _quiet))
+    assert f"oscar-testdriver images prune --images {store.directory} --all" in caught.value.hint
+    assert not list(store.directory.glob("tmp-*"))
 
 
 def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_makes_is_not(store: ImageStore) -> None:

@@ -53,7 +53,6 @@ def verdict_of_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, *,
 
     monkeypatch.setattr(checks, "_tool", lambda name, _package: checks.Check(name, True, ""))
     monkeypatch.setattr(checks, "_memory", lambda _wanted: checks.Check("memory", True, ""))
-    monkeypatch.setattr(ImageStore, "find", lambda _store, _recipe: object())
     monkeypatch.setattr(ImageStore, "ensure", builds)
     matrix = load_matrix(default_profiles())
     cell = matrix.cells[0]

@@ -15,7 +15,7 @@ from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.v3m import boards
 from oscar_steps.v3m.boards import BOARDS, Uefi, board_of
-from oscar_steps.v3m.boot import BootPlan
+from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.host import accelerator, checks
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.profiles.cluster import load_cluster
@@ -220,3 +220,18 @@ def test_one_cluster_file_does_for_every_architecture_and_what_it_says_itself_st
     assert [vm.architecture for vm in own.with_architecture("aarch64").machines] == ["aarch64", "x86_64", "aarch64"]
     for vm in sample.with_architecture("aarch64").machines:
         check_backend(vm, TCG)
+
+
+def test_a_boot_loader_in_place_of_a_firmware_is_started_unless_a_kernel_is_and_has_no_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    riscv = replace(ARM, architecture="riscv64")
+    assert value(arguments(riscv), "-kernel").endswith("uboot.elf")
+    direct = arguments(riscv, BootPlan(kernel=DirectKernel(Path("/vmlinuz"))))
+    assert [word for option, word in pairwise(direct) if option == "-kernel"] == ["/vmlinuz"]
+    assert not [word for word in arguments(riscv) if "pflash" in word]
+    loader = tmp_path / "uboot.elf"
+    loader.touch()
+    monkeypatch.setattr(boards, "BOARDS", {"riscv64": replace(BOARDS["riscv64"], uefi=Uefi(loader, None, "u-boot"))})
+    firmware.prepare(riscv, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["uboot.elf"]

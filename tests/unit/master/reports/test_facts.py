@@ -220,3 +220,9 @@ def test_a_mail_says_how_to_repeat_the_very_run_from_the_pages_that_have_its_job
     for other in (no_job, of_lint):
         assert "oscar-testdriver replay" not in other.text
         assert "    oscar-testdriver run --cell c\n" in other.text
+
+
+def test_a_mail_names_what_changed_in_the_distribution() -> None:
+    changed = dataclasses.replace(note(Outcome.FAILED), distribution="since the last good run (r5) 1 package changed")
+    assert "\nPackages  since the last good run (r5) 1 package changed\n" in changed.text
+    assert "Packages" not in note(Outcome.FAILED).text

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oscar_steps.errors import Evidence, FarmError, HostError, NodeFailed, UserError
 from oscar_steps.job import Job
 from oscar_steps.matrix.cells import default_profiles
+from oscar_steps.matrix.recipes import load_recipe
 from oscar_steps.oscar.flavour import FlavourName
 from oscar_steps.oscar.logs.installlog import InstallLog
 from oscar_steps.testdriver.cli.main import cli
@@ -38,7 +39,7 @@ JOB: dict[str, Any] = {
     "run_id": "cell-r7-b1",
     "cell": "debian-12-x86_64",
     "source": {"url": "svn://127.0.0.1/oscar/trunk", "revision": "7"},
-    "image": {"name": "i", "suite": "s", "architecture": "amd64", "packages": [], "disk_mib": 1024},
+    "image": load_recipe(default_profiles() / "images/debian-12-x86_64.toml"),
     "cluster_xml": (default_profiles() / "clusters" / "head-and-two-nodes.xml").read_text(encoding="utf-8"),
     "answers": {"partition_file": "oscarsamples/scsi.disk", "tests": []},
 }

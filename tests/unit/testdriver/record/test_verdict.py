@@ -12,6 +12,8 @@ import pytest
 from oscar_steps.daemon import claim
 from oscar_steps.errors import Cancelled, FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
 from oscar_steps.job import Job
+from oscar_steps.matrix.cells import default_profiles
+from oscar_steps.matrix.recipes import load_recipe
 from oscar_steps.testdriver.deadline import HostSpeed
 from oscar_steps.testdriver.head.console import last_lines
 from oscar_steps.testdriver.lines import LineSplitter
@@ -31,7 +33,7 @@ def make_job() -> Job:
             "run_id": "cell-r7-b1",
             "cell": "debian-12-x86_64",
             "source": {"url": "svn://127.0.0.1/oscar/trunk", "revision": "7"},
-            "image": {"name": "i", "suite": "s", "architecture": "amd64", "packages": [], "disk_mib": 1024},
+            "image": load_recipe(default_profiles() / "images/debian-12-x86_64.toml"),
             "cluster_xml": "<cluster/>",
             "answers": {"partition_file": "oscarsamples/scsi.disk"},
         }

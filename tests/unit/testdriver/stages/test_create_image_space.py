@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from oscar_steps.errors import HostError
+from oscar_steps.images.key import ImageKey
 from oscar_steps.images.store import ImageStore
 from oscar_steps.job import Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
@@ -58,6 +59,14 @@ def verdict_where(
 ) -> Verdict:
     """The verdict with so many MiB free below the run's folder and the image store; building an image says so."""
 
+    async def key_of(_store: ImageStore, recipe: Any) -> ImageKey:
+        return ImageKey(recipe.model_dump(mode="json"), {}, {})
+
+    def found(_store: ImageStore, _key: str) -> object:
+        if image is not None:
+            raise HostError("the image would be used")
+        return None
+
     async def builds(*_arguments: object) -> Any:
         raise HostError("the image would be built")
 
@@ -65,8 +74,10 @@ def verdict_where(
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path] << 20))
     monkeypatch.setattr(checks, "_tool", lambda name, _package: checks.Check(name, True, ""))
     monkeypatch.setattr(checks, "_memory", lambda _wanted: checks.Check("memory", True, ""))
-    monkeypatch.setattr(ImageStore, "find", lambda _store, _recipe: image)
-    monkeypatch.setattr(ImageStore, "ensure", builds)
+    monkeypatch.setattr(ImageStore, "key_of", key_of)
+    monkeypatch.setattr(ImageStore, "find", found)
+    monkeypatch.setattr(ImageStore, "_build", builds)
+    monkeypatch.setenv("OSCAR_FARM_IMAGES_GIB", "1")
     for folder in free:
         folder.mkdir()
     return execute(tmp_path, job())
@@ -94,13 +105,13 @@ def test_a_host_with_just_enough_room_builds_the_image(tmp_path: Path, monkeypat
 
 def test_a_full_image_store_that_has_the_image_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = verdict_where(tmp_path, monkeypatch, run=ROOMY, store=0, image=object())
-    assert "the image would be built" in verdict.sentence
+    assert "the image would be used" in verdict.sentence
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reservations:
     """A host of 4000 MiB that has all a run needs, the base image too."""
-    image = SimpleNamespace(path=tmp_path / "image", digest="x", kernel=None)
+    image = SimpleNamespace(digest="x", kernel=None, record=SimpleNamespace(manifest=""))
 
     async def found(*_arguments: object) -> Any:
         return image
@@ -114,7 +125,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reservations:
     monkeypatch.setattr(reservations, "free_memory_mib", lambda: 1 << 30)
     monkeypatch.setattr(Reservations, "of_host", lambda **_: host)
     monkeypatch.setattr(checks, "_tool", lambda name, _package: checks.Check(name, True, ""))
-    monkeypatch.setattr(ImageStore, "find", lambda *_: image)
     monkeypatch.setattr(ImageStore, "ensure", found)
     monkeypatch.setattr(create_image, "look_ahead", found)
     monkeypatch.setattr(create_image, "find_accelerator", accelerator)

@@ -53,7 +53,7 @@ def cluster() -> ClusterProfile:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"architecture": "ia64"}, "vm has the architecture ia64; here there are: x86_64, i386, aarch64"),
+        ({"architecture": "ia64"}, "vm has the architecture ia64; here there are: x86_64, i386, aarch64, riscv64"),
         ({"architecture": "aarch64"}, 'vm has its disk on the bus ide, which virt does not have; write bus="virtio"'),
         ({"architecture": "aarch64", "machine": "pc"}, "vm has the machine pc; here there are: virt"),
         ({"architecture": "aarch64", "firmware": "BIOS"}, "vm has the firmware BIOS; with aarch64 there is: UEFI"),

@@ -1,0 +1,83 @@
+"""The packages of a base image, as its package manager lists them: what changed in the distribution between two runs.
+
+A manifest has a line for each package, 'NAME VERSION ARCHITECTURE', sorted; what the package pool holds beside them
+has a fourth word, 'pool'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscar_steps.textio import one_line, read_regular
+
+MANIFEST_FILE = "image-packages.txt"
+"""In an image's folder, in a run's directory, and among the files that the master keeps of a run."""
+MAX_BYTES = 4 << 20
+"""A desktop with everything has 4,000 packages, of 60 bytes each."""
+_SHOWN = 4
+
+Packages = Mapping[tuple[str, ...], tuple[str, ...]]
+"""(name, architecture[, 'pool']) to versions: a kernel may be there in more than one."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A package in two manifests. `old` or `new` is empty where only one of them has it."""
+
+    name: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        if self.old and self.new:
+            return f"{self.name} {self.old} -> {self.new}"
+        return f"{self.name} {self.new} is new" if self.new else f"{self.name} {self.old} is gone"
+
+
+def read_manifest(path: Path) -> str | None:
+    """The text of a manifest; None where there is none that could be read."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return None
+        return read_regular(path).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def digest(text: str) -> str:
+    """By which a verdict names a manifest."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def packages(text: str) -> Packages:
+    """The packages in a manifest. Lines that are no package's are left out."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for line in text[:MAX_BYTES].splitlines():
+        words = line.split()
+        if len(words) in (3, 4):
+            found.setdefault((words[0], *words[2:]), set()).add(words[1])
+    return {key: tuple(sorted(versions)) for key, versions in found.items()}
+
+
+def changes(old: str, new: str) -> list[Change]:
+    """What differs between two manifests, by name. A package that is installed is not named again for the pool."""
+    before, after = packages(old), packages(new)
+    found = dict[tuple[str, str, str], Change]()
+    for key in sorted(before.keys() | after.keys(), key=lambda key: (key[0], len(key), key)):
+        was, now = (", ".join(side.get(key, ())) for side in (before, after))
+        if was != now:
+            found.setdefault((key[0], was, now), Change(*(one_line(word) for word in (key[0], was, now))))
+    return list(found.values())
+
+
+def summary(found: Sequence[Change]) -> str:
+    """The changes in one sentence: '14 packages of the distribution changed: a 1 -> 2, b 3 -> 4, and 12 more'."""
+    if not found:
+        return "no package of the distribution changed"
+    names = len({change.name for change in found})
+    shown = "; ".join(str(change) for change in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{names} package{'s' if names > 1 else ''} of the distribution changed: {shown}{more}"
