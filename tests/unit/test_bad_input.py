@@ -196,7 +196,7 @@ def test_a_matrix_that_names_what_does_not_exist_is_told_with_line_and_what_ther
     line = spoil(matrix, 'version = "12"', f'{key} = "{value}", version = "12"')
     said = desk.refused(USAGE, *desk.run_words(dead_url))
     assert said.startswith(f"{matrix}:{line}: {key} '{value}' does not exist ")
-    assert f"there are: {old}" in said
+    assert old in said.partition("there are: ")[2]
 
 
 def test_an_unknown_cell_is_told_with_those_there_are(desk: Desk) -> None:
@@ -291,7 +291,7 @@ def test_a_host_with_too_little_memory_says_how_much_is_lacking(desk: Desk, url:
     answer = desk.call("oscar_steps.testdriver", *desk.run_words(url))
     assert answer.status == INFRASTRUCTURE
     verdict = only_verdict(desk)
-    assert "MiB of memory are free, the cluster needs 2000001280 MiB" in verdict.sentence
+    assert verdict.sentence.startswith("the cluster needs 1953126.2 GiB of memory, this host has ")
     assert "<memory>" in verdict.hint
 
 
