@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from demo.farm import CHECKOUT
 from demo.replays import last_run, markdown, names_in, replay, rows_as_they_come, show, standin_served
-from oscar_steps.errors import FarmError, UserError
-from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
+from oscar_steps.errors import ConfigError, FarmError, UserError
+from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
 from oscar_steps.matrix.cells import Matrix, load_matrix
-from oscar_steps.oscar.flavour import FlavourName
-from oscar_steps.testdriver.wanted import Wanted
+from oscar_steps.textio import read_regular
+from oscar_steps.v3m.profiles.cluster import ClusterProfile, parse_cluster
+from oscar_steps.v3m.profiles.vm import BootDevice
 from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Stage, Verdict
+from oscar_steps.words import NodeBoot
 
 COLUMNS = (
-    "cell", "outcome", "nodes boot from", "nodes", "image there in, s", "head node booted in, s", "installed in, s",
+    "cell", "outcome", "nodes boot from", "nodes", "base image", "image there in, s", "head node booted in, s", "installed in, s",
     "total, s", "day", "why not",
 )  # fmt: skip
 
@@ -44,19 +47,50 @@ server and installs its compute nodes, which boot from a CD or the network (PXE)
 """
 
 
+class Asked(BaseModel):
+    """What a run's job says of its compute nodes. The rest of a job differs from version to version of the farm, and a
+    run may be older than we are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cluster_xml: str
+    boot: NodeBoot | None = None
+    nodes: int | None = None
+
+    @classmethod
+    def load(cls, run: Path) -> Asked:
+        """Raises ConfigError."""
+        try:
+            return cls.model_validate_json(read_regular(run / JOB_FILE))
+        except (OSError, ValidationError) as error:
+            raise ConfigError(f"{run / JOB_FILE} is not the job of a run: {str(error).splitlines()[0]}") from None
+
+    @property
+    def _cluster(self) -> ClusterProfile:
+        return parse_cluster(self.cluster_xml, "the cluster profile")
+
+    @property
+    def boots_from(self) -> str:
+        return "network" if (self.boot or self._cluster.boot) == BootDevice.NETWORK else "CD"
+
+    @property
+    def node_count(self) -> int:
+        return self.nodes or len(self._cluster.nodes)
+
+
 @dataclass(frozen=True)
 class Row:
     """One cell, and the last run of it; `trouble`: why there is none."""
 
     cell: str
     verdict: Verdict | None = None
-    job: Job | None = None
+    asked: Asked | None = None
     trouble: str = ""
 
     @classmethod
     def of(cls, cell: str, run: Path) -> Row:
         """The row of a run that is over. Raises FarmError where its files cannot be read."""
-        return cls(cell, Verdict.load(run), Job.load(run / JOB_FILE))
+        return cls(cell, Verdict.load(run), Asked.load(run))
 
     @property
     def green(self) -> bool:
@@ -65,16 +99,16 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """As `COLUMNS`."""
         verdict = self.verdict
-        if verdict is None or self.job is None:
+        if verdict is None or self.asked is None:
             return self.cell, "not run", *["-"] * (len(COLUMNS) - 3), self.trouble or "no run of it has a verdict"
-        wanted = Wanted.of(self.job, FlavourName.INSTALL_CLUSTER)
         seconds = {report.stage: report.seconds for report in verdict.stages}
         installed = sum(seconds.get(stage, 0.0) for stage in _INSTALLING)
         return (
             self.cell,
             str(verdict.outcome),
-            {"cdrom": "CD", "network": "network"}[wanted.boot],
-            str(wanted.nodes),
+            self.asked.boots_from,
+            str(self.asked.node_count),
+            verdict.image.key[:12] if verdict.image else "-",
             _seconds(seconds.get(Stage.CREATE_IMAGE)),
             _seconds(seconds.get(Stage.BOOT_HEADNODE)),
             _seconds(installed),

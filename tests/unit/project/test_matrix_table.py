@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 
 from demo import replays
 from demo.farm import CHECKOUT
-from demo.matrix_table import COLUMNS, Row, main, page
+from demo.matrix_table import COLUMNS, Asked, Row, main, page
+from oscar_steps.errors import ConfigError
 from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
 from oscar_steps.matrix.cells import load_matrix
-from oscar_steps.verdict import Outcome, Stage, StageReport, StageResult, Verdict
+from oscar_steps.verdict import ImageReport, Outcome, Stage, StageReport, StageResult, Verdict
 
 CELL = load_matrix(CHECKOUT / "profiles").cells[0].name
 
@@ -27,10 +28,15 @@ STAGES = tuple(
 )  # fmt: skip
 GREEN = Verdict(
     run_id=f"{CELL}-again-20261130-021500-71", cell=CELL, source="s", revision="1", outcome=Outcome.PASSED,
-    sentence="good", stages=STAGES, seconds=301.2,
+    sentence="good", stages=STAGES, seconds=301.2, image=ImageReport(key="0123456789abcdef" * 4),
 )  # fmt: skip
 NO_IMAGE = GREEN.model_copy(
-    update={"outcome": Outcome.INFRASTRUCTURE, "sentence": "the mirror | has no suite", "stages": STAGES[:1]}
+    update={
+        "outcome": Outcome.INFRASTRUCTURE,
+        "sentence": "the mirror | has no suite",
+        "stages": STAGES[:1],
+        "image": None,
+    }
 )
 
 # Leaves what a run leaves. Its verdict is what the file `say` beside it holds; without one it ends without a verdict.
@@ -103,7 +109,7 @@ def test_a_cell_that_is_not_green_is_a_row_with_the_reason(fake: Fake) -> None:
     assert done.exit_code == 1
     row = next(line for line in fake.page.read_text().splitlines() if line.startswith(f"| {CELL} |"))
     assert row == (
-        f"| {CELL} | infrastructure | CD | 2 | 101 | - | - | 301 | 2026-11-30 | the mirror \\| has no suite |"
+        f"| {CELL} | infrastructure | CD | 2 | - | 101 | - | - | 301 | 2026-11-30 | the mirror \\| has no suite |"
     )
 
 
@@ -120,7 +126,7 @@ def test_the_page_has_every_cell_also_those_that_did_not_run_and_comes_from_seve
         "---",
         *(cell.name for cell in cells),
     ]
-    assert f"| {CELL} | passed | CD | 2 | 101 | 30 | 165 | 301 | 2026-11-30 |  |" in text
+    assert f"| {CELL} | passed | CD | 2 | 0123456789ab | 101 | 30 | 165 | 301 | 2026-11-30 |  |" in text
     assert f"1 of {len(cells)} cells are green" in text
     assert done.exit_code == (0 if len(cells) == 1 else 1)
 
@@ -138,11 +144,20 @@ def test_an_unknown_cell_is_refused_before_anything_runs(fake: Fake) -> None:
     assert not fake.runs.exists()
 
 
-def test_nodes_and_way_of_booting_are_the_job_s_own() -> None:
+def test_nodes_and_way_of_booting_are_the_job_s_own_and_jobs_of_other_versions_are_read(tmp_path: Path) -> None:
     matrix = load_matrix(CHECKOUT / "profiles")
     plan = CellPlan.of(matrix, matrix.cells[0], Timeouts())
-    job = plan.job(CELL, Source(url="svn://s/trunk", revision="1"), nodes=5, boot="network")
-    assert Row(CELL, GREEN, job).cells()[2:4] == ("network", "5")
+    job = json.loads(
+        plan.job(CELL, Source(url="svn://s/trunk", revision="1"), nodes=5, boot="network").model_dump_json()
+    )
+    (tmp_path / JOB_FILE).write_text(json.dumps({**job, "image": "of another version", "later": 1}))
+    assert Row(CELL, GREEN, Asked.load(tmp_path)).cells()[2:4] == ("network", "5")
+    (tmp_path / JOB_FILE).write_text("{}")
+    with pytest.raises(ConfigError, match="is not the job of a run: 1 validation error"):
+        Asked.load(tmp_path)
+
+
+def test_a_cell_without_a_run_is_a_row_that_says_so() -> None:
     assert page([Row(CELL)]).splitlines()[-1] == (
         f"| {CELL} | not run | {'- | ' * (len(COLUMNS) - 3)}no run of it has a verdict |"
     )
