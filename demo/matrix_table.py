@@ -29,8 +29,8 @@ from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Stage, Verdic
 from oscar_steps.words import NodeBoot
 
 COLUMNS = (
-    "cell", "outcome", "nodes boot from", "nodes", "base image", "image there in, s", "head node booted in, s", "installed in, s",
-    "total, s", "day", "why not",
+    "cell", "outcome", "nodes boot from", "nodes", "base image", "image there in, s", "head node booted in, s",
+    "installed in, s", "total, s", "day", "why not",
 )  # fmt: skip
 
 _INSTALLING = (Stage.START_INSTALL, Stage.BOOT_NODES, Stage.WAIT_NODES, Stage.FINALIZE)
