@@ -61,7 +61,7 @@ test-xen: setup ## A real Xen, emulated: one profile as Qemu and as Xen, a clust
 test-farm: setup ## Master, worker, Subversion, mail and whole virtual clusters
 	@$(PYTEST) -m 'not slow' tests/farm $(PYTEST_OPTIONS)
 
-test-slow: setup ## The rest of vm and farm: two more faults through whole clusters, two clusters that copy at once
+test-slow: setup ## The rest of vm and farm: more faults through whole clusters, two clusters that copy at once, a new Debian
 	@$(PYTEST) -m slow tests/vm tests/farm $(PYTEST_OPTIONS)
 
 test-chaos: setup ## Kills processes and looks for what is left
