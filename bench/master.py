@@ -3,10 +3,10 @@
     python -m bench.master [--cells 15,150,1500] [--builds 150] [--json FILE] [--before FILE] [--markdown]
 
 For each number of cells a farm of its own: checkconfig, start, a worker that attaches, a reconfiguration that changes
-one cell, then a commit that asks for every cell at once (as a night does), of which `--builds` are waited for. CPU
-seconds are the master's process alone, user and system; each is counted until the master is idle again. Compare them,
-and not the seconds of the clock: the worker and its driver share the machine. `--json` keeps the figures, and
-`--before` puts such a file's beside this run's, with the ratio. Everything that is started here ends here.
+one cell, then a night: builds of all cells are asked for at once, and `--builds` of them are waited for. CPU seconds
+are the master's process alone, user and system; each is counted until the master is idle again. Compare them, and not
+the seconds of the clock: the worker and its driver share the machine. `--json` keeps the figures, and `--before` puts
+such a file's beside this run's, with the ratio. Everything that is started here ends here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
+import httpx
 import psutil
 import pytest
 from rich.console import Console
@@ -35,8 +36,10 @@ import demo.farm
 from demo.errors import NotReady
 from demo.farm import CHECKOUT, WORKER, Farm
 from oscar_steps.errors import FarmError
+from oscar_steps.master.schedulers import FORCE, LABEL
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.words import Label
 
 SLOTS = 4
 """Clusters at a time on the worker."""
@@ -67,7 +70,7 @@ def write_profiles(folder: Path, cells: int, *, changed: int = 0) -> None:
     first = load_matrix(CHECKOUT / "profiles").cells[0]
     names = {"image": first.image, "cluster": first.cluster, "answers": first.answers}
     rows = (
-        _CELL.format(number=number, labels='["smoke"]' if number == changed else '["smoke", "nightly"]', **names)
+        _CELL.format(number=number, labels='["candidate"]' if number == changed else '["nightly"]', **names)
         for number in range(1, cells + 1)
     )
     (folder / "matrix.toml").write_text("".join(rows), encoding="utf-8")
@@ -128,6 +131,14 @@ class BenchFarm(Farm):
         with closing(sqlite3.connect(self.directory / "master/state.sqlite", timeout=30)) as connection:
             return int(connection.execute(query).fetchone()[0])
 
+    def ask_for_all(self) -> None:
+        """Press the button 'all cells of the label nightly'."""
+        first = self.master._get("builders", "builders", name="debian-1-x86_64")[0]["builderid"]
+        wish = {"builderid": str(first), "branch": "trunk", "revision": "1", LABEL: Label.NIGHTLY}
+        order = {"id": 1, "jsonrpc": "2.0", "method": FORCE, "params": wish}
+        url = f"{self.master.base}api/v2/forceschedulers/{FORCE}"
+        httpx.post(url, json=order, trust_env=False, timeout=_NIGHT_SECONDS).raise_for_status()
+
     def requests(self) -> int:
         return self.count("SELECT count(*) FROM buildrequests")
 
@@ -184,17 +195,18 @@ def _reconfigure(farm: BenchFarm, cells: int) -> Figures:
 
 def _night(farm: BenchFarm, cells: int, builds: int) -> Figures:
     """From the first build that has ended to the last of so many; a request waits for every other cell."""
-    farm.commit_harmless()
-    begun = monotonic()
-    _wait(lambda: farm.requests() > cells, "a request for every cell", _NIGHT_SECONDS)
-    print(f"  {cells} requests after {monotonic() - begun:.0f} s", flush=True)
+    before, begun = farm.cpu(), monotonic()
+    farm.ask_for_all()
+    wanted = cells - 1  # one has been taken out
+    _wait(lambda: farm.requests() >= wanted, "a request for every cell", _NIGHT_SECONDS)
+    print(f"  {wanted} requests after {monotonic() - begun:.0f} s, {farm.cpu() - before:.1f} CPU s", flush=True)
     nothing: Figures = {"builds per minute": 0.0, "CPU s per build": None}
     try:
         _wait(lambda: farm.ended() > 0, "a first build", _NIGHT_SECONDS)
     except NotReady:
         return nothing
     first, cpu, begun = farm.ended(), farm.cpu(), monotonic()
-    wanted = min(first + builds, cells)
+    wanted = min(first + builds, wanted)
     try:
         _wait(lambda: farm.ended() >= wanted, f"{wanted} builds", _NIGHT_SECONDS)
     except NotReady as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from buildbot.plugins import util, worker
@@ -13,6 +14,7 @@ from oscar_steps.job import CellPlan
 from oscar_steps.master.again import may_begin_here, next_build
 from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.fitting import CellFits, Describing
+from oscar_steps.master.scale.slots import SlotWorker
 from oscar_steps.master.schedulers import start_cells
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
@@ -27,7 +29,7 @@ _KEEPALIVE = 60
 _MISSING_AFTER = 600
 
 
-class HostWorker(Describing, worker.Worker):
+class HostWorker(Describing, SlotWorker):
     """After an exception Buildbot gives a worker nothing for 10 s, then 20, 40, up to an hour; a good build ends that.
 
     Five minutes are enough to spare the queue of a host that is broken, and short enough to notice that it was mended.
@@ -92,10 +94,18 @@ def build_plans(site: Site, matrix: Matrix) -> tuple[CellPlan, ...]:
     return tuple(CellPlan.of(matrix, cell, site.timeouts) for cell in matrix.cells)
 
 
-def cell_factory(plan: CellPlan, site: Site) -> BuildFactory:
-    """The steps of a build of this cell."""
-    stages = [StageStep(stage, site, plan.cell.timeout_factor) for stage in Stage]
-    return FarmFactory([JobStep(plan, site), *stages, ReportStep(plan.name, site)])
+def cell_factories(plans: Iterable[CellPlan], site: Site) -> dict[float, BuildFactory]:
+    """The steps of a build, for each time-out factor. All cells share them: a step finds its cell by its build's name.
+
+    Steps for each cell by itself would take seconds and tens of MiB with 1,500 of them.
+    """
+    of_cell = {plan.name: plan for plan in plans}
+    return {
+        factor: FarmFactory(
+            [JobStep(of_cell, site), *(StageStep(stage, site, factor) for stage in Stage), ReportStep(site)]
+        )
+        for factor in {plan.cell.timeout_factor for plan in of_cell.values()}
+    }
 
 
 def _clusters(site: Site) -> Any:
@@ -116,12 +126,12 @@ def description_of(cell: Cell) -> str:
     return f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}{variant}: {cell.cluster}{unstable}"
 
 
-def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
+def _builder(plan: CellPlan, site: Site, factory: BuildFactory, clusters: Any) -> Any:
     cell = plan.cell
     return util.BuilderConfig(
         name=plan.name,
         workernames=list(site.workers_for(plan.name)),
-        factory=cell_factory(plan, site),
+        factory=factory,
         nextBuild=next_build,
         canStartBuild=CellFits(plan.need, may_begin_here),
         locks=[clusters.access("counting")],
@@ -132,12 +142,13 @@ def _builder(plan: CellPlan, site: Site, clusters: Any) -> Any:
 
 def build_builders(site: Site, plans: tuple[CellPlan, ...]) -> list[Any]:
     """A builder for every cell, and one for the first tier."""
-    clusters = _clusters(site)
-    return [*(_builder(plan, site, clusters) for plan in plans), _lint(site, plans)]
+    clusters, factories = _clusters(site), cell_factories(plans, site)
+    cells = (_builder(plan, site, factories[plan.cell.timeout_factor], clusters) for plan in plans)
+    return [*cells, _lint(site, plans)]
 
 
 def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
-    steps = [LintStep(site), ReportStep(LINT, site)]
+    steps = [LintStep(site), ReportStep(site)]
     if any(Label.SMOKE in plan.cell.labels for plan in plans):
         steps.append(start_cells())
     return util.BuilderConfig(

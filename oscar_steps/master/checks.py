@@ -19,6 +19,7 @@ from twisted.internet.endpoints import serverFromString
 from oscar_steps.errors import ConfigError
 from oscar_steps.master import database
 from oscar_steps.master.privacy import check_private
+from oscar_steps.master.scale.slots import MAX_BUILDS
 from oscar_steps.matrix.cells import Matrix, default_profiles
 from oscar_steps.site import Repository, Site
 from oscar_steps.tomlfile import line_of, read_text
@@ -51,6 +52,10 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
         raise refuse(said, "web", "port")
     for said in _port_in_use(*where, state) if where else ():
         raise refuse(said, "master", "port")
+    for index, host in enumerate(site.worker):
+        if host.builds > MAX_BUILDS:
+            way_out = f"give {MAX_BUILDS} at most, and run a second worker on the host for the others"
+            raise refuse(f"one worker's connection bears {MAX_BUILDS} builds; {way_out}", "worker", index, "builds")
     for path, cell in {matrix.cluster_path(cell): cell for cell in matrix.cells}.items():
         _check_cluster(path, matrix.cluster_xml(cell))
 

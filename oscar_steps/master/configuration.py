@@ -12,6 +12,8 @@ from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.pollers import svn_poller
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
+from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
+from oscar_steps.master.scale.registry import note_all_at_once
 from oscar_steps.master.schedulers import build_schedulers
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
@@ -30,6 +32,8 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
     Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
     """
     wait_for_the_database()
+    look_at_few()
+    note_all_at_once()
     plans = build_plans(site, matrix)
     workers = build_workers(site)
     names = (*(plan.name for plan in plans), LINT)
@@ -46,6 +50,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
         "collapseRequests": False,
+        "prioritizeBuilders": waiting_builders,
         "caches": _CACHES,
         "services": [*_mail(site, names), DiskWatch(disk_mib=site.master.disk_mib)],
         "www": build_web(site),

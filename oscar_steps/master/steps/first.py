@@ -22,15 +22,27 @@ ASKERS_MISTAKE = "askers_mistake"
 """Build property: what was asked for does not exist. No worker is at fault."""
 
 
-class FirstStep(CutShort, buildstep.BuildStep):
+class OfCell:
+    """Mixin of steps that all cells share: the cell is the build's. `lint` counts as one."""
+
+    @property
+    def cell(self: Any) -> str:
+        return str(self.build.builder.name)
+
+    def __str__(self: Any) -> str:
+        return f"<{type(self).__name__} {self.name}>"  # Buildbot's has all that the step was made of: it is logged
+
+    __repr__ = __str__
+
+
+class FirstStep(OfCell, CutShort, buildstep.BuildStep):
     """What keeps a build from its run is the verdict that this step leaves; otherwise `begin` goes on."""
 
     haltOnFailure = True
     updateBuildSummaryPolicy = False  # the build's own line is the verdict, which the report step has
 
-    def __init__(self, cell: str, site: Site, **kwargs: Any) -> None:
+    def __init__(self, site: Site, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.cell = cell
         self.site = site
         self.svn: set[Any] = set()
         self.summary = ""

@@ -34,7 +34,7 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
             {"name": LINT, "logEnviron": False, "timeout": None, "maxTime": _MAX_SECONDS, "sigtermTime": 10, **kwargs},
             prohibitArgs=["command"],
         )
-        super().__init__(LINT, site, **kwargs)
+        super().__init__(site, **kwargs)
 
     async def begin(self, source: Source, run_id: str, directory: str) -> int:  # noqa: ARG002
         self.setProperty(RUN_DIRECTORY, directory, self.name)

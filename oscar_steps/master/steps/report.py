@@ -13,7 +13,7 @@ from twisted.python import log
 from oscar_steps.master.again import ask_again
 from oscar_steps.master.durability.restarts import CutShort, cut_short
 from oscar_steps.master.steps import evidence
-from oscar_steps.master.steps.first import upload
+from oscar_steps.master.steps.first import OfCell, upload
 from oscar_steps.master.steps.results import (
     RESULT_OF_OUTCOME,
     RUN_DIRECTORY,
@@ -34,16 +34,15 @@ _WARNING_LENGTH = 130
 GO_ON = "the clusters are installed anyway"
 
 
-class ReportStep(CutShort, buildstep.BuildStep):
+class ReportStep(OfCell, CutShort, buildstep.BuildStep):
     """Fetches the verdict and the evidence. Its result is the verdict's, so the build's result agrees with it."""
 
     name = "report"
     alwaysRun = True
     warnOnWarnings = True
 
-    def __init__(self, cell: str, site: Site, **kwargs: Any) -> None:
+    def __init__(self, site: Site, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.cell = cell
         self.site = site
         self.summary = "no verdict"
 

@@ -6,7 +6,7 @@ status is the result. Nothing is decided from the lines that it prints; they may
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, CellPlan, Source
 from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
-from oscar_steps.master.steps.first import FirstStep, on_worker
+from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.site import Site
 from oscar_steps.textio import json_object, one_line
@@ -40,9 +40,9 @@ class JobStep(FirstStep):
 
     name = "job"
 
-    def __init__(self, plan: CellPlan, site: Site, **kwargs: Any) -> None:
-        super().__init__(plan.name, site, **kwargs)
-        self.plan = plan
+    def __init__(self, plans: Mapping[str, CellPlan], site: Site, **kwargs: Any) -> None:
+        super().__init__(site, **kwargs)
+        self.plans = plans
 
     async def check(self) -> None:
         """When its worker is lost Buildbot begins a build anew, without limit: a cell that kills workers never ends."""
@@ -67,8 +67,9 @@ class JobStep(FirstStep):
         }
 
     async def begin(self, source: Source, run_id: str, directory: str) -> int:
-        self.setProperty(CELL_OWNER, self.plan.cell.owner, self.name)
-        job = self.plan.job(run_id, source, **self._wish())
+        plan = self.plans[self.cell]
+        self.setProperty(CELL_OWNER, plan.cell.owner, self.name)
+        job = plan.job(run_id, source, **self._wish())
         text = job.model_dump_json(indent=2) + "\n"
         path = PurePosixPath(directory) / JOB_FILE
         command = await on_worker(
@@ -113,7 +114,7 @@ class SummaryObserver(logobserver.LogLineObserver):
             self._show(one_line(said["summary"]))
 
 
-class StageStep(CutShort, buildstep.ShellMixin, buildstep.BuildStep):
+class StageStep(OfCell, CutShort, buildstep.ShellMixin, buildstep.BuildStep):
     """One stage of the run, attached to the run's process."""
 
     updateBuildSummaryPolicy = False

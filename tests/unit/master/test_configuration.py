@@ -265,6 +265,7 @@ def test_a_mail_account_needs_its_password_file(tmp_path: Path) -> None:
         ('[database]\nurl = "mysql://farm@127.0.0.1/farm"\n', 9, "database.url: the driver for 'mysql' is not"),
         ('[database]\nurl = "postgresql://farm@127.0.0.1:1/farm"\n', 9, "database.url: the database cannot be used: "),
         ('[database]\nurl = "dbase://x/y"\n', 9, "database.url: the farm cannot use a database of the kind 'dbase'"),
+        ("builds = 501\n", 8, "worker.0.builds: one worker's connection bears 500 builds; give 500 at most, and run a"),
         ('[schedule]\nbranches = ["trunk", "branch/*"]\n', 9, "schedule.branches.1: 'branch/*' can match no branch"),
     ],
 )

@@ -14,7 +14,7 @@ from buildbot.schedulers.forcesched import CollectedValidationError, ForceSchedu
 from twisted.internet import defer
 
 from oscar_steps.job import CellPlan, Source
-from oscar_steps.master.builders import build_builders, build_plans, cell_factory
+from oscar_steps.master.builders import build_builders, build_plans, cell_factories
 from oscar_steps.master.reports.facts import BuildNote, ChangeNote, recipients
 from oscar_steps.master.schedulers import AS_BUTTON, LABEL, build_schedulers
 from oscar_steps.master.steps.report import headline
@@ -164,9 +164,10 @@ def test_a_cells_settings_reach_its_job_and_a_persons_wishes_come_before_them(pl
 
 
 def test_a_stage_of_a_slow_cell_may_take_longer_before_the_master_stops_it(plans: Sequence[CellPlan]) -> None:
+    factories = cell_factories(plans, site())
     limits = [
-        {step.buildStep().maxTime for step in cell_factory(plan, site()).steps if step.buildStep().name in [*Stage]}
-        for plan in plans[1:3]
+        {step.buildStep().maxTime for step in factory.steps if step.buildStep().name in [*Stage]}
+        for factory in (factories[plan.cell.timeout_factor] for plan in plans[1:3])
     ]
     assert limits == [{4 * 3600}, {8 * 3600}]
 

@@ -78,9 +78,10 @@ def report_step(monkeypatch: pytest.MonkeyPatch, **methods: Any) -> tuple[Report
     """A report step whose build has a red verdict; `methods` stand for what Buildbot and the worker would do."""
     verdict = RunIdentity("c-r7-b1", "c", "svn://h/oscar", "7").verdict(Outcome.FAILED, "red", category=Category.OSCAR)
     step = create_step_from_step_or_factory(
-        ReportStep("c", Site.model_construct(schedule=Schedule(again=())), name="report")
+        ReportStep(Site.model_construct(schedule=Schedule(again=())), name="report")
     )
-    step.build = SimpleNamespace(conn=object(), results=FAILURE, executedSteps=[])
+    builder = SimpleNamespace(name="c")
+    step.build = SimpleNamespace(conn=object(), results=FAILURE, executedSteps=[], builder=builder)
     properties: dict[str, Any] = {"run_id": "c-r7-b1", "run_directory": "/runs/c-r7-b1"}
     logs: dict[str, str] = {}
 

@@ -1,0 +1,67 @@
+"""Which builders are looked at when a build can begin: those that something waits for and a worker has room for.
+
+Buildbot's own looks at every builder a worker knows, each time a build ends: two queries for each to sort them, then
+one for its requests. With 1,500 cells that is more work than a build. Here one query finds all that waits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.process.buildrequestdistributor import BasicBuildChooser, BuildRequestDistributor
+from twisted.internet import defer
+
+
+def has_room(builder: Any) -> bool:
+    """Whether any worker could begin a build of this builder now."""
+    return any(here.worker.room_for(builder) and here.isAvailable() for here in builder.workers)
+
+
+class CellChooser(BasicBuildChooser):
+    """Reads no request of a builder for which there is no room: the last slot may have gone to the one before."""
+
+    def __init__(self, builder: Any, master: Any) -> None:
+        self.bldr = builder
+        if has_room(builder):
+            super().__init__(builder, master)
+
+    def chooseNextBuild(self) -> Any:
+        return super().chooseNextBuild() if has_room(self.bldr) else defer.succeed((None, None))
+
+    def canStartBuild(self, worker: Any, breq: Any) -> Any:
+        return worker.worker.room_for(self.bldr) and super().canStartBuild(worker, breq)
+
+
+def waiting_builders(master: Any, builders: list[Any]) -> Any:
+    """Those for which something waits and there is room, the next one first (Buildbot's `prioritizeBuilders`)."""
+    return defer.ensureDeferred(_waiting(master, builders))
+
+
+async def _waiting(master: Any, builders: list[Any]) -> list[Any]:
+    open_ones = {builder for builder in builders if has_room(builder)}
+    if not open_ones:
+        return []
+    found = [
+        (-priority, submitted_at, builder.name, builder)
+        for number, priority, submitted_at in await master.db.pool.do(_unclaimed, master.db.model)
+        if (builder := master.botmaster.getBuilderById(number)) in open_ones
+    ]
+    return [builder for *_, builder in sorted(found, key=lambda each: each[:3])]
+
+
+def _unclaimed(connection: Any, model: Any) -> list[tuple[int, int, int]]:
+    """Of every builder that has unclaimed requests: its id, their highest priority, and when the oldest was made."""
+    requests, claims = model.buildrequests.c, model.buildrequest_claims
+    query = (
+        sa.select(requests.builderid, sa.func.max(requests.priority), sa.func.min(requests.submitted_at))
+        .select_from(model.buildrequests.outerjoin(claims, requests.id == claims.c.brid))
+        .where(claims.c.brid.is_(None), requests.complete == 0)
+        .group_by(requests.builderid)
+    )
+    return [tuple(row) for row in connection.execute(query).fetchall()]
+
+
+def look_at_few() -> None:
+    """Have Buildbot choose builds this way."""
+    BuildRequestDistributor.BuildChooser = CellChooser

@@ -1,0 +1,104 @@
+"""Only builders for which something waits and that a worker has room for are looked at, in one query."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from buildbot.db import model as buildbot_model
+from buildbot.process import buildrequestdistributor as distributor
+from twisted.internet import defer
+
+from oscar_steps.master.scale.distribution import CellChooser, look_at_few, waiting_builders
+
+MODEL = buildbot_model.Model
+
+
+class Pool:
+    """A database in memory that counts queries."""
+
+    def __init__(self) -> None:
+        self.connection = sa.create_engine("sqlite://").connect()
+        MODEL.metadata.create_all(self.connection)
+        self.queries = 0
+
+    def do(self, query: Any, *arguments: Any) -> Any:
+        self.queries += 1
+        return defer.succeed(query(self.connection, *arguments))
+
+
+class Builder:
+    def __init__(self, number: int, *, room: bool = True) -> None:
+        self.number, self.name = number, f"c{number}"
+        worker = SimpleNamespace(room_for=lambda _builder: room)
+        self.workers = [SimpleNamespace(isAvailable=lambda: True, worker=worker)]
+
+
+def master(pool: Pool, builders: list[Builder]) -> Any:
+    by_number = {builder.number: builder for builder in builders}
+    return SimpleNamespace(
+        db=SimpleNamespace(pool=pool, model=MODEL), botmaster=SimpleNamespace(getBuilderById=by_number.get)
+    )
+
+
+def request(pool: Pool, number: int, builder: int, *, priority: int = 0, at: int = 0, **more: Any) -> None:
+    row = {"id": number, "buildsetid": 1, "builderid": builder, "priority": priority, "submitted_at": at}
+    complete = int(more.get("complete", False))
+    pool.connection.execute(MODEL.buildrequests.insert(), [{**row, "complete": complete, "waited_for": 0}])
+    if more.get("claimed"):
+        pool.connection.execute(MODEL.buildrequest_claims.insert(), [{"brid": number, "masterid": 1, "claimed_at": 1}])
+
+
+def waiting(pool: Pool, builders: list[Builder]) -> list[str]:
+    async def answer() -> list[Any]:
+        found: list[Any] = await waiting_builders(master(pool, builders), builders)
+        return found
+
+    return [builder.name for builder in asyncio.run(answer())]
+
+
+def test_urgent_ones_come_first_then_those_that_wait_longest_and_nothing_else_is_looked_at() -> None:
+    pool, builders = Pool(), [Builder(number) for number in range(1, 1000)]
+    request(pool, 1, 5, at=30)
+    request(pool, 2, 7, at=20)
+    request(pool, 3, 9, priority=1, at=40)
+    request(pool, 4, 11, claimed=True)
+    request(pool, 5, 13, complete=True)
+    request(pool, 6, 5000)
+    assert waiting(pool, builders) == ["c9", "c7", "c5"]
+    assert pool.queries == 1
+
+
+def test_where_no_worker_has_room_nothing_is_read() -> None:
+    pool, builders = Pool(), [Builder(number, room=False) for number in range(1, 4)]
+    request(pool, 1, 2)
+    assert waiting(pool, builders) == []
+    assert pool.queries == 0
+    assert waiting(pool, [*builders, Builder(4)]) == []
+
+
+def test_a_chooser_reads_no_request_where_there_is_no_room() -> None:
+    builder: Any = Builder(1, room=False)
+    builder.config = SimpleNamespace(nextWorker=None, nextBuild=None)
+    builder.getAvailableWorkers = list
+    owner: Any = SimpleNamespace(config=SimpleNamespace(select_next_worker=None))
+    chooser = CellChooser(builder, owner)
+
+    async def choose() -> Any:
+        return await chooser.chooseNextBuild()
+
+    assert asyncio.run(choose()) == (None, None)  # a query would fail: the master has no database
+
+
+def test_buildbots_distributor_makes_the_chooser_that_it_has_been_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributor.BuildRequestDistributor, "BuildChooser", distributor.BasicBuildChooser)
+    look_at_few()
+    builder: Any = Builder(1)
+    builder.config = SimpleNamespace(nextWorker=None, nextBuild=None)
+    builder.getAvailableWorkers = list
+    owner: Any = SimpleNamespace(config=SimpleNamespace(select_next_worker=None))
+    made = distributor.BuildRequestDistributor(SimpleNamespace()).createBuildChooser(builder, owner)
+    assert isinstance(made, CellChooser)
