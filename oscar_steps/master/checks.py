@@ -25,6 +25,9 @@ from oscar_steps.site import Repository, Site
 from oscar_steps.tomlfile import line_of, read_text
 
 _TOKENS = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+_TOO_MANY_BUILDS = (
+    f"one worker's connection bears {MAX_BUILDS} builds; give {MAX_BUILDS} at most, and run a second worker on the host"
+)
 
 
 def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> None:
@@ -52,10 +55,8 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
         raise refuse(said, "web", "port")
     for said in _port_in_use(*where, state) if where else ():
         raise refuse(said, "master", "port")
-    for index, host in enumerate(site.worker):
-        if host.builds > MAX_BUILDS:
-            way_out = f"give {MAX_BUILDS} at most, and run a second worker on the host for the others"
-            raise refuse(f"one worker's connection bears {MAX_BUILDS} builds; {way_out}", "worker", index, "builds")
+    for index in (index for index, host in enumerate(site.worker) if host.builds > MAX_BUILDS):
+        raise refuse(_TOO_MANY_BUILDS, "worker", index, "builds")
     for path, cell in {matrix.cluster_path(cell): cell for cell in matrix.cells}.items():
         _check_cluster(path, matrix.cluster_xml(cell))
 
