@@ -7,14 +7,14 @@ it. Both are put together when the file is read, so a recipe is complete whereve
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.guest import styles
 from oscar_steps.matrix.model import Frozen
-from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
+from oscar_steps.tomlfile import check_values, line_of, load_toml, read_text, validate
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
@@ -34,6 +34,13 @@ class Recipe(Frozen):
     network: str
     """How the distribution configures its network cards: a folder of `oscar_steps/guest/network/`."""
     ssh_unit: str = "ssh.service"
+    unproven: bool = False
+    """No run has shown yet that this image works: its cells have no labels by which they would run by themselves."""
+
+    @classmethod
+    def with_files(cls, value: dict[str, Any], _folder: Path) -> dict[str, Any]:
+        """`value` with the contents of the files that it names, in the folder of the recipe: a job carries them."""
+        return value
 
     @field_validator("network")
     @classmethod
@@ -77,10 +84,37 @@ class BootstrapRecipe(PackageRecipe):
     """Suites beside `suite` whose packages are newer, where the host's apt has them: `suite`-updates, ..."""
 
 
-ImageRecipe: TypeAlias = BootstrapRecipe
-"""A recipe of any kind: with the second kind the union of them, told apart by `kind`."""
+class RpmRecipe(PackageRecipe):
+    """AlmaLinux, Rocky, Fedora, openSUSE and their like, by dnf."""
 
-_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe}
+    kind: Literal["rpm"]
+    release: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    """dnf's `$releasever`."""
+    mirror: str = Field(default="", pattern=r"^$|^(https?|ftp|file)://[^\s'\"]+$")
+    """The site's mirror of the distribution; '': the site has not set it yet."""
+    repositories: tuple[Annotated[str, Field(pattern=r"^[^\s'\"]+$")], ...] = Field(min_length=1)
+    """Folders below the mirror, or whole addresses, with dnf's `$releasever` and `$basearch`."""
+    keys: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...] = Field(min_length=1)
+    """Names of the files in `keys/`, beside the recipe, with the public keys that sign the packages."""
+    key_texts: dict[str, str] = Field(default_factory=dict)
+    """What stands in those files; not written in a recipe, but read with it."""
+    signed_metadata: bool = True
+    """Whether the repositories' indexes have signatures, too."""
+    module_platform: str = Field(default="", pattern=r"^$|^platform:[a-z0-9]+$")
+    """For a distribution with modules: which of them are its own, such as platform:el8."""
+
+    @classmethod
+    def with_files(cls, value: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """See `Recipe`. A key that is not there is missed when the image is built."""
+        names = [name for name in value.get("keys", ()) if isinstance(name, str) and "/" not in name]
+        files = {name: folder / "keys" / name for name in names}
+        return {**value, "key_texts": {name: read_text(file) for name, file in files.items() if file.is_file()}}
+
+
+ImageRecipe: TypeAlias = Annotated[BootstrapRecipe | RpmRecipe, Field(discriminator="kind")]
+"""A recipe of any kind."""
+
+_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe, "rpm": RpmRecipe}
 
 
 def _one_of(style: str, value: str) -> str:
@@ -109,6 +143,7 @@ def load_recipe(path: Path) -> ImageRecipe:
             f"{file}:{line_of(lines, ('kind',))}: kind: there is no {value['kind']!r}; use one of {kinds}"
         )
     model = _KINDS[value["kind"]]
+    value = model.with_files(value, path.parent)
     try:
         return model.model_validate(value)  # type: ignore[return-value]
     except ValidationError as error:

@@ -154,7 +154,8 @@ def _difference(key: ImageKey, last: ImageRecord) -> str:
 @_store_option
 @_explained
 def build(recipes: tuple[str, ...], profiles: Path, folder: Path) -> None:
-    """Build images now: those of RECIPEs (names or files), or without any those that the matrix's cells use.
+    """Build images now: those of RECIPEs (names or files), or without any those that the matrix's cells use
+    and that some run has proven.
 
     An image that is there is not built again. The path of each is printed. One that cannot be built keeps no other
     from being built.
@@ -162,7 +163,7 @@ def build(recipes: tuple[str, ...], profiles: Path, folder: Path) -> None:
     wanted: dict[str, ImageRecipe] = {}
     if not recipes:
         matrix = load_matrix(profiles)
-        wanted = {image.name: image for image in map(matrix.image, matrix.cells)}
+        wanted = {image.name: image for image in map(matrix.image, matrix.cells) if not image.unproven}
     errors: list[FarmError] = []
     for name in recipes or wanted:
         try:

@@ -91,7 +91,7 @@ def _answers() -> Answers:
         ('kind = "tarball"\n', 5, "kind: there is no 'tarball'; use one of bootstrap"),
         ("kind = 5\n", 5, "kind: there is no 5; use one of bootstrap"),
         ('network = "netplan"\n', 5, "network: there is no style 'netplan'; there are: ifupdown"),
-        ('initrd = "x"\n', 5, "initrd: there is no style 'x'; there are: initramfs-tools"),
+        ('initrd = "x"\n', 5, "initrd: there is no style 'x'; there are: dracut, initramfs-tools"),
         ('packages_add = "make"\n', 5, 'packages_add: give a list, such as ["one", "two"]'),
         ("packages_add = [5]\n", 5, 'packages_add: give a list, such as ["one", "two"]'),
         ('packages_remove = ["make"]\n', 5, "packages_remove: 'make' is not in the list of {family}; leave it out"),
