@@ -298,6 +298,19 @@ def test_a_forced_build_tests_the_last_revision_with_the_nodes_asked_for(farm: F
     assert job["source"]["revision"].isdigit()
 
 
+def test_all_cells_of_a_label_are_forced_at_one_revision_which_has_to_be_given(farm: Farm) -> None:
+    play(farm, "pass")
+    number, wishes = last_build(farm)["number"], {"branch": "trunk", "label": "smoke", "nodes": "0"}
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        force(farm, **wishes, revision="")
+    assert "give the number of a revision" in refused.value.response.text
+    lint = str(farm.master._get("builders", "builders", name=LINT)[0]["builderid"])
+    order(farm, "forceschedulers/force", "force", **wishes, builderid=lint, revision="1")
+    build = complete_after(farm, number)
+    assert farm.master.property(build["buildid"], "exact_revision") == "1"
+    assert (build["number"], build["results"]) == (number + 1, 0)
+
+
 def test_a_first_tier_that_breaks_down_keeps_no_commit_from_its_cluster(farm: Farm) -> None:
     before = len(mails_to(farm, DEVELOPER))
     play(farm, "lint-breaks")
