@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _lines(profiles: Path, cell: str | None, old: Path | None, *, as_json: bool) -> Sequence[str]:
     matrix = load_matrix(profiles)
+    for each in matrix.cells:  # each file is read once
+        matrix.image(each)
+        matrix.answers(each)
     if cell is not None:
         found = why(MatrixText(profiles / "matrix.toml"), matrix.cell(cell).name)
         if as_json:

@@ -49,7 +49,13 @@ class Matrix(Frozen):
         raise ConfigError(f"there is no cell {_shown(name)} in {path}; there are: {there_are}")
 
     def image(self, cell: Cell) -> ImageRecipe:
-        return self._once(self.path(cell, "image"), load_recipe)
+        """Raises ConfigError where the recipe cannot be used, or is for another architecture."""
+        path = self.path(cell, "image")
+        recipe = self._once(path, load_recipe)
+        if recipe.architecture != cell.architecture:
+            said = f"{path}: this image is for {recipe.architecture}, but the cell {cell.name} is not"
+            raise ConfigError(f"{said}; give the cell another image in {self.directory / 'matrix.toml'}")
+        return recipe
 
     def answers_path(self, cell: Cell) -> Path:
         return self.path(cell, "answers")

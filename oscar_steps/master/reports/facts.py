@@ -7,7 +7,7 @@
   `always`. In the first tier 'fixed' means that a problem is mended which kept an earlier commit from its cells. The
   author of that commit gets the mail, too.
 - Of an unstable cell the authors get no mail: it goes to the developers' list (without one: to the operator).
-- The owner of a cell gets each mail about its commits' results, too.
+- The owner of a cell gets each of these mails, too, and those about the distribution and the answers.
 - `infrastructure`: the farm, the distribution or the site's answers failed. The operator gets the mail. A commit's cell
   is then retried (`again.py`): the operator gets a mail about the first failure, and one when the farm gives up.
 - `cancelled`: nobody gets a mail.
@@ -158,29 +158,32 @@ class BuildNote:
 def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     """Addresses that get a mail about this build; none: nobody does."""
     outcome = note.verdict.outcome
-    always = mail.always and note.verdict.cell != LINT
+    stable = note.verdict.stability is Stability.STABLE
+    always = mail.always and note.verdict.cell != LINT and stable
+    more = (note.cell_owner,) if note.cell_owner else ()
     if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
         return ()
     asked = mail.address(note.owner) if "@" in note.owner or note.owner in mail.people else None
     if outcome is Outcome.INFRASTRUCTURE and note.known_already:
         return ()
     if outcome is Outcome.INFRASTRUCTURE:
-        return (asked if asked and note.verdict.category is Category.FARM else mail.operator,)
+        first = asked if asked and note.verdict.category is Category.FARM else mail.operator
+        return tuple(dict.fromkeys((first, *(more if note.verdict.category in _NOT_OSCAR else ()))))
     # The author of a mended problem has no part in what this commit breaks.
     others = note.gated_before if outcome is not Outcome.FAILED else ()
     logins = [*(change.author for change in note.changes), *others]
     authors = [mail.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
     everybody = (mail.developers or mail.operator,) if note.by_itself else (mail.operator,)
-    if note.verdict.stability is Stability.UNSTABLE:
-        authors = []
-    found = sorted({address for address in (*authors, asked) if address}) or everybody
-    return tuple(dict.fromkeys((*found, *([note.cell_owner] if note.cell_owner else []))))
+    found = sorted({address for address in (*(authors if stable else ()), asked) if address}) or everybody
+    return tuple(dict.fromkeys((*found, *more)))
 
 
 def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
     """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
-    if note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE) or not recipients(note, mail):
+    nobody_blamed = note.verdict.stability is Stability.UNSTABLE
+    none_due = note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE)
+    if nobody_blamed or none_due or not recipients(note, mail):
         return ()
     faults = {change.author: mail.fault(change.author) for change in note.changes}
     return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)

@@ -15,12 +15,12 @@ from twisted.internet import defer
 
 from oscar_steps.job import CellPlan, Source
 from oscar_steps.master.builders import build_builders, build_plans, cell_factories
-from oscar_steps.master.reports.facts import BuildNote, ChangeNote, recipients
+from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
 from oscar_steps.master.schedulers import AS_BUTTON, LABEL, build_schedulers
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Mail, Site
-from oscar_steps.verdict import LINT, Outcome, Stability, Stage, Verdict
+from oscar_steps.verdict import LINT, Category, Outcome, Stability, Stage, Verdict
 from oscar_steps.words import UNSTABLE
 
 MATRIX = """\
@@ -193,6 +193,28 @@ def test_the_red_of_an_unstable_cell_goes_to_the_list_and_the_cells_owner_and_to
 
 def test_the_red_of_a_stable_cell_goes_to_the_committer_and_the_cells_owner() -> None:
     assert recipients(note(Outcome.FAILED, Stability.STABLE), MAIL) == ("geoffroy@x.org", "eric@x.org")
+
+
+def test_an_unstable_cell_that_passes_writes_to_nobody_but_when_it_is_fixed() -> None:
+    always = MAIL.model_copy(update={"always": True})
+    green = note(Outcome.PASSED)
+    assert recipients(green, always) == ()
+    fixed = dataclasses.replace(green, before=Before(6, "6", passed=False))
+    assert recipients(fixed, always) == ("list@x.org", "eric@x.org")
+    assert recipients(note(Outcome.PASSED, Stability.STABLE), always) == ("geoffroy@x.org", "eric@x.org")
+
+
+def test_a_committer_whose_address_cannot_be_used_is_no_trouble_of_an_unstable_cell() -> None:
+    odd = {"changes": (ChangeNote("7", "ge off", "Fix"),)}
+    assert bad_logins(dataclasses.replace(note(Outcome.FAILED, Stability.STABLE), **odd), MAIL)
+    assert not bad_logins(dataclasses.replace(note(Outcome.FAILED), **odd), MAIL)
+
+
+def test_the_owner_hears_of_a_broken_distribution_and_not_of_a_broken_host() -> None:
+    purple = note(Outcome.INFRASTRUCTURE, Stability.STABLE)
+    for category, expected in ((Category.DISTRIBUTION, ("op@x.org", "eric@x.org")), (Category.HOST, ("op@x.org",))):
+        verdict = purple.verdict.model_copy(update={"category": category})
+        assert recipients(dataclasses.replace(purple, verdict=verdict), MAIL) == expected
 
 
 def test_who_forced_an_unstable_cell_gets_its_result() -> None:

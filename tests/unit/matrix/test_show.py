@@ -108,6 +108,9 @@ def test_a_mistake_is_one_sentence_and_64(said: Said, profiles: Path) -> None:
     assert said("--why", "nothing", status=64).startswith("there is no cell 'nothing' in ")
     assert said("--diff", profiles / "nowhere", status=64) == f"{profiles}/nowhere: there is no such file\n"
     assert said("--frobnicate", status=64).endswith("error: unrecognized arguments: --frobnicate\n")
+    answers = profiles / "answers/debian-12.toml"
+    answers.write_text("partition_fil = 1\n")
+    assert said(status=64).startswith(f"{answers}:1: ")
     (profiles / "matrix.toml").write_text("cell = 5")
     assert said(status=64) == f'{profiles}/matrix.toml:1: cell: give a list, such as ["one", "two"]\n'
 
