@@ -21,7 +21,6 @@ _HELPER = "/usr/lib/apt/apt-helper"
 _SECONDS = 20.0
 _MOST_KIB = 4096
 """Debian's own InRelease files have 150 KB."""
-_NAMED = "package index of {}"
 
 
 async def digests(lines: Sequence[str], architecture: str) -> dict[str, str]:
@@ -32,10 +31,27 @@ async def digests(lines: Sequence[str], architecture: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="oscar-farm-index-") as place:
         asked = [_index(line, Path(place) / str(number)) for number, line in enumerate(lines)]
         texts = await asyncio.gather(*asked)
+    return _named(lines, texts, architecture)
+
+
+def used(lists: Path, lines: Sequence[str], architecture: str) -> dict[str, str]:
+    """The same of the indexes that a build has used, by apt's folder of lists."""
+    texts = []
+    for line in lines:
+        site, suite, _components = _parts(line)
+        name = f"{site.partition('://')[2].rstrip('/')}/dists/{suite}/InRelease".replace("_", "%5f").replace("/", "_")
+        try:
+            texts.append(read_regular(lists / name).decode("utf-8", "replace"))
+        except OSError:
+            texts.append("")
+    return _named(lines, texts, architecture)
+
+
+def _named(lines: Sequence[str], texts: Sequence[str], architecture: str) -> dict[str, str]:
     found = dict[str, str]()
     for line, text in zip(lines, texts, strict=True):
         site, suite, components = _parts(line)
-        name = _NAMED.format(suite)
+        name = f"package index of {suite}"
         found[name if name not in found else f"{name} at {site}"] = digest(text, components, architecture)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oscar_steps.images.kind import DISK, KERNEL, LOG, Build, Kind, Report
+from oscar_steps.images.kind import DISK, KERNEL, LOG, Base, Build, Kind, Report
 from oscar_steps.images.kinds.bootstrap import Bootstrap
 from oscar_steps.images.kinds.rpm import Rpm
 from oscar_steps.matrix.recipes import ImageRecipe, Recipe
@@ -27,6 +27,6 @@ def check_host(recipe: ImageRecipe) -> None:
 class ImageBuild(Build[Any]):
     """One build of any kind."""
 
-    async def run(self) -> None:
-        """Build. Raises ImageBuildFailed; what has been made until then stays in the directory."""
-        await kind_of(self.recipe).build(self)
+    async def run(self) -> Base | None:
+        """Build, and say on which base (`Kind.build`). Raises ImageBuildFailed."""
+        return await kind_of(self.recipe).build(self)

@@ -25,7 +25,7 @@ class ImageKey:
     @property
     def digest(self) -> str:
         """The key itself: the name of the image's folder in the store."""
-        return _digest([self.version, self.recipe, self.own, self.outside])
+        return digest_of([self.version, self.recipe, self.own, self.outside])
 
     @property
     def name(self) -> str:
@@ -50,7 +50,8 @@ def own_digests(own: Mapping[str, str]) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(own.items())}
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
+    """A digest of any value of JSON's."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from oscar_steps.errors import ToolMissing
 from oscar_steps.images.jail import build_environment
@@ -20,6 +20,14 @@ DISK, KERNEL, INITRD, LOG = "image.qcow2", "vmlinuz", "initrd.img", "build.log"
 
 
 @dataclass(frozen=True)
+class Base:
+    """An image on whose layer another one can be made; `added`: the packages that the other one has beside its own."""
+
+    folder: Path
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Build(Generic[_Makes]):
     """One build, all in `directory`, which holds `image.qcow2` in the end, and `vmlinuz` and `initrd.img` where the
     kind has them."""
@@ -28,6 +36,9 @@ class Build(Generic[_Makes]):
     directory: Path
     machine_id: str
     report: Report
+    outside: Mapping[str, str] = field(default_factory=dict)
+    """What the image's key says of the world outside (`Kind.outside`)."""
+    base: Base | None = None
 
     @property
     def log(self) -> Path:
@@ -58,8 +69,13 @@ class Kind(Protocol[_Takes]):
         Raises OutsideUnknown where that cannot be found out.
         """
 
-    async def build(self, build: Build[_Takes]) -> None:
-        """Build. Raises ImageBuildFailed; what has been made until then stays in the directory."""
+    def layer(self, recipe: _Takes) -> dict[str, Any]:
+        """What shapes the layer that an image keeps for its successors: `packages`, their names, and `rest`, a digest
+        of all else. {}: images of this kind keep none."""
+
+    async def build(self, build: Build[_Takes]) -> Base | None:
+        """Build, and say on which base; None: from nothing. Raises ImageBuildFailed; what has been made until then
+        stays in the directory."""
 
 
 def require_tools(tools: Mapping[str, str]) -> None:

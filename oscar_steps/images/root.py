@@ -6,29 +6,51 @@ mkfs.ext4 turns the folder into a file system. No loop device, and no mount that
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_folder, guest_path, guest_text
 from oscar_steps.images import disk
+from oscar_steps.images import layer as layer_file
 from oscar_steps.images.jail import UMASK, run_jailed
-from oscar_steps.images.kind import INITRD, KERNEL, Build
+from oscar_steps.images.key import digest_of
+from oscar_steps.images.kind import INITRD, KERNEL, Base, Build
 from oscar_steps.images.seed import SEED_SERIAL
+from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import PackageRecipe
 
-TOOLS = {"unshare": "util-linux", "setpriv": "util-linux", **disk.TOOLS}
+TOOLS = {"unshare": "util-linux", "setpriv": "util-linux", **disk.TOOLS, **layer_file.TOOLS}
 
 # `login:` on the serial console then says that sshd listens: who waits for it need not poll a slow guest.
 _GETTY_AFTER_SSH = "[Unit]\nAfter=@SSH@\n"
 
 
-def guest_files(recipe: PackageRecipe) -> dict[str, tuple[bytes, int]]:
-    """The files of ours in the image: path below `/` to (contents, mode)."""
-    unit = guest_text("image/farm-seed.service", serial=SEED_SERIAL, ssh=recipe.ssh_unit)
-    files: dict[str, tuple[bytes, int]] = {
+Files = dict[str, tuple[bytes, int]]
+"""Files of ours in an image: path below `/` to (contents, mode)."""
+
+_LATE = ("masked_units", "kernel_parameters", "disk_mib", "console", "ssh_unit", "network")
+"""What a recipe says that comes into play only when all packages are there."""
+
+
+def early_files(recipe: PackageRecipe) -> Files:
+    """Those that have to be there before the packages, as their scripts read them."""
+    files: Files = {
         "etc/fstab": (f"LABEL={disk.ROOT_LABEL} / ext4 defaults 0 0\n".encode(), 0o644),
         "etc/hostname": (b"localhost\n", 0o644),
+    }
+    if recipe.initrd_modules:
+        # Read when the kernel's package is installed. The initrd loads a known list of modules, so it has nothing for
+        # udev to do, and udev takes five seconds of the emulated boot there.
+        files |= guest_folder(f"initrd/{recipe.initrd}", {"modules": "\n".join(recipe.initrd_modules)})
+    return files
+
+
+def late_files(recipe: PackageRecipe) -> Files:
+    """All others."""
+    unit = guest_text("image/farm-seed.service", serial=SEED_SERIAL, ssh=recipe.ssh_unit)
+    return {
         "etc/systemd/system/serial-getty@.service.d/after-ssh.conf": (
             _GETTY_AFTER_SSH.replace("@SSH@", recipe.ssh_unit).encode(),
             0o644,
@@ -38,43 +60,90 @@ def guest_files(recipe: PackageRecipe) -> dict[str, tuple[bytes, int]]:
         "usr/lib/farm-seed": (guest_text("image/farm-seed.sh", serial=SEED_SERIAL).encode(), 0o755),
         "etc/systemd/system/farm-seed.service": (unit.encode(), 0o644),
     }
-    if recipe.initrd_modules:
-        # Read when the kernel's package is installed, so it has to be there before. The initrd loads a known list of
-        # modules, so it has nothing for udev to do, and udev takes five seconds of the emulated boot there.
-        files |= guest_folder(f"initrd/{recipe.initrd}", {"modules": "\n".join(recipe.initrd_modules)})
-    return files
+
+
+def layer(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, Any]:
+    """What shapes the layer (`Kind.layer`); `scripts`: those of the package manager."""
+    said = recipe.model_dump(mode="json", exclude={"packages", *_LATE})
+    early = {name: (data.decode(), mode) for name, (data, mode) in early_files(recipe).items()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in scripts}
+    return {"packages": sorted(set(recipe.packages)), "rest": digest_of([said, early, texts])}
 
 
 def own_contents(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, str]:
     """All text of ours that shapes the image; `scripts`: those of the package manager."""
-    files = {f"/{name}": f"{mode:o} {data.decode()}" for name, (data, mode) in guest_files(recipe).items()}
+    ours = early_files(recipe) | late_files(recipe)
+    files = {f"/{name}": f"{mode:o} {data.decode()}" for name, (data, mode) in ours.items()}
     raw = (*scripts, *guest_path("image").iterdir(), *disk.scripts(recipe.boot))
     texts = {f"{path.parent.name}/{path.name}": path.read_text(encoding="utf-8") for path in raw}
     return {**files, **texts, "the kernel's parameters": disk.parameters(recipe)}
 
 
-async def build_from_root(build: Build[PackageRecipe], install: Callable[[Path, Path], Awaitable[None]]) -> None:
-    """Build an image of a folder. `install(root, overlay)` makes the folder `root` of the recipe's packages and pool,
-    and puts the files of `overlay` into it before the kernel's package comes."""
-    root, overlay = build.work / "root", build.work / "overlay"
-    _lay_out_own_files(build.recipe, overlay)
-    await install(root, overlay)
+class Packages(Protocol):
+    """What a package manager does for an image of its packages."""
+
+    async def install(self, root: Path, overlay: Path) -> None:
+        """Make the folder `root` of the recipe's packages and pool, and put the files of `overlay` into it before the
+        kernel's package comes. It leaves the list of packages in the build's directory."""
+
+    async def add(self, root: Path, overlay: Path, names: Sequence[str]) -> None:
+        """Install packages into a `root` that has been made of a layer. Raises ImageBuildFailed where that would not
+        be what `install` makes of the whole recipe."""
+
+    async def finish(self, root: Path) -> None:
+        """What is left to do in it once the layer is kept."""
+
+
+async def build_from_root(build: Build[PackageRecipe], packages: Packages, *, layers: bool) -> Base | None:
+    """Build an image of a folder, and say on which base. `layers`: the folder is kept as a layer for its successors."""
+    root, early, late = (build.work / name for name in ("root", "early", "late"))
+    _lay_out(early_files(build.recipe), early)
+    _lay_out(late_files(build.recipe), late, build.recipe.masked_units)
+    base = await _from_layer(build, packages, root, early)
+    if base is None:
+        await packages.install(root, early)
+        if layers:
+            await layer_file.pack(root, build.directory, build.log)
     build.report("finishing the root file system")
+    await packages.finish(root)
+    await run_jailed(["cp", "-a", f"{late}/.", f"{root}/"], build.log)
     await run_jailed(["sh", str(guest_path("image/finish.sh")), str(root), build.machine_id], build.log)
     build.report("making the disk")
     _take_kernel(build, root)
     await disk.make(build, root)
     await run_jailed(["rm", "-rf", str(build.work)], build.log)
+    return base
 
 
-def _lay_out_own_files(recipe: PackageRecipe, overlay: Path) -> None:
-    for name, (data, mode) in guest_files(recipe).items():
+async def _from_layer(build: Build[PackageRecipe], packages: Packages, root: Path, early: Path) -> Base | None:
+    """Make `root` of the layer of the build's base, where it has one; None: that cannot be."""
+    base = build.base
+    if base is None:
+        return None
+    build.report(f"on the layer of the image {base.folder.name[:12]}")
+    await layer_file.unpack(base, root, build.log)
+    if not base.added:
+        layer_file.hand_on(base, build.directory, (layer_file.LAYER, MANIFEST_FILE))
+        return base
+    build.report(f"adding {', '.join(base.added)}")
+    try:
+        await packages.add(root, early, base.added)
+    except ImageBuildFailed as failure:
+        build.report(f"that would not be what a full build makes ({failure.sentence}): building from nothing")
+        await run_jailed(["rm", "-rf", str(root)], build.log)
+        return None
+    await layer_file.pack(root, build.directory, build.log)
+    return base
+
+
+def _lay_out(files: Files, overlay: Path, masked_units: Sequence[str] = ()) -> None:
+    for name, (data, mode) in files.items():
         path = overlay / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         path.chmod(mode)
     units = overlay / "etc/systemd/system"
-    for unit in recipe.masked_units:
+    for unit in masked_units:
         (units / unit).symlink_to("/dev/null")
     # They are copied over the guest's own folders, /usr and /etc among them, with their modes.
     folders = [path for path in overlay.rglob("*") if path.is_dir() and not path.is_symlink()]

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import AsyncFileLock, FileLock, Timeout
 
@@ -24,6 +25,8 @@ from oscar_steps.images import lease, room
 from oscar_steps.images.build import DISK, KERNEL, LOG, ImageBuild, Report, check_host, kind_of
 from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.key import ImageKey, own_digests
+from oscar_steps.images.kind import Base
+from oscar_steps.images.layer import LAYER, base_for
 from oscar_steps.images.ordinary import require_user
 from oscar_steps.images.outside import outside
 from oscar_steps.images.record import KEY_FILE, ImageRecord, describe
@@ -250,9 +253,15 @@ class ImageStore:
         temporary.mkdir()
         begun, began = time.time(), time.monotonic()
         try:
-            build = ImageBuild(recipe, temporary, machine_id=key.digest[:32], report=report)
-            await build.run()
-            record = await asyncio.to_thread(describe, temporary, key, built=begun, seconds=time.monotonic() - began)
+            layer = kind_of(recipe).layer(recipe)
+            with self._base(key, layer) as base:
+                build = ImageBuild(
+                    recipe, temporary, machine_id=key.digest[:32], report=report, outside=key.outside, base=base
+                )
+                on = await build.run()
+            more = {"layer": layer if (temporary / LAYER).is_file() else {}, "base": on.folder.name if on else ""}
+            seconds = time.monotonic() - began
+            record = await asyncio.to_thread(describe, temporary, key, built=begun, seconds=seconds, **more)
             (temporary / KEY_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
             held = lease.lease(temporary)
             assert held is not None
@@ -264,6 +273,18 @@ class ImageStore:
             raise self._failed(recipe, temporary, failure) from failure
         finally:
             await self._remove(temporary, report)
+
+    @contextmanager
+    def _base(self, key: ImageKey, layer: dict[str, Any]) -> Iterator[Base | None]:
+        """The image on whose layer a build may begin, in use as long as the block runs."""
+        found = [(entry.folder, entry.record) for entry in room.entries(self.directory) if entry.record]
+        base = base_for(key, layer, found)
+        held = lease.lease(base.folder) if base else None
+        try:
+            yield base if held else None
+        finally:
+            if held:
+                held.end()
 
     def _failed(self, recipe: ImageRecipe, temporary: Path, failure: ImageBuildFailed) -> ImageBuildFailed:
         """The failure of a build, with its log, which is kept."""

@@ -10,14 +10,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_path
 from oscar_steps.images import aptindex, disk, foreign, root
 from oscar_steps.images.jail import output_of, run_jailed
-from oscar_steps.images.kind import Build, require_tools
+from oscar_steps.images.kind import Base, Build, require_tools
 from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import BootstrapRecipe
 
@@ -91,36 +91,72 @@ class Bootstrap:
         lines = sources_for(recipe, await host_sources())
         return await aptindex.digests(lines, recipe.native)
 
-    async def build(self, build: Build[BootstrapRecipe]) -> None:
-        packages = len(build.recipe.packages)
-        build.report(f"installing {packages} packages of {build.recipe.suite} and what they need")
-        await root.build_from_root(build, partial(_install, build))
+    async def build(self, build: Build[BootstrapRecipe]) -> Base | None:
+        return await root.build_from_root(build, _Apt(build), layers=True)
+
+    def layer(self, recipe: BootstrapRecipe) -> dict[str, Any]:
+        return root.layer(recipe, guest_path(_FOLDER).iterdir())
 
 
-async def _install(build: Build[BootstrapRecipe], folder: Path, overlay: Path) -> None:
-    """Make `folder`: the recipe's packages and pool, and before them the files of `overlay`."""
-    recipe, log = build.recipe, build.log
-    pool = recipe.pool_folder
-    fill = f'mkdir -p "$1"{pool} && : > "$1"{pool}/Packages'
-    if recipe.pool:
-        fill = f'sh {shlex.quote(str(guest_path("apt/pool.sh")))} "$1" {pool} {shlex.join(recipe.pool)}'
-    command = [
-        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-        f"--architectures={recipe.native}",
-        f"--include={','.join(recipe.packages)}",
-        *await _host_settings(),
-        # A head node that lives for minutes needs no fsync at each file, in the build or later, and no manuals.
-        *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*"),
-        *("--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
-        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        f'--essential-hook=cp -a {shlex.quote(str(overlay))}/. "$1"/',
-        f"--customize-hook={fill}",
-        *(recipe.suite, str(folder)),
-        *sources_for(recipe, await host_sources()),
-    ]
-    await run_jailed(command, log)
-    await run_jailed(["sh", str(guest_path("apt/finish.sh")), str(folder), pool], log)
-    (build.directory / MANIFEST_FILE).write_text(await _manifest(folder, pool), encoding="utf-8")
+@dataclass(frozen=True)
+class _Apt:
+    """Satisfies `root.Packages`."""
+
+    build: Build[BootstrapRecipe]
+
+    async def install(self, folder: Path, overlay: Path) -> None:
+        recipe = self.build.recipe
+        self.build.report(f"installing {len(recipe.packages)} packages of {recipe.suite} and what they need")
+        pool = recipe.pool_folder
+        fill = f'mkdir -p "$1"{pool} && : > "$1"{pool}/Packages'
+        if recipe.pool:
+            fill = f'{_script("pool.sh")} "$1" {pool} {shlex.join(recipe.pool)}'
+        options = ("--variant=minbase", f"--include={','.join(recipe.packages)}")
+        await self._mmdebstrap(folder, *options, _lay(overlay, "essential"), f"--customize-hook={fill}")
+
+    async def add(self, folder: Path, overlay: Path, names: Sequence[str]) -> None:
+        # mmdebstrap's custom variant takes the folder as it is, and makes it fit for a package manager to run in. It
+        # makes the devices itself, and finds the lists of packages there, which `install` has left.
+        await run_jailed(["find", f"{folder}/dev", "-mindepth", "1", "-delete"], self.build.log)
+        add = f'{_script("add.sh")} "$1" {len(names)} {shlex.join([*names, *self.build.recipe.packages])}'
+        options = ("--variant=custom", "--skip=check/empty", _lay(overlay, "customize"), f"--customize-hook={add}")
+        await self._mmdebstrap(folder, *options)
+
+    async def finish(self, folder: Path) -> None:
+        command = ["sh", str(guest_path("apt/finish.sh")), str(folder), self.build.recipe.pool_folder]
+        await run_jailed(command, self.build.log)
+
+    async def _mmdebstrap(self, folder: Path, *options: str) -> None:
+        recipe = self.build.recipe
+        lines = sources_for(recipe, await host_sources())
+        command = [
+            *("mmdebstrap", "--mode=root", "--format=directory", f"--architectures={recipe.native}"),
+            # The lists stay in the layer; `finish` removes them.
+            "--skip=cleanup/apt/lists",
+            *await _host_settings(),
+            # A head node that lives for minutes needs no fsync at each file, in the build or later, and no manuals.
+            *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*"),
+            *("--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+            *options,
+            *(recipe.suite, str(folder), *lines),
+        ]
+        await run_jailed(command, self.build.log)
+        used = aptindex.used(folder / "var/lib/apt/lists", lines, recipe.native)
+        if differs := [name for name, value in self.build.outside.items() if used.get(name) != value]:
+            what = f"the mirror changed while the image was being built: {', '.join(differs)}"
+            raise ImageBuildFailed(what, hint="The next build takes what the mirror has then.")
+        text = await _manifest(folder, recipe.pool_folder)
+        (self.build.directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def _script(name: str) -> str:
+    return f"sh {shlex.quote(str(guest_path(f'{_FOLDER}/{name}')))}"
+
+
+def _lay(overlay: Path, stage: str) -> str:
+    """The option that lays our files over the guest's."""
+    return f'--{stage}-hook=cp -a {shlex.quote(str(overlay))}/. "$1"/'
 
 
 async def _manifest(folder: Path, pool: str) -> str:

@@ -29,7 +29,7 @@ from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.key import ImageKey, own_digests
 from oscar_steps.images.kinds.bootstrap import AptSource, Bootstrap, sources_for
 from oscar_steps.images.record import KEY_FILE, ImageRecord
-from oscar_steps.images.root import _lay_out_own_files, guest_files
+from oscar_steps.images.root import _lay_out, early_files, late_files
 from oscar_steps.images.store import BaseImage, ImageStore
 from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import BootstrapRecipe, ImageRecipe
@@ -91,7 +91,9 @@ class FakeBuild:
     runs = 0
     fails = False
 
-    def __init__(self, _recipe: ImageRecipe, directory: Path, *, machine_id: str, report: imagebuild.Report) -> None:
+    def __init__(
+        self, _recipe: ImageRecipe, directory: Path, *, machine_id: str, report: imagebuild.Report, **_more: object
+    ) -> None:
         assert len(machine_id) == 32
         self.directory = directory
         self.report = report
@@ -503,7 +505,7 @@ def test_nothing_of_the_caller_reaches_what_makes_an_image(tmp_path: Path, monke
 def test_our_own_files_bring_folders_that_everybody_may_enter_whatever_the_callers_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        _lay_out_own_files(RECIPE, tmp_path)
+        _lay_out(late_files(RECIPE), tmp_path, ("fstrim.timer",))
     finally:
         os.umask(before)
     folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
@@ -549,6 +551,6 @@ def test_a_host_without_a_debian_mirror_is_told_so() -> None:
 
 
 def test_only_a_recipe_that_lists_modules_gets_the_small_initrd() -> None:
-    small = guest_files(RECIPE.model_copy(update={"initrd_modules": ("virtio_blk", "virtio_net")}))
+    small = early_files(RECIPE.model_copy(update={"initrd_modules": ("virtio_blk", "virtio_net")}))
     assert small["usr/share/initramfs-tools/modules.d/farm"][0] == b"virtio_blk\nvirtio_net\n"
-    assert not [name for name in guest_files(RECIPE) if "initramfs" in name]
+    assert not [name for name in early_files(RECIPE) if "initramfs" in name]
