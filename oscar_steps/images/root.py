@@ -6,7 +6,7 @@ mkfs.ext4 turns the folder into a file system. No loop device, and no mount that
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,12 +79,13 @@ def own_contents(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, st
     return {**files, **texts, "the kernel's parameters": disk.parameters(recipe)}
 
 
-class Packages(Protocol):
-    """What a package manager does for an image of its packages."""
+Install = Callable[[Path, Path], Awaitable[None]]
+"""`install(root, overlay)` makes the folder `root` of the recipe's packages and pool, and puts the files of `overlay`
+into it before the kernel's package comes. It leaves the list of packages in the build's directory."""
 
-    async def install(self, root: Path, overlay: Path) -> None:
-        """Make the folder `root` of the recipe's packages and pool, and put the files of `overlay` into it before the
-        kernel's package comes. It leaves the list of packages in the build's directory."""
+
+class Layers(Protocol):
+    """What a package manager whose images keep layers can do besides."""
 
     async def add(self, root: Path, overlay: Path, names: Sequence[str]) -> None:
         """Install packages into a `root` that has been made of a layer. Raises ImageBuildFailed where that would not
@@ -94,18 +95,19 @@ class Packages(Protocol):
         """What is left to do in it once the layer is kept."""
 
 
-async def build_from_root(build: Build[PackageRecipe], packages: Packages, *, layers: bool) -> Base | None:
-    """Build an image of a folder, and say on which base. `layers`: the folder is kept as a layer for its successors."""
+async def build_from_root(build: Build[PackageRecipe], install: Install, layers: Layers | None = None) -> Base | None:
+    """Build an image of a folder, and say on which base. With `layers` the folder is kept as one for its successors."""
     root, early, late = (build.work / name for name in ("root", "early", "late"))
     _lay_out(early_files(build.recipe), early)
     _lay_out(late_files(build.recipe), late, build.recipe.masked_units)
-    base = await _from_layer(build, packages, root, early)
+    base = await _from_layer(build, layers, root, early) if layers else None
     if base is None:
-        await packages.install(root, early)
+        await install(root, early)
         if layers:
             await layer_file.pack(root, build.directory, build.log)
     build.report("finishing the root file system")
-    await packages.finish(root)
+    if layers:
+        await layers.finish(root)
     await run_jailed(["cp", "-a", f"{late}/.", f"{root}/"], build.log)
     await run_jailed(["sh", str(guest_path("image/finish.sh")), str(root), build.machine_id], build.log)
     build.report("making the disk")
@@ -115,7 +117,7 @@ async def build_from_root(build: Build[PackageRecipe], packages: Packages, *, la
     return base
 
 
-async def _from_layer(build: Build[PackageRecipe], packages: Packages, root: Path, early: Path) -> Base | None:
+async def _from_layer(build: Build[PackageRecipe], layers: Layers, root: Path, early: Path) -> Base | None:
     """Make `root` of the layer of the build's base, where it has one; None: that cannot be."""
     base = build.base
     if base is None:
@@ -127,7 +129,7 @@ async def _from_layer(build: Build[PackageRecipe], packages: Packages, root: Pat
         return base
     build.report(f"adding {', '.join(base.added)}")
     try:
-        await packages.add(root, early, base.added)
+        await layers.add(root, early, base.added)
     except ImageBuildFailed as failure:
         build.report(f"that would not be what a full build makes ({failure.sentence}): building from nothing")
         await run_jailed(["rm", "-rf", str(root)], build.log)

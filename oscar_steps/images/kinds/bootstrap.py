@@ -92,7 +92,8 @@ class Bootstrap:
         return await aptindex.digests(lines, recipe.native)
 
     async def build(self, build: Build[BootstrapRecipe]) -> Base | None:
-        return await root.build_from_root(build, _Apt(build), layers=True)
+        apt = _Apt(build)
+        return await root.build_from_root(build, apt.install, apt)
 
     def layer(self, recipe: BootstrapRecipe) -> dict[str, Any]:
         return root.layer(recipe, guest_path(_FOLDER).iterdir())
@@ -100,7 +101,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class _Apt:
-    """Satisfies `root.Packages`."""
+    """Satisfies `root.Layers`."""
 
     build: Build[BootstrapRecipe]
 

@@ -137,7 +137,7 @@ def built(
     said: list[str] = []
     build = Build(RECIPE.model_copy(update=recipe), directory, "0" * 32, said.append, base=base)
     packages = Recorder(build, refuses=refuses)
-    on = asyncio.run(root.build_from_root(build, packages, layers=True))
+    on = asyncio.run(root.build_from_root(build, packages.install, packages))
     return packages.did, on
 
 
