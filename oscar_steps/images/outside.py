@@ -20,6 +20,8 @@ GOOD_SECONDS = 300.0
 """So long an answer is believed: the runs of one commit, in all cells, use the same images."""
 BAD_SECONDS = 60.0
 """So long a mirror that cannot be reached is not asked again: each cell would wait for it."""
+FRESH_SECONDS = 5.0
+"""A build begins with no older answer: the mirror may have changed since, and what is built has to fit its key."""
 _KEPT_SECONDS = 86400.0
 
 
@@ -34,12 +36,16 @@ class _Answer(BaseModel):
 _Answers = TypeAdapter(dict[str, _Answer])
 
 
-async def outside(store: Path, recipe: ImageRecipe, ask: Callable[[], Awaitable[dict[str, str]]]) -> dict[str, str]:
+async def outside(
+    store: Path, recipe: ImageRecipe, ask: Callable[[], Awaitable[dict[str, str]]], *, fresh: bool = False
+) -> dict[str, str]:
     """What `ask` answers for `recipe`, or has answered a short while ago. Raises OutsideUnknown."""
     name = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:32]
     now = time.time()
     answer = _read(store, now).get(name)
-    if answer is None or now - answer.asked > (BAD_SECONDS if answer.error else GOOD_SECONDS):
+    if answer is None or now - answer.asked > (
+        BAD_SECONDS if answer.error else FRESH_SECONDS if fresh else GOOD_SECONDS
+    ):
         try:
             answer = _Answer(asked=now, outside=await ask())
         except OutsideUnknown as error:

@@ -79,10 +79,11 @@ class ImageStore:
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or default_store()
 
-    async def key_of(self, recipe: ImageRecipe) -> ImageKey:
-        """The key of the image of today. Raises OutsideUnknown where the mirror cannot be asked."""
+    async def key_of(self, recipe: ImageRecipe, *, fresh: bool = False) -> ImageKey:
+        """The key of the image of today; not `fresh`: of some minutes ago. Raises OutsideUnknown where the mirror
+        cannot be asked."""
         kind = kind_of(recipe)
-        around = await outside(self.directory, recipe, lambda: kind.outside(recipe))
+        around = await outside(self.directory, recipe, lambda: kind.outside(recipe), fresh=fresh)
         return ImageKey(recipe.model_dump(mode="json"), own_digests(kind.own_contents(recipe)), around)
 
     def find(self, key: str) -> BaseImage | None:
@@ -120,10 +121,12 @@ class ImageStore:
             return self._pinned(recipe, pinned)
         try:
             key = await self.key_of(recipe)
+            if not os.access(self.directory, os.W_OK | os.X_OK):
+                return self._of_another(recipe, key, report)
+            if not (self.directory / key.digest).is_dir():
+                key = await self.key_of(recipe, fresh=True)
         except OutsideUnknown as error:
             return self._instead(recipe, error, report)
-        if not os.access(self.directory, os.W_OK | os.X_OK):
-            return self._of_another(recipe, key, report)
         with self._explained():
             return await self._ensured(recipe, key, report)
 

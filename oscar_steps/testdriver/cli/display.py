@@ -36,6 +36,8 @@ def summary_lines(verdict: Verdict) -> list[str]:
     for evidence in verdict.evidence:
         lines.append(f"  evidence: {evidence.file}:{evidence.first_line}-{evidence.last_line}")
         lines += [f"    | {line}" for line in evidence.lines[-12:]]
+    if verdict.image:
+        lines.append(f"  image:    {verdict.image.key[:12]}")
     for node in verdict.nodes:
         lines.append(f"  node:     {node.name}: {node.state} since {node.since:.0f} s")
     if verdict.installer:

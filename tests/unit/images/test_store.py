@@ -278,12 +278,25 @@ def test_the_mirror_is_not_asked_again_for_a_few_minutes(
     store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outside, "GOOD_SECONDS", 300.0)
+    monkeypatch.setattr(outside, "FRESH_SECONDS", 300.0)
     for _ in range(2):
         asyncio.run(store.ensure(RECIPE, _quiet))
     assert mirror.asked == 1
     outside.forget(store.directory)
     asyncio.run(store.ensure(RECIPE, _quiet))
     assert mirror.asked == 2
+
+
+def test_a_build_begins_with_what_the_mirror_has_then_and_not_some_minutes_ago(
+    store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "GOOD_SECONDS", 300.0)
+    monkeypatch.setattr(outside, "FRESH_SECONDS", -1.0)
+    asyncio.run(store.key_of(RECIPE))
+    mirror.index = "2"
+    assert asyncio.run(store.ensure(RECIPE, _quiet)).digest == key_of(RECIPE, "2")
+    mirror.index = "3"  # that one is not asked for: the image of some minutes ago is there
+    assert asyncio.run(store.ensure(RECIPE, _quiet)).digest == key_of(RECIPE, "2")
 
 
 def test_a_mirror_that_does_not_answer_is_not_asked_again_by_each_cell(

@@ -59,7 +59,7 @@ def verdict_where(
 ) -> Verdict:
     """The verdict with so many MiB free below the run's folder and the image store; building an image says so."""
 
-    async def key_of(_store: ImageStore, recipe: Any) -> ImageKey:
+    async def key_of(_store: ImageStore, recipe: Any, **_how: bool) -> ImageKey:
         return ImageKey(recipe.model_dump(mode="json"), {}, {})
 
     def found(_store: ImageStore, _key: str) -> object:
