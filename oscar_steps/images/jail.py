@@ -75,13 +75,16 @@ def complaint(lines: Sequence[str]) -> str:
 
 async def output_of(*command: str) -> str:
     """What a program of the host prints. Raises ImageBuildFailed where it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=build_environment(),
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=build_environment(),
+        )
+    except FileNotFoundError:
+        raise ImageBuildFailed(f"{command[0]} is missing on this host") from None
     out, said = await process.communicate()
     if process.returncode != 0:
         raise ImageBuildFailed(f"{command[0]} failed: {complaint(said.decode(errors='replace').splitlines())}")

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import AsyncFileLock, FileLock, Timeout
 
 from oscar_steps.environment import default_store
-from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed, OutsideUnknown
+from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed
 from oscar_steps.images import lease, room
 from oscar_steps.images.build import DISK, KERNEL, LOG, ImageBuild, Report, check_host, kind_of
 from oscar_steps.images.jail import run_jailed
@@ -125,7 +125,7 @@ class ImageStore:
                 return self._of_another(recipe, key, report)
             if not (self.directory / key.digest).is_dir():
                 key = await self.key_of(recipe, fresh=True)
-        except OutsideUnknown as error:
+        except ImageBuildFailed as error:
             return self._instead(recipe, error, report)
         with self._explained():
             return await self._ensured(recipe, key, report)

@@ -25,7 +25,7 @@ from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed, Outside
 from oscar_steps.images import build as imagebuild
 from oscar_steps.images import disk, lease, outside
 from oscar_steps.images import store as images
-from oscar_steps.images.jail import run_jailed
+from oscar_steps.images.jail import output_of, run_jailed
 from oscar_steps.images.key import ImageKey, own_digests
 from oscar_steps.images.kinds.bootstrap import AptSource, Bootstrap, sources_for
 from oscar_steps.images.record import KEY_FILE, ImageRecord
@@ -326,6 +326,20 @@ def test_where_the_mirror_is_away_the_newest_image_of_the_same_recipe_and_code_i
         "the mirror http://m cannot be asked for 'bookworm' (Connection refused); "
         f"using the image of {time.strftime('%Y-%m-%d')}"
     ]
+
+
+def test_a_host_without_apt_uses_the_image_that_is_there(
+    store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = asyncio.run(store.ensure(RECIPE, _quiet))
+
+    async def outside(_recipe: BootstrapRecipe) -> dict[str, str]:
+        return {INDEX: await output_of("no-apt-get", "indextargets")}
+
+    monkeypatch.setattr(mirror, "outside", outside)
+    said: list[str] = []
+    assert asyncio.run(store.ensure(RECIPE, said.append)).digest == old.digest
+    assert said[0].startswith("no-apt-get is missing on this host; using the image of ")
 
 
 def test_where_the_mirror_is_away_and_there_is_no_image_one_sentence_says_so(store: ImageStore, mirror: Mirror) -> None:
