@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from oscar_steps.errors import ConfigError, OutsideUnknown
 from oscar_steps.guest import guest_path
@@ -92,6 +93,9 @@ class Rpm:
         return {
             f"package index {url}": hashlib.sha256(text).hexdigest() for url, text in zip(indexes, texts, strict=True)
         }
+
+    def layer(self, _recipe: RpmRecipe) -> dict[str, Any]:
+        return {}
 
     async def build(self, build: Build[RpmRecipe]) -> None:
         build.report(f"installing {len(build.recipe.packages)} packages from {build.recipe.mirror} and what they need")
