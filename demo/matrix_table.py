@@ -25,7 +25,7 @@ from oscar_steps.matrix.cells import Matrix, load_matrix
 from oscar_steps.textio import read_regular
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, parse_cluster
 from oscar_steps.v3m.profiles.vm import BootDevice
-from oscar_steps.verdict import VERDICT_FILE, ExitStatus, Outcome, Stage, Verdict
+from oscar_steps.verdict import ExitStatus, Outcome, Stage, Verdict
 from oscar_steps.words import NodeBoot
 
 COLUMNS = (
@@ -128,7 +128,8 @@ def _seconds(number: float | None) -> str:
 
 
 class Cells:
-    """Runs cells, each in the first folder of `runs`, /CELL/RUN; what they have left is looked for in all of them."""
+    """Runs cells, each in the first folder of `runs`, /CELL/RUN. What they have left is looked for in all of them, also
+    in /RUN, where a run made by hand is."""
 
     def __init__(self, matrix: Matrix, runs: Sequence[Path]) -> None:
         self._matrix, self._runs = matrix, [folder.resolve() for folder in runs]
@@ -139,11 +140,9 @@ class Cells:
 
     def known(self, name: str) -> Row:
         """The row of the cell's last run."""
-        found = [run for folder in self._runs if (run := last_run(folder / name))]
-        if not found:
-            return Row(name)
         try:
-            return Row.of(name, max(found, key=lambda run: (run / VERDICT_FILE).stat().st_mtime))
+            run = last_run(*self._runs, *(folder / name for folder in self._runs), cell=name)
+            return Row.of(name, run) if run else Row(name)
         except FarmError as error:
             return Row(name, trouble=error.sentence)
 

@@ -61,11 +61,15 @@ class Commits:
             return self.repository.commit(USERS[1], message, apply_patch(patch), upon=1)
 
 
-def last_run(directory: Path) -> Path | None:
-    """The newest run below `directory` that came to its end by itself."""
-    runs = [path.parent for path in directory.glob(f"*/{VERDICT_FILE}")]
-    ended = [run for run in runs if Verdict.load(run).outcome is not Outcome.CANCELLED]
+def last_run(*directories: Path, cell: str = "") -> Path | None:
+    """The newest run in one of the folders that came to its end by itself. `cell`: only its runs."""
+    runs = [path.parent for directory in directories for path in directory.glob(f"*/{VERDICT_FILE}")]
+    ended = [run for run in runs if _counts(Verdict.load(run), cell)]
     return max(ended, key=lambda path: (path / VERDICT_FILE).stat().st_mtime, default=None)
+
+
+def _counts(verdict: Verdict, cell: str) -> bool:
+    return verdict.outcome is not Outcome.CANCELLED and cell in ("", verdict.cell)
 
 
 def replay(job: Job, directory: Path, watch: Watch | None = None) -> Path:

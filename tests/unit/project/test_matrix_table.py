@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -129,6 +130,18 @@ def test_the_page_has_every_cell_also_those_that_did_not_run_and_comes_from_seve
     assert f"| {CELL} | passed | CD | 2 | 0123456789ab | 101 | 30 | 165 | 301 | 2026-11-30 |  |" in text
     assert f"1 of {len(cells)} cells are green" in text
     assert done.exit_code == (0 if len(cells) == 1 else 1)
+
+
+def test_a_run_made_by_hand_counts_where_it_is_the_newest(fake: Fake, tmp_path: Path) -> None:
+    fake.say(NO_IMAGE)
+    fake.run("--only", CELL)
+    by_hand = tmp_path / "by-hand" / "run"
+    shutil.copytree(next((fake.runs / CELL).glob("run-*")), by_hand)
+    GREEN.save(by_hand)
+    folders = f"{fake.runs},{by_hand.parent}"
+    assert fake.run("--no-run", "--only", CELL, "--runs", folders).exit_code == 0
+    GREEN.model_copy(update={"cell": "another"}).save(by_hand)
+    assert fake.run("--no-run", "--only", CELL, "--runs", folders).exit_code == 1
 
 
 def test_a_driver_without_a_verdict_is_said_with_its_last_words(fake: Fake) -> None:
