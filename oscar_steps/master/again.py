@@ -14,8 +14,9 @@ from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
+from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedulers import CHANGES
-from oscar_steps.verdict import LINT, Category, Outcome, Verdict
+from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 TRIES_BEFORE = "tries_before"
 """Build property: how many builds of this commit and cell the farm has failed before this one."""
@@ -27,6 +28,8 @@ TRIED_AGAIN = "tried_again"
 """Build property: the farm failed this build, and another one will follow."""
 FINAL = "final"
 """Build property: a retry would end in the same way."""
+IMAGE_FAILED = "image_failed"
+"""Build property: it got no further than the base image of its cell."""
 _LOOK_AGAIN = 60.0
 _OTHERS_FAULT = (Category.DISTRIBUTION, Category.ANSWERS, Category.OSCAR)
 _waking: set[tuple[int, float]] = set()
@@ -53,6 +56,24 @@ async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[flo
         return verdict
     step.setProperty(TRIED_AGAIN, True, "Build")
     return _with_hint(verdict, f"the commit is retried in {pauses[tries]:.0f} s, at most {len(pauses) - tries} times")
+
+
+def note_image(step: Any, cell: str, verdict: Verdict) -> None:
+    """Note whether the build got past the base image of its cell: if not, the cell's next ones begin later."""
+    failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.stage is Stage.CREATE_IMAGE
+    if failed:
+        step.setProperty(IMAGE_FAILED, True, "Build")
+    if failed or verdict.outcome is Outcome.PASSED or verdict.stage not in (None, Stage.CREATE_IMAGE):
+        memory_of(step.master).image_ended(cell, time.time(), failed=failed)
+
+
+def due(builder: Any, request: Any) -> float:
+    """The Unix time before which a request does not begin. A person's request waits for no image."""
+    trouble = memory_of(builder.master).images.get(builder.name)
+    asked = float(request.properties.getProperty(NOT_BEFORE) or 0)
+    if trouble is None or request.properties.getProperty("owner"):
+        return asked
+    return max(asked, trouble.until)
 
 
 def _with_hint(verdict: Verdict, words: str) -> Verdict:
@@ -99,11 +120,11 @@ def _next_ready(builder: Any, requests: list[Any]) -> Any:
     now = time.time()
     ready = []
     for request in requests:
-        due = float(request.properties.getProperty(NOT_BEFORE) or 0)
-        if due <= now:
+        begins = due(builder, request)
+        if begins <= now:
             ready.append(request)
         else:
-            _wake(builder, request.id, due, due - now)
+            _wake(builder, request.id, begins, begins - now)
     return min(ready, key=lambda request: bool(request.properties.getProperty(TRIES_BEFORE)), default=None)
 
 

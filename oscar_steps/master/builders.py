@@ -11,7 +11,7 @@ from buildbot.process.results import EXCEPTION
 from twisted.python import log
 
 from oscar_steps.job import CellPlan
-from oscar_steps.master.again import may_begin_here, next_build
+from oscar_steps.master.again import IMAGE_FAILED, may_begin_here, next_build
 from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.fitting import CellFits, Describing
 from oscar_steps.master.scale.slots import SlotWorker
@@ -36,17 +36,33 @@ class HostWorker(Describing, SlotWorker):
     """
 
     quarantine_max_timeout = 300
+    _without_image = ""
+    """The cell whose image could not be had here last, if no other build has ended well since."""
 
     def putInQuarantine(self) -> None:
-        """A person's mistake (a revision that does not exist) is no fault of the worker's."""
+        """A person's mistake (a revision that does not exist) is no fault of the worker's; nor is one cell that gets no
+        further than its image. A second cell without an image, with nothing good between them, is the host's.
+        """
         ending = [
             build
             for builder in self.botmaster.getBuildersForWorker(self.name)
             for build in builder.building
             if build.finished and build.results == EXCEPTION and build.workerforbuilder.worker is self
         ]
-        if not ending or not all(build.getProperty(ASKERS_MISTAKE) for build in ending):
+        if not ending or not all(self._is_blameless(build) for build in ending):
             super().putInQuarantine()
+
+    def _is_blameless(self, build: Any) -> bool:
+        if build.getProperty(ASKERS_MISTAKE):
+            return True
+        if not build.getProperty(IMAGE_FAILED) or self._without_image not in ("", build.builder.name):
+            return False
+        self._without_image = build.builder.name
+        return True
+
+    def resetQuarantine(self) -> None:
+        self._without_image = ""
+        super().resetQuarantine()
 
     async def attached(self, conn: Any) -> None:
         """Buildbot's own notes the error of an attachment that failed (a full disk, a locked database) and keeps the

@@ -6,6 +6,7 @@ down: it is left as running for ever, its request with it, and a planned restart
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from buildbot.process.build import Build
@@ -13,6 +14,8 @@ from buildbot.process.factory import BuildFactory
 from buildbot.process.results import RETRY
 from twisted.internet import defer
 from twisted.python import log
+
+from oscar_steps.master.fair import memory_of
 
 
 class FarmBuild(Build):
@@ -35,6 +38,7 @@ class FarmBuild(Build):
 
     async def _finish(self, text: Any, results: int) -> None:
         await super().buildFinished(text, results)
+        memory_of(self.master).noted(self.builder.name, results, time.time())
         if self in self.builder.building:
             log.msg(f"{self}: its worker went away while its end was written down")
             self.workerforbuilder.buildFinished()

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from buildbot.process.buildrequestdistributor import BasicBuildChooser, BuildRequestDistributor
 from twisted.internet import defer
 
+from oscar_steps.master.fair import in_order
+
 
 def has_room(builder: Any) -> bool:
     """Whether any worker could begin a build of this builder now."""
@@ -42,19 +44,19 @@ async def _waiting(master: Any, builders: list[Any]) -> list[Any]:
     open_ones = {builder for builder in builders if has_room(builder)}
     if not open_ones:
         return []
-    found = [
-        (-priority, submitted_at, builder.name, builder)
-        for number, priority, submitted_at in await master.db.pool.do(_unclaimed, master.db.model)
+    priority = {
+        builder: highest
+        for number, highest in await master.db.pool.do(_unclaimed, master.db.model)
         if (builder := master.botmaster.getBuilderById(number)) in open_ones
-    ]
-    return [builder for *_, builder in sorted(found, key=lambda each: each[:3])]
+    }
+    return sorted(await in_order(master, priority), key=lambda builder: -priority[builder])
 
 
-def _unclaimed(connection: Any, model: Any) -> list[tuple[int, int, int]]:
-    """Of every builder that has unclaimed requests: its id, their highest priority, and when the oldest was made."""
+def _unclaimed(connection: Any, model: Any) -> list[tuple[int, int]]:
+    """Of every builder that has unclaimed requests: its id, and their highest priority."""
     requests, claims = model.buildrequests.c, model.buildrequest_claims
     query = (
-        sa.select(requests.builderid, sa.func.max(requests.priority), sa.func.min(requests.submitted_at))
+        sa.select(requests.builderid, sa.func.max(requests.priority))
         .select_from(model.buildrequests.outerjoin(claims, requests.id == claims.c.brid))
         .where(claims.c.brid.is_(None), requests.complete == 0)
         .group_by(requests.builderid)

@@ -10,7 +10,7 @@ from buildbot.process.results import CANCELLED, SUCCESS, WARNINGS, worst_status
 from twisted.internet import threads
 from twisted.python import log
 
-from oscar_steps.master.again import ask_again
+from oscar_steps.master.again import ask_again, note_image
 from oscar_steps.master.durability.restarts import CutShort, cut_short
 from oscar_steps.master.steps import evidence
 from oscar_steps.master.steps.first import OfCell, upload
@@ -59,6 +59,7 @@ class ReportStep(OfCell, CutShort, buildstep.BuildStep):
             await self._fetch_evidence(verdict)
         if (cut := self._cut_short()) is not None:
             return cut
+        note_image(self, self.cell, verdict)
         verdict = await ask_again(self, self.cell, verdict, self.site.schedule.again)
         self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
         return RESULT_OF_OUTCOME[verdict.outcome]

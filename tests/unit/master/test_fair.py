@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
 from buildbot.process.results import EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_steps.master.fair import CellFacts, Memory, order
+from oscar_steps.master.fair import CellFacts, Memory, in_order, memory_of, order, remember
 
 FACTS = st.builds(CellFacts, st.integers(0, 3), st.booleans(), st.floats(0, 1e9))
 
@@ -63,3 +68,50 @@ def test_a_cell_s_urgency_is_the_configuration_s_also_when_it_has_run_before() -
     assert memory.order(["a", "b"]) == ["b", "a"]
     memory.urgency = {}
     assert memory.order(["a", "b"]) == ["a", "b"]
+
+
+def test_what_the_database_knows_of_earlier_builds_counts_after_a_restart_of_the_master() -> None:
+    engine = sa.create_engine("sqlite://")
+    model = SimpleNamespace(builds=_table("builds", "builderid", "results", "complete_at"))
+    model.builders = sa.Table(
+        "builders", model.builds.metadata, sa.Column("id", sa.Integer), sa.Column("name", sa.Text)
+    )
+
+    async def do(query: Any, *arguments: Any) -> Any:
+        with engine.connect() as connection:
+            return query(connection, *arguments)
+
+    rows = [
+        (1, FAILURE, 10), (1, EXCEPTION, 20), (2, FAILURE, 5), (2, SUCCESS, 15),
+        (1, RETRY, 30), (2, None, None), (3, EXCEPTION, 1),
+    ]  # fmt: skip
+    with engine.begin() as connection:
+        model.builds.metadata.create_all(connection)
+        connection.execute(model.builders.insert(), [{"id": n, "name": f"c{n}"} for n in (1, 2, 3)])
+        for builder, results, ended in rows:
+            connection.execute(model.builds.insert().values(builderid=builder, results=results, complete_at=ended))
+    master = SimpleNamespace(db=SimpleNamespace(pool=SimpleNamespace(do=do), model=model))
+    memory_of(master).noted("c3", SUCCESS, 99.0)
+    memory = asyncio.run(remember(master))
+    assert [(memory.of(cell).red, memory.of(cell).ended) for cell in ("c1", "c2", "c3")] == [
+        (True, 20.0),
+        (False, 15.0),
+        (False, 99.0),
+    ]
+
+
+def _table(name: str, *columns: str) -> sa.Table:
+    whole = [sa.Column(column, sa.Integer) for column in columns]
+    return sa.Table(name, sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), *whole)
+
+
+def test_the_first_tier_goes_before_smoke_cells_and_these_before_all_others() -> None:
+    def builder(name: str, *tags: str) -> Any:
+        return SimpleNamespace(name=name, config=SimpleNamespace(tags=list(tags)))
+
+    master = SimpleNamespace()
+    memory = memory_of(master)
+    memory.complete = True
+    memory.noted("red", FAILURE, 1.0)
+    builders = [builder("green", "nightly"), builder("red", "weekly"), builder("b", "smoke"), builder("lint", "smoke")]
+    assert [each.name for each in asyncio.run(in_order(master, builders))] == ["lint", "b", "red", "green"]

@@ -16,13 +16,14 @@ from oscar_steps.master import again
 from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.durability import once
 from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
+from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
 from oscar_steps.master.steps import first
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
 from oscar_steps.site import Site
-from oscar_steps.verdict import LINT, Category, Outcome, Verdict
+from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 SITE = Site.model_validate(
     {"repository": {"url": "svn://127.0.0.1/oscar"}, "worker": [{"name": "w1"}], "web": {"open": True}}
@@ -380,6 +381,73 @@ def test_a_mistyped_revision_puts_no_worker_into_quarantine_and_everything_else_
     assert quarantine_after((EXCEPTION, False, True))
     assert quarantine_after((EXCEPTION, True, True), (EXCEPTION, False, True))
     assert quarantine_after((SUCCESS, False, False)), "a worker that cannot prepare a build"
+
+
+def image_failed(worker: Any, cell: str, *, failed: bool = True) -> bool:
+    """Whether the worker is in quarantine after a build of the cell that got no further than its image."""
+    worker.quarantine_timer = None
+    build = SimpleNamespace(
+        finished=True,
+        results=EXCEPTION,
+        builder=SimpleNamespace(name=cell),
+        workerforbuilder=SimpleNamespace(worker=worker),
+        getProperty={again.IMAGE_FAILED: failed}.get,
+    )
+    worker.botmaster = SimpleNamespace(getBuildersForWorker=lambda _name: [SimpleNamespace(building=[build])])
+    worker.putInQuarantine()
+    return worker.quarantine_timer is not None
+
+
+def test_one_cell_without_an_image_puts_no_worker_into_quarantine_and_two_in_a_row_do() -> None:
+    worker = Alone("w1", "secret")
+    worker.master = SimpleNamespace(reactor=Clock())
+    assert not image_failed(worker, "a")
+    assert not image_failed(worker, "a")
+    assert image_failed(worker, "b")
+    worker.resetQuarantine()
+    assert not image_failed(worker, "b")
+    assert image_failed(worker, "b", failed=False)
+
+
+def without_image(
+    step: Any, outcome: Outcome = Outcome.INFRASTRUCTURE, stage: Stage | None = Stage.CREATE_IMAGE
+) -> Any:
+    again.note_image(step, "c", verdict(outcome).model_copy(update={"stage": stage}))
+    return memory_of(step.master).images.get("c")
+
+
+def test_a_cell_that_gets_no_further_than_its_image_backs_off_alone_and_a_person_may_still_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(again.time, "time", lambda: now)
+    step = fake_step()
+    assert without_image(step).until == 1060
+    assert step.values[again.IMAGE_FAILED]
+    assert without_image(step).until == 1120
+    for _ in range(20):
+        without_image(step)
+    assert without_image(step).until == 1000 + 3600
+    here, elsewhere = builder_of(), builder_of()
+    elsewhere.name = "d"
+    here.master = elsewhere.master = step.master
+    assert again.due(here, request(31)) == 4600
+    assert again.due(elsewhere, request(31)) == 0
+    assert again.due(here, request(31, owner="ann")) == 0
+    assert again.due(here, request(31, not_before=5000.0)) == 5000
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage"),
+    [(Outcome.PASSED, None), (Outcome.INFRASTRUCTURE, Stage.CHECKOUT), (Outcome.FAILED, Stage.FINALIZE)],
+)
+def test_a_build_that_gets_past_its_image_ends_the_pause_and_one_that_did_not_begin_says_nothing(
+    outcome: Outcome, stage: Stage | None
+) -> None:
+    step = fake_step()
+    assert without_image(step)
+    assert without_image(step, Outcome.INFRASTRUCTURE, None)
+    assert without_image(step, outcome, stage) is None
 
 
 def fields() -> dict[str, Any]:
