@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from buildbot.db import model as buildbot_model
 from buildbot.process import buildrequestdistributor as distributor
+from buildbot.process.results import SUCCESS
 from twisted.internet import defer
 
+from oscar_steps.master.fair import memory_of
 from oscar_steps.master.scale.distribution import CellChooser, look_at_few, waiting_builders
 
 MODEL = buildbot_model.Model
@@ -33,6 +36,7 @@ class Pool:
 class Builder:
     def __init__(self, number: int, *, room: bool = True) -> None:
         self.number, self.name = number, f"c{number}"
+        self.config = SimpleNamespace(tags=[])
         worker = SimpleNamespace(room_for=lambda _builder: room)
         self.workers = [SimpleNamespace(isAvailable=lambda: True, worker=worker)]
 
@@ -44,31 +48,38 @@ def master(pool: Pool, builders: list[Builder]) -> Any:
     )
 
 
-def request(pool: Pool, number: int, builder: int, *, priority: int = 0, at: int = 0, **more: Any) -> None:
-    row = {"id": number, "buildsetid": 1, "builderid": builder, "priority": priority, "submitted_at": at}
+def request(pool: Pool, number: int, builder: int, *, priority: int = 0, **more: Any) -> None:
+    row = {"id": number, "buildsetid": 1, "builderid": builder, "priority": priority, "submitted_at": 0}
     complete = int(more.get("complete", False))
     pool.connection.execute(MODEL.buildrequests.insert(), [{**row, "complete": complete, "waited_for": 0}])
     if more.get("claimed"):
         pool.connection.execute(MODEL.buildrequest_claims.insert(), [{"brid": number, "masterid": 1, "claimed_at": 1}])
 
 
-def waiting(pool: Pool, builders: list[Builder]) -> list[str]:
+def waiting(pool: Pool, builders: list[Builder], ended: Mapping[str, float] = MappingProxyType({})) -> list[str]:
+    """Their order, when the last build of each cell in `ended` was green and ended then."""
+    owner = master(pool, builders)
+    memory = memory_of(owner)
+    memory.complete = True
+    for name, when in ended.items():
+        memory.noted(name, SUCCESS, when)
+
     async def answer() -> list[Any]:
-        found: list[Any] = await waiting_builders(master(pool, builders), builders)
+        found: list[Any] = await waiting_builders(owner, builders)
         return found
 
     return [builder.name for builder in asyncio.run(answer())]
 
 
-def test_urgent_ones_come_first_then_those_that_wait_longest_and_nothing_else_is_looked_at() -> None:
+def test_urgent_ones_come_first_then_those_that_have_not_run_for_longest_and_nothing_else_is_looked_at() -> None:
     pool, builders = Pool(), [Builder(number) for number in range(1, 1000)]
-    request(pool, 1, 5, at=30)
-    request(pool, 2, 7, at=20)
-    request(pool, 3, 9, priority=1, at=40)
+    request(pool, 1, 5)
+    request(pool, 2, 7)
+    request(pool, 3, 9, priority=1)
     request(pool, 4, 11, claimed=True)
     request(pool, 5, 13, complete=True)
     request(pool, 6, 5000)
-    assert waiting(pool, builders) == ["c9", "c7", "c5"]
+    assert waiting(pool, builders, {"c5": 30.0, "c7": 20.0, "c9": 40.0}) == ["c9", "c7", "c5"]
     assert pool.queries == 1
 
 
