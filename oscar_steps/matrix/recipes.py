@@ -111,10 +111,20 @@ class RpmRecipe(PackageRecipe):
         return {**value, "key_texts": {name: read_text(file) for name, file in files.items() if file.is_file()}}
 
 
-ImageRecipe: TypeAlias = Annotated[BootstrapRecipe | RpmRecipe, Field(discriminator="kind")]
+class CloudImageRecipe(Recipe):
+    """A disk that the distribution's vendor has made for clouds: downloaded, not built. Its seed is cloud-init's."""
+
+    kind: Literal["cloud-image"]
+    network: Literal["cloud-init"] = "cloud-init"
+    url: str = Field(pattern=r"^(https?|file)://[^\s@]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the file at `url`; an image with another one is never used."""
+
+
+ImageRecipe: TypeAlias = Annotated[BootstrapRecipe | CloudImageRecipe | RpmRecipe, Field(discriminator="kind")]
 """A recipe of any kind."""
 
-_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe, "rpm": RpmRecipe}
+_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe, "cloud-image": CloudImageRecipe, "rpm": RpmRecipe}
 
 
 def _one_of(style: str, value: str) -> str:

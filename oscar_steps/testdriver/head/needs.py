@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from oscar_steps.errors import HostError, ImageUnfit
 from oscar_steps.guest import guest_text
+from oscar_steps.matrix.recipes import PackageRecipe
 
 if TYPE_CHECKING:
     from oscar_steps.matrix.recipes import ImageRecipe
@@ -19,7 +20,8 @@ _SHOWN = 200
 
 async def check_needs(head: HeadNode, recipe: ImageRecipe, address: str) -> None:
     """Raises ImageUnfit, with the first thing that is missing; the others are in its hint. HostError: no answer."""
-    words = shlex.join(["sh", "-s", "--", recipe.pool_folder if recipe.pool else "", address])
+    pool = recipe.pool_folder if isinstance(recipe, PackageRecipe) and recipe.pool else ""
+    words = shlex.join(["sh", "-s", "--", pool, address])
     said = await head.run(words, seconds=_SECONDS, stdin=guest_text("head/needs.sh").encode())
     lines = [line.strip()[:_SHOWN] for line in said.output.splitlines() if line.strip()]
     if not lines or lines[-1] != "end":

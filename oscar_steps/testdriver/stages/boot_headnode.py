@@ -49,6 +49,7 @@ async def run_stage(run: Run, prepared: Prepared) -> None:
         head_address=answers.head_address,
         netmask=answers.netmask,
         network=run.job.image.network,
+        macs=[nics[0].mac if nics else "" for nics in (profile.head.host_nics, profile.head.vlan_nics)],
         forwarded=[forward.name for forward in forwards],
         is_open=is_open,
     )

@@ -73,7 +73,8 @@ async def run_stage(run: Run) -> None:
     packages = {"manifest": image.record.manifest} if _keep_packages(image, run.directory) else {}
     run.diary.write("image", f"base image {run.job.image.name}, {image.digest[:12]}", digest=image.digest, **packages)
     with run.diary.step("the accelerator, tried by booting a kernel"):
-        accelerator = await find_accelerator(run.options.image_store, image.kernel, profile.head.architecture)
+        kernel = image.kernel if image.kernel.exists() else None  # not every kind of image has one outside its disk
+        accelerator = await find_accelerator(run.options.image_store, kernel, profile.head.architecture)
     speed = HostSpeed(accelerator.seconds, doubtful=accelerator.was_busy)
     doubt = " until the head node has booted, because the host was busy" if accelerator.was_busy else ""
     run.diary.write(

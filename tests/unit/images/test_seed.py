@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -104,3 +106,30 @@ def test_the_guest_forgets_the_password_in_clear(tmp_path: Path) -> None:
     files = _unpacked(seed.path)
     assert files["root/farm/password"] == ("root:secret\n", 0o600)
     assert files["root/farm/seed.sh"][0].rstrip().endswith("rm /root/farm/password")
+
+
+def test_a_seed_for_cloud_init_is_a_volume_with_its_words_and_the_same_archive(tmp_path: Path) -> None:
+    macs = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    seed = _write(tmp_path / "seed.iso", network="cloud-init", macs=macs, files={"/root/farm/greeting": (b"hi", 0o600)})
+    assert stat.S_IMODE(seed.path.stat().st_mode) == 0o600
+
+    def read(name: str) -> bytes:
+        return subprocess.run(
+            ["isoinfo", "-J", "-i", seed.path, "-x", f"/{name}"], capture_output=True, check=True
+        ).stdout
+
+    label = subprocess.run(["isoinfo", "-d", "-i", seed.path], capture_output=True, text=True, check=True).stdout
+    assert "Volume id: cidata" in label
+    words = read("user-data")
+    assert words.startswith(b"#cloud-config\n")
+    settings = json.loads(words.partition(b"\n")[2])
+    assert settings["locale"] == "C.UTF-8"
+    assert json.loads(read("meta-data"))["local-hostname"] == "headnode"
+    (tmp_path / "seed.tar").write_bytes(read("seed.tar"))
+    files = _unpacked(tmp_path / "seed.tar")
+    assert files["root/farm/greeting"] == ("hi", 0o600)
+    assert "10.0.0.1\theadnode.oscardomain headnode" in files["etc/hosts"][0]
+    assert files["root/farm/password"][0] == f"root:{seed.password}\n"
+    cards = read("network-config").decode()
+    assert 'match: {macaddress: "52:54:00:00:00:02"}\n    set-name: eth1\n    addresses: ["10.0.0.1/24"]' in cards
+    assert "gateway" not in cards

@@ -90,7 +90,7 @@ def _answers() -> Answers:
         ('builder = "mmdebstrap"\n', 5, 'builder: this setting is called kind now; write kind = "bootstrap"'),
         ('kind = "tarball"\n', 5, "kind: there is no 'tarball'; use one of bootstrap"),
         ("kind = 5\n", 5, "kind: there is no 5; use one of bootstrap"),
-        ('network = "netplan"\n', 5, "network: there is no style 'netplan'; there are: ifupdown"),
+        ('network = "netplan"\n', 5, "network: there is no style 'netplan'; there are: cloud-init, ifupdown"),
         ('initrd = "x"\n', 5, "initrd: there is no style 'x'; there are: dracut, initramfs-tools"),
         ('packages_add = "make"\n', 5, 'packages_add: give a list, such as ["one", "two"]'),
         ("packages_add = [5]\n", 5, 'packages_add: give a list, such as ["one", "two"]'),
@@ -134,7 +134,7 @@ def test_what_is_missing_is_named(recipe: Path, before: str, after: str, said: s
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ('"ifupdown"', '"netplan"', "3: network: there is no style 'netplan'; there are: ifupdown"),
+        ('"ifupdown"', '"netplan"', "3: network: there is no style 'netplan'; there are: cloud-init, ifupdown"),
         ('"bios"', '"grub"', "11: boot: Input should be 'bios'"),
         ('["a.timer"]', '"a.timer"', '7: masked_units: give a list, such as ["one", "two"]'),
         ("disk_mib = 1024", "disk_mib = 1024\ndisk_mb = 1", "3: disk_mb: there is no such setting"),

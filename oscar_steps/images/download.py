@@ -1,0 +1,110 @@
+"""A large file from elsewhere, known by its SHA-256: resumed where an earlier try ended, never used unchecked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from filelock import AsyncFileLock
+
+from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.images.jail import output_of, run_jailed
+from oscar_steps.images.kind import Report
+
+TOOLS = {"curl": "curl"}
+
+_STALLED = 60
+"""Seconds without a byte, after which a server is taken for dead."""
+_PROGRESS = 5.0
+"""Seconds between two lines about how far it is."""
+_CURL = (
+    *("curl", "--silent", "--show-error", "--fail", "--location", "--proto", "=http,https,file"),
+    *("--connect-timeout", str(_STALLED), "--speed-time", str(_STALLED), "--speed-limit", "1"),
+)
+
+
+@asynccontextmanager
+async def downloaded(url: str, sha256: str, folder: Path, log: Path, report: Report) -> AsyncIterator[Path]:
+    """The file at `url`, checked, for as long as the block runs. Until it is there, what has come of it stays in
+    `folder` as `download-SHA256`, for the next try. Raises ImageBuildFailed with a sentence that names the URL."""
+    path = folder / f"download-{sha256}"
+    async with AsyncFileLock(folder / f"{path.name}.lock", mode=0o600, run_in_executor=False):
+        resumed = path.exists() and path.stat().st_size > 0
+        try:
+            await _fetch(url, path, log, report)
+            await _verify(url, path, sha256)
+        except ImageBuildFailed:
+            if not resumed:
+                raise
+            # A server that cannot resume, or another file than the one whose first part is here.
+            report(f"{url} could not be resumed; downloading it from the beginning")
+            path.unlink(missing_ok=True)
+            await _fetch(url, path, log, report)
+            await _verify(url, path, sha256)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _fetch(url: str, path: Path, log: Path, report: Report) -> None:
+    report(f"downloading {url}")
+    headers = log.with_name("headers")
+    proxy = await _proxy()
+    words = [*_CURL, *(["--proxy", proxy] if proxy else []), "--dump-header", str(headers)]
+    follows = asyncio.create_task(_follow(path, headers, report))
+    try:
+        await run_jailed([*words, "--continue-at", "-", "--output", str(path), "--url", url], log)
+    except ImageBuildFailed as failure:
+        why = failure.sentence.rpartition("curl: ")[2]
+        raise ImageBuildFailed(f"{url} could not be downloaded: {re.sub(r'^[(][0-9]+[)] ', '', why)}") from failure
+    finally:
+        follows.cancel()
+        headers.unlink(missing_ok=True)
+
+
+async def _follow(path: Path, headers: Path, report: Report) -> None:
+    """Say now and then how much has come."""
+    said = ""
+    while True:
+        with suppress(OSError):
+            line = f"{path.stat().st_size >> 20} MiB{_total(headers)} have come"
+            if line != said:
+                report(line)
+            said = line
+        await asyncio.sleep(_PROGRESS)
+
+
+def _total(headers: Path) -> str:
+    """' of 350 MiB', as the server says it; '' where it does not."""
+    text = headers.read_text(encoding="latin-1")
+    ranges = re.findall(r"(?im)^content-range:.*/(\d{1,15})\s*$", text)
+    found = ranges or re.findall(r"(?im)^content-length:\s*(\d{1,15})\s*$", text)
+    return f" of {int(found[-1]) >> 20} MiB" if found else ""
+
+
+async def _verify(url: str, path: Path, sha256: str) -> None:
+    found = await asyncio.to_thread(_digest, path)
+    if found != sha256:
+        path.unlink(missing_ok=True)
+        what = f"{url} has the SHA-256 {found}, not that of the recipe, {sha256}; it was not used"
+        hint = "has the vendor published another image? Then the recipe needs that one's SHA-256"
+        raise ImageBuildFailed(what, hint=hint)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _proxy() -> str:
+    """The host's proxy, as its apt knows it; '' for none."""
+    if shutil.which("apt-config") is None:
+        return ""
+    printed = await output_of("apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy")
+    return printed.strip()
