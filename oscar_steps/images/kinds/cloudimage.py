@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.images import download
@@ -31,6 +32,9 @@ class CloudImage:
         return {}
 
     async def outside(self, _recipe: CloudImageRecipe) -> dict[str, str]:
+        return {}
+
+    def layer(self, _recipe: CloudImageRecipe) -> dict[str, Any]:
         return {}
 
     async def build(self, build: Build[CloudImageRecipe]) -> None:
