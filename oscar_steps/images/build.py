@@ -6,13 +6,14 @@ from typing import Any
 
 from oscar_steps.images.kind import DISK, KERNEL, LOG, Base, Build, Kind, Report
 from oscar_steps.images.kinds.bootstrap import Bootstrap
+from oscar_steps.images.kinds.cdrom import Cdrom
 from oscar_steps.images.kinds.cloudimage import CloudImage
 from oscar_steps.images.kinds.rpm import Rpm
 from oscar_steps.matrix.recipes import ImageRecipe, Recipe
 
 __all__ = ["DISK", "KERNEL", "LOG", "ImageBuild", "Report", "check_host", "kind_of"]
 
-KINDS: dict[str, Kind[Any]] = {"bootstrap": Bootstrap(), "cloud-image": CloudImage(), "rpm": Rpm()}
+KINDS: dict[str, Kind[Any]] = {"bootstrap": Bootstrap(), "cdrom": Cdrom(), "cloud-image": CloudImage(), "rpm": Rpm()}
 """Each kind that a recipe can name."""
 
 

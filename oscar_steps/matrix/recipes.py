@@ -15,6 +15,7 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.guest import styles
 from oscar_steps.matrix.model import Frozen
 from oscar_steps.tomlfile import check_values, line_of, load_toml, read_text, validate
+from oscar_steps.words import Architecture
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
@@ -84,6 +85,22 @@ class BootstrapRecipe(PackageRecipe):
     """Suites beside `suite` whose packages are newer, where the host's apt has them: `suite`-updates, ..."""
 
 
+class CdromRecipe(Recipe):
+    """What an installer makes that asks nothing, on a CD: it starts by itself, fills the disk, and powers off."""
+
+    kind: Literal["cdrom"]
+    architecture: Architecture
+    url: str = Field(pattern=r"^(https?|file)://[^\s@]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the CD at `url`; one with another is never used."""
+    memory_mib: int = Field(default=1024, ge=64)
+    """What the installer has."""
+    firmware: Literal["BIOS", "UEFI"] | None = None
+    """None: as the architecture's machines mostly have it."""
+    minutes: int = Field(default=60, ge=1)
+    """How long the installer may take."""
+
+
 class RpmRecipe(PackageRecipe):
     """AlmaLinux, Rocky, Fedora, openSUSE and their like, by dnf."""
 
@@ -121,10 +138,17 @@ class CloudImageRecipe(Recipe):
     """Of the file at `url`; an image with another one is never used."""
 
 
-ImageRecipe: TypeAlias = Annotated[BootstrapRecipe | CloudImageRecipe | RpmRecipe, Field(discriminator="kind")]
+ImageRecipe: TypeAlias = Annotated[
+    BootstrapRecipe | CdromRecipe | CloudImageRecipe | RpmRecipe, Field(discriminator="kind")
+]
 """A recipe of any kind."""
 
-_KINDS: dict[str, type[Recipe]] = {"bootstrap": BootstrapRecipe, "cloud-image": CloudImageRecipe, "rpm": RpmRecipe}
+_KINDS: dict[str, type[Recipe]] = {
+    "bootstrap": BootstrapRecipe,
+    "cdrom": CdromRecipe,
+    "cloud-image": CloudImageRecipe,
+    "rpm": RpmRecipe,
+}
 
 
 def _one_of(style: str, value: str) -> str:
