@@ -193,20 +193,23 @@ async def measure(recipe: BootstrapRecipe, rounds: int, place: Path) -> Costs:
 
 def rows(costs: Costs) -> list[tuple[str, ...]]:
     """Medians, and their ratios to the reference."""
-    reference = statistics.median(cost.wall for cost in costs.of[REFERENCE])
+    reference = Cost(*_medians(costs.of[REFERENCE]))
     found = list[tuple[str, ...]]()
     for way in dict.fromkeys((*costs.of, *costs.notes)):
         these = costs.of.get(way, [])
-        walls, cpus = ([getattr(cost, name) for cost in these] for name in ("wall", "cpu"))
-        wall = statistics.median(walls) if these else None
-        numbers = ("-", "-", "-")
-        if wall is not None:
-            numbers = (f"{wall:.2f}", f"{wall / reference:.3f}", f"{statistics.median(cpus):.2f}")
+        numbers = ("-", "-", "-", "-")
+        if these:
+            wall, cpu = _medians(these)
+            numbers = (f"{wall:.2f}", f"{wall / reference.wall:.3f}", f"{cpu:.2f}", f"{cpu / reference.cpu:.3f}")
         found.append((way, *numbers, costs.notes.get(way, "")))
     return found
 
 
-HEADINGS = ("way", "wall s", "ratio", "processor s", "")
+def _medians(these: list[Cost]) -> tuple[float, float]:
+    return statistics.median(cost.wall for cost in these), statistics.median(cost.cpu for cost in these)
+
+
+HEADINGS = ("way", "wall s", "ratio", "processor s", "ratio", "")
 
 
 def main() -> int:
@@ -229,12 +232,12 @@ def main() -> int:
         print(error.explain(), file=sys.stderr)
         return 20
     if words.markdown:
-        lines = [HEADINGS, ("---", "---:", "---:", "---:", "---"), *found]
+        lines = [HEADINGS, ("---", "---:", "---:", "---:", "---:", "---"), *found]
         print("\n".join(f"| {' | '.join(line)} |" for line in lines))
         return 0
     table = Table(title=f"the base image {recipe.name}; ratio: to {REFERENCE}")
     for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in HEADINGS[1:4] else "left")
+        table.add_column(heading, justify="right" if heading in HEADINGS[1:5] else "left")
     for line in found:
         table.add_row(*line)
     with suppress(BrokenPipeError):

@@ -26,7 +26,7 @@ _TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*")
 
 async def pack(root: Path, directory: Path, log: Path) -> None:
     """Keep the folder `root` as the layer of the image in `directory`."""
-    await run_jailed([*_TAR, "-I", "zstd -q -1 -T0", "-cf", str(directory / LAYER), "-C", str(root), "."], log)
+    await run_jailed([*_TAR, "-I", "zstd -q --fast=3", "-cf", str(directory / LAYER), "-C", str(root), "."], log)
 
 
 async def unpack(base: Base, root: Path, log: Path) -> None:
