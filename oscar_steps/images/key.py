@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oscar_steps.matrix.recipes import Recipe
+
 BUILDER_VERSION = 3
 """Raise it when the builder changes in a way that its own files do not show."""
 
@@ -43,6 +45,11 @@ class ImageKey:
         if self.version != other.version:
             found.append("the version of the image builder")
         return found
+
+
+def said_of(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says of its image. That a run has proven it makes no other image of it."""
+    return recipe.model_copy(update={"unproven": False}).model_dump(mode="json")
 
 
 def own_digests(own: Mapping[str, str]) -> dict[str, str]:

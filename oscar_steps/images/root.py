@@ -15,7 +15,7 @@ from oscar_steps.guest import guest_folder, guest_path, guest_text
 from oscar_steps.images import disk
 from oscar_steps.images import layer as layer_file
 from oscar_steps.images.jail import UMASK, run_jailed
-from oscar_steps.images.key import digest_of
+from oscar_steps.images.key import digest_of, said_of
 from oscar_steps.images.kind import INITRD, KERNEL, Base, Build
 from oscar_steps.images.seed import SEED_SERIAL
 from oscar_steps.manifest import MANIFEST_FILE
@@ -64,7 +64,7 @@ def late_files(recipe: PackageRecipe) -> Files:
 
 def layer(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, Any]:
     """What shapes the layer (`Kind.layer`); `scripts`: those of the package manager."""
-    said = recipe.model_dump(mode="json", exclude={"packages", *_LATE})
+    said = {name: value for name, value in said_of(recipe).items() if name not in ("packages", *_LATE)}
     early = {name: (data.decode(), mode) for name, (data, mode) in early_files(recipe).items()}
     texts = {path.name: path.read_text(encoding="utf-8") for path in scripts}
     return {"packages": sorted(set(recipe.packages)), "rest": digest_of([said, early, texts])}

@@ -24,7 +24,7 @@ from oscar_steps.errors import ConfigError, HostError, ImageBuildFailed
 from oscar_steps.images import lease, room
 from oscar_steps.images.build import DISK, KERNEL, LOG, ImageBuild, Report, check_host, kind_of
 from oscar_steps.images.jail import run_jailed
-from oscar_steps.images.key import ImageKey, own_digests
+from oscar_steps.images.key import ImageKey, own_digests, said_of
 from oscar_steps.images.kind import Base
 from oscar_steps.images.layer import LAYER, base_for
 from oscar_steps.images.ordinary import require_user
@@ -84,7 +84,7 @@ class ImageStore:
         cannot be asked."""
         kind = kind_of(recipe)
         around = await outside(self.directory, recipe, lambda: kind.outside(recipe), fresh=fresh)
-        return ImageKey(recipe.model_dump(mode="json"), own_digests(kind.own_contents(recipe)), around)
+        return ImageKey(said_of(recipe), own_digests(kind.own_contents(recipe)), around)
 
     def find(self, key: str) -> BaseImage | None:
         """The image with this key if it is there, in use from now on."""
@@ -185,7 +185,7 @@ class ImageStore:
     def _instead(self, recipe: ImageRecipe, error: HostError, report: Report, key: ImageKey | None = None) -> BaseImage:
         """The newest image of the same recipe and code, where that of today can be neither known nor built."""
         if key is None:
-            key = ImageKey(recipe.model_dump(mode="json"), own_digests(kind_of(recipe).own_contents(recipe)), {})
+            key = ImageKey(said_of(recipe), own_digests(kind_of(recipe).own_contents(recipe)), {})
         if (image := self.newest(key)) is None:
             none = f"; and the store has no image {recipe.name} of an earlier day"
             raise type(error)(f"{error.sentence}{none}", hint=error.hint) from error

@@ -274,6 +274,13 @@ def test_another_index_of_the_mirror_is_another_image_and_the_old_one_stays(stor
     assert old.path.exists()
 
 
+def test_a_recipe_that_is_proven_now_needs_no_other_image(store: ImageStore) -> None:
+    unproven = RECIPE.model_copy(update={"unproven": True})
+    first = asyncio.run(store.ensure(unproven, _quiet))
+    assert asyncio.run(store.ensure(RECIPE, _quiet)).digest == first.digest
+    assert FakeBuild.runs == 1
+
+
 def test_the_mirror_is_not_asked_again_for_a_few_minutes(
     store: ImageStore, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
