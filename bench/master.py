@@ -1,6 +1,6 @@
 """What the master costs with many cells: a real master, and one worker whose driver does nothing, on loopback.
 
-    python -m bench.master [--cells 15,150,1500] [--builds 150] [--json FILE] [--before FILE] [--markdown]
+    python -m bench.master [--cells 15,150,1500] [--builds 150] [--slots 4] [--json FILE] [--before FILE] [--markdown]
 
 For each number of cells a farm of its own: checkconfig, start, a worker that attaches, a reconfiguration that changes
 one cell, then a night: builds of all cells are asked for at once, and `--builds` of them are waited for. CPU seconds
@@ -34,15 +34,13 @@ from rich.table import Table
 
 import demo.farm
 from demo.errors import NotReady
-from demo.farm import CHECKOUT, WORKER, Farm
+from demo.farm import CHECKOUT, Farm
 from oscar_steps.errors import FarmError
 from oscar_steps.master.schedulers import FORCE, LABEL
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
 from oscar_steps.words import Label
 
-SLOTS = 4
-"""Clusters at a time on the worker."""
 _IDLE = 0.15
 """CPU seconds within one second: a master that takes less has done what it had to do."""
 _START_SECONDS = 600.0
@@ -81,9 +79,9 @@ class BenchFarm(Farm):
 
     patience = _START_SECONDS
 
-    def __init__(self, directory: Path, profiles: Path) -> None:
+    def __init__(self, directory: Path, profiles: Path, slots: int) -> None:
         super().__init__(directory, driver=[sys.executable, "-I", "-S", str(_DRIVER)])
-        self.profiles = profiles
+        self.profiles, self.slots = profiles, slots
         self.figures: Figures = {}
 
     def _start_master(self) -> None:
@@ -106,7 +104,7 @@ class BenchFarm(Farm):
             if old not in site:
                 raise NotReady(f"the demo's farm.toml has no '{old}' any more")
             site = site.replace(old, new)
-        return f"{site}builds = {SLOTS}\n"
+        return f"{site}builds = {self.slots}\n"
 
     def cpu(self) -> float:
         """The master's CPU seconds so far, without its children's."""
@@ -150,7 +148,7 @@ class BenchFarm(Farm):
         )
 
 
-def measure(directory: Path, cells: int, builds: int) -> Figures:
+def measure(directory: Path, cells: int, builds: int, slots: int) -> Figures:
     """All figures of a farm of so many cells."""
     profiles = directory / "profiles"
     write_profiles(profiles, cells)
@@ -158,7 +156,7 @@ def measure(directory: Path, cells: int, builds: int) -> Figures:
     (directory / "tree/README").write_text("A tree that is never installed.\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.farm, "STANDIN", directory)
-        with BenchFarm(directory / "farm", profiles) as farm:
+        with BenchFarm(directory / "farm", profiles, slots) as farm:
             passed = Verdict(run_id="x", cell="x", source="x", revision="1", outcome=Outcome.PASSED, sentence="passed")
             passed.save(farm.directory)
             (farm.directory / VERDICT_FILE).rename(farm.directory / "verdict")
@@ -268,7 +266,7 @@ def show(lines: Sequence[Sequence[str]], *, markdown: bool) -> None:
     if markdown:
         print("\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *others)))
         return
-    table = Table(title=f"the master; a worker '{WORKER}' with {SLOTS} slots, load {os.getloadavg()[0]:.1f}")
+    table = Table(title=f"the master; one worker, load {os.getloadavg()[0]:.1f}")
     for column in heading:
         table.add_column(column, justify="left" if column == "measure" else "right")
     for line in others:
@@ -281,6 +279,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", default="15,150,1500", help="numbers of cells, with commas (%(default)s)")
     parser.add_argument("--builds", type=int, default=150, help="builds that are waited for (%(default)s)")
+    parser.add_argument("--slots", type=int, default=4, help="clusters at a time on the worker (%(default)s)")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--before", type=Path, help="figures of an earlier run")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -293,7 +292,7 @@ def main() -> int:
         for cells in (int(word) for word in options.cells.split(",")):
             print(f"{cells} cells, load {os.getloadavg()[0]:.1f}", flush=True)
             with tempfile.TemporaryDirectory(prefix="bench-master-") as directory:
-                found[cells] = measure(Path(directory), cells, options.builds)
+                found[cells] = measure(Path(directory), cells, options.builds, options.slots)
             print(f"  {found[cells]}", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

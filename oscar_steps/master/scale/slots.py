@@ -95,6 +95,7 @@ class SlotWorker(worker.Worker):
 
     def buildFinished(self, here: Any) -> None:
         self.workerforbuilders.pop(here.builder_name, None)
-        if self.conn:
-            self.conn.builders.release(here.builder_name)
+        slots = getattr(self.conn, "builders", None)
+        if isinstance(slots, Slots):  # not that of a new connection that has not been asked yet
+            slots.release(here.builder_name)
         super().buildFinished(here)
