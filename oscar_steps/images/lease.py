@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from oscar_steps.textio import one_line
+
+_LONGEST = 60
+
 
 class Lease:
     """A shared lock on an image. It ends with `end`, with the object, or with the process."""
@@ -78,7 +82,12 @@ def _name(pid: int) -> str:
         return "a process"
     words = [word.decode(errors="replace") for word in raw.split(b"\0")]
     if "--run" in words[:-1]:
-        return f"run {Path(words[words.index('--run') + 1]).name}"
+        return one_line(f"run {Path(words[words.index('--run') + 1]).name}", _LONGEST)
+    driver = next(
+        (n for n, word in enumerate(words[:3]) if word.endswith(("oscar-testdriver", "oscar_steps.testdriver"))), None
+    )
+    if driver is not None:  # a run by hand has no directory on its command line
+        return one_line(" ".join(["oscar-testdriver", *words[driver + 1 : driver + 4]]), _LONGEST)
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     return "a process"

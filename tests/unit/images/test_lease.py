@@ -73,13 +73,26 @@ sys.stdin.read()
 """
 
 
-def test_the_lease_of_a_process_ends_with_kill_9_and_it_is_named_until_then(folder: Path) -> None:
-    command = [sys.executable, "-c", _HOLDER, str(folder), "--run", "/var/lib/runs/debian-12-r7"]
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--run", "/var/lib/runs/debian-12-r7"], "run debian-12-r7"),
+        (["--run", "/var/lib/runs/\x1b[2J"], "run"),
+        (["--more"], "python"),
+    ],
+)
+def test_the_lease_of_a_process_ends_with_kill_9_and_it_is_named_until_then(
+    folder: Path, words: list[str], name: str
+) -> None:
+    command = [sys.executable, "-c", _HOLDER, str(folder), *words]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin and holder.stdout
     with holder.stdin, holder.stdout:
         assert holder.stdout.readline() == b"held\n"
-        assert lease.users(folder) == (f"run debian-12-r7 ({holder.pid})",)
+        (user,) = lease.users(folder)
+        assert user.startswith(name)
+        assert user.endswith(f" ({holder.pid})")
+        assert "\x1b" not in user
         with lease.unused(folder) as unused:
             assert not unused
         holder.send_signal(signal.SIGKILL)
