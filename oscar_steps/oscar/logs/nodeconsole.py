@@ -81,7 +81,7 @@ _SIGNS: tuple[tuple[SignKind, re.Pattern[str]], ...] = tuple(
         ),
         (SignKind.KERNEL_STARTED, r"(?:^|\] )Linux version \d"),
         (SignKind.INSTALLER_STARTED, r"SystemImager|boel_binaries|\bAutoinstall\b"),
-        (SignKind.LOGIN_PROMPT, r"^\S+ login:\s*$"),
+        (SignKind.LOGIN_PROMPT, r"^\S+ login:\s*(?:$|\[)"),
     )
 )
 

@@ -39,6 +39,14 @@ from oscar_steps.oscar.logs.nodeconsole import Cause, ConsoleReader, ConsoleSign
         ("The root device /dev/sda6 did not appear.", SignKind.EMERGENCY_SHELL, True),
         ("[    0.0] Linux version 6.1.0", SignKind.KERNEL_STARTED, False),
         ("oscarnode1 login: ", SignKind.LOGIN_PROMPT, False),
+        # what systemd or the kernel writes next goes on in the same line
+        (
+            "oscarhead login: [\x1b[0;32m  OK  \x1b[0m] Finished \x1b[0;1;39mRaise network interfaces\x1b[0m.",
+            SignKind.LOGIN_PROMPT,
+            False,
+        ),
+        ("oscarhead login: [  154.133382] generator[670]: cannot query", SignKind.LOGIN_PROMPT, False),
+        ("oscarhead login: [   90.1] Kernel panic - not syncing: no", SignKind.PANIC, True),
     ],
 )
 def test_each_sign_and_whether_it_ends_the_wait(line: str, kind: SignKind, fatal: bool) -> None:
