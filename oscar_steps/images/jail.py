@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,11 +67,21 @@ async def run_jailed(command: Sequence[str], log: Path) -> None:
         raise ImageBuildFailed(f"{command[0]} ended with status {status}: {complaint(said)}", hint=f"See {log}.")
 
 
+_WRAPPERS = re.compile(
+    r"E: (mmdebstrap failed|apt-get .* failed$|apt \w+ failed|setup failed|run_\w+ failed|"
+    r"Some index files failed|Unable to fetch some archives)"
+)
+"""What apt and mmdebstrap say after the error that counts."""
+
+
 def complaint(lines: Sequence[str]) -> str:
-    """The line that most likely says what went wrong: the last that looks like an error, or else the last."""
+    """The line that most likely says what went wrong: a bad signature, else the last that looks like an error, or else
+    the last."""
     spoken = [line.strip() for line in lines if line.strip()]
     errors = [line for line in spoken if line.startswith(("E:", "Err:")) or "error" in line.lower()]
-    return (errors or spoken or ["it said nothing"])[-1]
+    signatures = [line for line in errors if line.startswith("W: GPG error")]
+    causes = [line for line in errors if not _WRAPPERS.match(line)]
+    return (signatures or causes or errors or spoken or ["it said nothing"])[-1]
 
 
 async def output_of(*command: str) -> str:
