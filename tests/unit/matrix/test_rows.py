@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix.cell import Cell
+from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.matrix.rows import MOST_CELLS, MatrixText
 from oscar_steps.words import Label, Stability
 
@@ -221,3 +222,13 @@ def test_1500_cells_of_one_entry_take_less_than_a_second(tmp_path: Path) -> None
     begun = process_time()
     assert len(read(tmp_path, row, PLAIN, ALMA)) == 1503
     assert process_time() - begun < 1
+
+
+def test_the_example_of_the_page_makes_the_cells_that_the_page_says(tmp_path: Path) -> None:
+    page = (default_profiles().parent / "docs/matrix-format.md").read_text(encoding="utf-8")
+    path = tmp_path / "matrix.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    made = MatrixText(path).made
+    assert [made[name].row for name in made].count(0) == 5
+    assert [made[name].row for name in made].count(2) == 6
+    assert made["almalinux-9-x86_64.network"].cell.compatible == "rhel-9"
