@@ -43,7 +43,9 @@ def seed(tmp_path: Path) -> Seed:
 
 
 @contextmanager
-def _booted(image: BaseImage, seed: Seed, folder: Path) -> Iterator[None]:
+def _booted(
+    image: BaseImage, seed: Seed, folder: Path, macs: tuple[str, str] | None = None, serial: str = "seed"
+) -> Iterator[None]:
     """The image as a head node: its NIC to the host, one to nobody, the seed disk; QEMU ends with the block."""
     overlay = folder / "head.qcow2"
     backing = ("-b", str(image.path), "-F", "qcow2")
@@ -58,9 +60,11 @@ def _booted(image: BaseImage, seed: Seed, folder: Path) -> Iterator[None]:
         "virtio-blk-pci,drive=disk,bootindex=0",
     ]
     command += ["-drive", f"file={seed.path},format=raw,readonly=on,if=none,id=seed"]
-    command += ["-device", "virtio-blk-pci,drive=seed,serial=seed", "-device", "virtio-rng-pci"]
-    command += ["-netdev", "user,id=host,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=host,addr=10"]
-    command += ["-netdev", "hubport,id=private,hubid=0", "-device", "virtio-net-pci,netdev=private,addr=11"]
+    command += ["-device", f"virtio-blk-pci,drive=seed,serial={serial}", "-device", "virtio-rng-pci"]
+    host, private = (f",mac={mac}" for mac in macs) if macs else ("", "")
+    command += ["-netdev", "user,id=host,hostfwd=tcp:127.0.0.1:0-:22"]
+    command += ["-device", f"virtio-net-pci,netdev=host,addr=10{host}"]
+    command += ["-netdev", "hubport,id=private,hubid=0", "-device", f"virtio-net-pci,netdev=private,addr=11{private}"]
     command += ["-serial", f"file:{folder}/console.log", "-monitor", f"unix:{folder}/monitor,server=on,wait=off"]
     qemu = subprocess.Popen(command)
     try:
@@ -70,10 +74,10 @@ def _booted(image: BaseImage, seed: Seed, folder: Path) -> Iterator[None]:
         qemu.wait()
 
 
-def _wait_for_login(console: Path) -> None:
-    deadline = time.monotonic() + _BOOT_SECONDS
+def _wait_for_login(console: Path, seconds: float = _BOOT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not (console.exists() and b"headnode login:" in console.read_bytes()):
-        assert time.monotonic() < deadline, f"no login: within {_BOOT_SECONDS} s; see {console}"
+        assert time.monotonic() < deadline, f"no login: within {seconds} s; see {console}"
         time.sleep(0.1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 import subprocess
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from oscar_steps.guest import styles
 from oscar_steps.images.seed import Seed, write_seed
 
 
@@ -106,6 +108,21 @@ def test_the_guest_forgets_the_password_in_clear(tmp_path: Path) -> None:
     files = _unpacked(seed.path)
     assert files["root/farm/password"] == ("root:secret\n", 0o600)
     assert files["root/farm/seed.sh"][0].rstrip().endswith("rm /root/farm/password")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("style", [style for style in styles("network") if style != "cloud-init"])
+def test_each_style_has_both_addresses_and_a_gateway_only_where_there_is_a_way_out(
+    style: str, is_open: bool, tmp_path: Path
+) -> None:
+    plain = set(_unpacked(_write(tmp_path / "plain.tar").path))
+    files = _unpacked(_write(tmp_path / "seed.tar", network=style, is_open=is_open).path)
+    of_it = [text for name, (text, _mode) in files.items() if style == "ifupdown" or name not in plain]
+    text = "\n".join(of_it)
+    assert "10.0.2.15/24" in text
+    assert "10.0.0.1/24" in text
+    assert (re.search("(?im)^ *gateway *=? *10.0.2.2$", text) is not None) is is_open
+    assert "@" not in text or style == "ifupdown"
 
 
 def test_a_seed_for_cloud_init_is_a_volume_with_its_words_and_the_same_archive(tmp_path: Path) -> None:
