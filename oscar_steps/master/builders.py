@@ -129,17 +129,20 @@ def _clusters(site: Site) -> Any:
     return util.WorkerLock("clusters", maxCount=1, maxCountForWorker={host.name: host.builds for host in site.worker})
 
 
-def tags_of(cell: Cell) -> list[str]:
+_UNPROVEN = " (its image is unproven: no run of it was ever green, and it runs only when somebody forces it)"
+
+
+def tags_of(cell: Cell, *, unproven: bool = False) -> list[str]:
     """By which the pages of the farm pick cells."""
-    unstable = [cell.stability.value] if cell.stability is Stability.UNSTABLE else []
-    return [cell.distribution, cell.architecture, *([cell.variant] if cell.variant else []), *cell.labels, *unstable]
+    marks = [*([cell.stability.value] if cell.stability is Stability.UNSTABLE else []), *(["unproven"] * unproven)]
+    return [cell.distribution, cell.architecture, *([cell.variant] if cell.variant else []), *cell.labels, *marks]
 
 
-def description_of(cell: Cell) -> str:
+def description_of(cell: Cell, *, unproven: bool = False) -> str:
     """What the page of a cell says of it."""
     variant = f", {cell.variant}" if cell.variant else ""
-    unstable = f" ({UNSTABLE})" if cell.stability is Stability.UNSTABLE else ""
-    return f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}{variant}: {cell.cluster}{unstable}"
+    marks = (f" ({UNSTABLE})" if cell.stability is Stability.UNSTABLE else "") + _UNPROVEN * unproven
+    return f"OSCAR on {cell.distribution} {cell.version}, {cell.architecture}{variant}: {cell.cluster}{marks}"
 
 
 def _builder(plan: CellPlan, site: Site, factory: BuildFactory, clusters: Any) -> Any:
@@ -151,8 +154,8 @@ def _builder(plan: CellPlan, site: Site, factory: BuildFactory, clusters: Any) -
         nextBuild=next_build,
         canStartBuild=CellFits(plan.need, may_begin_here),
         locks=[clusters.access("counting")],
-        tags=tags_of(cell),
-        description=description_of(cell),
+        tags=tags_of(cell, unproven=plan.image.unproven),
+        description=description_of(cell, unproven=plan.image.unproven),
     )
 
 

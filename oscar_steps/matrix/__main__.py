@@ -73,7 +73,9 @@ def _lines(profiles: Path, cell: str | None, old: Path | None, *, as_json: bool)
     if old is not None:
         difference = Difference(open_matrix(old), matrix)
         return [_json(difference.as_value())] if as_json else [*difference.lines()]
-    return [_json([as_value(each) for each in matrix.cells]) if as_json else table(matrix.cells)]
+    if as_json:
+        return [_json([{**as_value(each), "unproven": matrix.image(each).unproven} for each in matrix.cells])]
+    return [table(matrix)]
 
 
 def _json(value: object) -> str:

@@ -117,6 +117,7 @@ def load_matrix(directory: Path) -> Matrix:
             if getattr(made.cell, setting) not in names:
                 raise _missing(text, made, setting, matrix.path(made.cell, setting), names)
         _check_cluster(text, made, matrix)
+        _check_labels(text, made, matrix)
     return matrix
 
 
@@ -139,6 +140,17 @@ def _place(text: MatrixText, made: Made, setting: str) -> tuple[int, str]:
     if layer.location == row or "{" not in str(getattr(layer.settings, setting)):
         return text.line((*layer.location, setting)), ""
     return text.line(row), f" ({setting} is set on line {text.line((*layer.location, setting))})"
+
+
+def _check_labels(text: MatrixText, made: Made, matrix: Matrix) -> None:
+    """No cell runs by itself whose image nobody has ever seen work."""
+    path = matrix.path(made.cell, "image")
+    if not made.cell.labels or not matrix._once(path, load_recipe).unproven:
+        return
+    where, set_at = _place(text, made, "labels")
+    said = f"the image {made.cell.image} is unproven, so the cell {made.cell.name} must not run by itself{set_at}"
+    right = f"write labels = [], or unproven = false into {path} after a green run"
+    raise ConfigError(f"{text.path}:{where}: labels: {said}; {right}")
 
 
 def _check_cluster(text: MatrixText, made: Made, matrix: Matrix) -> None:

@@ -16,18 +16,20 @@ _FROM_PROFILE = ("boot", "nodes", "hypervisor")
 _HEAD = ("CELL", "LABELS", "STABILITY", "BOOT", "NODES", "HYPERVISOR", "IMAGE", "CLUSTER", "ANSWERS", "OSCAR", "AS")
 
 
-def table(cells: tuple[Cell, ...]) -> str:
+def table(matrix: Matrix) -> str:
     """All cells, one a line, in columns. What is '-' is as the cluster profile says."""
-    rows = [_HEAD, *(_row(cell) for cell in cells)]
+    rows = [_HEAD, *(_row(cell, matrix) for cell in matrix.cells)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = ("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _row(cell: Cell) -> tuple[str, ...]:
+def _row(cell: Cell, matrix: Matrix) -> tuple[str, ...]:
     labels = ",".join(cell.labels) or "-"
     from_profile = [str(getattr(cell, setting) or "-") for setting in _FROM_PROFILE]
     files = [str(getattr(cell, setting)) for setting in FOLDERS]
+    if matrix.image(cell).unproven:
+        files[0] += " (unproven)"
     return (cell.name, labels, str(cell.stability), *from_profile, *files, *oscar_names(cell))
 
 

@@ -108,6 +108,14 @@ def test_builders_are_tagged_by_label_and_say_that_a_cell_is_unstable(plans: Seq
     assert UNSTABLE not in builders["a-1-x86_64"].description
 
 
+def test_the_page_of_a_cell_with_an_unproven_image_says_so(plans: Sequence[CellPlan]) -> None:
+    plan = plans[-1]
+    unproven = dataclasses.replace(plan, image=plan.image.model_copy(update={"unproven": True}))
+    proven, marked = build_builders(site(), (plans[0], unproven))[:2]
+    assert "unproven" in marked.tags and "unproven" not in proven.tags
+    assert "its image is unproven" in marked.description and "unproven" not in proven.description
+
+
 @pytest.fixture
 def forced(plans: Sequence[CellPlan], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fill in the form: which builders are asked for."""

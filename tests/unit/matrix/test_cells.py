@@ -121,6 +121,22 @@ def test_more_nodes_than_the_cluster_has_need_a_last_node_with_a_number(profiles
     assert said.endswith("has (2); the last one's name, 'last', has to end in a number for that")
 
 
+@pytest.mark.parametrize(("labels", "line"), [('labels = ["nightly"]', 7), ("", 7)])
+def test_a_cell_whose_image_is_unproven_does_not_run_by_itself(profiles: Path, labels: str, line: int) -> None:
+    recipe = profiles / "images/debian-12-x86_64.toml"
+    other = profiles / "images/other.toml"
+    other.write_text(recipe.read_text().replace("debian-12-x86_64", "other") + "unproven = true\n")
+    image = 'image = "other", variants = ["network"]'
+    write(profiles, row(), row(", ".join(filter(None, (image, labels))), version='"13"'))
+    said = complaint(profiles)
+    assert said.startswith(
+        f"matrix.toml:{line}: labels: the image other is unproven, so the cell debian-13-x86_64 must not run by itself"
+    )
+    assert said.endswith(f"; write labels = [], or unproven = false into {other} after a green run")
+    write(profiles, row(), row(f"{image}, labels = []", version='"13"'))
+    assert [cell.labels for cell in load_matrix(profiles).cells] == [("nightly",), (), ()]
+
+
 def test_a_missing_matrix_and_an_unknown_cell_are_one_sentence(profiles: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no cell 'fedora-6-i386' .*there are: debian-12-x86_64"):
         load_matrix(profiles).cell("fedora-6-i386")
@@ -129,7 +145,8 @@ def test_a_missing_matrix_and_an_unknown_cell_are_one_sentence(profiles: Path, t
 
 
 def test_every_file_is_read_once_however_many_cells_name_it(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(profiles, row('image = "debian-12-x86_64", variants = ["network", "many"]', version='["1", "2", "3"]'))
+    settings = 'image = "debian-12-x86_64", labels = [], variants = ["network", "many"]'
+    write(profiles, row(settings, version='["1", "2", "3"]'))
     matrix = load_matrix(profiles)
     read: list[str] = []
     monkeypatch.setattr("oscar_steps.tomlfile.read_regular", lambda path: read.append(path.name) or path.read_bytes())

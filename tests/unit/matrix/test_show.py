@@ -54,6 +54,16 @@ def test_the_table_has_a_line_for_each_cell_with_both_of_oscars_names(said: Said
     assert alma.split()[-2:] == ["almalinux-12-x86_64", "rhel-12-x86_64"]
 
 
+def test_a_cell_with_an_unproven_image_is_marked(said: Said, profiles: Path) -> None:
+    recipe = profiles / "images/debian-12-x86_64.toml"
+    recipe.write_text(recipe.read_text() + "unproven = true\n")
+    matrix = profiles / "matrix.toml"
+    labels = 'labels = ["smoke", "nightly"]'
+    matrix.write_text("defaults.labels = []\n" + matrix.read_text().replace(labels, "labels = []"))
+    assert all("debian-12-x86_64 (unproven)" in line for line in said().splitlines()[1:])
+    assert [cell["unproven"] for cell in json.loads(said("--json"))] == [True, True, True]
+
+
 def test_programs_get_the_same_as_json(said: Said) -> None:
     cells = {cell["name"]: cell for cell in json.loads(said("--json"))}
     network = cells["almalinux-12-x86_64.network"]

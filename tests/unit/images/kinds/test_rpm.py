@@ -12,7 +12,7 @@ import pytest
 from oscar_steps.errors import ConfigError
 from oscar_steps.images.build import kind_of
 from oscar_steps.images.kinds.rpm import settings, urls
-from oscar_steps.images.root import guest_files
+from oscar_steps.images.root import early_files
 from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.matrix.recipes import RpmRecipe, load_recipe
 
@@ -47,7 +47,7 @@ def test_a_ready_recipe_is_complete_but_for_the_sites_mirror_and_says_that_it_is
     assert {"virtio_blk", "virtio_net", "ext4"} <= set(recipe.initrd_modules)
     assert set(recipe.packages) & {"kernel-core", "kernel-default-base"}
     assert len(set(recipe.pool)) == len(recipe.pool)
-    assert "etc/dracut.conf.d/farm.conf" in guest_files(recipe)
+    assert "etc/dracut.conf.d/farm.conf" in early_files(recipe)
     kind_of(recipe).own_contents(recipe)
 
 
