@@ -115,6 +115,7 @@ async def ours(recipe: BootstrapRecipe, place: Path, costs: Costs) -> None:
             return await store.ensure(changed, _quiet)
 
     first = await image("cold", recipe)
+    await store.ensure(recipe, _quiet)  # the mirror's answer may be too old by now
     with costs.measured("warm, with an overlay"):
         again = await store.ensure(recipe, _quiet)
         await disks.create_overlay(again.path, place / "overlay.qcow2")
