@@ -1,4 +1,4 @@
-"""The page of standing problems: PLUGINS/standing (HTML), PLUGINS/standing?format=json.
+"""The page of standing problems, and of cells that wait: PLUGINS/standing (HTML), PLUGINS/standing?format=json.
 
 Registered as a Buildbot web plug-in (entry point `buildbot.www`, name `standing`).
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from twisted.internet import threads
+from twisted.python import log
 
+from oscar_steps.master.waiting import WaitingCell, waiting_cells
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 from oscar_steps.master.web.standing import page_data
 
@@ -43,8 +47,30 @@ def age_of(date: str, now: float) -> str:
     return "less than an hour"
 
 
-def html_of(data: dict[str, Any], now: float) -> str:
+@dataclass(frozen=True)
+class Queue:
+    """The cells that wait, and how many more there are."""
+
+    cells: Sequence[WaitingCell] = ()
+    more: int = 0
+    trouble: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"trouble": self.trouble, "more": self.more, "cells": [asdict(each) for each in self.cells]}
+
+
+async def queue_of(master: Any) -> Queue:
+    """The page answers whatever is wrong with the queue."""
+    try:
+        return Queue(*await waiting_cells(master))
+    except Exception as error:  # broad on purpose: see above
+        log.err(error, "the cells that wait")
+        return Queue(trouble="the list cannot be made; the master's log says more")
+
+
+def html_of(data: dict[str, Any], now: float, queue: Queue | None = None) -> str:
     """The page."""
+    queue = queue or Queue()
     branches = []
     for name, branch in sorted(data["branches"].items(), key=lambda item: ("/" in item[0], item[0])):
         problems = sorted(
@@ -55,24 +81,32 @@ def html_of(data: dict[str, Any], now: float) -> str:
             entry["age"] = age_of(entry["date"], now)
         branches.append({"name": name, **branch, "problems": problems, "gating": sum(e["gates"] for e in problems)})
     begun = datetime.fromtimestamp(data["begun_anew"], UTC).strftime("%Y-%m-%d") if data["begun_anew"] else ""
-    return _templates.get_template("standing.html.j2").render(branches=branches, trouble=data["trouble"], begun=begun)
+    waits = [{**asdict(each), "age": age_of(_date(each.since), now)} for each in queue.cells]
+    return _templates.get_template("standing.html.j2").render(
+        branches=branches, trouble=data["trouble"], begun=begun, waits=waits, queue=queue
+    )
+
+
+def _date(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat()
 
 
 class StandingPage(Page):
-    """The standing problems, branch by branch."""
+    """The standing problems, branch by branch, and the cells that wait."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, master: Any) -> None:
         super().__init__()
-        self.folder = folder
+        self.master = master
 
     async def content(self, form: str) -> Content:
-        return await threads.deferToThread(self._content, form)
+        queue = await queue_of(self.master)
+        return await threads.deferToThread(self._content, form, queue)
 
-    def _content(self, form: str) -> Content:
-        data = page_data(self.folder)
+    def _content(self, form: str, queue: Queue) -> Content:
+        data = page_data(Path(self.master.basedir))
         if form == "json":
-            return Content(json.dumps(data) + "\n", "application/json")
-        return Content(html_of(data, time.time()), "text/html; charset=utf-8")
+            return Content(json.dumps({**data, "waiting": queue.as_json()}) + "\n", "application/json")
+        return Content(html_of(data, time.time(), queue), "text/html; charset=utf-8")
 
 
-application = Plugin("Standing problems", lambda master: StandingPage(Path(master.basedir)))
+application = Plugin("Standing problems", StandingPage)
