@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.guest import guest_folder, guest_path, guest_text
-from oscar_steps.images import disk
+from oscar_steps.images import disk, foreign
 from oscar_steps.images import layer as layer_file
 from oscar_steps.images.jail import UMASK, run_jailed
 from oscar_steps.images.key import digest_of, said_of
@@ -25,6 +25,9 @@ TOOLS = {"unshare": "util-linux", "setpriv": "util-linux", **disk.TOOLS, **layer
 
 # `login:` on the serial console then says that sshd listens: who waits for it need not poll a slow guest.
 _GETTY_AFTER_SSH = "[Unit]\nAfter=@SSH@\n"
+
+# An image of another architecture is emulated, where udev has taken more than systemd's 90 s to announce the console.
+_PATIENCE = "[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n"
 
 
 Files = dict[str, tuple[bytes, int]]
@@ -50,7 +53,7 @@ def early_files(recipe: PackageRecipe) -> Files:
 def late_files(recipe: PackageRecipe) -> Files:
     """All others."""
     unit = guest_text("image/farm-seed.service", serial=SEED_SERIAL, ssh=recipe.ssh_unit)
-    return {
+    files: Files = {
         "etc/systemd/system/serial-getty@.service.d/after-ssh.conf": (
             _GETTY_AFTER_SSH.replace("@SSH@", recipe.ssh_unit).encode(),
             0o644,
@@ -60,6 +63,9 @@ def late_files(recipe: PackageRecipe) -> Files:
         "usr/lib/farm-seed": (guest_text("image/farm-seed.sh", serial=SEED_SERIAL).encode(), 0o755),
         "etc/systemd/system/farm-seed.service": (unit.encode(), 0o644),
     }
+    if not foreign.is_native(recipe.architecture):
+        files["etc/systemd/system.conf.d/patience.conf"] = (_PATIENCE.encode(), 0o644)
+    return files
 
 
 def layer(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, Any]:

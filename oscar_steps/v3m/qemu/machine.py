@@ -160,7 +160,8 @@ class QemuMachine(Machine):
     async def _spawn(self, plan: BootPlan, qmp: socket.socket) -> None:
         for folder, mode in (("console", 0o755), (VLAN_DIRECTORY, 0o700)):
             (self._directory / folder).mkdir(mode=mode, exist_ok=True)
-        firmware.prepare(self.profile, self._directory)
+        # In a thread: it waits for the disk, which on a busy host takes half a minute.
+        await asyncio.to_thread(firmware.prepare, self.profile, self._directory)
         self._disk_format = disks.image_format(self.disk)
         console = str(self.console.relative_to(self._directory))
         arguments = qemu_arguments(

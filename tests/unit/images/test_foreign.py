@@ -13,6 +13,7 @@ import pytest
 from oscar_steps.errors import HostError, ToolMissing
 from oscar_steps.images import disk, foreign
 from oscar_steps.images.kind import DISK, INITRD, KERNEL, Build
+from oscar_steps.images.root import late_files
 from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.matrix.recipes import load_recipe
 
@@ -115,3 +116,13 @@ def test_a_disk_for_uefi_has_the_images_own_boot_loader_where_a_firmware_looks_f
     assert "label: gpt" in table.stdout
     system = ["debugfs", "-R", "cat /etc/issue", f"{raw}?offset={129 << 20}"]
     assert subprocess.run(system, capture_output=True, text=True, check=True).stdout == "its root\n"
+
+
+def test_an_emulated_image_gives_its_services_and_its_console_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(default_profiles() / "images/debian-12-aarch64.toml")
+    name = "etc/systemd/system.conf.d/patience.conf"
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    settings = late_files(recipe)[name][0].decode().splitlines()
+    assert settings == ["[Manager]", "DefaultTimeoutStartSec=15min", "DefaultDeviceTimeoutSec=15min"]
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert name not in late_files(recipe)
