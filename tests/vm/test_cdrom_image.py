@@ -15,6 +15,7 @@ from oscar_steps.images.kind import DISK, LOG
 from oscar_steps.matrix.recipes import CdromRecipe
 from tests.vm.tiny_guest import BUTTON_MODULES, MODULES, make_cd, make_guest, parameters
 
+pytestmark = pytest.mark.timeout(600)
 CONTENTS = b"an image".ljust(510, b"\0") + b"\x55\xaa"
 
 

@@ -33,6 +33,7 @@ def _vendors_disk() -> BaseImage:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_vendors_image_boots_with_the_farms_settings_by_cloud_init(tmp_path: Path) -> None:
     disk = _vendors_disk()
     (tmp_path / "vendor.qcow2").symlink_to(disk.path)
