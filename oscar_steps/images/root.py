@@ -129,15 +129,17 @@ async def _from_layer(build: Build[PackageRecipe], layers: Layers, root: Path, e
     if base is None:
         return None
     build.report(f"on the layer of the image {base.folder.name[:12]}")
-    await layer_file.unpack(base, root, build.log)
-    if not base.added:
-        layer_file.hand_on(base, build.directory, (layer_file.LAYER, MANIFEST_FILE))
-        return base
-    build.report(f"adding {', '.join(base.added)}")
+    why = "the layer is damaged"
     try:
+        await layer_file.unpack(base, root, build.log)
+        if not base.added:
+            layer_file.hand_on(base, build.directory, (layer_file.LAYER, MANIFEST_FILE))
+            return base
+        build.report(f"adding {', '.join(base.added)}")
+        why = "that would not be what a full build makes"
         await layers.add(root, early, base.added)
     except ImageBuildFailed as failure:
-        build.report(f"that would not be what a full build makes ({failure.sentence}): building from nothing")
+        build.report(f"{why} ({failure.sentence}): building from nothing")
         await run_jailed(["rm", "-rf", str(root)], build.log)
         return None
     await layer_file.pack(root, build.directory, build.log)
@@ -151,7 +153,7 @@ def _lay_out(files: Files, overlay: Path, masked_units: Sequence[str] = ()) -> N
         path.write_bytes(data)
         path.chmod(mode)
     units = overlay / "etc/systemd/system"
-    for unit in masked_units:
+    for unit in dict.fromkeys(masked_units):
         (units / unit).symlink_to("/dev/null")
     # They are copied over the guest's own folders, /usr and /etc among them, with their modes.
     folders = [path for path in overlay.rglob("*") if path.is_dir() and not path.is_symlink()]

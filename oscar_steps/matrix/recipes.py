@@ -6,6 +6,7 @@ it. Both are put together when the file is read, so a recipe is complete whereve
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -18,6 +19,13 @@ from oscar_steps.tomlfile import check_values, line_of, load_toml, read_text, va
 from oscar_steps.words import Architecture
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
+_FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+# What programs get as words of their command lines: no word may be taken for an option, or for two words.
+_Package = Annotated[str, Field(pattern=r"^[^\s,'\"-][^\s,'\"]*$")]
+_Unit = Annotated[str, Field(pattern=r"^[A-Za-z0-9@:_-][A-Za-z0-9@:_.\\-]*$")]
+_Parameter = Annotated[str, Field(pattern=r"^[!-~]+$")]
+_Suite = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
 
 class Recipe(Frozen):
@@ -30,7 +38,7 @@ class Recipe(Frozen):
     architecture: str
     """OSCAR's name of it: x86_64, i386, aarch64, ..."""
     disk_mib: int = Field(ge=512)
-    console: str = "ttyS0,115200"
+    console: _Parameter = "ttyS0,115200"
     """The serial console, as the kernel's parameter `console=` wants it."""
     network: str
     """How the distribution configures its network cards: a folder of `oscar_steps/guest/network/`."""
@@ -57,15 +65,15 @@ class PackageRecipe(Recipe):
     """The distribution's own name of the architecture: amd64, arm64, ..."""
     boot: Literal["bios", "uefi"]
     """How the disk boots: a BIOS runs SYSLINUX, or UEFI systemd-boot (`oscar_steps/guest/disk/`)."""
-    packages: tuple[str, ...]
-    pool: tuple[str, ...] = ()
-    pool_folder: str = Field(pattern=r"^/tftpboot/[A-Za-z0-9/._-]+$")
-    masked_units: tuple[str, ...] = ()
+    packages: tuple[_Package, ...]
+    pool: tuple[_Package, ...] = ()
+    pool_folder: str = Field(pattern=r"^/tftpboot(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$")
+    masked_units: tuple[_Unit, ...] = ()
     initrd: str
     """What makes the initrd: a folder of `oscar_steps/guest/initrd/`."""
     initrd_modules: tuple[str, ...] = ()
     """Kernel modules of the small initrd; none: every module that the kernel may need."""
-    kernel_parameters: tuple[str, ...] = ()
+    kernel_parameters: tuple[_Parameter, ...] = ()
 
     @field_validator("initrd")
     @classmethod
@@ -77,11 +85,11 @@ class BootstrapRecipe(PackageRecipe):
     """Debian and its like, by mmdebstrap."""
 
     kind: Literal["bootstrap"]
-    suite: str
-    components: tuple[str, ...] = ("main",)
+    suite: _Suite
+    components: tuple[_Suite, ...] = ("main",)
     origin: str
     """What the distribution's repositories call themselves in their Release files."""
-    pockets: tuple[str, ...] = ("updates", "security")
+    pockets: tuple[_Suite, ...] = ("updates", "security")
     """Suites beside `suite` whose packages are newer, where the host's apt has them: `suite`-updates, ..."""
 
 
@@ -111,7 +119,7 @@ class RpmRecipe(PackageRecipe):
     """The site's mirror of the distribution; '': the site has not set it yet."""
     repositories: tuple[Annotated[str, Field(pattern=r"^[^\s'\"]+$")], ...] = Field(min_length=1)
     """Folders below the mirror, or whole addresses, with dnf's `$releasever` and `$basearch`."""
-    keys: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...] = Field(min_length=1)
+    keys: tuple[Annotated[str, Field(pattern=_FILE)], ...] = Field(min_length=1)
     """Names of the files in `keys/`, beside the recipe, with the public keys that sign the packages."""
     key_texts: dict[str, str] = Field(default_factory=dict)
     """What stands in those files; not written in a recipe, but read with it."""
@@ -123,7 +131,9 @@ class RpmRecipe(PackageRecipe):
     @classmethod
     def with_files(cls, value: dict[str, Any], folder: Path) -> dict[str, Any]:
         """See `Recipe`. A key that is not there is missed when the image is built."""
-        names = [name for name in value.get("keys", ()) if isinstance(name, str) and "/" not in name]
+        keys = value.get("keys")
+        listed = keys if isinstance(keys, list) else []
+        names = [name for name in listed if isinstance(name, str) and re.fullmatch(_FILE, name)]
         files = {name: folder / "keys" / name for name in names}
         return {**value, "key_texts": {name: read_text(file) for name, file in files.items() if file.is_file()}}
 
@@ -193,7 +203,7 @@ class _Family:
     def __init__(self, recipe: Path, text: str, own: dict[str, Any]) -> None:
         self._recipe, self._recipe_text, self._own = recipe, text, own
         folder = recipe.parent / "families"
-        self.path = folder / f"{own['family']}.toml"
+        self.path = folder / f"{str(own['family'])[:100]}.toml"
         if not isinstance(own["family"], str) or "/" in own["family"] or not self.path.is_file():
             there_are = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
             raise self._wrong(

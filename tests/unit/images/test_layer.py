@@ -183,6 +183,26 @@ def test_where_the_layer_would_give_another_image_it_is_built_from_nothing(
 
 
 @needs_root
+@pytest.mark.parametrize("added", [(), ("perl",)])
+def test_where_the_layer_is_damaged_the_image_is_built_from_nothing(
+    tmp_path: Path, made: dict[Path, list[str]], added: tuple[str, ...]
+) -> None:
+    one, quick = tmp_path / "one", tmp_path / "quick"
+    built(one)
+    os.truncate(one / LAYER, (one / LAYER).stat().st_size // 2)
+    change = {"packages": (*RECIPE.packages, *added)}
+    assert built(quick, Base(one, added), **change) == (["install", "finish"], None)
+    assert set(made[quick]) - set(made[one]) == {f"packages/{name} -rw-r--r--" for name in added}
+    assert not (quick / LAYER).samefile(one / LAYER)
+
+
+@needs_root
+def test_a_unit_that_is_masked_twice_is_masked(tmp_path: Path, made: dict[Path, list[str]]) -> None:
+    built(tmp_path / "one", masked_units=("fstrim.timer", "fstrim.timer"))
+    assert "etc/systemd/system/fstrim.timer lrwxrwxrwx" in made[tmp_path / "one"]
+
+
+@needs_root
 def test_a_layer_keeps_owners_modes_links_and_attributes(tmp_path: Path) -> None:
     folder, again = tmp_path / "root", tmp_path / "again"
     (folder / "usr").mkdir(parents=True)

@@ -65,6 +65,13 @@ def test_a_recipe_without_a_family_says_all_itself(tmp_path: Path, recipe: Path)
     assert load_recipe(alone) == full.model_copy(update={"family": ""})
 
 
+@pytest.mark.parametrize("keys", ["5", "true", '"KEY"', '["../x", 5]', f'["{"k" * 300}"]'])
+def test_names_of_keys_that_are_none_are_a_mistake_in_the_recipe(recipe: Path, keys: str) -> None:
+    (recipe.parent / "keys").mkdir()
+    with pytest.raises(ConfigError, match=r"tiny-1\.toml:\d+: keys"):
+        _with(recipe, f'kind = "rpm"\nrelease = "9"\nrepositories = ["a"]\nkeys = {keys}\n')
+
+
 def test_a_job_carries_the_complete_recipe(recipe: Path, tmp_path: Path) -> None:
     full = load_recipe(recipe)
     job = Job(
@@ -102,6 +109,14 @@ def _answers() -> Answers:
             5,
             "packages_add.0: the character '\\x00' cannot be in a setting; leave it out",
         ),
+        ('packages = ["--allow-unauthenticated"]\n', 5, "packages"),
+        ('pool = ["make gcc"]\n', 5, "pool"),
+        ('masked_units = ["../../../x.timer"]\n', 5, "masked_units"),
+        ('kernel_parameters = ["na\u00efve=1"]\n', 5, "kernel_parameters"),
+        ('kernel_parameters = ["quiet\\ninitrd /x"]\n', 5, "kernel_parameters"),
+        ('console = "ttyS0\\nx"\n', 5, "console"),
+        ('pool_folder = "/tftpboot/../../x"\n', 5, "pool_folder"),
+        ('components = ["main [trusted=yes]"]\n', 5, "components"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named_by_file_and_line(recipe: Path, lines: str, line: int, said: str) -> None:
@@ -116,6 +131,7 @@ def test_a_mistake_in_a_recipe_is_named_by_file_and_line(recipe: Path, lines: st
     [
         ('family = "tiny"', 'family = "tony"', "2: family: there is no 'tony' ({folder}/tony.toml is missing)"),
         ('family = "tiny"', 'family = "../x"', "2: family: there is no '../x' ({folder}/../x.toml is missing)"),
+        ('family = "tiny"', f'family = "{"x" * 300}"', "2: family: there is no 'xxx"),
         ('family = "tiny"', "family = [5]", "2: family: there is no [5] ({folder}/[5].toml is missing)"),
         ('"x86_64"', '"s390x"', "4: architecture: {folder}/tiny.toml does not support 's390x'; it supports: x86_64"),
         ('architecture = "x86_64"\n', "", "1: architecture: this setting is missing, and has no default"),
