@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from oscar_steps.images.jail import run_jailed
 from oscar_steps.images.kind import Build, require_tools
 from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import RpmRecipe
+from oscar_steps.textio import one_line
 
 _FOLDER = "rpm"
 """The folder of our scripts."""
@@ -118,11 +121,20 @@ def _read(url: str) -> bytes:
     """An index; the host's proxy settings do not count, as with the build itself."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_SECONDS) as answer:
-            text: bytes = answer.read(_MAX_INDEX)
-            return text
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            return _within_time(answer)
+    except (OSError, ValueError, HTTPException) as error:
+        reason = one_line(str(error.reason if isinstance(error, urllib.error.URLError) else error))
         raise OutsideUnknown(f"the package index {url} cannot be read: {reason}") from None
+
+
+def _within_time(answer: Any) -> bytes:
+    """What a mirror sends. Raises TimeoutError for one that sends a little now and then, without end."""
+    end, text = time.monotonic() + _SECONDS, b""
+    while len(text) < _MAX_INDEX and (part := answer.read1(_MAX_INDEX - len(text))):
+        text += part
+        if time.monotonic() > end:
+            raise TimeoutError(f"timed out after {_SECONDS} s waiting for its end")
+    return text
 
 
 async def _install(build: Build[RpmRecipe], folder: Path, overlay: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
+import threading
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import ConfigError
+from oscar_steps.errors import ConfigError, OutsideUnknown
 from oscar_steps.images.build import kind_of
+from oscar_steps.images.kinds import rpm
 from oscar_steps.images.kinds.rpm import settings, urls
 from oscar_steps.images.root import early_files
 from oscar_steps.matrix.cells import default_profiles
@@ -132,3 +136,50 @@ def test_a_key_outside_its_folder_is_refused(copy: Path) -> None:
     copy.write_text(copy.read_text().replace('"RPM-GPG', '"../../RPM-GPG'))
     with pytest.raises(ConfigError, match="keys"):
         load_recipe(copy)
+
+
+def _answering(answer: bytes, slowly: threading.Event | None = None) -> tuple[str, threading.Thread]:
+    """A mirror that gives one answer, `slowly`: then a byte now and then, until that is set; and its thread."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with server, connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+            with suppress(OSError):
+                while slowly and not slowly.wait(0.05):
+                    connection.sendall(b"x")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return f"http://127.0.0.1:{server.getsockname()[1]}", thread
+
+
+def _asked(copy: Path, mirror: str) -> str:
+    (copy.parent / "keys").mkdir()
+    (copy.parent / "keys/RPM-GPG-KEY-AlmaLinux-9").write_text("a key\n")
+    copy.write_text(copy.read_text() + f'mirror = "{mirror}"\nrepositories = ["one"]\n')
+    with pytest.raises(OutsideUnknown) as error:
+        asyncio.run(kind_of(rpm_recipe(copy)).outside(rpm_recipe(copy)))
+    return error.value.sentence
+
+
+@pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"])
+def test_a_mirror_that_answers_nonsense_is_said(copy: Path, answer: bytes) -> None:
+    mirror, thread = _answering(answer)
+    assert _asked(copy, mirror).startswith(f"the package index {mirror}/one/repodata/repomd.xml cannot be read: ")
+    thread.join()
+
+
+def test_a_mirror_with_a_port_that_is_none_is_said(copy: Path) -> None:
+    assert "cannot be read: nonnumeric port" in _asked(copy, "http://127.0.0.1:port")
+
+
+def test_a_mirror_that_sends_without_end_is_not_waited_for(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpm, "_SECONDS", 1)
+    over = threading.Event()
+    mirror, thread = _answering(b"HTTP/1.0 200 OK\r\n\r\n", over)
+    assert _asked(copy, mirror).endswith("cannot be read: timed out after 1 s waiting for its end")
+    over.set()
+    thread.join()
