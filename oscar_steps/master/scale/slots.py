@@ -12,6 +12,7 @@ from typing import Any
 
 from buildbot.plugins import worker
 from buildbot.process.workerforbuilder import States, WorkerForBuilder
+from twisted.internet import defer
 
 MAX_BUILDS = 500
 """At a time on one worker: a build has at most two of the 1,024 objects at a time, and the connection some itself."""
@@ -64,13 +65,28 @@ class SlotWorker(worker.Worker):
     async def reconfigServiceWithSibling(self, sibling: Any) -> None:
         await super().reconfigServiceWithSibling(sibling)
         await self.updateWorker()  # the number of its builds may have grown
+        # Buildbot looks for builds before it configures workers: it has not seen what this one may do more than before.
+        self.botmaster.maybeStartBuildsForWorker(self.name)
+
+    def detached(self) -> Any:
+        """Buildbot, which calls it, runs no coroutines here."""
+        return defer.ensureDeferred(self._leave())
+
+    async def _leave(self) -> None:
+        """Buildbot's own notes that in the database first. A worker that connects again meanwhile is lost with its old
+        connection then: it is connected, and no builder knows it.
+        """
+        await super().detached()
+        if self.conn is not None:
+            self.stopMissingTimer()
+            await self.updateWorker()
+            self.botmaster.maybeStartBuildsForWorker(self.name)
 
     async def sendBuilderList(self) -> None:
         """Have the slots made on the worker, and let every builder know it. Slots are never taken away."""
         conn = self.conn
-        slots = getattr(conn, "builders", None)
-        if not isinstance(slots, Slots):
-            slots = Slots()
+        # One for each connection: a reconfiguration may ask while an attachment waits for its answer.
+        slots = vars(conn).setdefault("oscar_slots", Slots())
         if len(slots) < self.max_builds:
             names = [f"slot{number}" for number in range(1, self.max_builds + 1)]
             slots.offer(await conn.remoteSetBuilderList(builders=[(name, name) for name in names]))

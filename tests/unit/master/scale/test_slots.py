@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from buildbot.process.workerforbuilder import States
+from buildbot.util.subscription import SubscriptionPoint
 from buildbot.worker.protocols import pb
 from twisted.internet import defer
 
@@ -42,6 +43,7 @@ class Alone(SlotWorker):
     """A worker without a master's service tree."""
 
     botmaster: Any = None
+    master: Any = None
 
 
 def attached(builders: list[Builder], builds: int = 2) -> Any:
@@ -103,6 +105,68 @@ def test_more_builds_after_a_reconfiguration_get_more_slots_and_running_builds_k
     worker.max_builds = 2
     asyncio.run(worker.sendBuilderList())
     assert len(worker.conn.builders) == 4, "a build may have one of them"
+
+
+def test_a_reconfiguration_while_the_worker_answers_takes_no_slot_from_a_build() -> None:
+    cells = [Builder("c0", "lock")]
+    worker = attached(cells)
+    answers: list[Any] = []
+
+    def ask(_what: str, builders: list[tuple[str, str]]) -> Any:
+        answers.append(defer.Deferred())
+        return answers[-1].addCallback(lambda _: {name: worker.conn._remote(name) for name, _folder in builders})
+
+    worker.conn = Connection()
+    worker.conn.mind = SimpleNamespace(callRemote=ask)
+    cells[0].workers.clear()
+    both = [defer.ensureDeferred(worker.sendBuilderList()) for _ in ("attached", "reconfigured")]
+    answers[0].callback(None)
+    cells[0].workers[0].buildStarted()
+    answers[-1].callback(None)
+    assert all(each.called for each in both)
+    worker.conn.remoteStartBuild("c0")
+    assert worker.conn.called == [("slot1", "startBuild")]
+
+
+def test_a_worker_that_comes_again_while_the_database_notes_its_going_is_known_to_the_builders() -> None:
+    cells = [Builder("c0", "lock")]
+    worker, noted, looked = attached(cells), defer.Deferred(), []
+
+    def lost(_worker: Any) -> None:
+        for here in cells[0].workers:
+            here.detached()
+        cells[0].workers.clear()
+
+    builders = worker.botmaster.getBuildersForWorker
+    worker.botmaster = SimpleNamespace(
+        getBuildersForWorker=builders, maybeStartBuildsForWorker=looked.append, workerLost=lost
+    )
+    updates = SimpleNamespace(workerDisconnected=lambda **_: noted)
+    worker.master, worker.workerid = SimpleNamespace(data=SimpleNamespace(updates=updates), masterid=1), 1
+    worker.conn.waitShutdown = lambda: defer.succeed(None)
+    disconnected = SubscriptionPoint("as a connection has one")
+    disconnected.subscribe(worker.detached)
+    disconnected.deliver()
+    worker.conn = Connection()
+    asyncio.run(worker.sendBuilderList())
+    noted.callback(None)
+    assert disconnected.waitForDeliveriesToFinish().called
+    assert cells[0].workers[0].isAvailable()
+    assert looked == ["w"]
+
+
+def test_a_reconfiguration_has_builds_looked_for_on_the_worker_when_it_knows_its_new_capacity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, seen = attached([Builder("c0", "lock")]), []
+
+    async def reconfigured(self: Any, _sibling: Any) -> None:
+        self.max_builds = 7
+
+    monkeypatch.setattr(SlotWorker.__mro__[1], "reconfigServiceWithSibling", reconfigured)
+    worker.botmaster.maybeStartBuildsForWorker = lambda name: seen.append((name, len(worker.conn.builders)))
+    asyncio.run(worker.reconfigServiceWithSibling(None))
+    assert seen == [("w", 7)]
 
 
 def test_a_worker_that_is_lost_forgets_its_builds() -> None:
