@@ -84,9 +84,9 @@ class SlotWorker(worker.Worker):
 
     async def sendBuilderList(self) -> None:
         """Have the slots made on the worker, and let every builder know it. Slots are never taken away."""
-        conn = self.conn
+        conn: Any = self.conn
         # One for each connection: a reconfiguration may ask while an attachment waits for its answer.
-        slots = vars(conn).setdefault("oscar_slots", Slots())
+        slots = conn.__dict__.setdefault("oscar_slots", Slots())
         if len(slots) < self.max_builds:
             names = [f"slot{number}" for number in range(1, self.max_builds + 1)]
             slots.offer(await conn.remoteSetBuilderList(builders=[(name, name) for name in names]))
