@@ -75,8 +75,8 @@ class Timeouts(_Frozen):
     """A run to which no command is attached for this long ends its cluster and itself (not stretched)."""
 
     def times(self, factor: float) -> Timeouts:
-        """All of them multiplied, but for the lease: no guest is waited for there."""
-        return self.model_copy(update={name: value * factor for name, value in self if name != "lease"})
+        """All of them multiplied, but for the lease and the room: no guest is waited for there."""
+        return self.model_copy(update={name: value * factor for name, value in self if name not in ("lease", "room")})
 
 
 class Job(_Frozen):
