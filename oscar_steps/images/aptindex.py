@@ -39,12 +39,21 @@ def used(lists: Path, lines: Sequence[str], architecture: str) -> dict[str, str]
     texts = []
     for line in lines:
         site, suite, _components = _parts(line)
-        name = f"{site.partition('://')[2].rstrip('/')}/dists/{suite}/InRelease".replace("_", "%5f").replace("/", "_")
         try:
-            texts.append(read_regular(lists / name).decode("utf-8", "replace"))
+            texts.append(
+                read_regular(lists / _list_name(f"{site.rstrip('/')}/dists/{suite}/InRelease")).decode(
+                    "utf-8", "replace"
+                )
+            )
         except OSError:
             texts.append("")
     return _named(lines, texts, architecture)
+
+
+def _list_name(url: str) -> str:
+    """What apt calls the file of `url` in its folder of lists: no scheme, no user, some characters escaped."""
+    bare = re.sub(r"^[a-z0-9+.-]+:(//)?([^/@]*@)?", "", url)
+    return re.sub(r'[\\|{}\[\]<>"^~_=!@#$%&*]', lambda found: f"%{ord(found[0]):02x}", bare).replace("/", "_")
 
 
 def _named(lines: Sequence[str], texts: Sequence[str], architecture: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ def host(images: Path, runs: Path, as_json: bool, info: Path | None) -> None:
 
 async def look(images: Path, runs: Path) -> Host:
     """What the host can run. Raises ConfigError for its settings, HostError where no machine runs here at all."""
-    checks = await check_hypervisors(images, next(iter(sorted(images.glob("*/vmlinuz"))), None))
+    checks = await check_hypervisors(images)
     works = [each.type for each in checks if each.works or (each.works is None and each.type == "Qemu")]
     by = "kvm" if "Kvm" in works else "tcg"
     room = host_room(load_settings(), emulated=by == "tcg")

@@ -102,6 +102,22 @@ def test_a_suite_that_the_mirror_does_not_have_is_said(mirror: tuple[str, Path])
     )
 
 
+@pytest.mark.parametrize(
+    ("site", "name"),
+    [
+        ("http://deb.example.org/debian/", "deb.example.org_debian"),
+        ("http://127.0.0.1:80/~me/my_debian", "127.0.0.1:80_%7eme_my%5fdebian"),
+        ("https://me:secret@deb.example.org/debian", "deb.example.org_debian"),
+        ("file:/srv/debian", "_srv_debian"),
+        ("file:///srv/debian", "_srv_debian"),
+    ],
+)
+def test_the_index_that_a_build_used_is_found_among_apts_lists(tmp_path: Path, site: str, name: str) -> None:
+    (tmp_path / f"{name}_dists_one_InRelease").write_text(RELEASE)
+    expected = {"package index of one": aptindex.digest(RELEASE, ["main"], "amd64")}
+    assert aptindex.used(tmp_path, [f"deb {site} one main"], "amd64") == expected
+
+
 def test_a_mirror_that_is_away_is_said() -> None:
     with pytest.raises(OutsideUnknown, match=r"the mirror http://127.0.0.1:1 cannot be asked for 'one' \(.*refused\)"):
         ask("deb http://127.0.0.1:1 one main")

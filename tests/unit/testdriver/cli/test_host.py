@@ -50,6 +50,22 @@ def test_what_is_written_for_the_master_is_what_the_master_reads(tmp_path: Path,
     assert "x86_64 (tcg), i386 (tcg); Qemu, Xen; " in (tmp_path / "host").read_text()
 
 
+def test_no_kernel_of_whatever_architecture_is_named_for_the_trial(
+    tmp_path: Path, works: dict[str, bool | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0123").mkdir()
+    (tmp_path / "0123/vmlinuz").write_bytes(b"of another architecture")
+    asked: list[tuple[Any, ...]] = []
+
+    async def check(*words: Any) -> list[Any]:
+        asked.append(words)
+        return [HypervisorCheck("Qemu", works["Qemu"], "a sentence")]
+
+    monkeypatch.setattr(command, "check_hypervisors", check)
+    run(tmp_path, "--json")
+    assert asked == [(tmp_path,)]  # the trial itself finds a kernel that fits
+
+
 def test_kvm_counts_only_where_it_was_seen_to_work(tmp_path: Path, works: dict[str, bool | None]) -> None:
     emulated = read_host(run(tmp_path, "--json"))[0]
     works["Kvm"] = True
