@@ -67,7 +67,23 @@ async def host_sources() -> tuple[AptSource, ...]:
     fields = "$(SITE)|$(RELEASE)|$(CODENAME)|$(ORIGIN)|$(SIGNED_BY)"
     printed = await output_of("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
     rows = [line.split("|") for line in printed.splitlines()]
+    rows = [[_mirror(site), *rest] for site, *rest in rows]
     return tuple(AptSource(*("" if field.startswith("$(") else field for field in row)) for row in rows)
+
+
+def _mirror(site: str) -> str:
+    """The mirror itself where the host's sources name a file with a list of them: the first one in it."""
+    found = re.fullmatch(r"mirror\+file:(?://)?(/.*)", site)
+    if found is None:
+        return site
+    try:
+        text = Path(found[1]).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ImageBuildFailed(f"the host's list of mirrors {found[1]} cannot be read: {error.strerror}") from None
+    mirrors = [words[0] for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    if not mirrors:
+        raise ImageBuildFailed(f"the host's list of mirrors {found[1]} is empty")
+    return mirrors[0]
 
 
 async def _host_settings() -> list[str]:

@@ -157,3 +157,17 @@ def test_what_wraps_an_error_is_not_taken_for_it() -> None:
         "E: Failed to fetch X  404"
     )
     assert complaint(["E: mmdebstrap failed to run"]) == "E: mmdebstrap failed to run"
+
+
+def test_of_a_host_with_a_list_of_mirrors_the_first_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def printed(*_words: str) -> str:
+        return f"mirror+file:{tmp_path}/list|one|one|Tiny|$(SIGNED_BY)\nhttp://other.example.org|two|two|Tiny|\n"
+
+    monkeypatch.setattr(bootstrap, "output_of", printed)
+    with pytest.raises(ImageBuildFailed, match=r"list cannot be read: No such file"):
+        asyncio.run(bootstrap.host_sources())
+    (tmp_path / "list").write_text("# ours\nhttp://first.example.org/debian\tpriority:1\nhttp://second.example.org\n")
+    sites = [source.site for source in asyncio.run(bootstrap.host_sources())]
+    assert sites == ["http://first.example.org/debian", "http://other.example.org"]
