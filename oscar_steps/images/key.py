@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from oscar_steps.matrix.recipes import Recipe
+from oscar_steps.textio import one_line
 
 BUILDER_VERSION = 3
 """Raise it when the builder changes in a way that its own files do not show."""
+_LONGEST = 2000
+"""Characters of one difference that are shown."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ImageKey:
         found += list(_changed(other.outside, self.outside))
         if self.version != other.version:
             found.append("the version of the image builder")
-        return found
+        return [one_line(words, _LONGEST) for words in found]
 
 
 def said_of(recipe: Recipe) -> dict[str, Any]:

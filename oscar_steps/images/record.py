@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps import manifest
 from oscar_steps.images.key import ImageKey
-from oscar_steps.textio import read_regular
+from oscar_steps.textio import one_line, open_regular, read_regular
 
 KEY_FILE = "key.json"
+_LONGEST = 4 << 20
+"""Bytes that it may have; one with a distribution's public keys has 50 KB."""
+# In a store that is shared it may be another user's: no time that no calendar has, no name of a file elsewhere.
+_Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
 class FileRecord(BaseModel):
@@ -39,13 +45,13 @@ class ImageRecord(BaseModel):
     """What shaped the layer that the image keeps for its successors; {}: it keeps none."""
     base: str = ""
     """The image on whose layer it was made; '': it was made from nothing."""
-    built: float
+    built: _Seconds
     """When, in seconds since 1970."""
-    seconds: float
+    seconds: _Seconds
     """How long that took."""
     manifest: str = ""
     """The digest of its list of packages; '': it has none."""
-    files: dict[str, FileRecord]
+    files: dict[_FileName, FileRecord]
 
     @property
     def image_key(self) -> ImageKey:
@@ -53,7 +59,7 @@ class ImageRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        return self.image_key.name
+        return one_line(self.image_key.name)
 
     @property
     def day(self) -> str:
@@ -64,10 +70,11 @@ class ImageRecord(BaseModel):
     def load(cls, folder: Path) -> ImageRecord | None:
         """The record of the image in `folder`; None where it has none that can be used (of an earlier version, too)."""
         try:
-            record = cls.model_validate_json(read_regular(folder / KEY_FILE))
+            path = folder / KEY_FILE
+            record = None if path.stat().st_size > _LONGEST else cls.model_validate_json(read_regular(path))
         except (OSError, ValidationError):
             return None
-        return record if record.key == folder.name else None
+        return record if record and record.key == folder.name else None
 
     def faults(self, folder: Path, *, thorough: bool) -> list[str]:
         """What is wrong with the files in `folder`; not `thorough`: by their sizes alone, at once."""
@@ -75,7 +82,8 @@ class ImageRecord(BaseModel):
         for name, file in self.files.items():
             path = folder / name
             try:
-                size = path.lstat().st_size
+                with os.fdopen(open_regular(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as opened:
+                    size = os.fstat(opened.fileno()).st_size
                 if size != file.size:
                     found.append(f"{name} has {size} bytes, not {file.size}")
                 elif thorough and sha256_of(path) != file.sha256:

@@ -182,3 +182,53 @@ def test_one_image_that_cannot_be_built_keeps_no_other_from_being_built(
     done = call(tmp_path / "store", "build", NAME, str(recipe))
     assert done.exit_code == 0
     assert done.output.split() == [path] * 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"built": 1e300},
+        {"built": "NaN"},
+        {"built": "-Infinity"},
+        {"seconds": "Infinity"},
+        {"files": {"../../../../../../../../dev/zero": {"size": 0, "sha256": "0" * 64}}},
+        {"files": {"image.qcow2": {"size": "many", "sha256": 1}}},
+        {"recipe": {"name": NAME, "more": "x" * 5_000_000}},
+    ],
+)
+@pytest.mark.usefixtures("today")
+def test_a_record_that_cannot_be_true_makes_an_image_of_no_known_kind(tmp_path: Path, said: dict[str, object]) -> None:
+    key = put(tmp_path, "1")
+    record = json.loads((tmp_path / key / KEY_FILE).read_text()) | said
+    text = json.dumps(record)
+    for number in ("NaN", "-Infinity", "Infinity"):
+        text = text.replace(f'"{number}"', number)
+    (tmp_path / key / KEY_FILE).write_text(text)
+    assert "(of an earlier version)" in call(tmp_path, "list").stdout
+    assert "nothing is known of it" in call(tmp_path, "verify").stdout
+    assert "the store has no earlier one" in call(tmp_path, "explain", NAME).stdout
+
+
+def test_a_file_of_an_image_that_is_a_pipe_or_a_device_is_damaged(tmp_path: Path) -> None:
+    key = put(tmp_path, "1")
+    disk = tmp_path / key / "image.qcow2"
+    record = json.loads((tmp_path / key / KEY_FILE).read_text())
+    record["files"]["image.qcow2"]["size"] = 0
+    (tmp_path / key / KEY_FILE).write_text(json.dumps(record))
+    disk.unlink()
+    os.mkfifo(disk)
+    result = call(tmp_path, "verify")
+    assert result.exit_code == 20
+    assert "image.qcow2 cannot be read" in result.stdout
+
+
+@pytest.mark.usefixtures("today")
+def test_a_record_gives_a_terminal_no_orders(tmp_path: Path) -> None:
+    key = put(tmp_path, "1", suite="\x1b[2Jx\ny")
+    evil = ImageKey({"name": "a\x1b]0;b\x07\nc"}, {}, {})
+    (tmp_path / key).rename(tmp_path / evil.digest)
+    folder = tmp_path / evil.digest
+    (folder / KEY_FILE).write_text(describe(folder, evil, built=1e9, seconds=1).model_dump_json())
+    put(tmp_path, "1", suite="\x1b[2Jx\ny")
+    for command in (["list"], ["verify"], ["explain", NAME], ["prune", "--all"]):
+        assert "\x1b" not in call(tmp_path, *command).stdout
