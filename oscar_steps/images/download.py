@@ -62,6 +62,9 @@ async def _fetch(url: str, path: Path, log: Path, report: Report) -> None:
         await run_jailed([*words, "--continue-at", "-", "--output", str(path), "--url", url], log)
     except ImageBuildFailed as failure:
         why = failure.sentence.rpartition("curl: ")[2]
+        if why.startswith("(23)"):  # The disk is full: what has come must not keep it so for everybody else.
+            path.unlink(missing_ok=True)
+            why = "No space left on device for it"
         raise ImageBuildFailed(f"{url} could not be downloaded: {re.sub(r'^[(][0-9]+[)] ', '', why)}") from failure
     finally:
         follows.cancel()
