@@ -59,11 +59,15 @@ async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[flo
 
 
 def note_image(step: Any, cell: str, verdict: Verdict) -> None:
-    """Note whether the build got past the base image of its cell: if not, the cell's next ones begin later."""
-    failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.stage is Stage.CREATE_IMAGE
+    """Note whether the build got past the base image of its cell: if not, the cell's next ones begin later.
+
+    The image's stage alone does not say so: its last step waits for room on the host, with the image in hand.
+    """
+    past = verdict.image is not None or verdict.stage not in (None, Stage.CREATE_IMAGE)
+    failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.stage is Stage.CREATE_IMAGE and not past
     if failed:
         step.setProperty(IMAGE_FAILED, True, "Build")
-    if failed or verdict.outcome is Outcome.PASSED or verdict.stage not in (None, Stage.CREATE_IMAGE):
+    if failed or past or verdict.outcome is Outcome.PASSED:
         memory_of(step.master).image_ended(cell, time.time(), failed=failed)
 
 

@@ -23,7 +23,7 @@ from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
 from oscar_steps.site import Site
-from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
+from oscar_steps.verdict import LINT, Category, ImageReport, Outcome, Stage, Verdict
 
 SITE = Site.model_validate(
     {"repository": {"url": "svn://127.0.0.1/oscar"}, "worker": [{"name": "w1"}], "web": {"open": True}}
@@ -489,3 +489,13 @@ def test_the_form_refuses_what_cannot_be_in_one_sentence(name: str, text: str) -
 def test_the_form_takes_what_can_be(name: str, text: str, value: str | int) -> None:
     field = fields()[name]
     assert field.getFromKwargs({field.fullName: [text]}) == value
+
+
+def test_a_build_that_had_its_image_and_waited_for_room_on_its_host_until_the_limit_pauses_no_cell() -> None:
+    step = fake_step()
+    assert without_image(step)
+    step.values.clear()
+    had = verdict().model_copy(update={"stage": Stage.CREATE_IMAGE, "image": ImageReport(key="0" * 64)})
+    again.note_image(step, "c", had)
+    assert "c" not in memory_of(step.master).images
+    assert again.IMAGE_FAILED not in step.values
