@@ -77,6 +77,10 @@ class Asked(BaseModel):
     def node_count(self) -> int:
         return self.nodes or len(self._cluster.nodes)
 
+    def nodes_as(self, other: Asked) -> bool:
+        """Whether as many nodes boot in the same way."""
+        return (self.boots_from, self.node_count) == (other.boots_from, other.node_count)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -139,9 +143,15 @@ class Cells:
         return [self._matrix.cell(name).name for name in names_in(only)] or [cell.name for cell in self._matrix.cells]
 
     def known(self, name: str) -> Row:
-        """The row of the cell's last run."""
+        """The row of the cell's last run. A run whose nodes were made to boot otherwise does not count."""
         try:
-            run = last_run(*self._runs, *(folder / name for folder in self._runs), cell=name)
+            plan = CellPlan.of(self._matrix, self._matrix.cell(name), Timeouts())
+            cell = Asked.model_validate_json(plan.job(name, Source(url=name, revision="1")).model_dump_json())
+
+            def counts(run: Path, verdict: Verdict) -> bool:
+                return verdict.cell == name and Asked.load(run).nodes_as(cell)
+
+            run = last_run(*self._runs, *(folder / name for folder in self._runs), counts=counts)
             return Row.of(name, run) if run else Row(name)
         except FarmError as error:
             return Row(name, trouble=error.sentence)

@@ -61,15 +61,13 @@ class Commits:
             return self.repository.commit(USERS[1], message, apply_patch(patch), upon=1)
 
 
-def last_run(*directories: Path, cell: str = "") -> Path | None:
-    """The newest run in one of the folders that came to its end by itself. `cell`: only its runs."""
+def last_run(*directories: Path, counts: Callable[[Path, Verdict], bool] | None = None) -> Path | None:
+    """The newest run in one of the folders that came to its end by itself, of those that `counts` takes."""
     runs = [path.parent for directory in directories for path in directory.glob(f"*/{VERDICT_FILE}")]
-    ended = [run for run in runs if _counts(Verdict.load(run), cell)]
-    return max(ended, key=lambda path: (path / VERDICT_FILE).stat().st_mtime, default=None)
-
-
-def _counts(verdict: Verdict, cell: str) -> bool:
-    return verdict.outcome is not Outcome.CANCELLED and cell in ("", verdict.cell)
+    verdicts = {run: Verdict.load(run) for run in runs}
+    ended = [run for run, verdict in verdicts.items() if verdict.outcome is not Outcome.CANCELLED]
+    counted = [run for run in ended if counts is None or counts(run, verdicts[run])]
+    return max(counted, key=lambda path: (path / VERDICT_FILE).stat().st_mtime, default=None)
 
 
 def replay(job: Job, directory: Path, watch: Watch | None = None) -> Path:

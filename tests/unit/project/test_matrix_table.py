@@ -144,6 +144,14 @@ def test_a_run_made_by_hand_counts_where_it_is_the_newest(fake: Fake, tmp_path: 
     assert fake.run("--no-run", "--only", CELL, "--runs", folders).exit_code == 1
 
 
+def test_a_run_made_by_hand_does_not_count_where_its_nodes_boot_otherwise(fake: Fake) -> None:
+    fake.say(GREEN)
+    assert fake.run("--only", CELL).exit_code == 0
+    file = next((fake.runs / CELL).glob("run-*")) / JOB_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), "boot": "network"}))
+    assert fake.run("--no-run", "--only", CELL).exit_code == 1
+
+
 def test_a_driver_without_a_verdict_is_said_with_its_last_words(fake: Fake) -> None:
     done = fake.run("--only", CELL)
     assert done.exit_code == 1
