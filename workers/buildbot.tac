@@ -36,10 +36,10 @@ except (KeyError, ValueError, AttributeError, tomllib.TOMLDecodeError) as error:
 # What this host can run: Buildbot's worker sends the files in `info` whenever it connects. The master sends this worker
 # what its host can run; where that is not known, it assumes little.
 info = base / "info"
-info.mkdir(exist_ok=True)
-(info / "host.json").unlink(missing_ok=True)
 describe = settings.get("describe", [str(Path(sys.executable).with_name("oscar-testdriver")), "host", "--info", str(info)])
 try:
+    info.mkdir(exist_ok=True)
+    (info / "host.json").unlink(missing_ok=True)
     subprocess.run(describe, stdin=subprocess.DEVNULL, timeout=180, check=True)
 except (OSError, TypeError, ValueError, subprocess.SubprocessError) as error:
     print(f"this host is not described to the master: {error}", file=sys.stderr)
