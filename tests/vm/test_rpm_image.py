@@ -169,6 +169,27 @@ def test_another_index_is_another_image_and_a_mirror_that_is_away_is_one_sentenc
         asyncio.run(kind_of(wanted).outside(wanted))
 
 
+def test_a_mirror_that_changed_since_the_image_got_its_key_makes_no_image(spoiled: Mirror, folder: Path) -> None:
+    with served(spoiled.repository) as url:
+        wanted = recipe(spoiled, url)
+        outside = asyncio.run(kind_of(wanted).outside(wanted))
+        spoiled.index()
+        made = ImageBuild(wanted, folder, machine_id="0" * 32, report=print, outside=outside)
+        with pytest.raises(ImageBuildFailed) as error:
+            asyncio.run(made.run())
+    assert error.value.sentence == (
+        f"the mirror changed while the image was being built: package index {url}/repodata/repomd.xml"
+    )
+
+
+def test_a_mirror_that_stays_as_it_was_when_the_image_got_its_key_makes_one(mirror: Mirror, folder: Path) -> None:
+    with served(mirror.repository) as url:
+        wanted = recipe(mirror, url)
+        outside = asyncio.run(kind_of(wanted).outside(wanted))
+        asyncio.run(ImageBuild(wanted, folder, machine_id="0" * 32, report=print, outside=outside).run())
+    assert (folder / DISK).exists()
+
+
 def test_this_host_can_build_it(mirror: Mirror) -> None:
     if os.geteuid() == 0:
         kind_of(wanted := recipe(mirror, "http://127.0.0.1:1")).check(wanted)

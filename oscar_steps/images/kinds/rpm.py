@@ -11,13 +11,13 @@ import hashlib
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.errors import ConfigError, OutsideUnknown
+from oscar_steps.errors import ConfigError, ImageBuildFailed, OutsideUnknown
 from oscar_steps.guest import guest_path
 from oscar_steps.images import disk, foreign, root
 from oscar_steps.images.jail import run_jailed
@@ -152,5 +152,20 @@ async def _install(build: Build[RpmRecipe], folder: Path, overlay: Path) -> None
         ["sh", script["install"], str(home), str(folder), str(overlay), *common, *recipe.packages], build.log
     )
     await run_jailed(["sh", script["pool"], str(home), pool, *common, *recipe.pool], build.log)
+    _require_unchanged(build, [folder, *([home / "nothing"] if recipe.pool else [])], home / "cache")
     manifest = str(build.directory / MANIFEST_FILE)
     await run_jailed(["sh", script["finish"], str(home), str(folder), recipe.pool_folder, manifest], build.log)
+
+
+def _require_unchanged(build: Build[RpmRecipe], roots: Sequence[Path], cache: Path) -> None:
+    """Raises ImageBuildFailed where dnf had other indexes than the image's key says. It keeps them in each root."""
+    differs = []
+    for number, url in enumerate(urls(build.recipe)):
+        name = f"package index {url}/repodata/repomd.xml"
+        pattern = f"{str(cache).lstrip('/')}/farm-{number}-*/repodata/repomd.xml"
+        used = [{hashlib.sha256(file.read_bytes()).hexdigest() for file in root.glob(pattern)} for root in roots]
+        if name in build.outside and any(each != {build.outside[name]} for each in used):
+            differs.append(name)
+    if differs:
+        what = f"the mirror changed while the image was being built: {', '.join(differs)}"
+        raise ImageBuildFailed(what, hint="The next build takes what the mirror has then.")
