@@ -80,7 +80,7 @@ def job_of_the_farm(site: Path, **properties: Any) -> Job:
     step: Any = SimpleNamespace(
         name="job",
         site=loaded,
-        plan=plan,
+        plans={plan.name: plan},
         cell=plan.name,
         svn=set(),
         stopped=False,

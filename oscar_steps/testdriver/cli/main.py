@@ -17,7 +17,7 @@ _TABLE = {
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
         ("host", "host", "Say what this host can run, and what is reserved of it."),
-        ("images", "images", "The base images: list, explain, build, verify, prune, what changed."),
+        ("images", "images", "Base images: list, explain, build, verify, prune, diff."),
         ("lint", "lint", "Find problems that a revision introduces, without a cluster."),
         ("process", "run", ""),
         ("replay", "run", "Repeat a run, from its job.json."),

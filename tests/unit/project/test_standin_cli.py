@@ -476,7 +476,7 @@ def test_dhcp_is_configured_for_the_nodes_that_are_known(
     made = tmp_path / "dhcpd.conf"
     subprocess.run(
         ["perl", script, "-o", made, "--interface=eth1", "--gateway=10.0.0.1"],
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OSCAR_HOME": str(home)}, check=True,
     )  # fmt: skip
     text = made.read_text()
     assert re.findall(r"hardware ethernet (\S+);\n  fixed-address (\S+);", text) == known
