@@ -15,6 +15,7 @@ the kernel says is free is looked at as well.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -45,6 +46,7 @@ _PAUSE = 0.2
 """Seconds between two looks: no event reports that a lock has become free."""
 _LOCK_SECONDS = 10.0
 _MOST = 1 << 40
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Say = Callable[[str], object]
 
@@ -229,25 +231,29 @@ class Reservations:
         return held
 
     def _live(self) -> list[tuple[Path, Reservation]]:
-        """Under the folder's lock: those whose process lives. What is left of others is removed, if it may be."""
-        live = []
-        for path in self._place.glob(f"{_PREFIX}*{_SUFFIX}"):
-            if (found := self._read(path)) is not None:
-                live.append((path, found))
-            else:
-                with suppress(OSError):
-                    path.unlink()
-        return live
+        """Under the folder's lock: those whose process lives. What is left of others is removed, if it may be.
+
+        Raises OSError where this process or the host has no descriptor left to look at them.
+        """
+        read = ((path, self._read(path)) for path in self._place.glob(f"{_PREFIX}*{_SUFFIX}"))
+        return [(path, found) for path, found in read if found is not None]
 
     def _read(self, path: Path) -> Reservation | None:
-        """A reservation; None where its process has ended. One that says nothing sensible reserves nothing."""
+        """A reservation; None where there is none, or its process has ended: only a lock that can be taken says so, and
+        then the file is removed. One that says nothing sensible, or that this user may not read, reserves nothing."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                raise
             return None
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or not _is_locked(descriptor):
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if not _is_locked(descriptor):
+                with suppress(OSError):
+                    path.unlink()
                 return None
             text = os.pread(descriptor, _LONGEST, 0)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -240,6 +241,27 @@ def test_a_file_that_says_nothing_sensible_reserves_nothing_and_stops_nobody(pla
         held.release()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EINTR])
+def test_a_reservation_whose_file_cannot_be_opened_now_is_not_removed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    ours = Reservations(place, Room(8 * GIB, 8))
+    held = asyncio.run(ours.note("one", Room(GIB, 1)))
+    opened = os.open
+
+    def refuse(path: str | os.PathLike[str], *more: int, **how: int) -> int:
+        if Path(path).suffix == ".reservation":
+            raise OSError(number, os.strerror(number))
+        return opened(path, *more, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with suppress(HostError):
+            asyncio.run(ours.all())
+    assert [each.what for each in asyncio.run(ours.all())] == ["one"]
+    held.release()
 
 
 def test_pipes_links_and_folders_among_the_files_hold_up_nothing(place: Path, tmp_path: Path) -> None:
