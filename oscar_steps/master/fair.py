@@ -107,10 +107,11 @@ async def remember(master: Any) -> Memory:
     """The same, with what the database knows of the builds before this master's start."""
     memory = memory_of(master)
     if not memory.complete:
-        memory.complete = True  # builds that end meanwhile are noted as well
+        # Builds that end meanwhile are noted as well. A query that fails is asked again the next time.
         for cell, result, ended in await master.db.pool.do(_last_builds, master.db.model):
             if ended > memory.of(cell).ended:
                 memory.noted(cell, result, ended)
+        memory.complete = True
     return memory
 
 

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from buildbot.process.results import EXCEPTION, FAILURE, RETRY, SUCCESS, WARNINGS
 from hypothesis import given
@@ -115,3 +116,36 @@ def test_the_first_tier_goes_before_smoke_cells_and_these_before_all_others() ->
     memory.noted("red", FAILURE, 1.0)
     builders = [builder("green", "nightly"), builder("red", "weekly"), builder("b", "smoke"), builder("lint", "smoke")]
     assert [each.name for each in asyncio.run(in_order(master, builders))] == ["lint", "b", "red", "green"]
+
+
+def test_a_query_that_fails_is_asked_again_and_what_it_says_counts_then() -> None:
+    answers: list[Any] = [OSError("the database is away"), [("c", FAILURE, 5.0)]]
+
+    async def do(*_arguments: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    master = SimpleNamespace(db=SimpleNamespace(pool=SimpleNamespace(do=do), model=None))
+    with pytest.raises(OSError, match="away"):
+        asyncio.run(remember(master))
+    assert asyncio.run(remember(master)).of("c").red
+    assert not answers
+
+
+def test_two_that_ask_before_the_database_has_answered_both_get_its_answer() -> None:
+    answered = asyncio.Event()
+
+    async def do(*_arguments: Any) -> Any:
+        await answered.wait()
+        return [("c", FAILURE, 5.0)]
+
+    async def both() -> list[Memory]:
+        asking = [asyncio.create_task(remember(master)) for _ in range(2)]
+        await asyncio.sleep(0)
+        answered.set()
+        return await asyncio.gather(*asking)
+
+    master = SimpleNamespace(db=SimpleNamespace(pool=SimpleNamespace(do=do), model=None))
+    assert [each.of("c").red for each in asyncio.run(both())] == [True, True]
