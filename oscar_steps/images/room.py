@@ -111,6 +111,20 @@ def used_bytes(found: list[Entry]) -> int:
     return sum(blocks.values())
 
 
+def _removable_bytes(found: list[Entry]) -> int:
+    """What the disk has more of without those that nobody uses: a layer that an image in use shares stays."""
+    removable = [entry for entry in found if _may_go(entry)]
+    kept = [entry for entry in found if entry not in removable]
+    return used_bytes(found) - used_bytes(kept)
+
+
+def _may_go(entry: Entry) -> bool:
+    """Whether it may, as far as can be seen without a lock, which would be in the way of who begins to use it."""
+    with suppress(OSError):
+        return os.geteuid() in (0, entry.folder.stat().st_uid) and not entry.users
+    return False
+
+
 def limit_bytes(store: Path) -> int:
     """How much the images in `store` may take. Raises ConfigError for a limit that is none."""
     gib = load_settings().images.limit_gib
@@ -139,8 +153,11 @@ def how_to_get_room(store: Path) -> str:
 
 def evict(store: Path, *, limit: int, free: int = 0) -> Iterator[Entry]:
     """Remove images until no more than `limit` bytes are taken, and `free` bytes of the disk are free; gives each one
-    that it has removed. It ends where every other image is in use, or another user's."""
+    that it has removed. It ends where every other image is in use, or another user's; where even without all that may
+    go there were less than `free`, it removes none for that."""
     found = entries(store)
+    if free and shutil.disk_usage(store).free + _removable_bytes(found) < free:
+        free = 0
     for entry in list(found):
         if used_bytes(found) <= limit and shutil.disk_usage(store).free >= free:
             return
@@ -163,10 +180,11 @@ def remove(entry: Entry) -> bool:
             if not unused:
                 return False
             aside = store / f"tmp-{entry.key}-{os.getpid()}-{secrets.token_hex(4)}"
-            folder.rename(aside)
+            folder.rename(aside)  # from here on it is removed: by us, or by another process that finds its `tmp-`
             path.unlink(missing_ok=True)
-            aside.chmod(0o700)
-            shutil.rmtree(aside)
+            with suppress(FileNotFoundError):
+                aside.chmod(0o700)
+                shutil.rmtree(aside)
             return True
     return False
 

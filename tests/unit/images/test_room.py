@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.images import lease, room
@@ -76,6 +79,31 @@ def test_images_go_for_the_sake_of_the_disks_free_space_too(store: Path, monkeyp
     assert names(store) == ["new"]
 
 
+def test_no_image_goes_where_even_all_of_them_would_not_be_room_enough(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 * MIB))
+    held = lease.lease(room.entries(store)[0].folder)
+    assert list(room.evict(store, limit=100 * MIB, free=4 * MIB)) == []  # 1 MiB is free, 2 MiB are in use by nobody
+    assert names(store) == ["old", "middle", "new"]
+    assert held
+
+
+def test_an_image_whose_files_another_process_has_removed_meanwhile_is_removed(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def and_away(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        shutil.rmtree(moved)
+        return moved
+
+    monkeypatch.setattr(Path, "rename", and_away)
+    assert room.remove(room.entries(store)[0])
+    assert names(store) == ["middle", "new"]
+
+
 def test_images_that_no_build_uses_again_go_before_all_others(store: Path) -> None:
     (store / ("0" * 64)).mkdir()
     room.set_aside(room.entries(store)[-1].folder)  # the newest one
@@ -100,8 +128,6 @@ def test_what_is_no_image_stays(store: Path) -> None:
 
 
 def test_an_image_that_is_being_built_or_removed_by_another_stays(store: Path) -> None:
-    from filelock import FileLock
-
     with FileLock(room.lock_path(store, room.entries(store)[0].key)):
         assert len(list(room.evict(store, limit=0))) == 2
 
