@@ -165,7 +165,7 @@ class Farm:
         children.run(*command, "--config", CHECKOUT / "master.cfg", base)
         secrets = base / "secrets"
         secrets.mkdir(mode=0o700)
-        _write_secret(secrets / f"worker-{WORKER}")
+        _write_secret(secrets / f"worker-{WORKER}", _PASSWORD)
         if self.database_password:
             _write_secret(secrets / DATABASE_PASSWORD, self.database_password)
         (base / "farm.toml").write_text(self._site(web_port, master_port), encoding="utf-8")
@@ -225,7 +225,7 @@ name = "{WORKER}"
         shutil.copy(CHECKOUT / "workers" / "buildbot.tac", base)
         settings = f'master = "{self._worker_address}"\nname = "{WORKER}"\npassword_file = "password"\n'
         (base / "worker.toml").write_text(settings, encoding="utf-8")
-        _write_secret(base / "password")
+        _write_secret(base / "password", _PASSWORD)
         self.worker = child = self._twistd("the worker", base, self.directory / "worker.log")
         self._serve(child, 15)
         child.wait_until(lambda: self.master.has_worker(WORKER), "a connection to the master", 60)
@@ -267,7 +267,7 @@ def _concerns(message: EmailMessage, user: str, revision: int, builder: str) -> 
     return ours and bool(re.search(rf"\br{revision}\b", str(message["Subject"])))
 
 
-def _write_secret(path: Path, secret: str = _PASSWORD) -> None:
+def _write_secret(path: Path, secret: str) -> None:
     path.touch(mode=0o600)
     path.write_text(secret, encoding="utf-8")
 

@@ -50,4 +50,4 @@ def test_a_cell_beyond_the_1024th_is_built_and_the_worker_has_a_slot_for_each_bu
     assert build["results"] == 0
     assert farm.master.property(build["buildid"], "verdict")["outcome"] == "passed"
     folders = sorted(path.name for path in (farm.directory / "worker").iterdir() if path.is_dir())
-    assert folders == ["slot1", "slot2"]
+    assert folders == ["info", "slot1", "slot2"]

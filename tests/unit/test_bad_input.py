@@ -505,14 +505,14 @@ def test_the_site_printed_by_hand_says_the_same(desk: Desk) -> None:
     assert answer.sentence == f"{site}:6: web.prot: there is no such setting"
 
 
-@pytest.mark.parametrize("module", ["site", "matrix", "master.secret"])
+@pytest.mark.parametrize(("module", "refused"), [("site", 2), ("matrix", USAGE), ("master.secret", 2)])
 def test_each_module_that_is_a_command_explains_itself_and_refuses_what_it_does_not_know(
-    desk: Desk, module: str
+    desk: Desk, module: str, refused: int
 ) -> None:
     told = desk.call(f"oscar_steps.{module}", "--help")
     assert told.status == 0
     assert f"oscar_steps.{module}" in told.out
-    assert desk.call(f"oscar_steps.{module}", "--no-such").status == 2
+    assert desk.call(f"oscar_steps.{module}", "--no-such").status == refused
 
 
 def test_an_image_is_not_built_of_a_recipe_that_is_missing_or_of_nothing(desk: Desk) -> None:

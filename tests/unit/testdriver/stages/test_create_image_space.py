@@ -111,7 +111,7 @@ def test_a_full_image_store_that_has_the_image_stops_no_run(tmp_path: Path, monk
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reservations:
     """A host of 4000 MiB that has all a run needs, the base image too."""
-    image = SimpleNamespace(digest="x", kernel=None, record=SimpleNamespace(manifest=""))
+    image = SimpleNamespace(digest="x", kernel=tmp_path / "vmlinuz", record=SimpleNamespace(manifest=""))
 
     async def found(*_arguments: object) -> Any:
         return image
