@@ -39,12 +39,9 @@ def used(lists: Path, lines: Sequence[str], architecture: str) -> dict[str, str]
     texts = []
     for line in lines:
         site, suite, _components = _parts(line)
+        path = lists / _list_name(f"{site.rstrip('/')}/dists/{suite}/InRelease")
         try:
-            texts.append(
-                read_regular(lists / _list_name(f"{site.rstrip('/')}/dists/{suite}/InRelease")).decode(
-                    "utf-8", "replace"
-                )
-            )
+            texts.append(read_regular(path).decode("utf-8", "replace"))
         except OSError:
             texts.append("")
     return _named(lines, texts, architecture)
@@ -91,9 +88,12 @@ async def _index(line: str, place: Path) -> str:
     if why:
         raise OutsideUnknown(f"the mirror {site} cannot be asked for '{suite}' ({why})")
     try:
-        return read_regular(place).decode("utf-8", "replace")
+        text = read_regular(place).decode("utf-8", "replace")
     except OSError as error:
         raise OutsideUnknown(f"the mirror {site} cannot be asked for '{suite}' ({error.strerror})") from None
+    if not text.strip():  # apt calls an answer without a length that breaks off at once a success
+        raise OutsideUnknown(f"the mirror {site} cannot be asked for '{suite}' (its InRelease is empty)")
+    return text
 
 
 async def _download(url: str, place: Path) -> str:

@@ -144,3 +144,10 @@ def test_a_mirror_that_sends_without_end_fills_no_disk(
     (folder / "dists/one/InRelease").write_text("x" * 4096)
     with pytest.raises(OutsideUnknown):
         ask(f"deb {site} one main")
+
+
+def test_an_empty_answer_of_a_mirror_is_no_index(mirror: tuple[str, Path]) -> None:
+    site, folder = mirror
+    (folder / "dists/one/InRelease").write_text("\n")
+    with pytest.raises(OutsideUnknown, match=r"cannot be asked for 'one' \(its InRelease is empty\)"):
+        ask(f"deb {site} one main")
