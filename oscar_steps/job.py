@@ -20,7 +20,7 @@ from oscar_steps.matrix.clusters import cluster_facts
 from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.textio import read_regular, seen_line, write_atomically
-from oscar_steps.words import JOB_FILE, HypervisorType, NodeBoot, Stability
+from oscar_steps.words import JOB_FILE, MAX_NODES, HypervisorType, NodeBoot, Stability
 
 __all__ = ["JOB_FILE", "CellPlan", "Job", "Seconds", "Source", "Timeouts"]
 
@@ -90,7 +90,7 @@ class Job(_Frozen):
     answers: Answers
     boot: NodeBoot | None = None
     """How nodes boot the installer; None: as the cluster profile says."""
-    nodes: int | None = Field(default=None, ge=1, le=128)
+    nodes: int | None = Field(default=None, ge=1, le=MAX_NODES)
     """How many compute nodes; None: as the cluster profile says."""
     hypervisor: HypervisorType | None = None
     """The type of every machine; None: as the cluster profile says."""

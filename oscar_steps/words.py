@@ -14,6 +14,9 @@ NodeBoot = Literal["cdrom", "network"]
 """How a node with a blank disk reaches OSCAR's installer, in a job and in OSCAR's menus."""
 Architecture = Literal["x86_64", "i386", "aarch64", "ia64", "ppc64", "ppc64le", "riscv64", "s390x"]
 HypervisorType = Literal["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
+MAX_NODES = 128
+"""Compute nodes of a cluster."""
+
 MARK = "@@oscar "
 """Begins a line of the driver that is meant for the master. The rest of the line is a JSON object."""
 

@@ -9,8 +9,7 @@ from twisted.python import log
 
 from oscar_steps.capacity import ASSUMED, INFO_FILE, Host, Need, read_host, why_not
 from oscar_steps.master.operator_mail import notify_operator
-
-MOST_NODES = 128
+from oscar_steps.words import MAX_NODES
 
 
 class Describing:
@@ -43,7 +42,7 @@ def nodes_wished(request: Any) -> int | None:
         nodes = int(request.properties.getProperty("nodes") or 0)
     except (TypeError, ValueError):
         return None
-    return min(nodes, MOST_NODES) if nodes > 0 else None
+    return min(nodes, MAX_NODES) if nodes > 0 else None
 
 
 class CellFits:

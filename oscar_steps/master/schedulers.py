@@ -28,7 +28,7 @@ from oscar_steps.master.durability.restarts import cut_short, master_ends
 from oscar_steps.master.pollers import PROJECT
 from oscar_steps.site import WEEKDAYS, Schedule, Site
 from oscar_steps.verdict import LINT
-from oscar_steps.words import Label, NodeBoot
+from oscar_steps.words import MAX_NODES, Label, NodeBoot
 
 PER_COMMIT = "commit"
 NIGHTLY = "nightly"
@@ -39,7 +39,6 @@ CHANGES = "changes"
 _LOOK_BACK = 1000
 AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
-MAX_NODES = 128
 AS_PROFILE = "as the profile says"
 LABEL = "label"
 """What a person who forces a build may ask for: all cells of this label."""

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from oscar_steps.addresses import address_fault
 from oscar_steps.matrix.model import Frozen
-from oscar_steps.words import Architecture, HypervisorType, Label, NodeBoot, Stability
+from oscar_steps.words import MAX_NODES, Architecture, HypervisorType, Label, NodeBoot, Stability
 
 LONGEST_NAME = 50
 """Of a cell. The ids of its runs are longer, and are names of folders with sockets, whose paths have a limit."""
@@ -44,7 +44,7 @@ VersionName = Annotated[
 VariantName = Annotated[str, _matching(r"[a-z0-9]+(_[a-z0-9]+)*", "write small letters, digits and _, such as network")]
 Owner = Annotated[str, AfterValidator(_usable)]
 Factor = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
-NodeCount = Annotated[int, Field(ge=1, le=128)]
+NodeCount = Annotated[int, Field(ge=1, le=MAX_NODES)]
 
 
 class Cell(Frozen):

@@ -22,7 +22,7 @@ from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIR
 from oscar_steps.site import Site
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
-from oscar_steps.words import MARK, NodeBoot
+from oscar_steps.words import MARK, MAX_NODES, NodeBoot
 
 MAX_TRIES = 3
 LOST = "lost connection"
@@ -63,7 +63,7 @@ class JobStep(FirstStep):
         nodes = int(self.getProperty("nodes") or 0)
         return {
             "boot": boot if boot in get_args(NodeBoot) else None,
-            "nodes": min(nodes, 128) if nodes > 0 else None,
+            "nodes": min(nodes, MAX_NODES) if nodes > 0 else None,
         }
 
     async def begin(self, source: Source, run_id: str, directory: str) -> int:

@@ -23,7 +23,7 @@ from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.tomlfile import read_text
 from oscar_steps.verdict import ExitStatus
-from oscar_steps.words import NodeBoot
+from oscar_steps.words import MAX_NODES, NodeBoot
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _tree = click.option("--tree", type=_directory(), help="OSCAR tree whose menus count [the menus of June 2007].")
@@ -99,7 +99,7 @@ def check(files: tuple[Path, ...], kind: str | None, complete: bool, tree: Path 
 
 @answers.command()
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
-@click.option("--nodes", type=click.IntRange(1, 128), help="Number of compute nodes [as the cluster profile says].")
+@click.option("--nodes", type=click.IntRange(1, MAX_NODES), help="How many compute nodes [as the profile says].")
 @click.option("--boot", type=click.Choice(get_args(NodeBoot)), help="How nodes boot [as the cluster profile says].")
 @click.option("--profiles", type=_directory(), default=default_profiles, help="Folder with matrix.toml.")
 @_tree

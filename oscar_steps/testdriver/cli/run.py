@@ -29,7 +29,7 @@ from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
 from oscar_steps.v3m.host import checks as v3m_host
 from oscar_steps.v3m.host import eventloop
-from oscar_steps.words import ExitStatus, NodeBoot
+from oscar_steps.words import MAX_NODES, ExitStatus, NodeBoot
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -48,7 +48,7 @@ _image_option = click.option(
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
 @click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
-@click.option("--nodes", type=click.IntRange(1, 128), help="Number of compute nodes [as the cluster profile says].")
+@click.option("--nodes", type=click.IntRange(1, MAX_NODES), help="How many compute nodes [as the profile says].")
 @click.option(
     "--boot", type=click.Choice(get_args(NodeBoot)), help="How nodes boot the installer [as the profile says]."
 )
