@@ -36,7 +36,8 @@ import demo.farm
 from demo.errors import NotReady
 from demo.farm import CHECKOUT, Farm
 from oscar_steps.errors import FarmError
-from oscar_steps.master.schedulers import FORCE, LABEL
+from oscar_steps.master.schedules.force import LABEL
+from oscar_steps.master.schedules.names import FORCE
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
 from oscar_steps.words import Label

@@ -15,7 +15,7 @@ from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
 from oscar_steps.master.fair import memory_of
-from oscar_steps.master.schedulers import CHANGES
+from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 TRIES_BEFORE = "tries_before"

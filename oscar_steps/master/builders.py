@@ -15,7 +15,7 @@ from oscar_steps.master.again import IMAGE_FAILED, may_begin_here, next_build
 from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.fitting import CellFits, Describing
 from oscar_steps.master.scale.slots import SlotWorker
-from oscar_steps.master.schedulers import start_cells
+from oscar_steps.master.schedules.commit import start_cells
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep

@@ -10,11 +10,11 @@ from sqlalchemy.pool import QueuePool
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
 from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
-from oscar_steps.master.pollers import svn_poller
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
 from oscar_steps.master.scale.registry import note_all_at_once
-from oscar_steps.master.schedulers import build_schedulers
+from oscar_steps.master.schedules.all import build_schedulers
+from oscar_steps.master.watch.svn import svn_poller
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
 from oscar_steps.matrix.cells import Matrix

@@ -28,7 +28,7 @@ from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
 from oscar_steps.master.reports.distribution import changed_since_good
-from oscar_steps.master.schedulers import CHANGES, NIGHTLY, WEEKLY
+from oscar_steps.master.schedules.names import CHANGES, NIGHTLY, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
 from oscar_steps.master.steps.results import (
     CELL_OWNER,

@@ -12,8 +12,8 @@ from buildbot.process.results import EXCEPTION, statusToString
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.job import Source
 from oscar_steps.master.durability.restarts import CutShort, cut_short
-from oscar_steps.master.pollers import exact_revision
 from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, VERDICT, RunIdentity
+from oscar_steps.master.watch.asking import exact_revision
 from oscar_steps.site import Site
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Category, Outcome

@@ -14,7 +14,7 @@ from oscar_steps.job import Source
 from oscar_steps.judgement import LINT_FILE, MAX_BYTES, Judgement
 from oscar_steps.master.durability.restarts import cut_short
 from oscar_steps.master.operator_mail import notify_operator
-from oscar_steps.master.schedulers import CHANGES
+from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.master.steps.first import FirstStep, upload
 from oscar_steps.master.steps.results import LINT_RESULT_OF_STATUS, RUN_DIRECTORY
 from oscar_steps.master.steps.stages import SummaryObserver

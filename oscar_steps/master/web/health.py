@@ -18,7 +18,7 @@ from twisted.python import log
 
 from oscar_steps.capacity import SAYS_NOTHING
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
-from oscar_steps.master.pollers import FarmPoller
+from oscar_steps.master.watch.svn import FarmPoller
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 
 HEALTH = "health"

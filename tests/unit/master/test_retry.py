@@ -17,7 +17,9 @@ from oscar_steps.master.builders import HostWorker
 from oscar_steps.master.durability import once
 from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, CutShort, cut_short
 from oscar_steps.master.fair import memory_of
-from oscar_steps.master.schedulers import CHANGES, StartCells, build_schedulers, start_cells
+from oscar_steps.master.schedules.all import build_schedulers
+from oscar_steps.master.schedules.commit import StartCells, start_cells
+from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.master.steps import first
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT

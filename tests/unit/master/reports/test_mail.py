@@ -22,7 +22,7 @@ from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Reported, Spool
-from oscar_steps.master.schedulers import _nightly
+from oscar_steps.master.schedules.clock import nightly
 from oscar_steps.site import Mail, Site
 
 
@@ -442,10 +442,10 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def scheduler() -> Any:
     """The farm's nightly scheduler, as its configuration makes it."""
     site = Site.model_validate({"repository": {"url": "svn://h/oscar"}, "worker": [{"name": "w"}]})
-    nightly = _nightly(site, ["cell"])
-    nightly.hour, nightly.minute = site.schedule.hour, site.schedule.minute
-    nightly.dayOfMonth = nightly.month = nightly.dayOfWeek = "*"
-    return nightly
+    made = nightly(site, ["cell"])
+    made.hour, made.minute = site.schedule.hour, site.schedule.minute
+    made.dayOfMonth = made.month = made.dayOfWeek = "*"
+    return made
 
 
 @pytest.mark.parametrize(
@@ -459,19 +459,19 @@ def scheduler() -> Any:
 )
 @pytest.mark.usefixtures("berlin")
 def test_the_night_has_one_run_also_when_the_clock_is_put_forward_or_back(day_before: str, runs: list[str]) -> None:
-    nightly = scheduler()
+    night = scheduler()
     last = datetime.fromisoformat(day_before).timestamp()
     for run in runs:
         following: list[float] = []
-        nightly.getNextBuildTime(last).addCallback(following.append)
+        night.getNextBuildTime(last).addCallback(following.append)
         assert following == [datetime.fromisoformat(run).timestamp()]
         last = following[0]
 
 
 @pytest.mark.usefixtures("berlin")
 def test_a_master_that_starts_in_the_doubled_hour_makes_no_second_run() -> None:
-    nightly = scheduler()
-    nightly.now = lambda: datetime.fromisoformat("2026-10-25T02:10+01:00").timestamp()
+    night = scheduler()
+    night.now = lambda: datetime.fromisoformat("2026-10-25T02:10+01:00").timestamp()
     following: list[float] = []
-    nightly.getNextBuildTime(None).addCallback(following.append)
+    night.getNextBuildTime(None).addCallback(following.append)
     assert following == [datetime.fromisoformat("2026-10-26T02:30+01:00").timestamp()]

@@ -11,7 +11,7 @@ import pytest
 from buildbot.process.results import EXCEPTION
 
 from oscar_steps.judgement import Judgement, ReportedProblem
-from oscar_steps.master.schedulers import CHANGES
+from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.master.steps import lint
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.web.standing import GATED_BEFORE, STANDING_FILE, load, note_judgement

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
 
 from oscar_steps.master.operator_mail import MAIL_SERVICE
-from oscar_steps.master.pollers import FarmPoller
+from oscar_steps.master.watch.svn import FarmPoller
 from oscar_steps.master.web import health
 
 

@@ -1,14 +1,10 @@
-"""When something is tested: after a commit, every night, and when a person asks for it."""
+"""After a commit: the first tier at once, then the cells of every commit."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
-from datetime import time as daytime
 from fnmatch import fnmatch
-from typing import Any, get_args
+from typing import Any
 
 import sqlalchemy as sa
 from buildbot.changes.changes import Change
@@ -17,32 +13,20 @@ from buildbot.data import resultspec
 from buildbot.plugins import schedulers, util
 from buildbot.process.properties import Properties
 from buildbot.process.results import EXCEPTION, SUCCESS, WARNINGS
-from buildbot.schedulers.forcesched import CollectedValidationError, ValidationError
 from buildbot.steps.trigger import Trigger
 from twisted.internet import defer
 from twisted.python import log
 
-from oscar_steps.job import CellPlan
 from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import cut_short, master_ends
-from oscar_steps.master.pollers import PROJECT
-from oscar_steps.site import WEEKDAYS, Schedule, Site
+from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
+from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
-from oscar_steps.words import MAX_NODES, Label, NodeBoot
 
-PER_COMMIT = "commit"
-NIGHTLY = "nightly"
-WEEKLY = "weekly"
-FORCE = "force"
-CHANGES = "changes"
-"""Build property: ids of the changes that this build was made for, and no others. Only their authors are notified."""
 _LOOK_BACK = 1000
 AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
-AS_PROFILE = "as the profile says"
-LABEL = "label"
-"""What a person who forces a build may ask for: all cells of this label."""
-AS_BUTTON = "this cell alone"
 
 
 class PerCommit(schedulers.AnyBranchScheduler):
@@ -170,7 +154,7 @@ class WatchedBranch:
         return any(fnmatch(branch or "", pattern) for pattern in self.patterns)
 
 
-def _lint(site: Site) -> Any:
+def first_tier(site: Site) -> Any:
     return PerCommit(
         name=LINT,
         change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule)),
@@ -224,156 +208,3 @@ def _goes_on(step: Any) -> Any:
         return is_good_commit(step) and not await asked_already(step)
 
     return defer.ensureDeferred(answer())
-
-
-class OncePerNight(schedulers.Nightly):
-    """Runs once per calendar day (`dayOfWeek`: on that day alone), also where a day has 23 or 25 hours.
-
-    Where the clock is put back over the set time, the first of the two counts. Where it is put forward over it, the run
-    begins as long after midnight as on other days: at 03:30 summer time instead of 02:30. Buildbot's own would run
-    twice in autumn.
-    """
-
-    def getNextBuildTime(self, lastActuation: float | None) -> Any:
-        after = lastActuation or self.now()
-        day = date.fromtimestamp(after)
-        while True:
-            run = datetime.combine(day, daytime(self.hour, self.minute)).timestamp()
-            if run > after and self.dayOfWeek in ("*", day.weekday()):
-                return defer.succeed(run)
-            day += timedelta(days=1)
-
-
-def _nightly(site: Site, cells: Sequence[str]) -> Any:
-    return _by_the_clock(site, cells, NIGHTLY, "the nightly matrix")
-
-
-def _weekly(site: Site, cells: Sequence[str]) -> Any:
-    return _by_the_clock(site, cells, WEEKLY, "the weekly matrix", dayOfWeek=WEEKDAYS.index(site.schedule.weekly))
-
-
-def _by_the_clock(site: Site, cells: Sequence[str], name: str, reason: str, **when: int) -> Any:
-    trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
-    return OncePerNight(
-        name=name,
-        hour=site.schedule.hour,
-        minute=site.schedule.minute,
-        **when,
-        builderNames=list(cells),
-        reason=reason,
-        # Without absolute source stamps each cell would test another HEAD; without the filter, another branch.
-        createAbsoluteSourceStamps=True,
-        change_filter=ChangeFilter(project=PROJECT, branch=site.repository.trunk),
-        codebases={"": trunk},
-    )
-
-
-class ForceCells(schedulers.ForceScheduler):
-    """Starts the cell whose button was pressed, or all cells of a label."""
-
-    def reconfigService(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:
-        self.of_label = {label: list(cells) for label, cells in of_label.items() if cells}
-        return super().reconfigService(**settings)
-
-    def checkConfig(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:  # noqa: ARG002
-        return super().checkConfig(**settings)
-
-    def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
-        """Ask for the builds: of the cell that is named, unless there is a label."""
-        label = _one(wishes.get(LABEL))
-        if label in self.of_label:
-            if not _one(wishes.get("revision")):
-                said = "give the number of a revision: each cell looks for the last one by itself, and they may differ"
-                raise CollectedValidationError({"revision": said})
-            builderNames, builderid = self.of_label[label], None
-        return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
-
-
-def _one(wish: Any) -> str:
-    """The value of a field of the form, which may come as a list."""
-    return str((wish[0] if isinstance(wish, list) and wish else wish) or "").strip()
-
-
-class Checked(util.StringParameter):
-    """A line of the form: the whole of it matches `pattern`, or `right` says in one sentence what would be."""
-
-    pattern = ""
-    right = ""
-
-    def parse_from_arg(self, text: str) -> str:
-        """The text as it is. Raises ValidationError where it does not match."""
-        if not re.fullmatch(self.pattern, text):
-            raise ValidationError(f"{self.label}: {text[:60]!a} is not valid; {self.right}")
-        return text
-
-
-class Nodes(util.IntParameter):
-    """How many compute nodes; 0: as the profile says."""
-
-    def parse_from_arg(self, text: str) -> int:
-        """The number. Raises ValidationError where it is none, or one that no cluster has."""
-        if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
-            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_NODES}")
-        return int(text)
-
-
-def _force(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
-    repository = site.repository
-    folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
-    branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
-    return ForceCells(
-        name=FORCE,
-        of_label=of_label,
-        label="Test a revision",
-        buttonName="Test a revision",
-        builderNames=list(cells),
-        reason=util.StringParameter(name="reason", label="Why", default="asked for", size=40),
-        codebases=[
-            util.CodebaseParameter(
-                codebase="",
-                label="What",
-                branch=Checked(
-                    name="branch",
-                    label="Branch",
-                    default=repository.trunk,
-                    pattern=branch,
-                    right=f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME",
-                ),
-                revision=Checked(
-                    name="revision",
-                    label="Revision (empty: the last one)",
-                    default="",
-                    pattern=r"|[1-9][0-9]{0,9}",
-                    right="give the number of a revision, or nothing",
-                ),
-                repository=util.FixedParameter(name="repository", default=repository.url),
-                project=util.FixedParameter(name="project", default=PROJECT),
-            )
-        ],
-        properties=[
-            util.ChoiceStringParameter(
-                name=LABEL,
-                label="Which cells",
-                default=AS_BUTTON,
-                choices=[AS_BUTTON, *(label for label in Label if of_label[label])],
-            ),
-            Nodes(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
-            util.ChoiceStringParameter(
-                name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, *get_args(NodeBoot)]
-            ),
-        ],
-    )
-
-
-def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
-    """All schedulers of the farm; one that would start no cell is left out."""
-    of_label = {label: [plan.name for plan in plans if label in plan.cell.labels] for label in Label}
-    made = [_force(site, [plan.name for plan in plans], of_label), _lint(site)]
-    if smoke := of_label[Label.SMOKE]:
-        made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=smoke, reason="a commit"))
-    if nightly := of_label[Label.NIGHTLY]:
-        made.append(_nightly(site, nightly))
-    # The night's own cells run in that night in any case.
-    if weekly := [name for name in of_label[Label.WEEKLY] if name not in {*nightly}]:
-        made.append(_weekly(site, weekly))
-    return made

@@ -1,27 +1,24 @@
-"""Where changes come from: OSCAR's Subversion repository."""
+"""The poller of OSCAR's Subversion repository: every commit, none lost, none twice."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from buildbot.changes.svnpoller import SVNPoller
-from buildbot.util import runprocess
 from twisted.python import log
 
-from oscar_steps.environment import tool_environment
-from oscar_steps.errors import FarmError, HostError, SourceError
+from oscar_steps.errors import FarmError, HostError
 from oscar_steps.master.operator_mail import notify_operator
-from oscar_steps.master.stored_changes import storable
+from oscar_steps.master.watch.asking import complaint_of, run_svn
+from oscar_steps.master.watch.storable import storable
 from oscar_steps.site import Repository, Site
-from oscar_steps.sources.svn import revision_answer, revision_question, svn_words
+from oscar_steps.sources.svn import svn_words
 from oscar_steps.sources.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.textio import read_regular, write_atomically
 
 PROJECT = "oscar"
-_SVN_SECONDS = 120
 _REMEMBERED = 500
 FAILURES_BEFORE_MAIL = 3
 """So many polls must fail in a row before the operator gets a mail: a server may be restarted."""
@@ -197,7 +194,7 @@ class FarmPoller(SVNPoller):
             self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
         )
         if rc != 0:
-            said = svn_words(_complaint(complaint))
+            said = svn_words(complaint_of(complaint))
             raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
         return output
 
@@ -251,41 +248,4 @@ def svn_poller(site: Site, state: Path) -> FarmPoller:
         histmax=repository.history,
         cachepath=str(state / "svn-last-revision"),
         revlinktmpl=repository.revision_link,
-    )
-
-
-async def run_svn(reactor: Any, words: list[str], running: set[Any] | None = None) -> tuple[int, bytes, bytes]:
-    """Run svn to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed."""
-    environment: dict[str, str | None] = {**dict.fromkeys(os.environ), **tool_environment()}  # None: not inherited
-    process = runprocess.RunProcess(
-        reactor, ["svn", *words], env=environment, io_timeout=None, runtime_timeout=_SVN_SECONDS
-    )
-    running = set() if running is None else running
-    running.add(process)
-    try:
-        status, output, complaint = await process.start()
-    finally:
-        running.discard(process)
-    return status, output, complaint
-
-
-async def exact_revision(reactor: Any, url: str, wanted: str | None, running: set[Any] | None = None) -> str:
-    """The number of the revision to test at `url`: `wanted` if it exists there, else the last that changed anything.
-
-    Raises SourceError where there is no such revision or path, HostError where the repository does not answer.
-    """
-    _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running)
-    try:
-        return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), _complaint(complaint))
-    except (SourceError, HostError):
-        log.msg(f"svn info {url}@{wanted or 'HEAD'} said {complaint!r}")
-        raise
-
-
-def _complaint(complaint: bytes) -> str:
-    """What svn complains of; a timeout, where it was ended before it printed anything."""
-    return (
-        complaint.decode("utf-8", "replace")
-        if complaint.strip()
-        else f"timed out after {_SVN_SECONDS} s waiting for svn"
     )

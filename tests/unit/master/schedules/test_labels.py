@@ -16,7 +16,8 @@ from twisted.internet import defer
 from oscar_steps.job import CellPlan, Source
 from oscar_steps.master.builders import build_builders, build_plans, cell_factories
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
-from oscar_steps.master.schedulers import AS_BUTTON, LABEL, build_schedulers
+from oscar_steps.master.schedules.all import build_schedulers
+from oscar_steps.master.schedules.force import AS_BUTTON, LABEL
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Mail, Site

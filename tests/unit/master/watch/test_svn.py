@@ -17,9 +17,10 @@ from twisted.trial import unittest
 from demo.children import Child
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.master import pollers
-from oscar_steps.master.pollers import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller, exact_revision
-from oscar_steps.master.schedulers import WatchedBranch
+from oscar_steps.master.schedules.commit import WatchedBranch
+from oscar_steps.master.watch import svn as pollers
+from oscar_steps.master.watch.asking import exact_revision
+from oscar_steps.master.watch.svn import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller
 from oscar_steps.site import Repository, Schedule
 from oscar_steps.sources.resolve import resolve_revision
 from oscar_steps.sources.svn_xml import UNREADABLE, log_entries

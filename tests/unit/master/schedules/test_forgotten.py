@@ -13,9 +13,10 @@ from buildbot.changes.filter import ChangeFilter
 from buildbot.db.model import Model
 from twisted.internet import defer, task
 
-from oscar_steps.master import schedulers
-from oscar_steps.master.pollers import PROJECT
-from oscar_steps.master.schedulers import CHANGES, PerCommit, WatchedBranch
+from oscar_steps.master.schedules import commit as schedulers
+from oscar_steps.master.schedules.commit import PerCommit, WatchedBranch
+from oscar_steps.master.schedules.names import CHANGES
+from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Schedule
 from oscar_steps.verdict import LINT
 

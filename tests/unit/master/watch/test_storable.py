@@ -9,7 +9,7 @@ from buildbot.db.model import Model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_steps.master.stored_changes import storable
+from oscar_steps.master.watch.storable import storable
 
 
 def change(**more: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""When something is tested: after a commit, by the clock, and when a person asks for it."""

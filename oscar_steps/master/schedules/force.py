@@ -1,0 +1,117 @@
+"""When a person asks: the button of a cell, and of all cells of a label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from buildbot.plugins import schedulers, util
+from buildbot.schedulers.forcesched import CollectedValidationError, ValidationError
+
+from oscar_steps.master.schedules.names import FORCE
+from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.site import Site
+from oscar_steps.words import MAX_NODES, Label, NodeBoot
+
+AS_PROFILE = "as the profile says"
+LABEL = "label"
+"""What a person who forces a build may ask for: all cells of this label."""
+AS_BUTTON = "this cell alone"
+
+
+class ForceCells(schedulers.ForceScheduler):
+    """Starts the cell whose button was pressed, or all cells of a label."""
+
+    def reconfigService(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:
+        self.of_label = {label: list(cells) for label, cells in of_label.items() if cells}
+        return super().reconfigService(**settings)
+
+    def checkConfig(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:  # noqa: ARG002
+        return super().checkConfig(**settings)
+
+    def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
+        """Ask for the builds: of the cell that is named, unless there is a label."""
+        label = _one(wishes.get(LABEL))
+        if label in self.of_label:
+            if not _one(wishes.get("revision")):
+                said = "give the number of a revision: each cell looks for the last one by itself, and they may differ"
+                raise CollectedValidationError({"revision": said})
+            builderNames, builderid = self.of_label[label], None
+        return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
+
+
+def _one(wish: Any) -> str:
+    """The value of a field of the form, which may come as a list."""
+    return str((wish[0] if isinstance(wish, list) and wish else wish) or "").strip()
+
+
+class Checked(util.StringParameter):
+    """A line of the form: the whole of it matches `pattern`, or `right` says in one sentence what would be."""
+
+    pattern = ""
+    right = ""
+
+    def parse_from_arg(self, text: str) -> str:
+        """The text as it is. Raises ValidationError where it does not match."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValidationError(f"{self.label}: {text[:60]!a} is not valid; {self.right}")
+        return text
+
+
+class Nodes(util.IntParameter):
+    """How many compute nodes; 0: as the profile says."""
+
+    def parse_from_arg(self, text: str) -> int:
+        """The number. Raises ValidationError where it is none, or one that no cluster has."""
+        if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_NODES}")
+        return int(text)
+
+
+def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
+    repository = site.repository
+    folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
+    branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
+    return ForceCells(
+        name=FORCE,
+        of_label=of_label,
+        label="Test a revision",
+        buttonName="Test a revision",
+        builderNames=list(cells),
+        reason=util.StringParameter(name="reason", label="Why", default="asked for", size=40),
+        codebases=[
+            util.CodebaseParameter(
+                codebase="",
+                label="What",
+                branch=Checked(
+                    name="branch",
+                    label="Branch",
+                    default=repository.trunk,
+                    pattern=branch,
+                    right=f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME",
+                ),
+                revision=Checked(
+                    name="revision",
+                    label="Revision (empty: the last one)",
+                    default="",
+                    pattern=r"|[1-9][0-9]{0,9}",
+                    right="give the number of a revision, or nothing",
+                ),
+                repository=util.FixedParameter(name="repository", default=repository.url),
+                project=util.FixedParameter(name="project", default=PROJECT),
+            )
+        ],
+        properties=[
+            util.ChoiceStringParameter(
+                name=LABEL,
+                label="Which cells",
+                default=AS_BUTTON,
+                choices=[AS_BUTTON, *(label for label in Label if of_label[label])],
+            ),
+            Nodes(name="nodes", label=f"Compute nodes (0: {AS_PROFILE})", default=0),
+            util.ChoiceStringParameter(
+                name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, *get_args(NodeBoot)]
+            ),
+        ],
+    )
