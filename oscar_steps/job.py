@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,7 @@ from oscar_steps.matrix.cells import Cell, Matrix
 from oscar_steps.matrix.clusters import cluster_facts
 from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.sources.source import Source
 from oscar_steps.textio import read_regular, seen_line, write_atomically
 from oscar_steps.words import JOB_FILE, MAX_NODES, HypervisorType, NodeBoot, Stability
 
@@ -27,17 +28,6 @@ __all__ = ["JOB_FILE", "CellPlan", "Job", "Seconds", "Source", "Timeouts"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Frozen):
-    """Where OSCAR comes from. `url` is reached from the host; `revision` is exact, never 'HEAD'."""
-
-    kind: Literal["svn"] = "svn"
-    url: str = Field(min_length=1)
-    revision: str = Field(min_length=1)
-
-    def __str__(self) -> str:
-        return f"{self.url}@{self.revision}"
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

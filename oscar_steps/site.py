@@ -14,7 +14,6 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
-from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,7 +23,7 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
 from oscar_steps.matrix.rows import some
-from oscar_steps.sources.svn import PASSWORD_IN_URL
+from oscar_steps.repositories import Repository
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 
@@ -34,7 +33,6 @@ _PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pw
 """As SQLAlchemy and the drivers of databases take one out of an address."""
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
-_FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 
 def _usable(address: str) -> str:
@@ -52,36 +50,6 @@ Address = Annotated[str, AfterValidator(_usable)]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Repository(_Frozen):
-    """OSCAR's Subversion repository. `url` is the folder with trunk, branches, tags; master and workers reach it."""
-
-    url: str = Field(pattern=r"^(svn|svn\+ssh|https?|file)://[^\s]+$")
-    trunk: str = Field(default="trunk", pattern=_FOLDER)
-    branches: str = Field(default="branches", pattern=_FOLDER)
-    tags: str = Field(default="tags", pattern=_FOLDER)
-    poll: int = Field(default=60, ge=1)
-    """Seconds between two looks at the repository."""
-    history: int = Field(default=200, ge=10)
-    """Without effect, for sites that have it: a look asks for every revision since the one before."""
-    revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
-    """Address of a revision's web page, with %s where its number goes; empty: there is none."""
-
-    @field_validator("url")
-    @classmethod
-    def _has_no_password(cls, url: str) -> str:
-        if PASSWORD_IN_URL.search(url):
-            raise PydanticCustomError(
-                "password",
-                "this URL must not contain a password, because logs and mails show it, and svn ignores it there; "
-                "as the farm's user, type svn info and the URL without it: svn asks for the password and keeps it",
-            )
-        return url
-
-    def source_url(self, branch: str) -> str:
-        """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
-        return f"{self.url.rstrip('/')}/{quote(branch)}"
 
 
 class Schedule(_Frozen):

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError, Evidence
+from oscar_steps.sources.source import Source
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stability, Stage, StageResult
 
@@ -66,6 +67,8 @@ class Verdict(_Frozen):
     cell: str
     source: str
     revision: str
+    tested: Source | None = None
+    """What was tested, to the byte (of a patch its digest); None: nobody knew it yet."""
     outcome: Outcome
     sentence: str
     hint: str = ""

@@ -21,7 +21,8 @@ from oscar_steps.master import database
 from oscar_steps.master.privacy import check_private
 from oscar_steps.master.scale.slots import MAX_BUILDS
 from oscar_steps.matrix.cells import Matrix, default_profiles
-from oscar_steps.site import Repository, Site
+from oscar_steps.repositories import Repository
+from oscar_steps.site import Site
 from oscar_steps.tomlfile import line_of, read_text
 
 _TOKENS = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)

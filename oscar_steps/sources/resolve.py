@@ -8,7 +8,7 @@ import subprocess
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.job import Source
+from oscar_steps.sources.source import Source
 from oscar_steps.sources.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
 from oscar_steps.v3m.host.ledger import owned
 

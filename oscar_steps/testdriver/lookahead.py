@@ -22,7 +22,7 @@ from oscar_steps.testdriver.lines import decoded
 from oscar_steps.v3m.host.ledger import owned
 
 if TYPE_CHECKING:
-    from oscar_steps.job import Source
+    from oscar_steps.sources.source import Source
     from oscar_steps.testdriver.record.events import Diary
 
 EXPORT_SECONDS = 60

@@ -20,9 +20,9 @@ from demo.ports import LOOPBACK, free_port
 from oscar_steps.errors import ConfigError, FarmError, HostError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.master.builders import build_plans
-from oscar_steps.master.steps import first
 from oscar_steps.master.steps.results import RunIdentity
 from oscar_steps.master.steps.stages import JobStep
+from oscar_steps.master.watch import exact as exact_module
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
 from oscar_steps.testdriver.cli import farm_job, run
@@ -57,7 +57,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     async def on_the_farm(*_: Any) -> str:
         return "7"
 
-    monkeypatch.setattr(first, "exact_revision", on_the_farm)
+    monkeypatch.setattr(exact_module, "exact_revision", on_the_farm)
     monkeypatch.setattr(run, "resolve_revision", lambda _url, _revision: "7")
 
 
@@ -109,7 +109,9 @@ def job_of_a_laptop(monkeypatch: pytest.MonkeyPatch, *words: str) -> Job:
 
 
 def without_name(job: Job) -> Job:
-    return job.model_copy(update={"run_id": "x"})
+    """The farm also knows what it calls the branch, which changes nothing of what is tested."""
+    source = job.source.model_copy(update={"branch": ""})
+    return job.model_copy(update={"run_id": "x", "source": source})
 
 
 @pytest.mark.usefixtures("exact")

@@ -10,11 +10,11 @@ from buildbot.process import buildstep, remotecommand
 from buildbot.process.results import EXCEPTION, statusToString
 
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.job import Source
 from oscar_steps.master.durability.restarts import CutShort, cut_short
-from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, VERDICT, RunIdentity
-from oscar_steps.master.watch.asking import exact_revision
+from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, TESTED, VERDICT, RunIdentity
+from oscar_steps.master.watch.exact import Asked, exact_source, url_of
 from oscar_steps.site import Site
+from oscar_steps.sources.source import Source
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Category, Outcome
 
@@ -57,22 +57,22 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
     async def run(self) -> int:
         if self.build.stopped and (cut := cut_short(self)) is not None:
             return cut
-        url = self.site.repository.source_url(self.getProperty("branch") or self.site.repository.trunk)
-        self.setProperty(SOURCE_URL, url, self.name)
+        asked = asked_of(self)
+        self.setProperty(SOURCE_URL, url_of(self.site, asked), self.name)
         try:
             await self.check()
-            wanted = self.getProperty("revision") or None
-            revision = await exact_revision(self.master.reactor, url, wanted, self.svn)
+            source = await exact_source(self.master.reactor, self.site, asked)
         except (SourceError, HostError) as error:
             return cut if (cut := cut_short(self)) is not None else self._no_run(error)
         if (cut := cut_short(self)) is not None:
             return cut
-        run_id = f"{self.cell}-r{revision}-b{self.getProperty('buildnumber')}"
-        self.setProperty(EXACT_REVISION, revision, self.name)
+        run_id = f"{self.cell}-{source.short}-b{self.getProperty('buildnumber')}"
+        self.setProperty(EXACT_REVISION, source.revision, self.name)
+        self.setProperty(TESTED, source.without_text().model_dump(mode="json"), self.name)
         self.setProperty(RUN_ID, run_id, self.name)
         directory = str(self.site.driver.runs / run_id)
         await self._remove_old_runs(directory)
-        return await self.begin(Source(url=url, revision=revision), run_id, directory)
+        return await self.begin(source, run_id, directory)
 
     def _no_run(self, error: SourceError | HostError) -> int:
         self.summary = one_line(error.sentence)
@@ -90,15 +90,26 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
         A directory of a new run's name is of an earlier life of the master: build numbers began again with its
         database.
         """
-        command = await on_worker(self, "glob", path=str(self.site.driver.runs / f"{self.cell}-r*-b*"))
+        command = await on_worker(self, "glob", path=str(self.site.driver.runs / f"{self.cell}-*-b*"))
         found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
-        ours = re.compile(rf"{re.escape(self.cell)}-r[^-]*-b[0-9]+")  # the shell's * may be in another cell's name
+        ours = re.compile(rf"{re.escape(self.cell)}-[rgt][^-]*-b[0-9]+")  # the shell's * may be in another cell's name
         found = [path for path in found if ours.fullmatch(PurePosixPath(path).name)]
         for path in {*superseded(found, self.site.driver.keep), directory}:
             await on_worker(self, "rmdir", dir=path)
 
     def getResultSummary(self) -> dict[str, str]:
         return {"step": self.summary or f"{self.name}: {statusToString(self.results)}"}
+
+
+def asked_of(step: Any) -> Asked:
+    """What the build of a step was asked for."""
+    return Asked(
+        repository=step.getProperty("repository") or "",
+        branch=step.getProperty("branch") or "",
+        revision=step.getProperty("revision") or "",
+        properties=step.getProperty,
+        running=step.svn,
+    )
 
 
 async def on_worker(step: Any, name: str, **arguments: Any) -> Any:

@@ -10,7 +10,6 @@ from buildbot.process.results import EXCEPTION
 from twisted.internet import threads
 from twisted.python import log
 
-from oscar_steps.job import Source
 from oscar_steps.judgement import LINT_FILE, MAX_BYTES, Judgement
 from oscar_steps.master.durability.restarts import cut_short
 from oscar_steps.master.operator_mail import notify_operator
@@ -21,6 +20,7 @@ from oscar_steps.master.steps.stages import SummaryObserver
 from oscar_steps.master.web.standing import GATED_BEFORE, note_judgement
 from oscar_steps.master.web.standing_page import STANDING
 from oscar_steps.site import Site
+from oscar_steps.sources.source import Source
 from oscar_steps.verdict import LINT
 
 _MAX_SECONDS = 900

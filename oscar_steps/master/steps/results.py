@@ -34,6 +34,8 @@ RUN_DIRECTORY = "run_directory"
 """Build property: where the worker keeps this run. Set once the worker has the job; without it no stage can run."""
 SOURCE_URL = "source_url"
 EXACT_REVISION = "exact_revision"
+TESTED = "tested"
+"""Build property: the `Source` that is tested, as JSON, without the text of a patch."""
 
 RESULT_OF_STATUS: dict[int, int] = {
     ExitStatus.PASSED: SUCCESS,

@@ -13,7 +13,8 @@ from oscar_steps.errors import FarmError, HostError
 from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.watch.asking import complaint_of, run_svn
 from oscar_steps.master.watch.storable import storable
-from oscar_steps.site import Repository, Site
+from oscar_steps.repositories import Repository
+from oscar_steps.site import Site
 from oscar_steps.sources.svn import svn_words
 from oscar_steps.sources.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.textio import read_regular, write_atomically

@@ -12,7 +12,6 @@ import click
 
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import FarmError, HostError, UserError
-from oscar_steps.job import Source
 from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.lists.leftout import left_out
 from oscar_steps.lint.perl.exports import lost_exports
@@ -23,6 +22,7 @@ from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
 from oscar_steps.sources.history import Change, change_of
 from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
+from oscar_steps.sources.source import Source
 from oscar_steps.testdriver.cli.common import directory, explained, leave
 from oscar_steps.testdriver.cli.lint_report import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder

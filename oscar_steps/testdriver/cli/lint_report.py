@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from oscar_steps.job import Source
 from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ReportedProblem
 from oscar_steps.lint.baseline import Comparison, keys_of
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.sources.history import Change
+from oscar_steps.sources.source import Source
 from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, MAX_EVIDENCE_LINES, Category, Evidence, Outcome, Verdict
 

@@ -103,6 +103,7 @@ def verdict_of(run_directory: Path) -> Verdict:
         cell=job.cell,
         source=job.source.url,
         revision=job.source.revision,
+        tested=job.source.without_text(),
         outcome=cause.outcome,
         sentence=cause.sentence,
         hint=_hint(cause, job, history),

@@ -1,9 +1,8 @@
-"""Stage 3: check OSCAR out in the head node, with its own Subversion client, at the exact revision; read its menus."""
+"""Stage 3: bring OSCAR into the head node, exactly what the job names, and read its menus."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from oscar_steps.errors import AnswersRefused, Evidence, UserError
 from oscar_steps.oscar.answers.menuitems import MenuStage
 from oscar_steps.oscar.answers.menus import Menus, MenuUnreadable, Place, is_menu_file, read_menus
 from oscar_steps.oscar.flavour import OTHERS, flavour_of
-from oscar_steps.sources.svn import error_kind, svn_words
-from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.testdriver.reached import Booted, CheckedOut
 from oscar_steps.testdriver.run import Run
+from oscar_steps.testdriver.stages.sources import svn
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -30,15 +28,12 @@ FIND_MENU_FILES = (
 
 SOURCES = Limits(files=20_000, total_bytes=512 << 20, file_bytes=1 << 20)
 
-# Subversion's own number for externals that could not be had.
-EXTERNALS = re.compile(r"E205011\b")
-OTHER_SERVERS = (
-    "externals by a full URL are out of reach (write them from the repository's root, as ^/...), "
-    'unless the host\'s settings say to_host = "open"'
-)
-
 # Of a menu that is not understood, so much of its file is shown: a whole menu, mostly.
 LINES_BEFORE, LINES_AFTER = 12, 12
+
+
+BRING = {"svn": svn.bring}
+"""How OSCAR comes into the head node, by the kind of its source: each says what is there then, in one line."""
 
 
 async def run_stage(run: Run, booted: Booted) -> None:
@@ -49,23 +44,10 @@ async def run_stage(run: Run, booted: Booted) -> None:
     source, home = run.job.source, run.job.answers.oscar_home
     head, forwards = booted.head, booted.head.forwards
     deadline = booted.speed.deadline(run.job.timeouts.checkout)
-    words = ["svn", "checkout", "--non-interactive", "--quiet", "-r", source.revision]
-    command = shlex.join([*words, f"{url_in_guest(source.url, forwards)}@{source.revision}", home])
     await head.forwarded()
     with run.diary.step(f"the head node to check out {source}"):
-        result = await head.run(command, seconds=deadline.seconds)
-    if not result.ok:
-        why = words_from_guest(svn_words(result.output), forwards)
-        raise error_kind(result.output)(
-            f"the head node could not check out {source}: {why}",
-            hint=head.forward_trouble or (OTHER_SERVERS if EXTERNALS.search(result.output) else ""),
-        )
-    answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
-    run.diary.write(
-        "checkout",
-        f"{home} is at revision {source.revision} (last changed in {answer.strip()})",
-        revision=source.revision,
-    )
+        brought = await BRING[source.kind](run, booted, deadline)
+    run.diary.write("checkout", brought, revision=source.revision)
     with run.diary.step("the menus of this OSCAR"):
         sources = await fetch_sources(head, home)
         flavour = booted.flavour or flavour_of(sources)

@@ -32,7 +32,7 @@ from oscar_steps.master import checks, database
 from oscar_steps.master.checks import can_match
 from oscar_steps.master.schedules.commit import is_good_commit
 from oscar_steps.matrix.cells import default_profiles, load_matrix
-from oscar_steps.site import Repository
+from oscar_steps.repositories import Repository
 from oscar_steps.verdict import LINT, Stage
 
 ROOT = default_profiles().parent

@@ -13,7 +13,8 @@ from sqlalchemy.engine import make_url
 
 from demo.ports import free_port
 from oscar_steps.master import database
-from oscar_steps.site import Database, Repository, Secrets, Site, Worker
+from oscar_steps.repositories import Repository
+from oscar_steps.site import Database, Secrets, Site, Worker
 
 HEAD = ScriptDirectory(str(Path(model.__file__).with_name("migrations"))).get_current_head()
 

@@ -20,10 +20,10 @@ from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.commit import StartCells, start_cells
 from oscar_steps.master.schedules.names import CHANGES
-from oscar_steps.master.steps import first
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
+from oscar_steps.master.watch import exact as exact_module
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Category, ImageReport, Outcome, Stage, Verdict
 
@@ -339,7 +339,7 @@ def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_re
     async def gone(*_: Any) -> str:
         raise SourceError("svn://127.0.0.1/oscar/trunk at revision 5: E210005: No repository found")
 
-    monkeypatch.setattr(first, "exact_revision", gone)
+    monkeypatch.setattr(exact_module, "exact_revision", gone)
     step = fake_step(**{CHANGES: changes, "branch": "trunk", "revision": "5", "buildnumber": 1})
     step.name, step.cell, step.site, step.svn = "job", "c", SITE, set()
     step.build.stopped, step.master.reactor = False, None

@@ -21,7 +21,8 @@ from oscar_steps.master.schedules.commit import WatchedBranch
 from oscar_steps.master.watch import svn as pollers
 from oscar_steps.master.watch.asking import exact_revision
 from oscar_steps.master.watch.svn import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller
-from oscar_steps.site import Repository, Schedule
+from oscar_steps.repositories import Repository
+from oscar_steps.site import Schedule
 from oscar_steps.sources.resolve import resolve_revision
 from oscar_steps.sources.svn_xml import UNREADABLE, log_entries
 

@@ -1,0 +1,35 @@
+"""From what a build was asked for to the exact source that it tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from oscar_steps.master.watch.asking import exact_revision
+from oscar_steps.site import Site
+from oscar_steps.sources.source import Source
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What Buildbot's source stamp and properties say of a build. `repository` '' is the site's own."""
+
+    repository: str
+    branch: str
+    revision: str
+    properties: Any = None
+    """Gives a property of the build by its name, as `getProperty`."""
+    running: set[Any] = field(default_factory=set)
+    """The programs that run meanwhile, so that they can be ended."""
+
+
+def url_of(site: Site, asked: Asked) -> str:
+    """The address of what is asked for, before its revision is known."""
+    return site.repository.source_url(asked.branch or site.repository.trunk)
+
+
+async def exact_source(reactor: Any, site: Site, asked: Asked) -> Source:
+    """Raises SourceError where there is no such thing, HostError where it cannot be found out."""
+    url = url_of(site, asked)
+    revision = await exact_revision(reactor, url, asked.revision or None, asked.running)
+    return Source(url=url, revision=revision, branch=asked.branch or site.repository.trunk)

@@ -1,0 +1,1 @@
+"""How OSCAR comes into the head node: a module for each kind of source."""
