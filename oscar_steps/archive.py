@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from oscar_steps.errors import HostError
 from oscar_steps.textio import printable_name
@@ -19,13 +21,19 @@ MAX_NAME = 255
 """Bytes of a part of a name."""
 _MOST, _LEAST_BYTES = 16, 1 << 20
 """So many times the bytes that may be kept are read through: a few bytes of gzip may stand for days of zeros."""
-_HEADER = 1 << 20
+HEADER = 1 << 20
 """Bytes that one member's header may have: tarfile reads it as a whole, and its length is the sender's."""
-_GLOBAL_HEADERS = 100
+GLOBAL_HEADERS = 100
 _ENDS = 16
 """Empty reads at the end. tarfile needs a few to see that there is no more; a skip of endless length needs many."""
-_GZIP = b"\x1f\x8b"
-_BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, ArithmeticError, RecursionError)
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+_XZ_MEMORY = 256 << 20
+"""Bytes that unpacking xz may take: its header asks for up to 4 GiB."""
+_PIECE = 1 << 16
+BROKEN = (
+    *(tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError),
+    *(ValueError, ArithmeticError, RecursionError),
+)
 """What Python's reader raises for archives that were cut off, or written with ill intent."""
 _CANNOT_BE = {errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 """What the kernel says of a name that cannot be, or that is there already. A full disk is another matter."""
@@ -65,12 +73,12 @@ def plain_files(
     try:
         with (
             archive.open("rb") if isinstance(archive, Path) else io.BytesIO(archive) as raw,
-            _Bounded(raw, most) as source,
+            Bounded(raw, most) as source,
             tarfile.open(
                 fileobj=cast("IO[bytes]", source), mode="r|", encoding="utf-8", errors="surrogateescape"
             ) as tar,
         ):
-            while (member := tar.next()) and len(tar.pax_headers) < _GLOBAL_HEADERS:
+            while (member := tar.next()) and len(tar.pax_headers) < GLOBAL_HEADERS:
                 tar.members.clear()  # type: ignore[attr-defined]  # millions of headers fit into no memory
                 source.next_stop = None
                 room -= min(member.size, limits.file_bytes)
@@ -84,24 +92,33 @@ def plain_files(
                     yield Member(parts, content, executable=bool(member.mode & 0o100))
                 if tar.fileobj:
                     tar.fileobj.seek(tar.offset)
-                source.next_stop = source.position + _HEADER
-    except _BROKEN as error:
+                source.next_stop = source.position + HEADER
+    except BROKEN as error:
         if not count:
             raise HostError(f"what was sent is not a tar archive: {error}") from error
 
 
-class _Bounded:
-    """An archive, unpacked from gzip, that ends with an error at a limit and does not go on behind its own end."""
+class Bounded:
+    """An archive, unpacked from gzip, that ends with an error at a limit and does not go on behind its own end.
 
-    def __init__(self, raw: IO[bytes], limit: int) -> None:
-        zipped = raw.read(len(_GZIP)) == _GZIP
+    `every_kind`: unpacked from bzip2 and xz, too.
+    """
+
+    def __init__(self, raw: IO[bytes], limit: int, *, every_kind: bool = False) -> None:
+        begins = raw.read(len(_XZ))
         raw.seek(0)
-        self._file: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if zipped else raw
+        self._file: IO[bytes] | gzip.GzipFile | _Unpacked = raw
+        if begins.startswith(_GZIP):
+            self._file = gzip.GzipFile(fileobj=raw)
+        elif every_kind and begins.startswith(_BZIP2):
+            self._file = _Unpacked(raw, bz2.BZ2Decompressor)
+        elif every_kind and begins.startswith(_XZ):
+            self._file = _Unpacked(raw, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY))
         self._limit, self._ends = limit, 0
         self.position = 0
-        self.next_stop: int | None = _HEADER
+        self.next_stop: int | None = HEADER
 
-    def __enter__(self) -> _Bounded:
+    def __enter__(self) -> Bounded:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,6 +133,32 @@ class _Bounded:
         if self.position > (self._limit if self.next_stop is None else min(self._limit, self.next_stop)):
             raise EOFError("it is longer than anything that the farm reads")
         return data
+
+
+class _Unpacked:
+    """bzip2 or xz, unpacked piece by piece: a few bytes may stand for very many, and are not unpacked beyond need."""
+
+    def __init__(self, raw: IO[bytes], make: Callable[[], Any]) -> None:
+        self._raw, self._make, self._now = raw, make, make()
+
+    def read(self, size: int) -> bytes:
+        while True:
+            if self._now.eof:  # another stream may follow
+                rest = self._now.unused_data or self._raw.read(_PIECE)
+                if not rest:
+                    return b""
+                self._now = self._make()
+                data = self._now.decompress(rest, size)
+            else:
+                packed = self._raw.read(_PIECE) if self._now.needs_input else b""
+                if not packed and self._now.needs_input:
+                    raise EOFError("it ends in the middle")
+                data = self._now.decompress(packed, size)
+            if data:
+                return bytes(data)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def unpack(

@@ -21,7 +21,7 @@ class _Frozen(BaseModel):
 class TarFile(_Frozen):
     """One tarball of a release: its name, where it is fetched from, and what it is."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,200}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+:~-]{0,200}$")
     url: str = Field(min_length=1)
     sha256: Sha256
     size: int = Field(ge=0)

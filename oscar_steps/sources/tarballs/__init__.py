@@ -1,1 +1,1 @@
-"""OSCAR's tarballs: names and their order, sets, where they lie, whether they are whole and genuine, what is in them."""
+"""OSCAR's tarballs: their names and order, sets, where they lie, whether they are genuine, what is in them."""

@@ -137,6 +137,6 @@ def _sortable(date: str | None) -> int:
     """MMDDYYYY, as OSCAR's scripts wrote it, or YYYYDDMM, as they write it today, as the number YYYYMMDD."""
     if not date:
         return 0
-    if date[:2] in ("19", "20") and not date[4:6] in ("19", "20"):
+    if date[:2] in ("19", "20") and date[4:6] not in ("19", "20"):
         return int(date[:4] + date[6:] + date[4:6])
     return int(date[4:] + date[:4])
