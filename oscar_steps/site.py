@@ -28,7 +28,7 @@ from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 
 SITE_FILE = "farm.toml"
-MAIL_PASSWORD, DATABASE_PASSWORD = "mail-password", "database-password"
+MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD = "mail-password", "database-password", "ldap-password"
 _PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pwd)=", re.IGNORECASE)
 """As SQLAlchemy and the drivers of databases take one out of an address."""
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
@@ -67,6 +67,18 @@ class Schedule(_Frozen):
     """Shell patterns of the branches whose commits are tested."""
 
 
+class Ldap(_Frozen):
+    """Where `[mail.ldap]` asks for addresses, with the program ldapsearch."""
+
+    url: str = Field(pattern=r"^ldap(s|i)?://[^\s]*$")
+    base: str = Field(min_length=1)
+    """The entry below which people are, such as ou=people,dc=example,dc=org."""
+    filter: str = Field(default="(uid={login})", pattern=r"^\(.*\{login\}.*\)$")
+    attribute: str = Field(default="mail", pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
+    bind: str = ""
+    """The account that asks; its password is the secret `ldap-password`. Empty: nobody in particular."""
+
+
 class Mail(_Frozen):
     """Who gets mail, and through which relay. Without `[mail]` the farm sends none."""
 
@@ -78,6 +90,11 @@ class Mail(_Frozen):
     user: str = ""
     """Account at the relay; its password is the secret `mail-password`."""
     tls: bool = False
+    people_file: Path | None = None
+    """A file with more of `people`, one a line: LOGIN = ADDRESS, or LOGIN: NAME <ADDRESS>. It is read at each use."""
+    ldap: Ldap | None = None
+    command: tuple[str, ...] = ()
+    """A program and its words. It gets a login as its last word, and prints the address, or nothing."""
     domain: str = ""
     """A committer's address is LOGIN@DOMAIN unless `people` says otherwise; empty: only `people` get mail."""
     people: dict[str, Address] = Field(default_factory=dict)
@@ -94,23 +111,6 @@ class Mail(_Frozen):
             sentence = "{domain} is not a host name; a committer's address would be LOGIN@{domain}"
             raise PydanticCustomError("address", sentence, {"domain": ascii(domain)})
         return domain
-
-    def address(self, login: str) -> str | None:
-        """The mail address of a committer, or None where the site knows no usable one."""
-        address = self._address(login)
-        return address if address and not address_fault(address) else None
-
-    def fault(self, login: str) -> str | None:
-        """Why a committer's address cannot be used; None where it can, and where there is to be none (no domain)."""
-        address = self._address(login)
-        return address_fault(address) if address else None
-
-    def _address(self, login: str) -> str | None:
-        if login in self.people:
-            return self.people[login]
-        if "@" in login:
-            return login
-        return f"{login}@{self.domain}" if self.domain else None
 
 
 class Web(_Frozen):
@@ -168,7 +168,7 @@ class Secrets(_Frozen):
         """The secret `name`. Raises ConfigError that says which file to create, and how."""
         path = self.directory / name
         make = f"{sys.executable} -P -m oscar_steps.master.secret {SITE_FILE} {name}"
-        create = f"{make} --ask" if name in (MAIL_PASSWORD, DATABASE_PASSWORD) else make
+        create = f"{make} --ask" if name in (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD) else make
         again = f"write it anew: {create} --new"
         try:
             secret = read_regular(path).decode("utf-8").strip()
@@ -273,10 +273,17 @@ def _absolute(site: Site, base: Path) -> Site:
     return site.model_copy(
         update={
             "profiles": base / site.profiles if site.profiles else None,
+            "mail": _mail_absolute(site.mail, base),
             "secrets": Secrets(directory=base / site.secrets.directory),
             "driver": site.driver.model_copy(update={"runs": base / site.driver.runs}),
         }
     )
+
+
+def _mail_absolute(mail: Mail | None, base: Path) -> Mail | None:
+    if mail is None or mail.people_file is None:
+        return mail
+    return mail.model_copy(update={"people_file": base / mail.people_file})
 
 
 def load_site(path: Path) -> Site:

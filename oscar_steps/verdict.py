@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oscar_steps.errors import ConfigError, Evidence
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import Source, short_name
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.words import LINT, Category, ExitStatus, Outcome, Stability, Stage, StageResult
 
@@ -87,6 +87,11 @@ class Verdict(_Frozen):
     """None: the run did not get as far as its image."""
     seconds: float = 0.0
     replay: str = ""
+
+    @property
+    def short(self) -> str:
+        """What was tested, in one word."""
+        return self.tested.short if self.tested else short_name(self.revision)
 
     @classmethod
     def load(cls, run_directory: Path) -> Verdict:

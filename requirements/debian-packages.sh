@@ -35,7 +35,7 @@ has_unit() {
     done
     return 1
 }
-for service in ssh:openssh-server nginx:nginx-light postgresql:postgresql; do
+for service in ssh:openssh-server nginx:nginx-light postgresql:postgresql slapd:slapd; do
     # One that the host has already is the site's own, from whatever package: nginx-light is missing where nginx serves.
     if has_unit "${service%:*}"; then continue; fi
     # For tests only: nobody has asked for a server that listens on this host.

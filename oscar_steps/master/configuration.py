@@ -18,7 +18,7 @@ from oscar_steps.master.watch.svn import svn_poller
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
 from oscar_steps.matrix.cells import Matrix
-from oscar_steps.site import MAIL_PASSWORD, Site
+from oscar_steps.site import LDAP_PASSWORD, MAIL_PASSWORD, Site
 from oscar_steps.verdict import LINT
 
 _CACHES = dict.fromkeys(("BuildRequests", "BuildsetProperties", "ssdicts", "chdicts", "Changes"), 5000)
@@ -64,7 +64,9 @@ def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
         return []
     purpose = f"password of {site.mail.user} at the mail relay {site.mail.relay}"
     password = site.secrets.read(MAIL_PASSWORD, purpose) if site.mail.user else None
-    return [oscar_mail(site.mail, builders, password)]
+    ldap = site.mail.ldap
+    asks = site.secrets.read(LDAP_PASSWORD, f"password of {ldap.bind} at {ldap.url}") if ldap and ldap.bind else ""
+    return [oscar_mail(site.mail, builders, password, asks)]
 
 
 def _database(site: Site) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 
 from oscar_steps.errors import ConfigError, FarmError, UserError
-from oscar_steps.site import DATABASE_PASSWORD, MAIL_PASSWORD, Site, load_site
+from oscar_steps.site import DATABASE_PASSWORD, LDAP_PASSWORD, MAIL_PASSWORD, Site, load_site
 from oscar_steps.textio import close_to_others, keep_private, write_atomically
 
 USAGE = 64
-_GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD)
+_GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD)
 """Those that somebody else has made."""
 
 
@@ -32,6 +32,8 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
         yield f"web-{login}", f"web password of {login}"
     if site.mail and site.mail.user:
         yield MAIL_PASSWORD, f"password of {site.mail.user} at the mail relay {site.mail.relay}"
+    if site.mail and site.mail.ldap and site.mail.ldap.bind:
+        yield LDAP_PASSWORD, f"password of {site.mail.ldap.bind} at {site.mail.ldap.url}"
     if not site.database.url.startswith("sqlite"):
         yield DATABASE_PASSWORD, "password at the database, if it has one"
 

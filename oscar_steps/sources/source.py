@@ -110,5 +110,12 @@ class Source(_Frozen):
         return self.model_copy(update={"patch": self.patch.model_copy(update={"text": ""})})
 
 
+def short_name(revision: str) -> str:
+    """A revision as people write it: a number of Subversion's has an 'r', of a commit's id the beginning is enough."""
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision[:12]
+    return f"r{revision}" if revision.isdecimal() else revision
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

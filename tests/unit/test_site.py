@@ -9,7 +9,7 @@ import pytest
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.matrix.cells import default_profiles, load_matrix
-from oscar_steps.site import Mail, Secrets, Site, load_site
+from oscar_steps.site import Secrets, Site, load_site
 from oscar_steps.sources.svn import PASSWORD_IN_URL
 
 MINIMAL = """\
@@ -172,21 +172,6 @@ def test_a_password_in_the_address_of_the_repository_is_refused_and_not_repeated
     assert "hidden" not in said
     for url in ("svn://h:3690/oscar", "svn+ssh://farm@h:22/oscar", "file:///a:b@c/oscar"):
         assert not PASSWORD_IN_URL.search(url)
-
-
-@pytest.mark.parametrize(
-    ("login", "address"),
-    [("eric", "e@x.org"), ("wesley", "wesley@oscar.org"), ("a@b.org", "a@b.org")],
-)
-def test_a_committers_address(login: str, address: str) -> None:
-    mail = Mail.model_validate(
-        {"from": "f@x.org", "operator": "o@x.org", "domain": "oscar.org", "people": {"eric": "e@x.org"}}
-    )
-    assert mail.address(login) == address
-
-
-def test_an_unknown_login_without_a_domain_has_no_address() -> None:
-    assert Mail.model_validate({"from": "f@x.org", "operator": "o@x.org"}).address("eric") is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ async def changed_since_good(master: Any, build: dict[str, Any], verdict: Verdic
     good = await _last_good(master, build)
     if good is None or good.image is None or good.image.key == verdict.image.key:
         return ""
-    since = f"since the last good run (r{good.revision})"
+    since = f"since the last good run ({good.short})"
     if good.image.manifest and good.image.manifest == verdict.image.manifest:
         return ""
     old, new = (_packages(master, run) for run in (good, verdict))

@@ -1,7 +1,8 @@
 """Who gets which mail: at most one per build, made from the verdict alone.
 
-- `failed`: OSCAR failed. The authors of the changes that this build was made for get the mail, nobody else. A forced
-  build's mail goes to the person who forced it, a nightly one's to the developers' list.
+- `failed`: OSCAR failed. The authors of the changes that this build was made for get the mail, and those of earlier
+  changes that this cell could not test until now because the farm failed; nobody else. A forced build's mail goes to
+  the person who forced it, a nightly one's to the developers' list.
 - `warning` (first tier only): the authors get a mail. It says that the clusters are installed anyway.
 - `passed`: a mail goes out only if the build before it on the same branch had failed ('fixed'), or if the site says
   `always`. In the first tier 'fixed' means that a problem is mended which kept an earlier commit from its cells. The
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
+from oscar_steps.master.reports.directory import AddressBook
 from oscar_steps.master.reports.distribution import changed_since_good
 from oscar_steps.master.schedules.names import CHANGES, NIGHTLY, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
@@ -41,6 +43,7 @@ from oscar_steps.master.steps.results import (
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.master.web.standing import GATED_BEFORE
 from oscar_steps.site import Mail
+from oscar_steps.sources.source import short_name
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 from oscar_steps.words import UNSTABLE
@@ -71,6 +74,11 @@ class ChangeNote:
     message: str
     link: str = ""
 
+    @property
+    def name(self) -> str:
+        """'r5916', or the beginning of a commit's id."""
+        return short_name(self.revision)
+
 
 @dataclass(frozen=True)
 class Before:
@@ -81,7 +89,7 @@ class Before:
     passed: bool
 
     def __str__(self) -> str:
-        return f"build {self.number} (r{self.revision}) {'passed' if self.passed else 'had failed too'}"
+        return f"build {self.number} ({short_name(self.revision)}) {'passed' if self.passed else 'had failed too'}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class BuildNote:
     def subject(self) -> str:
         verdict = self.verdict
         what = "fixed" if self.fixed else headline(verdict)
-        return f"[oscar-farm] {verdict.cell}{f' r{verdict.revision}' if verdict.revision else ''}: {what}"
+        return f"[oscar-farm] {verdict.cell}{f' {verdict.short}' if verdict.revision else ''}: {what}"
 
     @property
     def text(self) -> str:
@@ -155,7 +163,12 @@ class BuildNote:
         )
 
 
-def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
+def people_of(note: BuildNote) -> set[str]:
+    """The logins of everybody who may have to get a mail about this build."""
+    return {*(change.author for change in note.changes), *note.gated_before, *([note.owner] if note.owner else [])}
+
+
+def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
     """Addresses that get a mail about this build; none: nobody does."""
     outcome = note.verdict.outcome
     stable = note.verdict.stability is Stability.STABLE
@@ -163,7 +176,7 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     more = (note.cell_owner,) if note.cell_owner else ()
     if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
         return ()
-    asked = mail.address(note.owner) if "@" in note.owner or note.owner in mail.people else None
+    asked = book.known(note.owner)
     if outcome is Outcome.INFRASTRUCTURE and note.known_already:
         return ()
     if outcome is Outcome.INFRASTRUCTURE:
@@ -172,20 +185,20 @@ def recipients(note: BuildNote, mail: Mail) -> tuple[str, ...]:
     # The author of a mended problem has no part in what this commit breaks.
     others = note.gated_before if outcome is not Outcome.FAILED else ()
     logins = [*(change.author for change in note.changes), *others]
-    authors = [mail.address(login) for login in logins]
+    authors = [book.address(login) for login in logins]
     # An address that cannot be used is None here: it drops nobody but itself.
     everybody = (mail.developers or mail.operator,) if note.by_itself else (mail.operator,)
     found = sorted({address for address in (*(authors if stable else ()), asked) if address}) or everybody
     return tuple(dict.fromkeys((*found, *more)))
 
 
-def bad_logins(note: BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]:
+def bad_logins(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[tuple[str, str], ...]:
     """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
     nobody_blamed = note.verdict.stability is Stability.UNSTABLE
     none_due = note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE)
-    if nobody_blamed or none_due or not recipients(note, mail):
+    if nobody_blamed or none_due or not recipients(note, mail, book):
         return ()
-    faults = {change.author: mail.fault(change.author) for change in note.changes}
+    faults = {change.author: book.fault(change.author) for change in note.changes}
     return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)
 
 
@@ -193,14 +206,18 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
     """What a mail about a finished build says. `build` has its properties (`utils.getDetailsForBuild`)."""
     properties = {name: value for name, (value, _source) in build["properties"].items()}
     verdict = _verdict_of(build, properties)
+    before, untested = await _before(master, build, properties.get("branch"))
+    changes = properties.get(CHANGES) or []
+    if changes and verdict.outcome is Outcome.FAILED and verdict.cell != LINT:
+        changes = sorted({*untested, *changes})
     return BuildNote(
         verdict=verdict,
         distribution=await changed_since_good(master, build, verdict),
         scheduler=str(properties.get("scheduler", "")),
         owner=str(properties.get("owner", "")),
         cell_owner=str(properties.get(CELL_OWNER) or ""),
-        changes=await _changes(master, properties.get(CHANGES) or []),
-        before=await _before(master, build, properties.get("branch")),
+        changes=await _changes(master, changes),
+        before=before,
         build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),
         base=master.config.buildbotURL,
         known_already=bool(properties.get(TRIES_BEFORE) and properties.get(TRIED_AGAIN)),
@@ -240,15 +257,21 @@ async def _changes(master: Any, ids: list[int]) -> tuple[ChangeNote, ...]:
     )
 
 
-async def _before(master: Any, build: dict[str, Any], branch: str | None) -> Before | None:
-    """The build before this one on the same branch that passed or failed; the farm's own faults say nothing."""
-    number = build["number"]
+async def _before(master: Any, build: dict[str, Any], branch: str | None) -> tuple[Before | None, list[int]]:
+    """The build before this one on the same branch that passed or failed; the farm's own faults say nothing.
+
+    And the changes of the builds since then: nobody has seen yet what these did.
+    """
+    number, untested = build["number"], list[int]()
     for earlier in range(number - 1, max(0, number - 1 - _LOOK_BACK), -1):
         found = await master.data.get(("builders", build["builder"]["builderid"], "builds", earlier))
-        if not found or found["results"] not in (SUCCESS, WARNINGS, FAILURE):
+        if not found:
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
-        if said.get("branch", (None,))[0] == branch:
+        if said.get("branch", (None,))[0] != branch:
+            continue
+        if found["results"] in (SUCCESS, WARNINGS, FAILURE):
             revision = str(said.get(EXACT_REVISION, ("?",))[0])
-            return Before(number=earlier, revision=revision, passed=found["results"] != FAILURE)
-    return None
+            return Before(number=earlier, revision=revision, passed=found["results"] != FAILURE), untested
+        untested += said.get(CHANGES, ((),))[0] or ()
+    return None, untested

@@ -19,7 +19,8 @@ from twisted.python import log
 from zope.interface import implementer
 
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
-from oscar_steps.master.reports.facts import bad_logins, note_of, recipients
+from oscar_steps.master.reports.directory import Directory
+from oscar_steps.master.reports.facts import bad_logins, note_of, people_of, recipients
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_name
 from oscar_steps.site import Mail
@@ -46,8 +47,9 @@ class VerdictReport(util.ComparableMixin):
     wanted_event_keys: ClassVar[list[tuple[Any, ...]]] = [("builds", None, "finished")]
     compare_attrs: ClassVar[tuple[str, ...]] = ("mail", "builders")
 
-    def __init__(self, mail: Mail, builders: tuple[str, ...]) -> None:
+    def __init__(self, mail: Mail, builders: tuple[str, ...], ldap_password: str = "") -> None:
         self.mail = mail
+        self.directory = Directory(mail, ldap_password)
         self.builders = builders
 
     def check(self) -> None:
@@ -62,13 +64,14 @@ class VerdictReport(util.ComparableMixin):
             reporter.no_report_needed(build)
             return None
         note = await note_of(master, build)
-        for login, fault in bad_logins(note, self.mail):
+        book = await self.directory.book(people_of(note))
+        for login, fault in bad_logins(note, self.mail, book):
             reporter.notify_operator_once(
                 login,
                 "a committer has no usable mail address",
-                f"{fault}.\n\nAdd an address for the login {login[:200]!a} to [mail.people] in farm.toml.\n",
+                f"{fault}.\n\nAn address for the login {login[:200]!a} in [mail.people] of farm.toml comes first.\n",
             )
-        addresses = recipients(note, self.mail)
+        addresses = recipients(note, self.mail, book)
         if not addresses:
             reporter.no_report_needed(build)
             return None
@@ -203,7 +206,9 @@ class OscarMail(reporters.MailNotifier):
         return mail
 
 
-def oscar_mail(mail: Mail, builders: tuple[str, ...], password: str | None = None) -> OscarMail:
+def oscar_mail(
+    mail: Mail, builders: tuple[str, ...], password: str | None = None, ldap_password: str = ""
+) -> OscarMail:
     """The farm's mail reporter; `password` is that of the site's account at the relay, where it has one."""
     return OscarMail(
         name=MAIL_SERVICE,
@@ -214,5 +219,5 @@ def oscar_mail(mail: Mail, builders: tuple[str, ...], password: str | None = Non
         useTls=mail.tls,
         smtpUser=mail.user or None,
         password=None if password is None else Password(password),
-        generators=[VerdictReport(mail, builders), reporters.WorkerMissingGenerator(workers="all")],
+        generators=[VerdictReport(mail, builders, ldap_password), reporters.WorkerMissingGenerator(workers="all")],
     )

@@ -89,7 +89,7 @@ class JobStep(FirstStep):
             self.summary = f"the worker cannot write {path}"
             return EXCEPTION
         self.setProperty(RUN_DIRECTORY, directory, self.name)
-        self.summary = f"{job.cell} r{job.source.revision}, run {job.run_id}"
+        self.summary = f"{job.cell} {job.source.short}, run {job.run_id}"
         return SUCCESS
 
     def getCurrentSummary(self) -> dict[str, str]:

@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 
-from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
+from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.steps.results import RunIdentity, lost_worker
 from oscar_steps.site import Mail
 from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
+from tests.unit.master.books import bad_logins, recipients
 
 MAIL = Mail.model_validate(
     {"from": "farm@x.org", "operator": "op@x.org", "domain": "x.org", "developers": "list@x.org"}

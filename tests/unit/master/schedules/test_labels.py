@@ -15,7 +15,7 @@ from twisted.internet import defer
 
 from oscar_steps.job import CellPlan, Source
 from oscar_steps.master.builders import build_builders, build_plans, cell_factories
-from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, bad_logins, recipients
+from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.force import AS_BUTTON, LABEL
 from oscar_steps.master.steps.report import headline
@@ -23,6 +23,7 @@ from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Mail, Site
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Stage, Verdict
 from oscar_steps.words import UNSTABLE
+from tests.unit.master.books import bad_logins, recipients
 
 MATRIX = """\
 defaults = {image = "debian-12-x86_64", cluster = "head-and-two-nodes", answers = "debian-12"}
