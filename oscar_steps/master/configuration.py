@@ -10,6 +10,7 @@ from sqlalchemy.pool import QueuePool
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
 from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
+from oscar_steps.master.history.store import HistoryService
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
 from oscar_steps.master.scale.registry import note_all_at_once
@@ -52,7 +53,11 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "collapseRequests": False,
         "prioritizeBuilders": waiting_builders,
         "caches": _CACHES,
-        "services": [*_mail(site, names), DiskWatch(disk_mib=site.master.disk_mib)],
+        "services": [
+            HistoryService(issues=tuple(dict.fromkeys(issue for plan in plans for issue in plan.known_issues))),
+            *_mail(site, names),
+            DiskWatch(disk_mib=site.master.disk_mib),
+        ],
         "www": build_web(site),
         "logMaxSize": 20 * 2**20,
         "logMaxTailSize": 2**20,

@@ -23,10 +23,10 @@ from buildbot.process.results import (
 )
 from pydantic import ValidationError
 
+from oscar_steps.master.history.record import TESTED as TESTED
+from oscar_steps.master.history.record import VERDICT as VERDICT
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Stage, Verdict
 
-VERDICT = "verdict"
-"""Build property: the run's verdict, as JSON."""
 RUN_ID = "run_id"
 CELL_OWNER = "cell_owner"
 """Build property: a mail address that gets the mails about this cell's results, too."""
@@ -34,8 +34,6 @@ RUN_DIRECTORY = "run_directory"
 """Build property: where the worker keeps this run. Set once the worker has the job; without it no stage can run."""
 SOURCE_URL = "source_url"
 EXACT_REVISION = "exact_revision"
-TESTED = "tested"
-"""Build property: the `Source` that is tested, as JSON, without the text of a patch."""
 
 RESULT_OF_STATUS: dict[int, int] = {
     ExitStatus.PASSED: SUCCESS,

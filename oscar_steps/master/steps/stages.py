@@ -17,6 +17,7 @@ from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, CellPlan, Source
 from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
+from oscar_steps.master.history.record import FARM, farm_of
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.site import Site
@@ -70,6 +71,7 @@ class JobStep(FirstStep):
         plan = self.plans[self.cell]
         self.setProperty(CELL_OWNER, plan.cell.owner, self.name)
         job = plan.job(run_id, source, **self._wish())
+        self.setProperty(FARM, farm_of(job), self.name)
         text = job.model_dump_json(indent=2) + "\n"
         path = PurePosixPath(directory) / JOB_FILE
         command = await on_worker(

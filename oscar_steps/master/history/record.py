@@ -1,0 +1,159 @@
+"""What the farm remembers of a finished build, and how it is made of the build and its verdict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
+from pydantic import ValidationError
+
+from oscar_steps.job import Job
+from oscar_steps.master.history.signature import signature_of
+from oscar_steps.master.schedules.names import CHANGES, FORCE
+from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.sources.source import Source
+from oscar_steps.textio import one_line
+from oscar_steps.verdict import Outcome, Verdict
+
+VERDICT = "verdict"
+"""Build property: the run's verdict, as JSON."""
+TESTED = "tested"
+"""Build property: the `Source` that is tested, as JSON, without the text of a patch."""
+FARM = "farm"
+"""Build property: a digest of the farm's own program and of all that it gave to the run, except source and image."""
+NOT_COUNTED = "not_counted"
+"""Build property: an experiment (a step of a bisect). It says nothing about how a cell usually does."""
+REPEAT_OF = "repeat_of"
+"""Build property: the request whose build was red; this one repeats it."""
+_OUTCOMES = {SUCCESS: Outcome.PASSED, WARNINGS: Outcome.WARNING, FAILURE: Outcome.FAILED, CANCELLED: Outcome.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one build of a cell ended. `counts`: no forced, patched or bisecting one; only those make rates."""
+
+    build: int
+    number: int
+    request: int
+    cell: str
+    branch: str
+    identity: str
+    """Of the source: equal for the same thing."""
+    source: str
+    """The source in short, for people: 'r5916'."""
+    url: str
+    revision: str
+    outcome: str
+    stage: str = ""
+    oscar_stage: str = ""
+    category: str = ""
+    signature: str = ""
+    sentence: str = ""
+    image: str = ""
+    """The key of the base image."""
+    packages: str = ""
+    """The digest of the image's list of packages."""
+    farm: str = ""
+    worker: str = ""
+    scheduler: str = ""
+    ended: float = 0.0
+    changes: tuple[int, ...] = ()
+    known: tuple[str, ...] = ()
+    """The references of the known issues that it showed."""
+    repeat_of: int = 0
+    """The request whose red build it repeats."""
+    counts: bool = True
+    flaky: bool = False
+    """It was red, and the same cell has also passed with the same source, image and farm."""
+
+
+def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issues: Iterable[KnownIssue]) -> Result:
+    """Of a finished build, as Buildbot's data has it; `said` are its properties."""
+    verdict = _verdict(build, said)
+    source = _source(verdict, said)
+    lines = [verdict.sentence, *(line for piece in verdict.evidence for line in piece.lines)] if verdict else []
+    outcome = verdict.outcome if verdict else _OUTCOMES.get(build["results"], Outcome.INFRASTRUCTURE)
+    patched = source is not None and source.patch is not None
+    changes = said.get(CHANGES)
+    image = verdict.image if verdict else None
+    bad = outcome in (Outcome.FAILED, Outcome.INFRASTRUCTURE)
+    return Result(
+        build=build["buildid"],
+        number=build["number"],
+        request=build["buildrequestid"],
+        cell=cell,
+        branch=_text(said.get("branch") or (source.branch if source else "")),
+        identity=source.identity if source else "",
+        source=_text(source.short if source else said.get("revision")),
+        url=_text(source.url if source else ""),
+        revision=_text(source.revision if source else said.get("revision")),
+        outcome=outcome.value,
+        stage=verdict.stage.value if verdict and verdict.stage else "",
+        oscar_stage=_text(verdict.oscar_stage if verdict else ""),
+        category=verdict.category.value if verdict else "",
+        signature=signature_of(verdict) if verdict else "",
+        sentence=one_line(verdict.sentence if verdict else "the build ended without a verdict", 300),
+        image=image.key if image else "",
+        packages=image.manifest if image else "",
+        farm=_text(said.get(FARM)),
+        worker=_text(said.get("workername")),
+        scheduler=_text(said.get("scheduler")),
+        ended=build["complete_at"].timestamp(),
+        changes=tuple(n for n in changes if isinstance(n, int)) if isinstance(changes, list) else (),
+        known=tuple(dict.fromkeys(issue.reference for issue in issues if bad and issue.shows_in(cell, lines))),
+        repeat_of=int(said.get(REPEAT_OF) or 0),
+        counts=not (patched or said.get("owner") or said.get("scheduler") == FORCE or said.get(NOT_COUNTED)),
+    )
+
+
+def _text(value: Any) -> str:
+    """What every database takes."""
+    return one_line(str(value or ""), 500)
+
+
+def _verdict(build: Mapping[str, Any], said: Mapping[str, Any]) -> Verdict | None:
+    try:
+        verdict = Verdict.model_validate(said[VERDICT])
+    except (KeyError, ValidationError):
+        return None
+    # A build that a person stopped after its verdict was there.
+    return None if build["results"] == CANCELLED and verdict.outcome is not Outcome.CANCELLED else verdict
+
+
+def _source(verdict: Verdict | None, said: Mapping[str, Any]) -> Source | None:
+    """The exact source; of a build from before the farm noted it, what its verdict says."""
+    try:
+        return Source.model_validate(said[TESTED])
+    except (KeyError, ValidationError):
+        if verdict is None or not verdict.source or not verdict.revision:
+            return None
+        return verdict.tested or Source(url=verdict.source, revision=verdict.revision)
+
+
+def farm_of(job: Job) -> str:
+    """Equal for two runs that the same farm would do in the same way; source, image and known issues are left out."""
+    rest = job.model_dump_json(exclude={"run_id", "source", "known_issues", "image"})
+    return hashlib.sha256(f"{_program()}\n{rest}".encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@cache
+def _program() -> str:
+    """A digest of the farm's program, as it was when the master first asked."""
+    digest = hashlib.sha256()
+    for name, content in _tree(files("oscar_steps"), ""):
+        digest.update(f"{name}\n{len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _tree(folder: Traversable, prefix: str) -> Iterable[tuple[str, bytes]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir() and entry.name != "__pycache__":
+            yield from _tree(entry, f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            yield prefix + entry.name, entry.read_bytes()

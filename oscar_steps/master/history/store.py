@@ -1,0 +1,127 @@
+"""The history as the rest of the master asks for it, and the service that writes it down."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from buildbot.process.results import RETRY
+from buildbot.util import service
+from twisted.internet import defer
+from twisted.python import log
+
+from oscar_steps.master.history import table
+from oscar_steps.master.history.record import Result, result_of
+from oscar_steps.master.history.table import Flake, Rate, Seen, Shown
+from oscar_steps.oscar.known import KnownIssue
+
+HISTORY_SERVICE = "oscar-history"
+_LOOK_BACK = 20_000
+"""After its start the master looks for results that it has not noted among so many builds."""
+_KEPT = 3 * 365 * 86400.0
+_AT_ONCE = 200
+YEAR = 365 * 86400.0
+
+
+class History:
+    """Questions about the results until now. Each is a query or two over an index, in a thread."""
+
+    def __init__(self, master: Any) -> None:
+        self.master = master
+
+    async def _ask(self, question: Any, *arguments: Any, **settings: Any) -> Any:
+        return await self.master.db.pool.do(question, *arguments, **settings)
+
+    async def results_of(
+        self, cell: str, branch: str | None, limit: int, *, counted: bool = True, before: int | None = None
+    ) -> list[Result]:
+        """The last results of a cell, the newest first. `branch` None: of any. `counted`: without experiments, and
+        without forced and patched builds. `before`: only builds with a smaller id than this.
+        """
+        found: list[Result] = await self._ask(table.results_of, cell, branch, limit, counted=counted, before=before)
+        return found
+
+    async def result_of(self, build: int) -> Result | None:
+        """The result of a build, by its id."""
+        found: Result | None = await self._ask(table.result_of_build, build)
+        return found
+
+    async def seen(self, signature: str, cell: str | None = None, before: int | None = None) -> Seen:
+        """How often a failure was seen, and its first and its last result."""
+        found: Seen = await self._ask(table.seen, signature, cell, before)
+        return found
+
+    async def first_seen(self, signature: str, cell: str | None = None) -> Result | None:
+        return (await self.seen(signature, cell)).first
+
+    async def last_seen(self, signature: str, cell: str | None = None) -> Result | None:
+        return (await self.seen(signature, cell)).last
+
+    async def count(self, signature: str, cell: str | None = None) -> int:
+        return (await self.seen(signature, cell)).count
+
+    async def flake_rate(self, cell: str, signature: str | None = None, last: int = 50) -> Rate:
+        """Of the last runs of the cell that passed or failed, how many were flaky with this signature."""
+        found: Rate = await self._ask(table.flake_rate, cell, signature, last)
+        return found
+
+    async def has_flaked(self, cell: str) -> bool:
+        """Whether a red of the cell ever turned green without any change."""
+        return bool(await self._ask(table.has_flaked, cell))
+
+    async def flakes(self, since: float, most: int = 200) -> list[Flake]:
+        """The failures that have come and gone since that time (Unix), the last one first."""
+        found: list[Flake] = await self._ask(table.flakes, since, most)
+        return found
+
+    async def shown(self, reference: str) -> tuple[Shown, ...]:
+        """The cells in which a known issue has shown, with the run that cured it."""
+        return tuple(await self._ask(table.shown, reference))
+
+
+class HistoryService(service.BuildbotService):
+    """Notes the result of every build when it ends, and after a start those that a killed master could not note."""
+
+    name = HISTORY_SERVICE
+    issues: tuple[KnownIssue, ...] = ()
+    _consumer: Any = None
+
+    async def reconfigService(self, issues: tuple[KnownIssue, ...]) -> None:
+        self.issues = issues
+        if self._consumer is None:
+            await self.master.db.pool.do_with_engine(table.create)
+            self._consumer = await self.master.mq.startConsuming(self._ended, ("builds", None, "finished"))
+            defer.ensureDeferred(self._catch_up()).addErrback(log.err, "results of builds before the start")
+
+    async def stopService(self) -> None:
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await consumer.stopConsuming()
+        await super().stopService()
+
+    async def _ended(self, _key: Any, build: dict[str, Any]) -> None:
+        try:
+            await self.note(build["buildid"])
+        except Exception as error:  # broad on purpose: the next start notes it
+            log.err(error, f"the result of the build {build['buildid']} could not be noted")
+
+    async def note(self, number: int) -> None:
+        """Note a finished build, unless it is noted already or is taken up again."""
+        if (result := await self._result(number)) is not None:
+            await self.master.db.pool.do(table.add, [result])
+
+    async def _result(self, number: int) -> Result | None:
+        build = await self.master.data.get(("builds", number))
+        if not build or not build["complete"] or build["results"] == RETRY:
+            return None
+        builder = await self.master.data.get(("builders", build["builderid"]))
+        said = await self.master.data.get(("builds", number, "properties"))
+        return result_of(build, builder["name"], {name: value for name, (value, _) in said.items()}, self.issues)
+
+    async def _catch_up(self) -> None:
+        pool = self.master.db.pool
+        await pool.do(table.forget, time.time() - _KEPT)
+        missing = await pool.do(table.not_noted, self.master.db.model, RETRY, _LOOK_BACK)
+        for begin in range(0, len(missing), _AT_ONCE):
+            found = [await self._result(number) for number in missing[begin : begin + _AT_ONCE]]
+            await pool.do(table.add, [result for result in found if result is not None])
