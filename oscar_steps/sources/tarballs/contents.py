@@ -57,22 +57,24 @@ class Contents:
         raise BadTarball(f"{archive} has to hold one folder, and holds {shown}{' ...' * (len(self.tops) > 3)}")
 
 
-def checked_copy(archive: Path, copy: Path | None, limits: Limits = LIMITS) -> Contents:
+def checked_copy(archive: Path, copy: Path | None, limits: Limits = LIMITS, *, strip: bool = False) -> Contents:
     """Check the whole of a tarball, and write it anew as a plain tar. Raises BadTarball at the first trick.
+
+    `strip`: names in the copy are without the folder at the top; no tar of whatever age has to do that.
 
     OSError is the host's own: `copy` cannot be written. The archive may be packed with gzip, bzip2, xz, or not at all.
     """
     try:
         with archive.open("rb") as raw, Bounded(raw, _most(limits), every_kind=True) as source:
             if copy is None:
-                return _walked(source, None, limits)
+                return _walked(source, None, limits, strip=False)
             with (
                 copy.open("wb") as target,
                 tarfile.open(
                     fileobj=target, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
                 ) as out,
             ):
-                return _walked(source, out, limits)
+                return _walked(source, out, limits, strip=strip)
     except _Refused as refused:
         raise BadTarball(f"{archive.name} is refused: {refused}") from None
 
@@ -82,7 +84,7 @@ def _most(limits: Limits) -> int:
     return limits.total_bytes + limits.files * 1024 + (1 << 20)
 
 
-def _walked(source: Bounded, out: tarfile.TarFile | None, limits: Limits) -> Contents:
+def _walked(source: Bounded, out: tarfile.TarFile | None, limits: Limits, *, strip: bool) -> Contents:
     found, seen = Contents(), _Seen(2 * limits.files)
     try:
         with tarfile.open(
@@ -98,7 +100,7 @@ def _walked(source: Bounded, out: tarfile.TarFile | None, limits: Limits) -> Con
                     found.files += 1
                     found.total_bytes += clean.size
                     _within(found, limits)
-                    _keep(tar, member, clean, out, found)
+                    _keep(tar, member, clean, out, found, strip=strip)
                 if tar.fileobj:
                     tar.fileobj.seek(tar.offset)
                 source.next_stop = source.position + HEADER
@@ -206,18 +208,37 @@ def _target(member: tarfile.TarInfo, path: str, shown: str, depth: int) -> str:
 
 
 def _keep(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, clean: tarfile.TarInfo, out: tarfile.TarFile | None, found: Contents
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    clean: tarfile.TarInfo,
+    out: tarfile.TarFile | None,
+    found: Contents,
+    *,
+    strip: bool,
 ) -> None:
     """Write a member anew, and note what the tarball says of itself."""
-    top, _, rest = clean.name.partition("/")
+    top, rest = _split(clean.name)
     found.tops.add(top)
     content = tar.extractfile(member) if clean.isreg() else None
     if content is not None and rest == "VERSION" and clean.size <= _VERSION_BYTES:
         data = content.read()
         found.version_text = data.decode("utf-8", "replace")
         content = cast("IO[bytes]", _Bytes(data))
-    if out is not None:
-        out.addfile(clean, content)
+    if out is not None and (rest or not strip):
+        out.addfile(_stripped(clean) if strip else clean, content)
+
+
+def _stripped(clean: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same without the folder at the top of its name, and of the name of the file that a hard link leads to."""
+    clean.name = _split(clean.name)[1]
+    if clean.islnk():
+        clean.linkname = _split(clean.linkname)[1]
+    return clean
+
+
+def _split(path: str) -> tuple[str, str]:
+    top, _, rest = path.partition("/")
+    return top, rest
 
 
 class _Bytes:

@@ -23,6 +23,7 @@ from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
 from oscar_steps.testdriver.cli.farm_job import load_job
+from oscar_steps.testdriver.cli.tarballs import source_of
 from oscar_steps.testdriver.cli.terminal_display import TerminalDisplay
 from oscar_steps.testdriver.process.run_process import execute
 from oscar_steps.testdriver.run import RunOptions
@@ -48,6 +49,13 @@ _image_option = click.option(
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
 @click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
+@click.option(
+    "--tarball",
+    "tarballs",
+    multiple=True,
+    metavar="FILE",
+    help="A release's tarball instead: a file or its address. Once for each file of its set.",
+)
 @click.option("--nodes", type=click.IntRange(1, MAX_NODES), help="How many compute nodes [as the profile says].")
 @click.option(
     "--boot", type=click.Choice(get_args(NodeBoot)), help="How nodes boot the installer [as the profile says]."
@@ -67,6 +75,7 @@ def run(
     cell_name: str,
     revision: str,
     url: str,
+    tarballs: tuple[str, ...],
     nodes: int | None,
     boot: str | None,
     keep: bool,
@@ -85,15 +94,12 @@ def run(
     matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
     cell = matrix.cell(cell_name)
     plan = CellPlan.of(matrix, cell, farm.timeouts if farm else Timeouts())
-    job = plan.job(f"{cell.name}-{_now()}", source_as_asked(url, revision), nodes=nodes, boot=boot)
+    asked = source_of(tarballs) if tarballs else source_as_asked(url, revision)
+    job = plan.job(f"{cell.name}-{_now()}", asked, nodes=nodes, boot=boot)
     # What is wrong with the files is said first: it needs no network.
     check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
-    number = resolve_revision(url, revision)
-    exact = {
-        "run_id": f"{cell.name}-r{number}-{_now()}",
-        "source": Source(url=url, revision=number),
-        "image_key": image,
-    }
+    source = asked if tarballs else Source(url=url, revision=resolve_revision(url, revision))
+    exact = {"run_id": f"{cell.name}-{source.short}-{_now()}", "source": source, "image_key": image}
     _run_here(job.model_copy(update=exact), runs, images, keep)
 
 

@@ -61,12 +61,15 @@ def forwards_of(job: Job, *, is_open: bool = False) -> tuple[Forward, ...]:
     Where the host is open the guest reaches them by itself, but for those on the host's own loopback interface.
     """
     answers = job.answers
-    urls = [job.source.url, answers.oscar_repository.partition(" ")[0], *answers.repositories.split(",")]
+    own = [] if job.source.kind == "tarball" else [job.source.url]  # the host fetches a tarball itself
+    urls = [*own, answers.oscar_repository.partition(" ")[0], *answers.repositories.split(",")]
     return forwards_for(url for url in urls if not is_open or _is_on_loopback(url))
 
 
 def check_reach(job: Job, *, is_open: bool) -> None:
     """Raise SourceError where a head node cannot reach the repository, whatever is forwarded: it checks out itself."""
+    if job.source.kind == "tarball":
+        return
     url = job.source.url
     scheme = url.partition(":")[0].lower()
     if _server(url) or (is_open and scheme != "file"):

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import paramiko
@@ -158,15 +159,15 @@ class HeadNode:
         except Exception as error:
             raise HeadNodeLost(f"the SSH connection to the head node broke: {_words(error)}") from error
 
-    async def run(self, command: str, *, seconds: float = 120.0, stdin: bytes = b"") -> CommandResult:
-        """Run a shell command; standard output and error come back together.
+    async def run(self, command: str, *, seconds: float = 120.0, stdin: bytes | Path = b"") -> CommandResult:
+        """Run a shell command; standard output and error come back together. `stdin`: bytes, or a file of this host.
 
         Raises StageTimeout after `seconds`, HeadNodeLost when the connection breaks.
         """
         status, output = await self._run_bytes(command, seconds, stdin, merge=True)
         return CommandResult(command, status, output.decode("utf-8", "replace"))
 
-    async def check(self, command: str, *, seconds: float = 120.0, stdin: bytes = b"") -> str:
+    async def check(self, command: str, *, seconds: float = 120.0, stdin: bytes | Path = b"") -> str:
         """Like `run`, for commands of the farm's own that must work. Raises HostError when one does not."""
         result = await self.run(command, seconds=seconds, stdin=stdin)
         if not result.ok:
@@ -180,7 +181,7 @@ class HeadNode:
             raise HostError(f"on the head node, `{command[:80]}` ended with status {status}")
         return output
 
-    async def _run_bytes(self, command: str, seconds: float, stdin: bytes, *, merge: bool) -> tuple[int, bytes]:
+    async def _run_bytes(self, command: str, seconds: float, stdin: bytes | Path, *, merge: bool) -> tuple[int, bytes]:
         channel: list[paramiko.Channel] = []
         async with self._commands:
             try:
@@ -193,13 +194,17 @@ class HeadNode:
                 for one in channel:
                     one.close()  # also wakes the thread when the wait was given up
 
-    def _execute(self, command: str, stdin: bytes, merge: bool, opened: list[paramiko.Channel]) -> tuple[int, bytes]:
+    def _execute(
+        self, command: str, stdin: bytes | Path, merge: bool, opened: list[paramiko.Channel]
+    ) -> tuple[int, bytes]:
         channel = self._session()
         opened.append(channel)
         channel.set_combine_stderr(merge)
         try:
             channel.exec_command(LOCALE + command)
-            if stdin:
+            if isinstance(stdin, Path):
+                _send_file(stdin, channel)
+            elif stdin:
                 channel.sendall(stdin)
             channel.shutdown_write()
             output = bytearray()
@@ -269,6 +274,13 @@ class HeadNode:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _send_file(path: Path, channel: paramiko.Channel) -> None:
+    """All of a file, unless the command at the other end has ended before: its status says why."""
+    with path.open("rb") as file:
+        while (chunk := file.read(CHUNK)) and not channel.exit_status_ready():
+            channel.sendall(chunk)
 
 
 def _words(error: Exception) -> str:

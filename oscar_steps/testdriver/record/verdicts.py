@@ -75,7 +75,11 @@ def _last_lines(evidence: Evidence) -> Evidence:
 
 def replay_command(job: Job) -> str:
     """The command that repeats this run with a laptop's profiles and time limits. The job itself is in `JOB_FILE`."""
-    words = ["oscar-testdriver", "run", "--cell", job.cell, "--url", job.source.url, "--revision", job.source.revision]
+    words = ["oscar-testdriver", "run", "--cell", job.cell]
+    if job.source.kind == "tarball":
+        words += [word for file in job.source.files for word in ("--tarball", file.url)]
+    else:
+        words += ["--url", job.source.url, "--revision", job.source.revision]
     if job.nodes is not None:
         words += ["--nodes", str(job.nodes)]
     if job.boot is not None:

@@ -15,7 +15,7 @@ from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.testdriver.reached import Booted, CheckedOut
 from oscar_steps.testdriver.run import Run
-from oscar_steps.testdriver.stages.sources import svn
+from oscar_steps.testdriver.stages.sources import svn, tarball
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -32,7 +32,7 @@ SOURCES = Limits(files=20_000, total_bytes=512 << 20, file_bytes=1 << 20)
 LINES_BEFORE, LINES_AFTER = 12, 12
 
 
-BRING = {"svn": svn.bring}
+BRING = {"svn": svn.bring, "tarball": tarball.bring}
 """How OSCAR comes into the head node, by the kind of its source: each says what is there then, in one line."""
 
 
