@@ -39,10 +39,21 @@ def masked(place: Path, *units: str) -> list[str]:
 @pytest.mark.parametrize(
     ("units", "expected"),
     [
-        ((), [f"{name}.{kind}" for name in ("nginx", "postgresql", "ssh") for kind in ("service", "socket")]),
+        ((), [f"{name}.{kind}" for name in ("nginx", "postgresql", "slapd", "ssh") for kind in ("service", "socket")]),
         # nginx-light is missing where the site's own server is the package nginx.
-        (("lib/system/nginx.service", "lib/system/postgresql.service"), ["ssh.service", "ssh.socket"]),
-        (("etc/system/nginx.service", "lib/system/ssh.socket", "etc/system/postgresql.service"), []),
+        (
+            ("lib/system/nginx.service", "lib/system/postgresql.service", "lib/system/slapd.service"),
+            ["ssh.service", "ssh.socket"],
+        ),
+        (
+            (
+                "etc/system/nginx.service",
+                "lib/system/ssh.socket",
+                "etc/system/postgresql.service",
+                "etc/system/slapd.service",
+            ),
+            [],
+        ),
     ],
 )
 def test_a_service_that_the_host_has_already_is_not_masked(
