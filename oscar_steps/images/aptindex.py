@@ -11,6 +11,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from oscar_steps.errors import OutsideUnknown
@@ -45,6 +46,17 @@ def used(lists: Path, lines: Sequence[str], architecture: str) -> dict[str, str]
         except OSError:
             texts.append("")
     return _named(lines, texts, architecture)
+
+
+def said_of_itself(file: Path, name: str) -> dict[str, str] | None:
+    """What a repository says of itself ('Origin', 'Codename'), as apt has kept it beside the index `file`, which the
+    repository calls `name`. None: apt has nothing of it yet."""
+    beginning = file.name.removesuffix(f"_{_list_name(name)}")
+    for last in ("InRelease", "Release"):
+        with suppress(OSError):
+            text = read_regular(file.with_name(f"{beginning}_{last}")).decode("utf-8", "replace")
+            return dict(re.findall(r"^(Origin|Codename): *(\S.*?)\s*$", text, re.MULTILINE))
+    return None
 
 
 def _list_name(url: str) -> str:

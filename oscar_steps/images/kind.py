@@ -21,7 +21,7 @@ DISK, KERNEL, INITRD, LOG = "image.qcow2", "vmlinuz", "initrd.img", "build.log"
 
 @dataclass(frozen=True)
 class Base:
-    """An image on whose layer another one can be made; `added`: the packages that the other one has beside its own."""
+    """An image on whose layer another one can be made; `added`: packages that the layer has not."""
 
     folder: Path
     added: tuple[str, ...] = ()

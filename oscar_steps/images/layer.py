@@ -2,8 +2,9 @@
 
 An image whose recipe or files of ours changed only in what comes after the packages is made of that layer by the same
 steps that a full build takes from there on. So it is equal to one. Where packages came to the recipe, apt adds them to
-the layer, and then says what a full build would have installed: where that is anything else, the layer is of no use,
-and the image is built from nothing. So it is for everything else that changes.
+the root, and then says what a full build would have installed: where that is anything else, the layer is of no use, and
+the image is built from nothing. So it is for everything else that changes. An image that is made of a layer keeps that
+very one: to pack another costs more than to add the packages once more.
 """
 
 from __future__ import annotations
@@ -35,14 +36,12 @@ async def unpack(base: Base, root: Path, log: Path) -> None:
     await run_jailed([*_TAR, "-I", "zstd", "-xpf", str(base.folder / LAYER), "-C", str(root)], log)
 
 
-def hand_on(base: Base, directory: Path, names: Iterable[str]) -> None:
-    """Give the image in `directory` the layer of its base, and what else of its files is the same: as one file on the
-    disk, where the two are one user's."""
-    for name in names:
-        try:
-            os.link(base.folder / name, directory / name)
-        except OSError:
-            shutil.copyfile(base.folder / name, directory / name)
+def hand_on(base: Base, directory: Path) -> None:
+    """Give the image in `directory` the layer of its base: as one file on the disk, where the two are one user's."""
+    try:
+        os.link(base.folder / LAYER, directory / LAYER)
+    except OSError:
+        shutil.copyfile(base.folder / LAYER, directory / LAYER)
 
 
 def base_for(key: ImageKey, layer: dict[str, Any], folders: Iterable[tuple[Path, ImageRecord]]) -> Base | None:

@@ -18,7 +18,6 @@ from oscar_steps.images.jail import UMASK, run_jailed
 from oscar_steps.images.key import digest_of, said_of
 from oscar_steps.images.kind import INITRD, KERNEL, Base, Build
 from oscar_steps.images.seed import SEED_SERIAL
-from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import PackageRecipe
 
 TOOLS = {"unshare": "util-linux", "setpriv": "util-linux", **disk.TOOLS, **layer_file.TOOLS}
@@ -87,7 +86,8 @@ def own_contents(recipe: PackageRecipe, scripts: Iterable[Path]) -> dict[str, st
 
 Install = Callable[[Path, Path], Awaitable[None]]
 """`install(root, overlay)` makes the folder `root` of the recipe's packages and pool, and puts the files of `overlay`
-into it before the kernel's package comes. It leaves the list of packages in the build's directory."""
+into it before the kernel's package comes. It leaves the list of packages in the build's directory,
+or `Layers.finish` does."""
 
 
 class Layers(Protocol):
@@ -98,7 +98,7 @@ class Layers(Protocol):
         be what `install` makes of the whole recipe."""
 
     async def finish(self, root: Path) -> None:
-        """What is left to do in it once the layer is kept."""
+        """What is left to do in it once the layer is kept; it leaves the list of packages, too."""
 
 
 async def build_from_root(build: Build[PackageRecipe], install: Install, layers: Layers | None = None) -> Base | None:
@@ -132,17 +132,15 @@ async def _from_layer(build: Build[PackageRecipe], layers: Layers, root: Path, e
     why = "the layer is damaged"
     try:
         await layer_file.unpack(base, root, build.log)
-        if not base.added:
-            layer_file.hand_on(base, build.directory, (layer_file.LAYER, MANIFEST_FILE))
-            return base
-        build.report(f"adding {', '.join(base.added)}")
-        why = "that would not be what a full build makes"
-        await layers.add(root, early, base.added)
+        if base.added:
+            build.report(f"adding {', '.join(base.added)}")
+            why = "that would not be what a full build makes"
+            await layers.add(root, early, base.added)
     except ImageBuildFailed as failure:
         build.report(f"{why} ({failure.sentence}): building from nothing")
         await run_jailed(["rm", "-rf", str(root)], build.log)
         return None
-    await layer_file.pack(root, build.directory, build.log)
+    layer_file.hand_on(base, build.directory)
     return base
 
 

@@ -262,6 +262,8 @@ class ImageStore:
                     recipe, temporary, machine_id=key.digest[:32], report=report, outside=key.outside, base=base
                 )
                 on = await build.run()
+            if on:
+                layer = layer | {"packages": sorted(set(layer["packages"]) - set(on.added))}
             more = {"layer": layer if (temporary / LAYER).is_file() else {}, "base": on.folder.name if on else ""}
             seconds = time.monotonic() - began
             record = await asyncio.to_thread(describe, temporary, key, built=begun, seconds=seconds, **more)

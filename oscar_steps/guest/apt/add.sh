@@ -18,11 +18,14 @@ mkdir -p "$work"
 query() { dpkg-query --admindir="$root/var/lib/dpkg" --show --showformat="$1\n" | sort; }
 # shellcheck disable=SC2016 # dpkg-query's variables
 query '${Package} ${Version}' > "$work/there"
+# It prints which archives it would fetch, each as NAME_VERSION_ARCHITECTURE.deb, the epoch's colon as %3a; to simulate
+# the installation takes it five times as long.
+mkdir -p "$work/archives/partial"
 # shellcheck disable=SC2016,SC2046 # names of packages
-apt-get --simulate -o Dir::State::status="$work/empty" -o Dir::State::extended_states="$work/none" \
-    -o APT::Sandbox::User=root install apt "$@" \
+apt-get --print-uris --yes -qq -o Dir::State::status="$work/empty" -o Dir::State::extended_states="$work/none" \
+    -o Dir::Cache::archives="$work/archives/" -o APT::Sandbox::User=root install apt "$@" \
     $(query '${Package} ${Essential} ${Priority}' | awk '$2 == "yes" || $NF == "required" { print $1 }') > "$work/said"
-sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*/\1 \2/p' "$work/said" | sed 's/:[a-z0-9]* / /' | sort > "$work/full"
+sed -n "s/^'[^']*' \([^_ ]*\)_\([^_ ]*\)_[^_ ]*\.deb .*/\1 \2/p" "$work/said" | sed 's/%3a/:/' | sort > "$work/full"
 if ! cmp -s "$work/there" "$work/full"; then
     diff "$work/full" "$work/there" | head -n 20
     echo "E: a full build would install other packages" >&2

@@ -27,6 +27,9 @@ _FOLDER = "apt"
 _SETTINGS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 """Settings of the host's apt that the build's apt takes over: how to get out, and how old a mirror may be."""
 
+_NO_FOLDER = "/proc/self/no-lists/"
+"""No process can make it."""
+
 
 @dataclass(frozen=True)
 class AptSource:
@@ -63,12 +66,24 @@ def sources_for(recipe: BootstrapRecipe, known: Sequence[AptSource]) -> tuple[st
 
 
 async def host_sources() -> tuple[AptSource, ...]:
-    """The package repositories that the host's apt uses."""
-    fields = "$(SITE)|$(RELEASE)|$(CODENAME)|$(ORIGIN)|$(SIGNED_BY)"
-    printed = await output_of("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
-    rows = [line.split("|") for line in printed.splitlines()]
-    rows = [[_mirror(site), *rest] for site, *rest in rows]
-    return tuple(AptSource(*("" if field.startswith("$(") else field for field in row)) for row in rows)
+    """The package repositories that the host's apt uses, and has an index of.
+
+    What a repository says of itself is read here, and apt is made to see no lists. It would read those of all packages,
+    which takes a second where it may keep no cache.
+    """
+    found_in = await output_of("apt-config", "shell", "lists", "Dir::State::lists/d")
+    lists = Path(shlex.split(found_in.partition("=")[2])[0])
+    fields = "$(SITE)|$(RELEASE)|$(SIGNED_BY)|$(METAKEY)|$(FILENAME)"
+    options = ("--no-release-info", "-o", f"Dir::State::lists={_NO_FOLDER}", "--format", fields)
+    printed = await output_of("apt-get", "indextargets", *options, "Created-By: Packages")
+    found = dict[AptSource, None]()  # a repository has an index for each component and architecture
+    for site, release, key, name, file in (line.split("|", 4) for line in printed.splitlines()):
+        said = aptindex.said_of_itself(lists / Path(file).name, name)
+        if said is not None:
+            signed_by = "" if key.startswith("$(") else key
+            source = AptSource(_mirror(site), release, said.get("Codename", ""), said.get("Origin", ""), signed_by)
+            found[source] = None
+    return tuple(found)
 
 
 def _mirror(site: str) -> str:
@@ -133,19 +148,21 @@ class _Apt:
 
     async def add(self, folder: Path, overlay: Path, names: Sequence[str]) -> None:
         # mmdebstrap's custom variant takes the folder as it is, and makes it fit for a package manager to run in. It
-        # makes the devices itself, and finds the lists of packages there, which `install` has left.
+        # makes the devices itself, and finds the lists of packages there, which `install` has left: those of the key.
         await run_jailed(["find", f"{folder}/dev", "-mindepth", "1", "-delete"], self.build.log)
         add = f'{_script("add.sh")} "$1" {len(names)} {shlex.join([*names, *self.build.recipe.packages])}'
         # What the lists are signed with was looked at by `install`.
         options = (
             "--variant=custom",
-            "--skip=check/empty,check/signed-by",
+            "--skip=check/empty,check/signed-by,update",
             _lay(overlay, "customize"),
             f"--customize-hook={add}",
         )
         await self._mmdebstrap(folder, *options)
 
     async def finish(self, folder: Path) -> None:
+        text = await _manifest(folder, self.build.recipe.pool_folder)
+        (self.build.directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
         command = ["sh", str(guest_path("apt/finish.sh")), str(folder), self.build.recipe.pool_folder]
         await run_jailed(command, self.build.log)
 
@@ -169,8 +186,6 @@ class _Apt:
         if differs := [name for name, value in self.build.outside.items() if used.get(name) != value]:
             what = f"the mirror changed while the image was being built: {', '.join(differs)}"
             raise ImageBuildFailed(what, hint="The next build takes what the mirror has then.")
-        text = await _manifest(folder, recipe.pool_folder)
-        (self.build.directory / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
 def _script(name: str) -> str:

@@ -24,6 +24,9 @@ from oscar_steps.v3m.qemu.network import joining
 _MAX_CONSOLE = 1 << 20
 """Bytes of the installer's console, the last ones, that go into the build's log."""
 
+_LARGEST_MIB = 32 << 10
+"""Two layers of a disc."""
+
 
 class Cdrom:
     """Satisfies `Kind[CdromRecipe]`."""
@@ -50,7 +53,8 @@ class Cdrom:
 
     async def build(self, build: Build[CdromRecipe]) -> None:
         recipe, store = build.recipe, build.directory.parent
-        async with download.downloaded(recipe.url, recipe.sha256, store, build.log, build.report) as iso:
+        most = _LARGEST_MIB, "no installer is so large"
+        async with download.downloaded(recipe.url, recipe.sha256, store, build.log, build.report, most) as iso:
             # A name of its own: the sockets of a machine have to have short paths.
             with tempfile.TemporaryDirectory(prefix="oscar-farm-") as folder:
                 await _install(build, iso, Path(folder), store)

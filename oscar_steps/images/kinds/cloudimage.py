@@ -39,7 +39,9 @@ class CloudImage:
 
     async def build(self, build: Build[CloudImageRecipe]) -> None:
         recipe, store = build.recipe, build.directory.parent
-        async with download.downloaded(recipe.url, recipe.sha256, store, build.log, build.report) as path:
+        # qcow2 has tables beside the disk's contents.
+        most = recipe.disk_mib + recipe.disk_mib // 64, f"a disk of disk_mib = {recipe.disk_mib} cannot have so many"
+        async with download.downloaded(recipe.url, recipe.sha256, store, build.log, build.report, most) as path:
             build.report("making the disk")
             await check_disk(path, recipe.disk_mib, recipe.url)
             disk = str(build.directory / DISK)

@@ -19,7 +19,8 @@ def test_a_download_that_fills_the_disk_leaves_nothing_on_it(tmp_path: Path, mon
     monkeypatch.setattr(download, "run_jailed", full)
 
     async def get() -> None:
-        async with download.downloaded("http://m/x", "0" * 64, tmp_path, tmp_path / "log", lambda _line: None):
+        log = tmp_path / "log"
+        async with download.downloaded("http://m/x", "0" * 64, tmp_path, log, lambda _line: None, (10, "")):
             pass
 
     with pytest.raises(ImageBuildFailed, match="No space left on device"):

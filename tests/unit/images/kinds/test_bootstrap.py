@@ -162,8 +162,17 @@ def test_what_wraps_an_error_is_not_taken_for_it() -> None:
 def test_of_a_host_with_a_list_of_mirrors_the_first_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def printed(*_words: str) -> str:
-        return f"mirror+file:{tmp_path}/list|one|one|Tiny|$(SIGNED_BY)\nhttp://other.example.org|two|two|Tiny|\n"
+    rows = ((f"mirror+file:{tmp_path}/list", "one", "$(SIGNED_BY)"), ("http://other.example.org", "two", ""))
+    for _site, suite, _key in rows:
+        (tmp_path / f"{suite}_InRelease").write_text(f"Origin: Tiny\nCodename: {suite}\n")
+
+    async def printed(*words: str) -> str:
+        if words[0] == "apt-config":
+            return f"lists='{tmp_path}/'\n"
+        file = "main_binary-amd64_Packages"
+        return "".join(
+            f"{site}|{suite}|{key}|main/binary-amd64/Packages|/nowhere/{suite}_{file}\n" for site, suite, key in rows
+        )
 
     monkeypatch.setattr(bootstrap, "output_of", printed)
     with pytest.raises(ImageBuildFailed, match=r"list cannot be read: No such file"):
@@ -171,3 +180,35 @@ def test_of_a_host_with_a_list_of_mirrors_the_first_one_is_taken(
     (tmp_path / "list").write_text("# ours\nhttp://first.example.org/debian\tpriority:1\nhttp://second.example.org\n")
     sites = [source.site for source in asyncio.run(bootstrap.host_sources())]
     assert sites == ["http://first.example.org/debian", "http://other.example.org"]
+
+
+def test_what_the_hosts_repositories_say_of_themselves_is_read_without_apts_cache_of_all_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository with two components is one; one that apt has nothing of yet is none."""
+    monkeypatch.setattr(bootstrap, "_mirror", lambda site: site)
+    (tmp_path / "m_debian_dists_twelve_InRelease").write_text(
+        "Hash: SHA512\n\nOrigin: Tiny \nSuite: stable\nCodename: bookworm\nSHA256:\n"
+    )
+    (tmp_path / "m_old_dists_eleven_Release").write_text("Origin: Tiny\n")
+    asked: list[tuple[str, ...]] = []
+
+    async def printed(*words: str) -> str:
+        if words[0] == "apt-config":
+            return f"lists='{tmp_path}/'\n"
+        asked.append(words)
+        named = "http://m/debian|twelve|/key.gpg", "http://m/old|eleven|$(SIGNED_BY)", "http://m/new|ten|"
+        return "".join(
+            f"{repository}|{part}/binary-amd64/Packages|/nowhere/{site}_dists_{suite}_{part}_binary-amd64_Packages\n"
+            for repository, site, suite in zip(
+                named, ("m_debian", "m_old", "m_new"), ("twelve", "eleven", "ten"), strict=True
+            )
+            for part in ("main", "contrib")
+        )
+
+    monkeypatch.setattr(bootstrap, "output_of", printed)
+    assert asyncio.run(bootstrap.host_sources()) == (
+        AptSource("http://m/debian", "twelve", "bookworm", "Tiny", "/key.gpg"),
+        AptSource("http://m/old", "eleven", "", "Tiny", ""),
+    )
+    assert any(word.startswith("Dir::State::lists=/proc/self/") for word in asked[0])

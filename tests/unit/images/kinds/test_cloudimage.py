@@ -8,9 +8,11 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +51,12 @@ def vendor(tmp_path: Path) -> Iterator[Vendor]:
             wanted = self.headers.get("Range", "")
             vendor.asked.append(wanted)
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and vendor.resumes else 0
+            if self.path.endswith("?endless"):
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    while True:
+                        self.wfile.write(bytes(1 << 20))
             if self.path != "/disk.qcow2":
                 self.send_error(404)
                 return
@@ -60,7 +68,8 @@ def vendor(tmp_path: Path) -> Iterator[Vendor]:
             self.end_headers()
             self.wfile.write(part[:2_000])
             vendor.goes_on.wait(60)
-            self.wfile.write(part[2_000 : vendor.closes_after])
+            with suppress(OSError):
+                self.wfile.write(part[2_000 : vendor.closes_after])
             vendor.closes_after = None
 
         def log_message(self, *_words: object) -> None:
@@ -188,3 +197,61 @@ def test_a_disk_that_cannot_be_an_image_is_one_sentence(tmp_path: Path, options:
     with pytest.raises(ImageBuildFailed) as caught:
         _built(tmp_path / "store", recipe(disk.as_uri(), _sha256(disk.read_bytes())))
     assert caught.value.sentence.startswith(f"{disk.as_uri()} {said}")
+
+
+def test_a_complete_file_that_a_killed_run_has_left_is_not_asked_for_again(vendor: Vendor, tmp_path: Path) -> None:
+    wanted = recipe(vendor.url, _sha256(vendor.data))
+    (tmp_path / "store").mkdir()
+    (tmp_path / f"store/download-{wanted.sha256}").write_bytes(vendor.data)
+    disk, said = _built(tmp_path / "store", wanted)
+    assert (vendor.asked, said) == ([], ["making the disk"])
+    assert _size_and_first_byte(disk)[1] == b"\7"
+
+
+def test_a_server_that_is_away_costs_nothing_of_what_has_come(vendor: Vendor, tmp_path: Path) -> None:
+    wanted = recipe(vendor.url.replace("disk", "other"), _sha256(vendor.data))
+    (tmp_path / "store").mkdir()
+    begun = tmp_path / f"store/download-{wanted.sha256}"
+    begun.write_bytes(vendor.data[:2000])
+    with pytest.raises(ImageBuildFailed, match="could not be downloaded: The requested URL returned error: 404"):
+        _built(tmp_path / "store", wanted)
+    assert begun.read_bytes() == vendor.data[:2000]
+
+
+def test_a_server_that_sends_without_end_is_left_at_the_size_that_the_file_may_have(
+    vendor: Vendor, tmp_path: Path
+) -> None:
+    endless = f"{vendor.url}?endless"
+    with pytest.raises(ImageBuildFailed) as caught:
+        _built(tmp_path / "store", recipe(endless, "0" * 64))
+    assert caught.value.sentence == f"{endless} has more than 520 MiB; a disk of disk_mib = 512 cannot have so many"
+    assert not (tmp_path / f"store/download-{'0' * 64}").exists()
+
+
+def test_a_server_that_sends_more_than_the_disk_has_room_for_leaves_nothing_on_it(
+    vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(free=(download._SPARE_MIB + 3) << 20)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _path: free)
+    endless = f"{vendor.url}?endless"
+    with pytest.raises(ImageBuildFailed, match="could not be downloaded: No space left on device for it"):
+        _built(tmp_path / "store", recipe(endless, "0" * 64))
+    assert not (tmp_path / f"store/download-{'0' * 64}").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [("_SLOW_SECONDS", "Operation too slow"), ("_LONGEST_SECONDS", "timed out after")]
+)
+def test_a_server_that_stalls_or_never_comes_to_an_end_is_left_and_what_has_come_is_kept(
+    vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, said: str
+) -> None:
+    monkeypatch.setattr(download, limit, 1)
+    vendor.goes_on.clear()
+    wanted = recipe(vendor.url, _sha256(vendor.data))
+    with pytest.raises(ImageBuildFailed, match=rf"{vendor.url} could not be downloaded: .*{said}") as caught:
+        _built(tmp_path / "store", wanted)
+    vendor.goes_on.set()
+    assert "\n" not in caught.value.sentence
+    assert (tmp_path / f"store/download-{wanted.sha256}").stat().st_size == 2000
+    _built(tmp_path / "store", wanted)
+    assert vendor.asked == ["", "bytes=2000-"]
