@@ -45,15 +45,35 @@ class Patch(_Frozen):
     strip: int = Field(default=0, ge=0, le=5)
     """So many folders are taken off the front of each path, as by patch -p."""
     text: str = Field(default="", max_length=MAX_PATCH_BYTES)
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """Of the text. Old files are in other encodings than UTF-8: bytes that are not UTF-8 are kept as Latin-1."""
 
     @classmethod
     def of(cls, text: str, who: str, strip: int = 0) -> Self:
         """The patch with this text."""
         return cls(sha256=_digest(text), who=who, strip=strip, text=text)
 
+    @classmethod
+    def of_bytes(cls, content: bytes, who: str, strip: int = 0) -> Self:
+        """The patch in a file."""
+        try:
+            return cls.of(content.decode("utf-8"), who, strip)
+        except UnicodeDecodeError:
+            digest, text = hashlib.sha256(content).hexdigest(), content.decode("latin-1")
+            return cls(sha256=digest, who=who, strip=strip, text=text, encoding="latin-1")
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file that the developer gave."""
+        return self.text.encode(self.encoding, "surrogatepass" if self.encoding == "utf-8" else "strict")
+
     @model_validator(mode="after")
     def _is_itself(self) -> Self:
-        if self.text and _digest(self.text) != self.sha256:
+        try:
+            digest = hashlib.sha256(self.content).hexdigest()
+        except UnicodeEncodeError:
+            digest = ""
+        if self.text and digest != self.sha256:
             raise ValueError("the patch is not the one that its sha256 names")
         return self
 
