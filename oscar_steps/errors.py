@@ -131,6 +131,14 @@ class Evidence:
         return self.first_line + max(len(self.lines), 1) - 1
 
 
+class PatchRefused(SourceError):
+    """A developer's patch that cannot be used, or does not apply: nobody else's mistake. `evidence`: what does not."""
+
+    def __init__(self, sentence: str, *, hint: str = "", evidence: tuple[Evidence, ...] = ()) -> None:
+        super().__init__(sentence, hint=hint)
+        self.evidence = evidence
+
+
 class Finding(FarmError):
     """A fact about OSCAR: the run has failed, and its developers read this.
 

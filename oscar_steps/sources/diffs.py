@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from oscar_steps.errors import SourceError
+from oscar_steps.errors import Evidence, PatchRefused
 from oscar_steps.sources.source import Patch
 from oscar_steps.textio import one_line
 
+PATCH_FILE = "patch.diff"
+"""A developer's patch, in the directory of a run."""
 MAX_FILES = 2000
 MAX_PATH = 1000
 REFUSED = 3
@@ -61,7 +63,7 @@ class FileChange:
 
 
 def changes_of(patch: Patch) -> tuple[FileChange, ...]:
-    """The files that a patch changes. Raises SourceError, with the line of the diff, where it cannot be used."""
+    """The files that a patch changes. Raises PatchRefused, with the line of the diff, where it cannot be used."""
     text = patch.text
     if "\0" in text:
         raise _bad(0, "it has binary data", "give a text, as svn diff, git diff or diff -u print it")
@@ -88,9 +90,9 @@ def _moved(changes: Sequence[FileChange]) -> tuple[FileChange, ...]:
     return tuple(replace(change, copied=False) if change.old in gone else change for change in kept)
 
 
-def _bad(line: int, what: str, right: str) -> SourceError:
+def _bad(line: int, what: str, right: str) -> PatchRefused:
     where = f"line {line}: " if line else ""
-    return SourceError(f"the patch cannot be used: {where}{what}; {right}")
+    return PatchRefused(f"the patch cannot be used: {where}{what}; {right}")
 
 
 def _shown(text: str) -> str:
@@ -219,7 +221,7 @@ class _Reader:
         return replace(change, old=old, new=new)
 
     def _inside(self, path: str, line: int, strip: int) -> str:
-        """The path within the tree. Raises SourceError for one that leads out of it."""
+        """The path within the tree. Raises PatchRefused for one that leads out of it."""
         if path.startswith("/") or re.match(r"[A-Za-z]:[\\/]", path) or "\\" in path:
             raise _bad(line, f"{_shown(path)} is no path within the tree", "make the diff at the top of the tree")
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -416,15 +418,15 @@ def _folders(path: str) -> Iterator[str]:
         yield path
 
 
-def rejection(patch: Patch, changes: Sequence[FileChange], status: int, said: str) -> tuple[SourceError, Hunk | None]:
-    """Why a patch does not apply, and the hunk that does not, from what the script said."""
+def rejection(patch: Patch, changes: Sequence[FileChange], status: int, said: str) -> PatchRefused:
+    """Why a patch does not apply, with the hunk that does not, from what the script said."""
     who = f"the patch {patch.sha256[:8]} of {patch.who} does not apply"
     hint = "is it made against the revision that is tested?"
     if status == REFUSED and (found := re.search(r"^@@patch (link|missing|there) (.+)$", said, re.MULTILINE)):
         why = {"link": "is a symbolic link", "missing": "is not in the tree", "there": "is in the tree already"}[
             found[1]
         ]
-        return SourceError(f"{who}: {_shown(found[2])} {why}", hint=hint), None
+        return PatchRefused(f"{who}: {_shown(found[2])} {why}", hint=hint)
     at = -1
     for found in _SAID.finditer(said):
         if found[1] is None:
@@ -432,6 +434,6 @@ def rejection(patch: Patch, changes: Sequence[FileChange], status: int, said: st
         elif 0 <= at < len(changes) and 0 < int(found[1]) <= len(changes[at].hunks):
             hunk = changes[at].hunks[int(found[1]) - 1]
             where = f"the hunk on line {hunk.line} of the diff finds no such lines in {_shown(changes[at].path)}"
-            return SourceError(f"{who}: {where}", hint=hint), hunk
+            return PatchRefused(f"{who}: {where}", hint=hint, evidence=(Evidence(PATCH_FILE, hunk.line, hunk.lines),))
     words = next((line for line in reversed(said.splitlines()) if line.strip()), "patch said nothing")
-    return SourceError(f"{who}: {one_line(words)}", hint=hint), None
+    return PatchRefused(f"{who}: {one_line(words)}", hint=hint)

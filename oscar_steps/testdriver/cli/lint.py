@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from oscar_steps.environment import cache_directory
-from oscar_steps.errors import FarmError, HostError, UserError
+from oscar_steps.errors import FarmError, HostError, PatchRefused, UserError
 from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.lists.leftout import left_out
 from oscar_steps.lint.perl.exports import lost_exports
@@ -22,10 +22,11 @@ from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
 from oscar_steps.sources.history import Change, change_of
 from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import Patch, Source
 from oscar_steps.testdriver.cli.common import directory, explained, leave
 from oscar_steps.testdriver.cli.lint_report import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder
+from oscar_steps.testdriver.cli.patches import patch_options, read_patch
 from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
 from oscar_steps.words import MARK
@@ -39,6 +40,7 @@ WORKING_COPY = "working-copy"
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
 @click.option("--first", type=click.IntRange(1), help="First of several commits; REVISION is the last.")
 @click.option("--tree", type=directory(), help="A tree that is checked out already, instead of REVISION.")
+@patch_options
 @click.option("--all", "show_all", is_flag=True, help="Also show standing problems, and what lint cannot judge.")
 @click.option("--json", "json_wanted", is_flag=True, help="The report as JSON.")
 @click.option("--cache", type=directory(), help="Cache folder, which makes the next lint faster.")
@@ -49,6 +51,9 @@ def lint(
     url: str,
     first: int | None,
     tree: Path | None,
+    patch: Path | None,
+    strip: int,
+    patch_of: str,
     show_all: bool,
     json_wanted: bool,
     cache: Path | None,
@@ -58,7 +63,7 @@ def lint(
 
     REVISION is compared with the revision before it on its branch. Older problems are standing problems: they are
     counted, and --all shows them. With --tree, a working copy of Subversion or git is compared with its last commit.
-    In any other folder all problems are new.
+    In any other folder all problems are new. With --patch, what the patch brings to REVISION is judged.
 
     \b
     Exit status:
@@ -74,9 +79,12 @@ def lint(
     """
     if (revision is None) == (tree is None):
         raise UserError("nothing to lint: give a REVISION, or --tree DIR")
+    if patch and (tree or first):
+        raise UserError("--patch is for a REVISION alone", hint="apply it to the tree yourself")
     cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER") / LINT
     try:
-        looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache)
+        change = read_patch(patch, strip, patch_of)
+        looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache, change)
     except FarmError as error:
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
@@ -93,12 +101,17 @@ def lint(
     leave(ExitStatus.of(verdict.outcome))
 
 
-def look_at_revision(url: str, revision: str, first: int | None, cache: Path) -> Looked:
-    """Judge a revision (or all from `first` to it) by the revision before. Raises SourceError or HostError."""
+def look_at_revision(url: str, revision: str, first: int | None, cache: Path, patch: Patch | None = None) -> Looked:
+    """Judge a revision (or all from `first` to it) by the revision before, or a patch on it by the revision itself.
+
+    Raises SourceError or HostError.
+    """
     began = time.monotonic()
     asked = source_as_asked(url, revision)
     change = change_of(url, resolve_revision(url, asked.revision), first)
-    source = Source(url=url, revision=str(change.asked))
+    source = Source(url=url, revision=str(change.asked), patch=patch)
+    if patch is not None:
+        return _compared(trees_of(change, cache / "trees", patch), source, None, began, cache)
     return _compared(trees_of(change, cache / "trees"), source, change, began, cache)
 
 
@@ -150,6 +163,7 @@ def _no_report(error: FarmError, source: Source, run_id: str) -> Verdict:
         sentence=printable(error.sentence),
         hint=printable(error.hint),
         category=Category.HOST if isinstance(error, HostError) else Category.FARM,
+        evidence=error.evidence if isinstance(error, PatchRefused) else (),
     )
 
 

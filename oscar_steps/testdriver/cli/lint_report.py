@@ -10,6 +10,7 @@ from typing import Any
 from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ReportedProblem
 from oscar_steps.lint.baseline import Comparison, keys_of
 from oscar_steps.lint.problems import Problem, Report
+from oscar_steps.sources.diffs import PATCH_FILE
 from oscar_steps.sources.history import Change
 from oscar_steps.sources.source import Source
 from oscar_steps.textio import printable
@@ -94,6 +95,9 @@ def verdict_of(looked: Looked, run_id: str) -> Verdict:
 
 
 def _replay(looked: Looked) -> str:
+    if patch := looked.source.patch:
+        strip = f" --strip {patch.strip}" if patch.strip else ""
+        return f"oscar-testdriver lint {looked.source.revision} --url {looked.source.url} --patch {PATCH_FILE}{strip}"
     if looked.change is None:
         return f"oscar-testdriver lint --tree {looked.source.url}"
     first = looked.change.commits[0].revision

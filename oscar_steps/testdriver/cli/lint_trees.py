@@ -29,7 +29,9 @@ from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
 from oscar_steps.sources.history import Change
 from oscar_steps.sources.resolve import EXPORT_SECONDS, svn
+from oscar_steps.sources.source import Patch
 from oscar_steps.sources.svn import characters
+from oscar_steps.testdriver.cli.patches import patched
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.v3m.host.ledger import owned
 
@@ -48,9 +50,12 @@ class Trees:
     copied: dict[str, str] = field(default_factory=dict)
 
 
-def trees_of(change: Change, cache: Path) -> Trees:
-    """The trees before and after a change. Raises SourceError or HostError."""
+def trees_of(change: Change, cache: Path, patch: Patch | None = None) -> Trees:
+    """The trees before and after a change, or before and after a patch on it. Raises SourceError or HostError."""
     with _working_copy(change, cache) as copy:
+        if patch is not None:
+            base = copy.tree(change.url, change.revision)
+            return Trees(base, *patched(base, patch))
         before = copy.tree(change.base_url, change.base) if change.base else None
         return Trees(before, copy.tree(change.url, change.revision), change.copied)
 

@@ -23,6 +23,7 @@ from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
 from oscar_steps.testdriver.cli.farm_job import load_job
+from oscar_steps.testdriver.cli.patches import patch_options, read_patch
 from oscar_steps.testdriver.cli.tarballs import source_of
 from oscar_steps.testdriver.cli.terminal_display import TerminalDisplay
 from oscar_steps.testdriver.process.run_process import execute
@@ -56,6 +57,7 @@ _image_option = click.option(
     metavar="FILE",
     help="A release's tarball instead: a file or its address. Once for each file of its set.",
 )
+@patch_options
 @click.option("--nodes", type=click.IntRange(1, MAX_NODES), help="How many compute nodes [as the profile says].")
 @click.option(
     "--boot", type=click.Choice(get_args(NodeBoot)), help="How nodes boot the installer [as the profile says]."
@@ -76,6 +78,9 @@ def run(
     revision: str,
     url: str,
     tarballs: tuple[str, ...],
+    patch: Path | None,
+    strip: int,
+    patch_of: str,
     nodes: int | None,
     boot: str | None,
     keep: bool,
@@ -98,7 +103,9 @@ def run(
     job = plan.job(f"{cell.name}-{_now()}", asked, nodes=nodes, boot=boot)
     # What is wrong with the files is said first: it needs no network.
     check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
+    change = read_patch(patch, strip, patch_of)
     source = asked if tarballs else Source(url=url, revision=resolve_revision(url, revision))
+    source = source.model_copy(update={"patch": change})
     exact = {"run_id": f"{cell.name}-{source.short}-{_now()}", "source": source, "image_key": image}
     _run_here(job.model_copy(update=exact), runs, images, keep)
 

@@ -11,10 +11,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oscar_steps.errors import Cancelled, FarmError, Finding, InstallerFailed, InstallerHung, SourceError, UserError
+from oscar_steps.errors import (
+    Cancelled,
+    FarmError,
+    Finding,
+    InstallerFailed,
+    InstallerHung,
+    PatchRefused,
+    SourceError,
+    UserError,
+)
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.known import remarks
+from oscar_steps.sources.diffs import PATCH_FILE
 from oscar_steps.testdriver.record.event_history import EventHistory, Recorded, read_event_history
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
 from oscar_steps.testdriver.wanted import Wanted
@@ -64,6 +74,8 @@ def record_of(error: FarmError) -> dict[str, Any]:
         kept["oscar_stage"] = error.oscar_stage
         kept["evidence"] = [asdict(_last_lines(piece)) for piece in error.evidence]
         kept["facts"] = error.facts
+    elif isinstance(error, PatchRefused):
+        kept["evidence"] = [asdict(_last_lines(piece)) for piece in error.evidence]
     return kept
 
 
@@ -84,6 +96,8 @@ def replay_command(job: Job) -> str:
         words += ["--nodes", str(job.nodes)]
     if job.boot is not None:
         words += ["--boot", job.boot]
+    if patch := job.source.patch:
+        words += ["--patch", PATCH_FILE, *(["--strip", str(patch.strip)] if patch.strip else [])]
     return shlex.join(words)
 
 

@@ -15,7 +15,7 @@ from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.testdriver.reached import Booted, CheckedOut
 from oscar_steps.testdriver.run import Run
-from oscar_steps.testdriver.stages.sources import svn, tarball
+from oscar_steps.testdriver.stages.sources import patch, svn, tarball
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
@@ -39,6 +39,8 @@ BRING = {"svn": svn.bring, "tarball": tarball.bring}
 async def run_stage(run: Run, booted: Booted) -> None:
     """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached.
 
+    Raises PatchRefused where a developer's patch does not apply to it.
+
     Raises MenuUnreadable and AnswersRefused where the answers do not go with this OSCAR: before it is started.
     """
     source, home = run.job.source, run.job.answers.oscar_home
@@ -48,6 +50,8 @@ async def run_stage(run: Run, booted: Booted) -> None:
     with run.diary.step(f"the head node to check out {source}"):
         brought = await BRING[source.kind](run, booted, deadline)
     run.diary.write("checkout", brought, revision=source.revision)
+    if source.patch is not None:
+        await patch.apply(run, booted, source.patch, deadline)
     with run.diary.step("the menus of this OSCAR"):
         sources = await fetch_sources(head, home)
         flavour = booted.flavour or flavour_of(sources)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import SourceError
+from oscar_steps.errors import PatchRefused
 from oscar_steps.sources.diffs import REFUSED, changes_of, rejection, script_of
 from oscar_steps.sources.source import Patch
 
@@ -167,7 +167,7 @@ NAMED = "--- {0}\n+++ {0}\n@@ -1 +1 @@\n-a\n+b\n"
     ],
 )
 def test_a_patch_that_cannot_be_used_is_refused_in_one_sentence_that_names_its_line(text: str, said: str) -> None:
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(PatchRefused) as refused:
         changes_of(patch_of(text))
     assert said in refused.value.sentence
     assert refused.value.sentence.startswith("the patch cannot be used: ")
@@ -175,7 +175,7 @@ def test_a_patch_that_cannot_be_used_is_refused_in_one_sentence_that_names_its_l
 
 
 def test_a_level_that_takes_all_of_a_name_is_refused() -> None:
-    with pytest.raises(SourceError, match="'scripts/one' has no 2 folders"):
+    with pytest.raises(PatchRefused, match="'scripts/one' has no 2 folders"):
         changes_of(patch_of(ONE, strip=2))
 
 
@@ -184,8 +184,8 @@ def refusal(patch: Patch, tree: Path) -> tuple[str, Sequence[str]]:
     done = apply(patch, tree)
     assert done.returncode in (1, REFUSED)
     assert files_of(tree) == before, "half of it was applied"
-    error, hunk = rejection(patch, changes_of(patch), done.returncode, done.stdout.decode())
-    return error.sentence, hunk.lines if hunk else ()
+    error = rejection(patch, changes_of(patch), done.returncode, done.stdout.decode())
+    return error.sentence, [line for evidence in error.evidence for line in evidence.lines]
 
 
 def test_a_hunk_that_finds_no_place_is_shown_and_nothing_is_changed(tree: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_hunk_that_finds_no_place_is_shown_and_nothing_is_changed(tree: Path) 
     sentence, lines = refusal(both, tree)
     assert sentence.endswith("the hunk on line 10 of the diff finds no such lines in 'scripts/one'")
     assert f"{both.sha256[:8]} of eric does not apply" in sentence
-    assert lines == ("@@ -1,3 +1,3 @@", " first", "-other", "+zweite", " third")
+    assert lines == ["@@ -1,3 +1,3 @@", " first", "-other", "+zweite", " third"]
 
 
 def away(tree: Path) -> None:

@@ -80,3 +80,14 @@ def test_the_text_of_a_patch_is_left_out_where_only_its_identity_is_shown() -> N
 def test_what_cannot_be_meant_is_no_source(value: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Source.model_validate(value)
+
+
+def test_a_patch_of_an_old_encoding_is_kept_byte_for_byte_and_is_no_other_than_itself() -> None:
+    old, new = (Patch.of_bytes("+grün".encode(encoding), "eric") for encoding in ("latin-1", "utf-8"))
+    assert (old.content, new.content) == (b"+gr\xfcn", "+grün".encode())
+    assert old.text == new.text and old.sha256 != new.sha256
+    assert Patch.model_validate_json(old.model_dump_json()) == old
+    with pytest.raises(ValidationError):
+        Patch.model_validate(old.model_dump() | {"encoding": "utf-8"})
+    with pytest.raises(ValidationError):
+        Patch.model_validate(old.model_dump() | {"text": "\u2014"})

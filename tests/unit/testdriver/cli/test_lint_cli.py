@@ -112,6 +112,28 @@ def test_a_commit_that_breaks_the_installer_fails_and_the_next_ones_hear_nothing
     assert judged("lint-r4-b5")[1].revision == "4"
 
 
+def test_a_patch_is_judged_by_the_revision_that_it_is_applied_to_and_leaves_no_trace_there(tmp_path: Path) -> None:
+    tree = shutil.copytree(STANDIN / "tree", tmp_path / "tree", symlinks=True)
+    Repository(tmp_path / "svn", tree, users=("somebody",))
+    url = (tmp_path / "svn/oscar").as_uri() + "/trunk"
+    words = ("1", "--url", url, "--cache", tmp_path / "cache", "--run")
+    done = lint(*words, tmp_path / "one", "--patch", FAULT, "--strip", 1, "--patch-of", "eric")
+    assert done.exit_code == ExitStatus.FAILED, done.output
+    assert done.output.startswith("src/cli/main_cli:15: perl: syntax error")
+    verdict = Verdict.load(tmp_path / "one")
+    assert (verdict.outcome, verdict.revision) == (Outcome.FAILED, "1")
+    assert verdict.replay.endswith("--patch patch.diff --strip 1")
+    assert lint(*words, tmp_path / "two").exit_code == ExitStatus.PASSED
+    wrong = tmp_path / "wrong.diff"
+    wrong.write_text("--- VERSION\n+++ VERSION\n@@ -1 +1 @@\n-not there\n+new\n")
+    done = lint(*words, tmp_path / "three", "--patch", wrong, "--patch-of", "eric")
+    assert done.exit_code == ExitStatus.USAGE
+    verdict = Verdict.load(tmp_path / "three")
+    assert "of eric does not apply: the hunk on line 3 of the diff finds no such lines in 'VERSION'" in verdict.sentence
+    assert (verdict.outcome, verdict.category) == (Outcome.INFRASTRUCTURE, Category.FARM)
+    assert verdict.evidence[0].lines == ("@@ -1 +1 @@", "-not there", "+new")
+
+
 def test_a_module_that_a_commit_takes_away_is_new_with_the_commit_that_did_it(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "lib/OSCAR").mkdir(parents=True)
