@@ -13,7 +13,9 @@ _TABLE = {
     name: (f"oscar_steps.testdriver.cli.{module}", words)
     for name, module, words in (
         ("answers", "answers", "The answer files of OSCAR's installer: show, check, render."),
+        ("bisect", "bisect", "Find the commit that broke it, by running one revision after the other."),
         ("check-host", "run", "Check whether this host can run clusters, and say what to install."),
+        ("compare", "bisect", "Show two runs beside each other: where they parted, and what was different."),
         ("console", "runs", "Show the serial console of a machine of a run."),
         ("destroy", "runs", "End runs: their VMs, their processes."),
         ("host", "host", "Say what this host can run, and what is reserved of it."),

@@ -41,7 +41,7 @@ def _key(_context: click.Context, _parameter: click.Parameter, value: str) -> st
     return value
 
 
-_image_option = click.option(
+image_option = click.option(
     "--image", metavar="KEY", default="", callback=_key, help="Use this base image, not the one of today."
 )
 
@@ -71,7 +71,7 @@ _image_option = click.option(
 @click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
-@_image_option
+@image_option
 @_explained
 def run(
     cell_name: str,
@@ -130,7 +130,7 @@ def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
 @click.option("--keep", is_flag=True, help="Keep the VMs when the run is over, until Ctrl-C or `destroy`.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the run's directory.")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
-@_image_option
+@image_option
 @_explained
 def replay(job_file: str, keep: bool, runs: Path, images: Path, image: str) -> None:
     """Repeat a run: JOB is the job.json of an earlier one, a file or its address on the farm's pages.
@@ -141,6 +141,11 @@ def replay(job_file: str, keep: bool, runs: Path, images: Path, image: str) -> N
     check_job(job, f"the cluster profile in {job_file}", "the answers")
     again = {"run_id": f"{job.run_id[:50]}-again-{_now()}", "image_key": image or job.image_key}
     _run_here(job.model_copy(update=again), runs, images, keep)
+
+
+def new_id(cell: str, source: Source) -> str:
+    """The name of a run done by hand."""
+    return f"{cell}-{source.short}-{_now()}"
 
 
 def _now() -> str:

@@ -1,0 +1,110 @@
+"""Two runs side by side, in plain words: how each ended, where they parted, and what else is different."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from oscar_steps import manifest
+from oscar_steps.textio import one_line
+from oscar_steps.verdict import NodeReport, Outcome, Verdict
+
+_EVIDENCE_LINES = 8
+_PACKAGES = 20
+_NOTABLE_SECONDS = 20.0
+_NOTABLE_FACTOR = 1.5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two. `packages`: the list of its image's packages; None: it was not kept."""
+
+    verdict: Verdict
+    packages: str | None = None
+    link: str = ""
+
+    @property
+    def name(self) -> str:
+        tested = self.verdict.tested
+        return tested.short if tested else f"r{self.verdict.revision}"
+
+
+def compare(left: Side, right: Side) -> list[str]:
+    """The lines of the report; `left` is the earlier one, or the good one."""
+    found = [*_ends(left), *_ends(right)]
+    found += _parting(left.verdict, right.verdict)
+    found += _durations(left, right)
+    found += _worlds(left, right)
+    return [one_line(line, 200) for line in found]
+
+
+def _ends(side: Side) -> Iterator[str]:
+    verdict = side.verdict
+    place = f" at {verdict.stage}" if verdict.stage and verdict.outcome is not Outcome.PASSED else ""
+    yield f"{side.name} {verdict.outcome}{place}: {verdict.sentence}"
+    yield f"    run {verdict.run_id}, {verdict.seconds:.0f} s{f'; {side.link}' if side.link else ''}"
+    if verdict.outcome is Outcome.PASSED:
+        return
+    for piece in verdict.evidence[:1]:
+        yield f"    {piece.file}, lines {piece.first_line} to {piece.last_line}:"
+        for line in piece.lines[-_EVIDENCE_LINES:]:
+            yield f"    | {line}"
+
+
+def _parting(left: Verdict, right: Verdict) -> Iterator[str]:
+    """The first step that the one has done and the other has not: of OSCAR's installer, then of each node."""
+    ends = ({each.stage: each.result for each in side.installer} for side in (left, right))
+    if words := _first_difference(*ends):
+        yield f"OSCAR's installer: the first difference is {words}"
+    nodes = [{node.name: node for node in side.nodes} for side in (left, right)]
+    for name in sorted(nodes[0].keys() & nodes[1].keys()):
+        if words := _node_words(nodes[0][name], nodes[1][name]):
+            yield f"node {name}: {words}"
+
+
+def _first_difference(left: Mapping[str, str], right: Mapping[str, str]) -> str:
+    for stage in (*left, *(stage for stage in right if stage not in left)):
+        was, now = left.get(stage, "not reached"), right.get(stage, "not reached")
+        if was != now:
+            return f"{stage}: {was}, then {now}"
+    return ""
+
+
+def _node_words(left: NodeReport, right: NodeReport) -> str:
+    reached = [[state for state, _ in node.history] or [node.state] for node in (left, right)]
+    if reached[0] == reached[1]:
+        return ""
+    missing = next((state for state in reached[0] if state not in reached[1]), "")
+    if missing:
+        return f"it was '{missing}', and then it never was; it ended as '{right.state}'"
+    return f"it ended as '{left.state}', then as '{right.state}'"
+
+
+def _durations(left: Side, right: Side) -> Iterator[str]:
+    before = {each.stage: each for each in left.verdict.stages}
+    for now in right.verdict.stages:
+        was = before.get(now.stage)
+        if was is None or was.result != now.result:
+            continue
+        short, long = sorted((was.seconds, now.seconds))
+        if long - short > _NOTABLE_SECONDS and long > short * _NOTABLE_FACTOR:
+            yield f"the stage {now.stage} took {was.seconds:.0f} s, then {now.seconds:.0f} s"
+
+
+def _worlds(left: Side, right: Side) -> Iterator[str]:
+    keys = [side.verdict.image.key if side.verdict.image else "" for side in (left, right)]
+    if not all(keys):
+        return
+    if keys[0] == keys[1]:
+        yield f"both had the same base image ({keys[0][:12]})"
+    elif left.packages is None or right.packages is None:
+        yield "the base images differ; their packages were not kept"
+    else:
+        yield from _packages(manifest.changes(left.packages, right.packages))
+
+
+def _packages(found: Sequence[manifest.Change]) -> Iterator[str]:
+    yield f"the base images differ: {manifest.summary(found).partition(':')[0]}"
+    yield from (f"    {change}" for change in found[:_PACKAGES])
+    if len(found) > _PACKAGES:
+        yield f"    and {len(found) - _PACKAGES} more"

@@ -1,0 +1,223 @@
+"""Commands that look for what broke it, by hand: `bisect` runs revision after revision, `compare` shows two runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from oscar_steps import manifest
+from oscar_steps.bisect.compare import Side, compare
+from oscar_steps.bisect.search import Answer, Ask, Kind, Run, Search, Seen
+from oscar_steps.bisect.seen import is_fault, seen
+from oscar_steps.environment import default_runs, default_store
+from oscar_steps.errors import FarmError, UserError
+from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
+from oscar_steps.matrix.cells import default_profiles, load_matrix
+from oscar_steps.site import load_site
+from oscar_steps.sources.history import MAX_COMMITS, change_of
+from oscar_steps.sources.resolve import resolve_revision, source_as_asked
+from oscar_steps.testdriver.cli.common import directory as _directory
+from oscar_steps.testdriver.cli.common import explained as _explained
+from oscar_steps.testdriver.cli.common import leave as _leave
+from oscar_steps.testdriver.cli.run import image_option, new_id
+from oscar_steps.testdriver.process.run_process import execute
+from oscar_steps.testdriver.process.rundirectory import is_running
+from oscar_steps.testdriver.run import RunOptions
+from oscar_steps.testdriver.stages.create_image import check_job
+from oscar_steps.textio import one_line, printable
+from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.words import ExitStatus
+
+Execute = Callable[[Path, Job, Path], Verdict]
+
+
+@dataclass
+class Bisect:
+    """A search whose runs are below one folder: what is there counts, so it goes on where it stopped."""
+
+    folder: Path
+    job: Job
+    """Of the last position."""
+    sources: tuple[Source, ...]
+    """The positions: the last good one, then one for each candidate."""
+    names: tuple[str, ...]
+    search: Search
+    images: Path
+    execute: Execute
+    like: Verdict | None = None
+    """A run that has the fault; None: the bad revision's first red run says what is looked for."""
+    done: list[tuple[int, Verdict]] = field(default_factory=list)
+
+    def load(self) -> None:
+        """What earlier runs said. One that did not come to its end says nothing."""
+        places = {source.identity: position for position, source in enumerate(self.sources)}
+        found = list[tuple[float, int, Verdict]]()
+        for path in self.folder.glob(f"*/{VERDICT_FILE}"):
+            with suppress(FarmError, OSError):
+                verdict, job = Verdict.load(path.parent), Job.load(path.parent / JOB_FILE)
+                position = places.get(job.source.identity)
+                if position is not None and job.cell == self.job.cell and verdict.outcome is not Outcome.CANCELLED:
+                    found.append((path.stat().st_mtime, position, verdict))
+        self.done = [(position, verdict) for _, position, verdict in sorted(found, key=lambda each: each[:2])]
+
+    @property
+    def bad(self) -> Verdict | None:
+        """The run whose fault is looked for."""
+        last = len(self.sources) - 1
+        return self.like or next((run for position, run in self.done if position == last and is_fault(run)), None)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(position, seen(verdict, self.bad)) for position, verdict in self.done]
+
+    def go_on(self) -> Answer | None:
+        """Run what is needed to the answer; None: a person ended it."""
+        if self.done:
+            click.echo(f"{len(self.done)} runs are there already, in {self.folder}")
+        while isinstance(step := self.search.next(self.runs), Ask):
+            job = self._job(step.position)
+            click.echo(f"run {len(self.done) + 1}: {self.names[step.position]}: {step.why}; {self.folder / job.run_id}")
+            verdict = self.execute(self.folder / job.run_id, job, self.images)
+            if verdict.outcome is Outcome.CANCELLED:
+                return None
+            self.done.append((step.position, verdict))
+            said = seen(verdict, self.bad)
+            words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
+            click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
+        return step
+
+    def _job(self, position: int) -> Job:
+        """All runs have one image, so that nothing else differs: the first run's."""
+        used = next((verdict.image.key for _, verdict in self.done if verdict.image), "")
+        source = self.sources[position]
+        more = {"run_id": new_id(self.job.cell, source), "source": source, "image_key": self.job.image_key or used}
+        return self.job.model_copy(update=more)
+
+    def sides(self, answer: Answer) -> tuple[Side, Side] | None:
+        """The two runs beside the answer: the last one without the fault, and the first one with it."""
+        wanted = ((answer.first - 1, Seen.GOOD), (answer.last, Seen.BAD))
+        found = list[Side]()
+        for place, kind in wanted:
+            runs = [run for position, run in self.done if (position, seen(run, self.bad)) == (place, kind)]
+            if runs:
+                found.append(_side(self.folder / runs[-1].run_id, runs[-1]))
+        return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _side(directory: Path, verdict: Verdict) -> Side:
+    return Side(verdict, manifest.read_manifest(directory / manifest.MANIFEST_FILE), str(directory))
+
+
+def _execute(directory: Path, job: Job, images: Path) -> Verdict:
+    return execute(directory, job, RunOptions(image_store=images), stepwise=False)
+
+
+@click.command()
+@click.argument("good")
+@click.argument("bad")
+@click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
+@click.option("--url", required=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--votes", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs that have to agree.")
+@click.option(
+    "--flake",
+    type=click.IntRange(0, 40),
+    default=0,
+    show_default=True,
+    help="How many runs of 100 say the wrong thing, as far as you know.",
+)
+@click.option("--like", type=_directory(exists=True), help="A run with the fault [the first red one of BAD].")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder for the folder of this search's runs.")
+@click.option("--site", type=click.Path(path_type=Path, dir_okay=False), help="A farm's farm.toml.")
+@click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@image_option
+@_explained
+def bisect(
+    good: str,
+    bad: str,
+    cell_name: str,
+    url: str,
+    votes: int,
+    flake: int,
+    like: Path | None,
+    runs: Path,
+    site: Path | None,
+    profiles: Path | None,
+    images: Path,
+    image: str,
+) -> None:
+    """Find the commit that broke it: GOOD is the last revision that passed, BAD the first one that did not.
+
+    First come BAD again and GOOD today; then each run halves what is left. A run that fails otherwise counts as not
+    tested. Ctrl-C ends it; the same command goes on where it stopped.
+    """
+    farm = load_site(site) if site else None
+    matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
+    plan = CellPlan.of(matrix, matrix.cell(cell_name), farm.timeouts if farm else Timeouts())
+    last = source_as_asked(url, bad)
+    job = plan.job(f"{cell_name}-bisect", last).model_copy(update={"image_key": image})
+    check_job(job)
+    sources, names = _commits(url, source_as_asked(url, good), last)
+    folder = runs.resolve() / f"bisect-{cell_name}-{sources[0].short}-{sources[-1].short}"
+    search = Search(len(sources) - 1, flake=flake / 100, votes=votes)
+    wanted = Verdict.load(like) if like else None
+    it = Bisect(folder, job, sources, names, search, images, _execute, wanted)
+    it.load()
+    click.echo(f"{len(sources) - 1} candidates: {names[1]} to {names[-1]}; the last good revision is {names[0]}")
+    _say(it, it.go_on())
+
+
+def _commits(url: str, good: Source, bad: Source) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+    """The positions of a search over commits. Raises SourceError, HostError, UserError."""
+    first, last = (int(resolve_revision(url, source.revision)) for source in (good, bad))
+    if first >= last:
+        raise UserError(f"r{first} is not before r{last}", hint="give the last good revision first, then the bad one")
+    commits = [each for each in change_of(url, str(last), first + 1).commits if each.revision > first]
+    if not commits:
+        raise UserError(f"{url} has no commit between r{first} and r{last}")
+    if len(commits) >= MAX_COMMITS:
+        raise UserError(f"there are {MAX_COMMITS} commits or more between r{first} and r{last}")
+    sources = (Source(url=url, revision=str(first)), *(Source(url=url, revision=str(c.revision)) for c in commits))
+    return sources, (f"r{first}", *(f"r{c.revision} ({c.author})" for c in commits))
+
+
+def _say(it: Bisect, answer: Answer | None) -> None:
+    if answer is None:
+        again = "the same command goes on from here"
+        click.echo(f"ended after {len(it.done)} runs; {again}")
+        _leave(ExitStatus.CANCELLED)
+    click.echo("")
+    click.echo(printable(f"{answer.sentence(it.names)}, after {len(it.done)} runs"))
+    if sides := it.sides(answer):
+        click.echo("\n".join(["", *map(printable, compare(*sides)), ""]))
+        click.echo(f"again: {shlex.join(['oscar-testdriver', 'compare', *(side.link for side in sides)])}")
+    _leave(ExitStatus.PASSED if answer.kind is Kind.FOUND else ExitStatus.NOT_REACHED)
+
+
+@click.command("compare")
+@click.argument("left", metavar="RUN1")
+@click.argument("right", metavar="RUN2")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder with the run directories.")
+@_explained
+def compare_(left: str, right: str, runs: Path) -> None:
+    """Show two runs beside each other: how each ended, where they parted, and what was different.
+
+    Each is a run's directory (also one of an archive), or the name of a run. The good one comes first.
+    """
+    click.echo("\n".join(map(printable, compare(*(_run_of(name, runs) for name in (left, right))))))
+
+
+def _run_of(name: str, runs: Path) -> Side:
+    for path in (Path(name), runs / name):
+        if (path / JOB_FILE).is_file() or (path / VERDICT_FILE).is_file():
+            if is_running(path):
+                raise UserError(f"{path}: this run goes on still; it has no verdict yet")
+            with suppress(FileNotFoundError):
+                return _side(path, Verdict.load(path))
+            raise UserError(f"{path}: this run has no verdict", hint=f"oscar-testdriver verdict {path}")
+    raise UserError(f"there is no run '{name}', here or in {runs}")
