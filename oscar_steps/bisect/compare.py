@@ -9,6 +9,7 @@ from oscar_steps import manifest
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import NodeReport, Outcome, Verdict
 
+_INDENT = "    "
 _EVIDENCE_LINES = 8
 _PACKAGES = 20
 _NOTABLE_SECONDS = 20.0
@@ -35,20 +36,20 @@ def compare(left: Side, right: Side) -> list[str]:
     found += _parting(left.verdict, right.verdict)
     found += _durations(left, right)
     found += _worlds(left, right)
-    return [one_line(line, 200) for line in found]
+    return [_INDENT * line.startswith(_INDENT) + one_line(line, 200) for line in found]
 
 
 def _ends(side: Side) -> Iterator[str]:
     verdict = side.verdict
     place = f" at {verdict.stage}" if verdict.stage and verdict.outcome is not Outcome.PASSED else ""
     yield f"{side.name} {verdict.outcome}{place}: {verdict.sentence}"
-    yield f"    run {verdict.run_id}, {verdict.seconds:.0f} s{f'; {side.link}' if side.link else ''}"
+    yield f"{_INDENT}run {verdict.run_id}, {verdict.seconds:.0f} s{f'; {side.link}' if side.link else ''}"
     if verdict.outcome is Outcome.PASSED:
         return
     for piece in verdict.evidence[:1]:
-        yield f"    {piece.file}, lines {piece.first_line} to {piece.last_line}:"
+        yield f"{_INDENT}{piece.file}, lines {piece.first_line} to {piece.last_line}:"
         for line in piece.lines[-_EVIDENCE_LINES:]:
-            yield f"    | {line}"
+            yield f"{_INDENT}| {line}"
 
 
 def _parting(left: Verdict, right: Verdict) -> Iterator[str]:
@@ -105,6 +106,6 @@ def _worlds(left: Side, right: Side) -> Iterator[str]:
 
 def _packages(found: Sequence[manifest.Change]) -> Iterator[str]:
     yield f"the base images differ: {manifest.summary(found).partition(':')[0]}"
-    yield from (f"    {change}" for change in found[:_PACKAGES])
+    yield from (f"{_INDENT}{change}" for change in found[:_PACKAGES])
     if len(found) > _PACKAGES:
-        yield f"    and {len(found) - _PACKAGES} more"
+        yield f"{_INDENT}and {len(found) - _PACKAGES} more"

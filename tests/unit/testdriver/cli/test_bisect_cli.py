@@ -1,0 +1,156 @@
+"""`oscar-testdriver bisect` and `compare`, with runs that need no machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from oscar_steps.job import Job
+from oscar_steps.testdriver.cli import bisect as module
+from oscar_steps.testdriver.cli.main import cli
+from oscar_steps.verdict import Category, ImageReport, Outcome, Stage, Verdict
+from oscar_steps.words import ExitStatus
+
+CELL = "debian-12-x86_64"
+COMMITS = 8
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A repository whose trunk has r2 to r9 on it, after r1."""
+    folder = tmp_path_factory.mktemp("svn")
+    for program in ("svn", "svnadmin"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}")
+    _run("svnadmin", "create", folder / "oscar")
+    root = (folder / "oscar").as_uri()
+    tree = folder / "tree"
+    tree.mkdir()
+    (tree / "install_cluster").write_text("1")
+    _run("svn", "import", "-q", "-m", "r1", tree, f"{root}/trunk")
+    _run("svn", "checkout", "-q", f"{root}/trunk", folder / "copy")
+    for number in range(COMMITS):
+        (folder / "copy" / "install_cluster").write_text(f"{number}\n")
+        _run("svn", "commit", "-q", "-m", "more", "--username", f"dev{number}", folder / "copy")
+    return f"{root}/trunk"
+
+
+def _run(*words: object) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)
+
+
+class Runs:
+    """Stands in for the driver: what each revision's run says, and which were run."""
+
+    def __init__(self, outcome: Callable[[int], tuple[Outcome, str]]) -> None:
+        self.outcome = outcome
+        self.jobs = list[Job]()
+
+    def __call__(self, directory: Path, job: Job, images: Path) -> Verdict:
+        assert images
+        self.jobs.append(job)
+        outcome, sentence = self.outcome(int(job.source.revision))
+        red = outcome is Outcome.FAILED
+        verdict = Verdict(
+            run_id=job.run_id,
+            cell=job.cell,
+            source=job.source.url,
+            revision=job.source.revision,
+            tested=job.source,
+            outcome=outcome,
+            sentence=sentence,
+            category=Category.OSCAR if red else Category.NONE,
+            stage=Stage.START_INSTALL if red else None,
+            image=ImageReport(key="ab" * 32),
+            seconds=60,
+        )
+        directory.mkdir(parents=True)
+        job.save(directory / "job.json")
+        verdict.save(directory)
+        return verdict
+
+    @property
+    def revisions(self) -> list[int]:
+        return [int(job.source.revision) for job in self.jobs]
+
+
+def broken_since(culprit: int) -> Callable[[int], tuple[Outcome, str]]:
+    good, bad = (Outcome.PASSED, "passed"), (Outcome.FAILED, "the image failed: no such package")
+    return lambda revision: bad if revision >= culprit else good
+
+
+@pytest.fixture
+def ask(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    def ask(runs: Runs, *words: str) -> Result:
+        monkeypatch.setattr(module, "_execute", runs)
+        monkeypatch.setattr(module, "new_id", lambda cell, source: f"{cell}-{source.short}-{id(runs)}-{len(runs.jobs)}")
+        arguments = words or ("bisect", "1", "9", "--cell", CELL, "--url", url)
+        folders = ("--runs", str(tmp_path / "runs"))
+        return CliRunner().invoke(cli, [*arguments, *folders])
+
+    return ask
+
+
+def test_the_commit_that_broke_it_is_found_and_the_two_runs_are_shown(ask: Callable[..., Result]) -> None:
+    runs = Runs(broken_since(6))
+    result = ask(runs)
+    assert result.exit_code == ExitStatus.PASSED, result.output
+    assert runs.revisions[:2] == [9, 1]
+    assert len(runs.revisions) == 5
+    assert "r6 (dev4) did it" in result.output
+    assert "r5 passed" in result.output and "r6 failed at start-install: the image failed" in result.output
+
+
+def test_all_runs_have_the_first_ones_image(ask: Callable[..., Result]) -> None:
+    runs = Runs(broken_since(6))
+    ask(runs)
+    assert [job.image_key for job in runs.jobs] == ["", *["ab" * 32] * 4]
+
+
+def test_a_search_that_was_ended_goes_on_where_it_stopped(ask: Callable[..., Result]) -> None:
+    def until_the_third(revision: int) -> tuple[Outcome, str]:
+        return (Outcome.CANCELLED, "Ctrl-C") if len(first.jobs) == 3 else broken_since(6)(revision)
+
+    first, second = Runs(until_the_third), Runs(broken_since(6))
+    stopped = ask(first)
+    assert stopped.exit_code == ExitStatus.CANCELLED
+    assert "goes on from here" in stopped.output
+    result = ask(second)
+    assert "2 runs are there already" in result.output
+    assert "r6 (dev4) did it" in result.output
+    assert len(second.jobs) == 3
+
+
+def test_another_failure_is_not_the_one_that_is_looked_for(ask: Callable[..., Result]) -> None:
+    def tell(revision: int) -> tuple[Outcome, str]:
+        return (Outcome.FAILED, "it does not compile") if revision == 5 else broken_since(7)(revision)
+
+    result = ask(Runs(tell))
+    assert "r7 (dev5) did it" in result.output
+    assert "fails otherwise" in result.output
+
+
+def test_a_fault_that_does_not_come_back_ends_without_a_culprit(ask: Callable[..., Result]) -> None:
+    result = ask(Runs(broken_since(99)))
+    assert result.exit_code == ExitStatus.NOT_REACHED
+    assert "it does not come back" in result.output
+
+
+@pytest.mark.parametrize(("good", "bad", "said"), [("9", "1", "r9 is not before r1"), ("1", "77", "No such revision")])
+def test_a_range_that_cannot_be_searched_is_refused_in_a_sentence(
+    ask: Callable[..., Result], url: str, good: str, bad: str, said: str
+) -> None:
+    result = ask(Runs(broken_since(6)), "bisect", good, bad, "--cell", CELL, "--url", url)
+    assert result.exit_code == ExitStatus.USAGE
+    assert said in result.output
+
+
+def test_compare_says_that_there_is_no_such_run(ask: Callable[..., Result]) -> None:
+    result = ask(Runs(broken_since(6)), "compare", "nothing", "none")
+    assert result.exit_code == ExitStatus.USAGE
+    assert "there is no run 'nothing'" in result.output
