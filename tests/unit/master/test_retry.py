@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SKIPPED, SUCCESS
 from buildbot.schedulers.forcesched import ValidationError
+from twisted.internet import defer
 from twisted.internet.task import Clock
 
 from oscar_steps.errors import HostError, SourceError
@@ -19,7 +20,7 @@ from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, C
 from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.commit import StartCells, start_cells
-from oscar_steps.master.schedules.names import CHANGES
+from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
@@ -262,6 +263,29 @@ def test_cells_that_were_asked_for_stand_when_the_master_ends_and_fall_when_a_pe
     step.build.stopped_reason = MASTER_SHUTDOWN if ends else "a person"
     step.interrupt("why")
     assert cancelled == ([] if ends else [("cancel", ("buildrequests", 5))])
+
+
+def test_to_start_many_cells_costs_a_few_links_and_listens_for_the_end_of_none() -> None:
+    links: list[str] = []
+    asked = (8, {number: number for number in range(1500)})
+    scheduler = SimpleNamespace(name=PER_COMMIT, trigger=lambda **_how: (defer.succeed(asked), defer.Deferred()))
+
+    async def note(_step: int, name: str, _url: str) -> None:
+        links.append(name)
+
+    step: Any = object.__new__(StartCells)
+    vars(step).update(vars(fake_step()), brids=[], running=False, ended=False, stepid=1, waitForFinish=False)
+    step.build.stopped = False
+    step.getSchedulersAndProperties = lambda: [(PER_COMMIT, {})]
+    step.getSchedulerByName, step.createTriggerProperties = lambda _name: scheduler, lambda wish: wish
+    step.prepareSourcestampListForTrigger, step.parent_relationship = list, ""
+    step.master.config = SimpleNamespace(buildbotURL="http://farm/")
+    step.master.data.updates.addStepURL = note
+    step.master.mq = None  # nobody to listen to
+    done = defer.ensureDeferred(step.run())
+    assert done.result == SUCCESS
+    assert step.brids == [*range(1500)], "who stops the step cancels all of them"
+    assert links == [f"{PER_COMMIT} #{number}" for number in range(20)]
 
 
 def test_it_is_tried_elsewhere_first_if_there_is_another_worker() -> None:
