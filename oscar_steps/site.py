@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -26,6 +27,7 @@ from oscar_steps.matrix.rows import some
 from oscar_steps.repositories import Repository
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
+from oscar_steps.words import ExitStatus
 
 SITE_FILE = "farm.toml"
 MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD = "mail-password", "database-password", "ldap-password"
@@ -301,17 +303,19 @@ def load_site(path: Path) -> Site:
     return _absolute(site, path.resolve().parent)
 
 
-def main() -> int:
-    """Print the site."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the site. Gives the exit status: 0, or 64 for a mistake in the file or on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m oscar_steps.site", description="Check a site file and print its settings, defaults included."
     )
     parser.add_argument("file", nargs="?", type=Path, default=Path(SITE_FILE), help=f"the site file ({SITE_FILE})")
     try:
-        site = load_site(parser.parse_args().file)
+        site = load_site(parser.parse_args(arguments).file)
+    except SystemExit as end:  # argparse has said what is wrong, and would end with 2, as a traceback does
+        return ExitStatus.USAGE if end.code else 0
     except ConfigError as error:
         print(error.explain(), file=sys.stderr)
-        return 64
+        return ExitStatus.USAGE
     print(site.model_dump_json(indent=2, by_alias=True))
     return 0
 

@@ -218,6 +218,12 @@ def validate(model: type[_Model], path: Path, text: str, value: dict[str, Any]) 
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise ConfigError(f"{path}:{line_of(text, first['loc'])}: {key}: {_plainly(first)}") from None
+        raise mistake(path, text, error) from None
+
+
+def mistake(path: Path, text: str, error: ValidationError, location: tuple[int | str, ...] = ()) -> ConfigError:
+    """What a model has refused, as a sentence; `location`, where it stands in the text under another name."""
+    first = error.errors()[0]
+    location = location or first["loc"]
+    key = ".".join(str(part) for part in location if part != "[key]")
+    return ConfigError(f"{path}:{line_of(text, location)}: {key}: {_plainly(first)}")

@@ -36,10 +36,10 @@ class Describing:
             notify_operator(self.master, f"the worker {self.name} does not describe its host", f"{sentence}\n\n{helps}")
 
 
-def nodes_wished(request: Any) -> int | None:
-    """How many nodes a person has asked for; None: as many as the cell has."""
+def nodes_wished(asked: Any) -> int | None:
+    """How many nodes a person has asked for, by a request's or a step's properties; None: as many as the cell has."""
     try:
-        nodes = int(request.properties.getProperty("nodes") or 0)
+        nodes = int(asked.getProperty("nodes") or 0)
     except (TypeError, ValueError):
         return None
     return min(nodes, MAX_NODES) if nodes > 0 else None
@@ -54,7 +54,7 @@ class CellFits:
 
     def why_not(self, worker: Any, request: Any) -> str:
         """Why this worker's host cannot run the request; '' where it can."""
-        return why_not(self.need(nodes_wished(request)), getattr(worker, "host", ASSUMED))
+        return why_not(self.need(nodes_wished(request.properties)), getattr(worker, "host", ASSUMED))
 
     def __call__(self, builder: Any, offered: Any, request: Any) -> bool:
         if self.why_not(offered.worker, request):

@@ -18,8 +18,8 @@ import click
 from oscar_steps.errors import ConfigError, FarmError, UserError
 from oscar_steps.site import DATABASE_PASSWORD, LDAP_PASSWORD, MAIL_PASSWORD, Site, load_site
 from oscar_steps.textio import close_to_others, keep_private, write_atomically
+from oscar_steps.words import ExitStatus
 
-USAGE = 64
 _GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD)
 """Those that somebody else has made."""
 
@@ -125,10 +125,10 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(ExitStatus.USAGE)
     except FarmError as error:
         click.echo(error.explain(), err=True)
-        sys.exit(USAGE)
+        sys.exit(ExitStatus.USAGE)
     except click.Abort:
         sys.exit(1)
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from oscar_steps.errors import ConfigError
 from oscar_steps.guest import styles
 from oscar_steps.matrix.model import Frozen
-from oscar_steps.tomlfile import check_values, line_of, load_toml, read_text, validate
+from oscar_steps.tomlfile import check_values, line_of, load_toml, mistake, read_text
 from oscar_steps.words import Architecture
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
@@ -191,10 +191,14 @@ def load_recipe(path: Path) -> ImageRecipe:
     try:
         return model.model_validate(value)  # type: ignore[return-value]
     except ValidationError as error:
-        key = str(error.errors()[0]["loc"][0])
-        if family is not None and key in value and not {key, f"{key}_add"} & own.keys():
-            path, text = family.path, family.text
-        return validate(model, path, text, value)  # type: ignore[return-value]
+        location = error.errors()[0]["loc"]
+        if family is not None:
+            path, text, location = family.place_of(location, value)
+        raise mistake(path, text, error, location) from None
+
+
+_Location: TypeAlias = tuple[int | str, ...]
+"""Of a setting, as pydantic gives it."""
 
 
 class _Family:
@@ -227,6 +231,21 @@ class _Family:
             else:
                 value[key] = item
         return value
+
+    def place_of(self, location: _Location, merged: dict[str, Any]) -> tuple[Path, str, _Location]:
+        """The file that a setting of the merged recipe is from, its text, and where it stands there."""
+        key = str(location[0])
+        here = self._recipe, self._recipe_text
+        if key in self._own or key not in merged:
+            return *here, location
+        more, rest = f"{key}_add", location[1:]
+        added = self._own.get(more)
+        added = added if isinstance(added, list) else []
+        if not rest and added:
+            return *here, (more,)
+        if rest and isinstance(rest[0], int) and (item := merged[key][rest[0]]) in added:
+            return *here, (more, added.index(item), *rest[1:])
+        return self.path, self.text, location
 
     def _changed(self, key: str, there: list[Any], item: Any) -> list[Any]:
         if not isinstance(item, list) or not all(isinstance(each, str) for each in item):

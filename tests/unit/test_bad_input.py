@@ -534,3 +534,10 @@ def test_an_output_that_is_full_is_not_blamed_on_the_run_directory_alone(desk: D
     answer = desk.execute("/bin/sh", "-c", f"{sys.executable} -m oscar_steps.testdriver status --help >/dev/full")
     assert answer.status == INFRASTRUCTURE
     assert "standard output or the run directory cannot be written to: No space left on device" in answer.err
+
+
+@pytest.mark.parametrize("module", ["testdriver", "matrix", "site", "master.secret"])
+def test_an_option_that_there_is_not_ends_with_the_status_of_a_usage_error(desk: Desk, module: str) -> None:
+    answer = desk.call(f"oscar_steps.{module}", "--nonsense")
+    assert (answer.status, answer.out) == (USAGE, "")
+    assert "--nonsense" in answer.err

@@ -214,6 +214,12 @@ def drips(request: Any) -> None:
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("nodes", ["many", -3, None, [4]])
+def test_a_number_of_nodes_that_is_none_is_the_cells_own(site: Path, nodes: Any) -> None:
+    assert without_name(job_of_the_farm(site, nodes=nodes)) == without_name(job_of_the_farm(site))
+
+
+@pytest.mark.usefixtures("exact")
 def test_the_address_of_a_job_on_the_farms_pages_gives_the_very_same_run(
     site: Path, monkeypatch: pytest.MonkeyPatch, page: Callable[[Callable[[Any], None]], str]
 ) -> None:

@@ -17,13 +17,14 @@ from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, CellPlan, Source
 from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
+from oscar_steps.master.fitting import nodes_wished
 from oscar_steps.master.history.record import FARM, farm_of
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.site import Site
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
-from oscar_steps.words import MARK, MAX_NODES, NodeBoot
+from oscar_steps.words import MARK, NodeBoot
 
 MAX_TRIES = 3
 LOST = "lost connection"
@@ -61,10 +62,9 @@ class JobStep(FirstStep):
     def _wish(self) -> dict[str, Any]:
         """What a person who forces a build may ask for."""
         boot = self.getProperty("boot")
-        nodes = int(self.getProperty("nodes") or 0)
         return {
             "boot": boot if boot in get_args(NodeBoot) else None,
-            "nodes": min(nodes, MAX_NODES) if nodes > 0 else None,
+            "nodes": nodes_wished(self),
         }
 
     async def begin(self, source: Source, run_id: str, directory: str) -> int:

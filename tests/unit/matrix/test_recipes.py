@@ -101,6 +101,8 @@ def _answers() -> Answers:
         ('initrd = "x"\n', 5, "initrd: there is no style 'x'; there are: dracut, initramfs-tools"),
         ('packages_add = "make"\n', 5, 'packages_add: give a list, such as ["one", "two"]'),
         ("packages_add = [5]\n", 5, 'packages_add: give a list, such as ["one", "two"]'),
+        ('packages_add = ["make", "make gcc"]\n', 5, "packages_add.1: "),
+        ('packages_add = [\n  "make",\n  "make gcc",\n]\npackages_remove = ["file"]\n', 7, "packages_add.1: "),
         ('packages_remove = ["make"]\n', 5, "packages_remove: 'make' is not in the list of {family}; leave it out"),
         ('pakages_add = ["make"]\n', 5, "pakages_add: there is no such setting"),
         ('disk_mib = "big"\n', 5, "disk_mib: give a whole number without quotes, such as 5"),

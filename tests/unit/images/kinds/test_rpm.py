@@ -116,7 +116,7 @@ def test_a_key_travels_with_the_recipe_and_one_that_is_missing_is_named(copy: Pa
         ('mirror = "mirror.example.org"', "mirror"),
         ('mirror = "https://mirror.example.org/a b"', "mirror"),
         ('mirror = "https://x/\\ngpgcheck=0"', "mirror"),
-        ('repositories_add = ["a\\n[evil]"]', "repositories"),
+        ('repositories_add = ["a\\n[evil]"]', "repositories_add.0: "),
         ('module_platform = "el9"', "module_platform"),
         ("unproven = 5", "unproven"),
     ],
