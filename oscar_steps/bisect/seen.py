@@ -1,21 +1,12 @@
-"""What one run says of the fault that is looked for, and by what a fault is known again in another run."""
+"""What one run says of the fault that is looked for."""
 
 from __future__ import annotations
 
-import re
-
 from oscar_steps.bisect.search import Seen
+from oscar_steps.signature import signature_of
 from oscar_steps.verdict import Category, Outcome, Stage, StageResult, Verdict
 
 _NOT_THE_COMMITS = (Category.FARM, Category.HOST)
-_VARIES = re.compile(r"[0-9a-f]{8,}|(?<![A-Za-z])\d+(?:\.\d+)?|/tmp/\S+")
-"""What differs in a sentence from run to run: numbers, digests, scratch files."""
-
-
-def signature_of(verdict: Verdict) -> str:
-    """By what the same fault is known again: where the run failed, and its sentence without what varies."""
-    place = f"{verdict.stage or '-'}/{verdict.oscar_stage or '-'}"
-    return f"{place}: {_VARIES.sub('#', verdict.sentence)}"
 
 
 def is_fault(verdict: Verdict) -> bool:

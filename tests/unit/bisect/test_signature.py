@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_steps.master.history.signature import normalised, signature_of
+from oscar_steps.signature import normalised, signature_of
 from oscar_steps.verdict import Category, NodeReport, Outcome, Stage, Verdict
 
 
