@@ -14,9 +14,9 @@ from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
 from pydantic import ValidationError
 
 from oscar_steps.job import Job
-from oscar_steps.signature import signature_of
 from oscar_steps.master.schedules.names import CHANGES, FORCE
 from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.signature import signature_of
 from oscar_steps.sources.source import Source
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Outcome, Verdict
