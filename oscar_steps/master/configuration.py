@@ -12,6 +12,7 @@ from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.history.store import HistoryService
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
+from oscar_steps.master.reports.queue import QueueNotes
 from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
 from oscar_steps.master.scale.registry import note_all_at_once
 from oscar_steps.master.schedules.all import build_schedulers
@@ -57,6 +58,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
             HistoryService(issues=tuple(dict.fromkeys(issue for plan in plans for issue in plan.known_issues))),
             *_mail(site, names),
             DiskWatch(disk_mib=site.master.disk_mib),
+            QueueNotes(night=(site.schedule.hour, site.schedule.minute)),
         ],
         "www": build_web(site),
         "logMaxSize": 20 * 2**20,

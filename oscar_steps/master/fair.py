@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,12 +38,20 @@ class CellFacts:
     ended: float = NEVER
 
 
-def order(cells: Iterable[str], facts: Mapping[str, CellFacts]) -> list[str]:
-    """The cells (names of builders), the next one first. One of which nothing is known has never run."""
+_UNKNOWN = CellFacts()
+
+
+def order(
+    cells: Iterable[str], facts: Mapping[str, CellFacts], urgency: Mapping[str, int] = MappingProxyType({})
+) -> list[str]:
+    """The cells (names of builders), the next one first. One of which nothing is known has never run.
+
+    `urgency` counts before that of the facts.
+    """
 
     def turn(cell: str) -> tuple[int, bool, float, str]:
-        known = facts.get(cell, CellFacts())
-        return known.urgency, not known.red, known.ended, cell
+        known = facts.get(cell, _UNKNOWN)
+        return urgency.get(cell, known.urgency), not known.red, known.ended, cell
 
     return sorted(cells, key=turn)
 
@@ -93,8 +102,7 @@ class Memory:
 
     def order(self, cells: Iterable[str]) -> list[str]:
         """`order` by what is known now."""
-        names = list(cells)
-        return order(names, {name: self.of(name) for name in names})
+        return order(cells, self.facts, self.urgency)
 
 
 def memory_of(master: Any) -> Memory:

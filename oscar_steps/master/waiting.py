@@ -47,8 +47,8 @@ class _Request:
         return self.values.get(name, default)
 
 
-async def waiting_cells(master: Any) -> tuple[list[WaitingCell], int]:
-    """The cells that wait, the next one first, and how many more there are."""
+async def waiting_cells(master: Any) -> tuple[list[WaitingCell], list[str]]:
+    """The cells that wait, the next one first, and the names of those behind them."""
     requests = await master.data.get(
         ("buildrequests",),
         filters=[resultspec.Filter("claimed", "eq", [False]), resultspec.Filter("complete", "eq", [False])],
@@ -62,7 +62,7 @@ async def waiting_cells(master: Any) -> tuple[list[WaitingCell], int]:
     ordered = await in_order(master, of_builder)
     ends = await _ends(master)
     found = [await _explained(master, builder, of_builder[builder], ends) for builder in ordered[:MOST]]
-    return found, max(len(ordered) - MOST, 0)
+    return found, [builder.name for builder in ordered[MOST:]]
 
 
 async def _explained(master: Any, builder: Any, requests: Sequence[dict[str, Any]], ends: _Ends) -> WaitingCell:

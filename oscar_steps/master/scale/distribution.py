@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from buildbot.process.buildrequestdistributor import BasicBuildChooser, BuildRequestDistributor
+from buildbot.util.pathmatch import Matcher
 from twisted.internet import defer
 
 from oscar_steps.master.fair import in_order
@@ -41,7 +42,7 @@ def waiting_builders(master: Any, builders: list[Any]) -> Any:
 
 
 async def _waiting(master: Any, builders: list[Any]) -> list[Any]:
-    open_ones = {builder for builder in builders if has_room(builder)}
+    open_ones = _open(builders)
     if not open_ones:
         return []
     priority = {
@@ -50,6 +51,19 @@ async def _waiting(master: Any, builders: list[Any]) -> list[Any]:
         if (builder := master.botmaster.getBuilderById(number)) in open_ones
     }
     return sorted(await in_order(master, priority), key=lambda builder: -priority[builder])
+
+
+def _open(builders: list[Any]) -> set[Any]:
+    """The builders that a worker has room for. A worker is asked once for all clusters, and once for other builds."""
+    known: dict[tuple[int, bool], bool] = {}
+
+    def takes(worker: Any, builder: Any) -> bool:
+        key = id(worker), bool(builder.config.locks)  # its hash is made of all its settings
+        if key not in known:
+            known[key] = bool(worker.room_for(builder) and worker.canStartBuild())
+        return known[key]
+
+    return {builder for builder in builders if any(takes(here.worker, builder) for here in builder.workers)}
 
 
 def _unclaimed(connection: Any, model: Any) -> list[tuple[int, int]]:
@@ -64,6 +78,16 @@ def _unclaimed(connection: Any, model: Any) -> list[tuple[int, int]]:
     return [tuple(row) for row in connection.execute(query).fetchall()]
 
 
+def _compile_once(paths: Any) -> None:
+    """Buildbot's own forgets that it did so, and sorts all paths of its data anew at every question."""
+    _compile(paths)
+    paths._dirty = False
+
+
+_compile = Matcher._compile
+
+
 def look_at_few() -> None:
     """Have Buildbot choose builds this way."""
     BuildRequestDistributor.BuildChooser = CellChooser
+    Matcher._compile = _compile_once

@@ -6,7 +6,7 @@ for 1,500 cells; every start, since a master that ends takes its builders out ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,7 +61,7 @@ async def note_builders(master: Any, configs: Sequence[Any]) -> dict[str, int]:
 
 def _note(connection: Any, model: Any, master: int, configs: Sequence[Any]) -> dict[str, int]:
     ids = _ids(connection, model.builders, [config.name for config in configs])
-    _describe(connection, model.builders, configs, ids)
+    _describe(connection, model.builders, {ids[config.name]: config.description for config in configs})
     _tag(connection, model, configs, ids)
     masters = model.builder_masters
     there = connection.execute(sa.select(masters.c.builderid).where(masters.c.masterid == master)).scalars()
@@ -79,14 +79,15 @@ def _ids(connection: Any, table: Any, names: Iterable[str]) -> dict[str, int]:
     return {name: number for name, number in rows if name in wanted}
 
 
-def _describe(connection: Any, table: Any, configs: Sequence[Any], ids: dict[str, int]) -> None:
+async def describe_builders(master: Any, wanted: Mapping[int, str | None]) -> None:
+    """Have the page of each of these builders (by their ids) say this; only what differs is written."""
+    await master.db.pool.do_with_transaction(_describe, master.db.model.builders, wanted)
+
+
+def _describe(connection: Any, table: Any, wanted: Mapping[int, str | None]) -> None:
     rows = connection.execute(sa.select(table.c.id, table.c.description)).fetchall()
     before = dict(tuple(row) for row in rows)
-    changed = [
-        {"number": ids[config.name], "text": config.description}
-        for config in configs
-        if before[ids[config.name]] != config.description
-    ]
+    changed = [{"number": number, "text": text} for number, text in wanted.items() if before.get(number) != text]
     if changed:
         texts: dict[str, Any] = {
             "description": sa.bindparam("text"),

@@ -62,7 +62,8 @@ class Queue:
 async def queue_of(master: Any) -> Queue:
     """The page answers whatever is wrong with the queue."""
     try:
-        return Queue(*await waiting_cells(master))
+        cells, behind = await waiting_cells(master)
+        return Queue(cells, len(behind))
     except Exception as error:  # broad on purpose: see above
         log.err(error, "the cells that wait")
         return Queue(trouble="the list cannot be made; the master's log says more")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from buildbot.db import model as buildbot_model
 from buildbot.process import buildrequestdistributor as distributor
 from buildbot.process.results import SUCCESS
+from buildbot.util.pathmatch import Matcher
 from twisted.internet import defer
 
 from oscar_steps.master.fair import memory_of
@@ -36,8 +37,8 @@ class Pool:
 class Builder:
     def __init__(self, number: int, *, room: bool = True) -> None:
         self.number, self.name = number, f"c{number}"
-        self.config = SimpleNamespace(tags=[])
-        worker = SimpleNamespace(room_for=lambda _builder: room)
+        self.config = SimpleNamespace(tags=[], locks=["clusters"])
+        worker = SimpleNamespace(room_for=lambda _builder: room, canStartBuild=lambda: True)
         self.workers = [SimpleNamespace(isAvailable=lambda: True, worker=worker)]
 
 
@@ -113,3 +114,36 @@ def test_buildbots_distributor_makes_the_chooser_that_it_has_been_given(monkeypa
     owner: Any = SimpleNamespace(config=SimpleNamespace(select_next_worker=None))
     made = distributor.BuildRequestDistributor(SimpleNamespace()).createBuildChooser(builder, owner)
     assert isinstance(made, CellChooser)
+
+
+def test_the_paths_of_buildbots_data_are_sorted_once_and_again_when_there_is_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Matcher, "_compile", Matcher._compile)
+    monkeypatch.setattr(distributor.BuildRequestDistributor, "BuildChooser", CellChooser)
+    look_at_few()
+    paths = Matcher()
+    for word in ("builds", "workers"):
+        paths[(word,)] = word
+        assert paths[(word,)] == (word, {})
+        paths._compile = None  # it is not asked a second time
+        assert paths[(word,)] == (word, {})
+        del paths._compile
+
+
+def test_a_worker_is_asked_once_for_all_clusters() -> None:
+    pool, builders = Pool(), [Builder(number) for number in range(1, 100)]
+    asked: list[int] = []
+
+    def room(builder: Builder) -> bool:
+        asked.append(builder.number)
+        return bool(builder.config.locks)
+
+    worker = SimpleNamespace(room_for=room, canStartBuild=lambda: True)
+    for builder in builders:
+        builder.workers[0].worker = worker
+    builders[-1].config.locks = []
+    request(pool, 1, 5)
+    request(pool, 2, 99)
+    assert waiting(pool, builders) == ["c5"]
+    assert asked == [1, 99]
