@@ -298,6 +298,10 @@ class Master:
         self.heard = heard
         return SimpleNamespace(stopConsuming=lambda: None)
 
+    def says_finished(self, build: dict[str, Any]) -> None:
+        """As Buildbot's queue of messages does: it waits for a Deferred, and for nothing else."""
+        assert not inspect.iscoroutine(self.heard(None, build))
+
     async def get(self, path: tuple[Any, ...]) -> Any:
         if path[0] == "builders":
             return {"name": "cell"}
@@ -343,9 +347,9 @@ def test_a_build_is_noted_when_it_ends_and_one_that_is_taken_up_again_is_not() -
     master = Master()
     run(service_of(master).reconfigService(issues=()))
     for number, results in ((1, SUCCESS), (2, RETRY)):
-        run(master.heard(None, master.has_built(number, results)))
-    run(master.heard(None, master.has_built(3, FAILURE)))
-    run(master.heard(None, master.builds[3]))
+        master.says_finished(master.has_built(number, results))
+    master.says_finished(master.has_built(3, FAILURE))
+    master.says_finished(master.builds[3])
     assert noted(master) == [3, 1]
     assert run(master.do(table.result_of_build, 3)).repeat_of == 4
 
