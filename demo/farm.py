@@ -55,6 +55,8 @@ class Farm:
     again: Sequence[float] = ()
     """`[schedule] again`: one purple build is the end here."""
     profiles = CHECKOUT / "profiles"
+    try_users: Sequence[str] = ()
+    """`[try] users`: who may have patches tested."""
     patience = 120.0
     """Seconds for the master's start."""
     database = ""
@@ -166,6 +168,8 @@ class Farm:
         secrets = base / "secrets"
         secrets.mkdir(mode=0o700)
         _write_secret(secrets / f"worker-{WORKER}", _PASSWORD)
+        for login in self.try_users:
+            _write_secret(secrets / f"try-{login}", _PASSWORD)
         if self.database_password:
             _write_secret(secrets / DATABASE_PASSWORD, self.database_password)
         (base / "farm.toml").write_text(self._site(web_port, master_port), encoding="utf-8")
@@ -183,6 +187,9 @@ class Farm:
 
     def _site(self, web_port: int, master_port: int) -> str:
         """farm.toml of a demo. JSON's strings and arrays are TOML's too."""
+        self.try_port = free_port()
+        users = json.dumps([*self.try_users])
+        tries = f'[try]\nport = "tcp:{self.try_port}:interface={LOOPBACK}"\nusers = {users}\n' if self.try_users else ""
         database = f"[database]\nurl = {json.dumps(self.database)}\n" if self.database else ""
         return f"""\
 profiles = {json.dumps(str(self.profiles))}
@@ -210,7 +217,7 @@ open = true
 title = "OSCAR test farm (demo)"
 port = "tcp:{master_port}:interface={LOOPBACK}"
 
-{database}
+{database}{tries}
 [driver]
 command = {json.dumps(self._driver)}
 runs = {json.dumps(str(self.runs))}

@@ -69,6 +69,15 @@ class Schedule(_Frozen):
     """Shell patterns of the branches whose commits are tested."""
 
 
+class Try(_Frozen):
+    """Who may have patches tested by `buildbot try`, and where its clients connect."""
+
+    port: str = "tcp:9990:interface=127.0.0.1"
+    """As a Twisted endpoint. What passes there is not encrypted."""
+    users: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")], ...] = Field(min_length=1)
+    """Logins, as in the repository; the password of each is the secret `try-LOGIN`."""
+
+
 class Ldap(_Frozen):
     """Where `[mail.ldap]` asks for addresses, with the program ldapsearch."""
 
@@ -243,6 +252,7 @@ class Site(_Frozen):
     """What is tested; none: `profiles/` beside `master.cfg`."""
     repository: Repository
     schedule: Schedule = Schedule()
+    try_: Try | None = Field(default=None, alias="try")
     mail: Mail | None = None
     web: Web = Web()
     database: Database = Database()

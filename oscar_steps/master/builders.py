@@ -16,7 +16,8 @@ from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.fitting import CellFits, Describing
 from oscar_steps.master.scale.slots import SlotWorker
 from oscar_steps.master.schedules.commit import start_cells
-from oscar_steps.master.steps.first import ASKERS_MISTAKE
+from oscar_steps.master.schedules.names import ASKERS_MISTAKE
+from oscar_steps.master.schedules.patches import StartAsked
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep
 from oscar_steps.master.steps.stages import JobStep, StageStep
@@ -170,6 +171,7 @@ def _lint(site: Site, plans: tuple[CellPlan, ...]) -> Any:
     steps = [LintStep(site), ReportStep(site)]
     if any(Label.SMOKE in plan.cell.labels for plan in plans):
         steps.append(start_cells())
+    steps.append(StartAsked())
     return util.BuilderConfig(
         name=LINT,
         workernames=[host.name for host in site.worker],

@@ -30,6 +30,8 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
         yield f"worker-{worker.name}", f"password of the worker {worker.name}"
     for login in () if site.web.open else site.web.admins:
         yield f"web-{login}", f"web password of {login}"
+    for login in site.try_.users if site.try_ else ():
+        yield f"try-{login}", f"password of {login} for buildbot try"
     if site.mail and site.mail.user:
         yield MAIL_PASSWORD, f"password of {site.mail.user} at the mail relay {site.mail.relay}"
     if site.mail and site.mail.ldap and site.mail.ldap.bind:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SourceKind = Literal["svn", "git", "tarball"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MAX_PATCH_BYTES = 2**20
+MAX_STRIP = 5
 
 
 class _Frozen(BaseModel):
@@ -42,7 +43,7 @@ class Patch(_Frozen):
     sha256: Sha256
     who: str
     """The login of the developer, who alone learns the result."""
-    strip: int = Field(default=0, ge=0, le=5)
+    strip: int = Field(default=0, ge=0, le=MAX_STRIP)
     """So many folders are taken off the front of each path, as by patch -p."""
     text: str = Field(default="", max_length=MAX_PATCH_BYTES)
     encoding: Literal["utf-8", "latin-1"] = "utf-8"

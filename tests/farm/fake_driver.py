@@ -66,7 +66,7 @@ def leave_files(run: Path) -> None:
     (run / "events.jsonl").write_text("{}\n")
 
 
-def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
+def lint(revision: str, url: str, directory: str, _first: str = "", _strip: str = "") -> int:
     """The first tier: it finds, mends or lets stand one problem, or breaks down, only where the scenario says so."""
     from oscar_steps.judgement import Judgement, ReportedProblem
     from oscar_steps.verdict import LINT, Category, Evidence, ExitStatus, Outcome, Verdict
@@ -76,6 +76,8 @@ def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
     play = scenario["play"]
     if play == "lint-breaks":
         raise RuntimeError("a bug of the driver's")
+    if play == "patch-refused":
+        return refused(run, revision, url)
     outcome = {"lint-fails": Outcome.FAILED, "lint-warns": Outcome.WARNING}.get(play, Outcome.PASSED)
     bad, gates = outcome is not Outcome.PASSED, play in ("lint-fails", "lint-stands")
     mended = (f"mended: {PROBLEM}",) if play == "lint-mends" else ()
@@ -105,6 +107,23 @@ def lint(revision: str, url: str, directory: str, _first: str = "") -> int:
     ).save(run)
     print("@@oscar " + json.dumps({"summary": "lint: 1 problem in 143 files, 3.1 s" if bad else "lint: no problem"}))
     return ExitStatus.of(outcome)
+
+
+def refused(run: Path, revision: str, url: str) -> int:
+    """The first tier could not apply a developer's patch."""
+    from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
+
+    sentence = "the patch 01234567 of developer does not apply: 'README' is not in the tree"
+    Verdict(
+        run_id=run.name,
+        cell=LINT,
+        source=url,
+        revision=revision,
+        outcome=Outcome.INFRASTRUCTURE,
+        sentence=sentence,
+        category=Category.FARM,
+    ).save(run)
+    return ExitStatus.USAGE
 
 
 def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:

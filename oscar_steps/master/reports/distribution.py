@@ -9,6 +9,7 @@ from buildbot.process.results import SUCCESS
 from pydantic import ValidationError
 
 from oscar_steps import manifest
+from oscar_steps.master.schedules.names import PATCH_OF
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.web.run_files import RUNS
 from oscar_steps.verdict import Outcome, Verdict
@@ -40,6 +41,8 @@ async def _last_good(master: Any, build: dict[str, Any]) -> Verdict | None:
         if not found or found["results"] != SUCCESS:
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
+        if PATCH_OF in said:
+            continue
         try:
             return Verdict.model_validate(said.get(VERDICT, (None,))[0])
         except ValidationError:

@@ -30,7 +30,7 @@ from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
 from oscar_steps.master.reports.directory import AddressBook
 from oscar_steps.master.reports.distribution import changed_since_good
-from oscar_steps.master.schedules.names import CHANGES, NIGHTLY, WEEKLY
+from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CELLS, CHANGES, NIGHTLY, PATCH_OF, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
 from oscar_steps.master.steps.results import (
     CELL_OWNER,
@@ -110,12 +110,18 @@ class BuildNote:
     """The mail address of who looks after the cell; '': nobody in particular."""
     distribution: str = ""
     """What changed in the distribution since the cell's last good run."""
+    patch_of: str = ""
+    """The login of the developer whose patch was tested; '': there was none."""
+    goes_on: bool = False
+    """Of a patch's first tier: its cells begin now, so that this is not the end."""
+    askers_mistake: bool = False
+    """What was asked for does not exist, or cannot be used."""
     known_already: bool = False
     """The operator got a mail about the first failure, and another retry follows."""
 
     @property
     def fixed(self) -> bool:
-        if self.verdict.outcome is not Outcome.PASSED:
+        if self.verdict.outcome is not Outcome.PASSED or self.patch_of:
             return False
         if self.verdict.cell == LINT:  # it compares two revisions: nothing new says nothing of the tree
             return bool(self.gated_before)
@@ -137,6 +143,8 @@ class BuildNote:
             return f"{where}: {GO_ON}"
         if verdict.outcome is Outcome.FAILED and verdict.stability is Stability.UNSTABLE:
             return f"{where}; {UNSTABLE}"
+        if verdict.outcome is Outcome.INFRASTRUCTURE and self.askers_mistake:
+            return "not tested: what was asked for cannot be used"
         if verdict.outcome is Outcome.INFRASTRUCTURE:
             return f"{where}: {_NOT_OSCAR.get(verdict.category, _FARMS_OWN)}; this says nothing about OSCAR"
         return where
@@ -145,6 +153,7 @@ class BuildNote:
     def subject(self) -> str:
         verdict = self.verdict
         what = "fixed" if self.fixed else headline(verdict)
+        what = f"your patch: {what}" if self.patch_of else what
         return f"[oscar-farm] {verdict.cell}{f' {verdict.short}' if verdict.revision else ''}: {what}"
 
     @property
@@ -165,12 +174,14 @@ class BuildNote:
 
 def people_of(note: BuildNote) -> set[str]:
     """The logins of everybody who may have to get a mail about this build."""
-    return {*(change.author for change in note.changes), *note.gated_before, *([note.owner] if note.owner else [])}
+    return {*(change.author for change in note.changes), *note.gated_before, *filter(None, (note.owner, note.patch_of))}
 
 
 def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
     """Addresses that get a mail about this build; none: nobody does."""
     outcome = note.verdict.outcome
+    if note.patch_of:
+        return _of_patch(note, mail, book)
     stable = note.verdict.stability is Stability.STABLE
     always = mail.always and note.verdict.cell != LINT and stable
     more = (note.cell_owner,) if note.cell_owner else ()
@@ -192,13 +203,24 @@ def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...
     return tuple(dict.fromkeys((*found, *more)))
 
 
+def _of_patch(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
+    """A patch concerns its developer alone: no author, no list. The operator hears of what is the farm's own fault."""
+    outcome = note.verdict.outcome
+    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and note.goes_on):
+        return ()
+    developer = book.address(note.patch_of)
+    farms = outcome is Outcome.INFRASTRUCTURE and not note.askers_mistake
+    return tuple(dict.fromkeys(address for address in (developer, mail.operator if farms else None) if address))
+
+
 def bad_logins(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[tuple[str, str], ...]:
     """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
     nobody_blamed = note.verdict.stability is Stability.UNSTABLE
     none_due = note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE)
     if nobody_blamed or none_due or not recipients(note, mail, book):
         return ()
-    faults = {change.author: book.fault(change.author) for change in note.changes}
+    logins = [note.patch_of] if note.patch_of else [change.author for change in note.changes]
+    faults = {login: book.fault(login) for login in logins}
     return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)
 
 
@@ -217,6 +239,9 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         owner=str(properties.get("owner", "")),
         cell_owner=str(properties.get(CELL_OWNER) or ""),
         changes=await _changes(master, changes),
+        patch_of=str(properties.get(PATCH_OF) or ""),
+        goes_on=bool(properties.get(CELLS)),
+        askers_mistake=bool(properties.get(ASKERS_MISTAKE)),
         before=before,
         build_url=utils.getURLForBuild(master, build["builder"]["builderid"], build["number"]),
         base=master.config.buildbotURL,
@@ -268,7 +293,7 @@ async def _before(master: Any, build: dict[str, Any], branch: str | None) -> tup
         if not found:
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
-        if said.get("branch", (None,))[0] != branch:
+        if said.get("branch", (None,))[0] != branch or PATCH_OF in said:
             continue
         if found["results"] in (SUCCESS, WARNINGS, FAILURE):
             revision = str(said.get(EXACT_REVISION, ("?",))[0])

@@ -12,6 +12,7 @@ from oscar_steps.master.schedules.clock import nightly, weekly
 from oscar_steps.master.schedules.commit import first_tier
 from oscar_steps.master.schedules.force import button
 from oscar_steps.master.schedules.names import PER_COMMIT
+from oscar_steps.master.schedules.patches import try_scheduler
 from oscar_steps.site import Site
 from oscar_steps.words import Label
 
@@ -22,6 +23,8 @@ def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
     made = [button(site, [plan.name for plan in plans], of_label), first_tier(site)]
     if smoke := of_label[Label.SMOKE]:
         made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=smoke, reason="a commit"))
+    if site.try_ is not None:
+        made.append(try_scheduler(site, [plan.name for plan in plans], smoke))
     if by_night := of_label[Label.NIGHTLY]:
         made.append(nightly(site, by_night))
     # The night's own cells run in that night in any case.

@@ -8,15 +8,22 @@ from typing import Any, get_args
 
 from buildbot.plugins import schedulers, util
 from buildbot.schedulers.forcesched import CollectedValidationError, ValidationError
+from twisted.internet import defer
 
-from oscar_steps.master.schedules.names import FORCE
+from oscar_steps.errors import SourceError
+from oscar_steps.master.schedules.names import CELLS, FORCE, PATCH_OF
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Site
+from oscar_steps.sources.diffs import changes_of
+from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch
+from oscar_steps.verdict import LINT
 from oscar_steps.words import MAX_NODES, Label, NodeBoot
 
 AS_PROFILE = "as the profile says"
 LABEL = "label"
 """What a person who forces a build may ask for: all cells of this label."""
+PATCH_BODY = "patch_body"
+"""The form's field with a patch."""
 AS_BUTTON = "this cell alone"
 
 
@@ -33,12 +40,35 @@ class ForceCells(schedulers.ForceScheduler):
     def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
         """Ask for the builds: of the cell that is named, unless there is a label."""
         label = _one(wishes.get(LABEL))
+        for name in (PATCH_OF, CELLS):
+            wishes.pop(name, None)
+        if _one(wishes.get(PATCH_BODY)):
+            return defer.ensureDeferred(self._with_patch(owner, builderNames, builderid, wishes))
         if label in self.of_label:
             if not _one(wishes.get("revision")):
                 said = "give the number of a revision: each cell looks for the last one by itself, and they may differ"
                 raise CollectedValidationError({"revision": said})
             builderNames, builderid = self.of_label[label], None
         return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
+
+    async def _with_patch(self, owner: Any, names: Any, builderid: Any, wishes: dict[str, Any]) -> Any:
+        """A patch goes to the first tier, and then to the cells."""
+        if not _one(wishes.get("revision")):
+            raise CollectedValidationError({"revision": "give the number of the revision that your patch is made for"})
+        label = _one(wishes.get(LABEL))
+        asked = self.of_label[label] if label in self.of_label else await self.computeBuilderNames(names, builderid)
+        login = owner if owner and owner != "anonymous" else _one(wishes.get("username"))
+        wishes |= {CELLS: [name for name in asked if name != LINT], PATCH_OF: [login or "somebody"]}
+        first = await self.master.data.updates.findBuilderId(LINT)
+        return await super().force(owner, builderid=first, **wishes)
+
+    async def gatherPropertiesAndChanges(self, collector: Any, **wishes: Any) -> Any:
+        """The form's wishes, and whose patch it is."""
+        properties, changes, stamps = await super().gatherPropertiesAndChanges(collector, **wishes)
+        if PATCH_OF in wishes:
+            properties.setProperty(PATCH_OF, _one(wishes[PATCH_OF]), "Force Build Form")
+            properties.setProperty(CELLS, list(wishes[CELLS]), "Force Build Form")
+        return properties, changes, stamps
 
 
 def _one(wish: Any) -> str:
@@ -66,6 +96,43 @@ class Nodes(util.IntParameter):
         """The number. Raises ValidationError where it is none, or one that no cluster has."""
         if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
             raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_NODES}")
+        return int(text)
+
+
+class PatchFile(util.FileParameter):
+    """A diff, looked at before anything is asked for."""
+
+    maxsize = MAX_PATCH_BYTES
+
+    def parse_from_arg(self, text: str) -> str:
+        """The text as it is. Raises ValidationError, with the line, where it is no diff that the farm takes."""
+        if text.strip():
+            try:
+                changes_of(Patch.of_bytes(text.encode("utf-8", "surrogateescape"), "somebody"))
+            except SourceError as error:
+                raise ValidationError(f"{self.label}: {error.sentence}") from None
+        return text
+
+
+def _patch_fields() -> Any:
+    hidden = {name: util.FixedParameter(name=name, default="") for name in ("author", "comment", "subdir")}
+    level = Level(name="level", label="Folders to take off its names (patch -p)", default=0)
+    return util.PatchParameter(
+        name="patch",
+        label="A patch on it",
+        body=PatchFile(name="body", label="Patch", default=""),
+        level=level,
+        **hidden,
+    )
+
+
+class Level(util.IntParameter):
+    """As `patch -p` takes it."""
+
+    def parse_from_arg(self, text: str) -> int:
+        """The number. Raises ValidationError where it is none."""
+        if not re.fullmatch(r"[0-9]", str(text).strip()) or int(text) > MAX_STRIP:
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_STRIP}")
         return int(text)
 
 
@@ -100,6 +167,7 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
                 ),
                 repository=util.FixedParameter(name="repository", default=repository.url),
                 project=util.FixedParameter(name="project", default=PROJECT),
+                patch=_patch_fields(),
             )
         ],
         properties=[

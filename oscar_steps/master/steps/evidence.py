@@ -12,13 +12,14 @@ from pathlib import Path
 
 from oscar_steps import archive as archives
 from oscar_steps.manifest import MANIFEST_FILE
+from oscar_steps.sources.diffs import PATCH_FILE
 from oscar_steps.textio import printable_name
 
 ARCHIVE = "evidence.tar.gz"
 MAX_ARCHIVE_BYTES = 128 * 2**20
 MAX_FILE_KIB = 64 * 1024
 LIMITS = archives.Limits(files=5000, total_bytes=512 << 20, file_bytes=MAX_FILE_KIB << 10, depth=15)
-_NAMES = f"verdict.json job.json cluster.xml events.jsonl {MANIFEST_FILE} console logs screens installer"
+_NAMES = f"verdict.json job.json {PATCH_FILE} cluster.xml events.jsonl {MANIFEST_FILE} console logs screens installer"
 
 # Disks, sockets and links stay where they are; so does what is too big, but its name is printed.
 PACK = f"""

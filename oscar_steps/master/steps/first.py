@@ -8,18 +8,18 @@ from typing import Any
 
 from buildbot.process import buildstep, remotecommand
 from buildbot.process.results import EXCEPTION, statusToString
+from twisted.internet import threads
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.durability.restarts import CutShort, cut_short
+from oscar_steps.master.schedules.names import ASKERS_MISTAKE, MISTAKE, PATCH_OF
 from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, TESTED, VERDICT, RunIdentity
 from oscar_steps.master.watch.exact import Asked, exact_source, url_of
 from oscar_steps.site import Site
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.diffs import changes_of
+from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch, Source
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Category, Outcome
-
-ASKERS_MISTAKE = "askers_mistake"
-"""Build property: what was asked for does not exist. No worker is at fault."""
 
 
 class OfCell:
@@ -61,11 +61,13 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
         self.setProperty(SOURCE_URL, url_of(self.site, asked), self.name)
         try:
             await self.check()
+            patch = await patch_of(self)
             source = await exact_source(self.master.reactor, self.site, asked)
         except (SourceError, HostError) as error:
             return cut if (cut := cut_short(self)) is not None else self._no_run(error)
         if (cut := cut_short(self)) is not None:
             return cut
+        source = source.model_copy(update={"patch": patch})
         run_id = f"{self.cell}-{source.short}-b{self.getProperty('buildnumber')}"
         self.setProperty(EXACT_REVISION, source.revision, self.name)
         self.setProperty(TESTED, source.without_text().model_dump(mode="json"), self.name)
@@ -110,6 +112,22 @@ def asked_of(step: Any) -> Asked:
         properties=step.getProperty,
         running=step.svn,
     )
+
+
+async def patch_of(step: Any) -> Patch | None:
+    """The developer's patch that a build is to test. Raises SourceError for one that cannot be used."""
+    if mistake := step.getProperty(MISTAKE):
+        raise SourceError(str(mistake))
+    stamp = step.build.getSourceStamp("")
+    if stamp is None or not stamp.patch:
+        return None
+    level, content, _folder = stamp.patch
+    if len(content) > MAX_PATCH_BYTES:
+        raise SourceError(f"the patch has {len(content)} bytes; the farm takes {MAX_PATCH_BYTES}")
+    who = str(step.getProperty(PATCH_OF) or step.getProperty("owner") or "somebody")
+    patch = Patch.of_bytes(content, who, min(max(int(level or 0), 0), MAX_STRIP))
+    await threads.deferToThread(changes_of, patch)
+    return patch
 
 
 async def on_worker(step: Any, name: str, **arguments: Any) -> Any:

@@ -13,15 +13,16 @@ from twisted.python import log
 from oscar_steps.judgement import LINT_FILE, MAX_BYTES, Judgement
 from oscar_steps.master.durability.restarts import cut_short
 from oscar_steps.master.operator_mail import notify_operator
-from oscar_steps.master.schedules.names import CHANGES
-from oscar_steps.master.steps.first import FirstStep, upload
+from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CHANGES
+from oscar_steps.master.steps.first import FirstStep, on_worker, upload
 from oscar_steps.master.steps.results import LINT_RESULT_OF_STATUS, RUN_DIRECTORY
 from oscar_steps.master.steps.stages import SummaryObserver
 from oscar_steps.master.web.standing import GATED_BEFORE, note_judgement
 from oscar_steps.master.web.standing_page import STANDING
 from oscar_steps.site import Site
-from oscar_steps.sources.source import Source
-from oscar_steps.verdict import LINT
+from oscar_steps.sources.diffs import PATCH_FILE
+from oscar_steps.sources.source import Patch, Source
+from oscar_steps.verdict import LINT, ExitStatus
 
 _MAX_SECONDS = 900
 
@@ -40,14 +41,36 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
         self.setProperty(RUN_DIRECTORY, directory, self.name)
         self.addLogObserver("stdio", SummaryObserver(self._show))
         words = [*self.site.driver.command, LINT, source.revision, "--url", source.url, "--run", directory]
-        words += await self._first_of_several(source.revision)
+        if source.patch is not None:
+            words += await self._bring_patch(source.patch, directory)
+        else:
+            words += await self._first_of_several(source.revision)
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
         if (cut := cut_short(self)) is not None:
             return cut
         result = EXCEPTION if self.timed_out else LINT_RESULT_OF_STATUS.get(command.rc, EXCEPTION)
-        await self._note_what_stands(directory, source.url)
+        if source.patch is None:
+            await self._note_what_stands(directory, source.url)
+        elif command.rc == ExitStatus.USAGE:
+            self.setProperty(ASKERS_MISTAKE, True, self.name)
         return result
+
+    async def _bring_patch(self, patch: Patch, directory: str) -> list[str]:
+        """Send the worker a developer's patch; gives the words that name it."""
+        command = await on_worker(
+            self,
+            "downloadFile",
+            workdir=directory,
+            workerdest=f"{directory}/{PATCH_FILE}",
+            reader=remotetransfer.StringFileReader(patch.content),
+            maxsize=None,
+            blocksize=64 * 1024,
+            mode=0o600,
+        )
+        if command.rc != 0:
+            log.msg(f"the worker could not keep the patch in {directory}")  # lint says so
+        return ["--patch", f"{directory}/{PATCH_FILE}", "--strip", str(patch.strip), f"--patch-of={patch.who}"]
 
     async def _first_of_several(self, last: str) -> list[str]:
         """A build may be for several commits that came one after the other: all that they brought is new."""

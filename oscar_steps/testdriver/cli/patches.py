@@ -16,7 +16,7 @@ from oscar_steps.errors import HostError, UserError
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
 from oscar_steps.sources.diffs import REFUSED, changes_of, rejection, script_of
-from oscar_steps.sources.source import MAX_PATCH_BYTES, Patch
+from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch
 from oscar_steps.textio import one_line, read_regular
 from oscar_steps.v3m.host.ledger import owned
 
@@ -27,7 +27,9 @@ def patch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options by which a command takes a patch."""
     for option in (
         click.option("--patch-of", default="", metavar="LOGIN", help="Whose patch it is [you]."),
-        click.option("--strip", type=click.IntRange(0, 5), default=0, help="Folders to take off names, as patch -p."),
+        click.option(
+            "--strip", type=click.IntRange(0, MAX_STRIP), default=0, help="Folders to take off names, as patch -p."
+        ),
         click.option("--patch", type=click.Path(path_type=Path, dir_okay=False), help="Apply this diff to the tree."),
     ):
         command = option(command)

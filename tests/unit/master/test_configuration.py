@@ -106,8 +106,8 @@ def test_a_commit_is_looked_at_first_and_then_goes_on_to_its_cells(tmp_path: Pat
     configuration = load(base(tmp_path))
     assert configuration.schedulers[LINT].builderNames == [LINT]
     steps = [step.buildStep() for step in configuration.builders[-1].factory.steps]
-    assert [step.name for step in steps] == [LINT, "report", "cells"]
-    assert steps[-1].schedulerNames == ["commit"]
+    assert [step.name for step in steps] == [LINT, "report", "cells", "cells of the patch"]
+    assert steps[-2].schedulerNames == ["commit"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -227,3 +228,31 @@ def test_a_mail_names_what_changed_in_the_distribution() -> None:
     changed = dataclasses.replace(note(Outcome.FAILED), distribution="since the last good run (r5) 1 package changed")
     assert "\nPackages  since the last good run (r5) 1 package changed\n" in changed.text
     assert "Packages" not in note(Outcome.FAILED).text
+
+
+def patched(outcome: Outcome, **more: Any) -> BuildNote:
+    """A developer's patch, in a cell whose last build was red and which has an owner."""
+    before = Before(number=1, revision="6", passed=False)
+    whole = {"patch_of": "geoffroy", "changes": (), "owner": "geoffroy", "before": before, "cell_owner": "c@x.org"}
+    return dataclasses.replace(note(outcome), **(whole | more))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.WARNING, Outcome.FAILED])
+def test_the_result_of_a_patch_goes_to_its_developer_and_to_nobody_else(outcome: Outcome) -> None:
+    assert recipients(patched(outcome), MAIL) == ("geoffroy@x.org",)
+    assert recipients(patched(outcome, patch_of="stranger@"), MAIL) == ()
+    assert "your patch: " in patched(outcome).subject
+    assert "fixed" not in patched(outcome).subject
+
+
+def test_a_patch_that_cannot_be_used_is_its_developers_mistake_and_a_fault_of_the_farm_is_the_operators() -> None:
+    mistake = patched(Outcome.INFRASTRUCTURE, askers_mistake=True)
+    assert recipients(mistake, MAIL) == ("geoffroy@x.org",)
+    assert mistake.text.startswith("not tested: what was asked for cannot be used\n")
+    assert recipients(patched(Outcome.INFRASTRUCTURE), MAIL) == ("geoffroy@x.org", "op@x.org")
+
+
+def test_the_first_tier_of_a_patch_is_silent_where_its_cells_begin_now() -> None:
+    assert recipients(patched(Outcome.PASSED, goes_on=True), MAIL) == ()
+    assert recipients(patched(Outcome.FAILED, goes_on=True), MAIL) == ("geoffroy@x.org",)
+    assert recipients(patched(Outcome.CANCELLED), MAIL) == ()

@@ -1,0 +1,122 @@
+"""A developer's patch, from Buildbot's own `buildbot try` to the mail to its author; only the driver is a fake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.children import run
+from demo.farm import _PASSWORD, USERS, Farm
+from demo.mailsink import body_of, read_mail
+from oscar_steps.verdict import LINT
+from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
+from tests.farm.test_master_with_fake_driver import commit, last_build, mails_to, play, standing
+
+AUTHOR, DEVELOPER = USERS
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    farm = Farm(tmp_path_factory.mktemp("farm") / "f", driver=[sys.executable, str(FAKE_DRIVER)])
+    farm.try_users = (DEVELOPER,)
+    with nothing_to_install(tmp_path_factory.mktemp("standin")), farm:
+        play(farm, "pass")
+        commit(farm)
+        yield farm
+
+
+@pytest.fixture
+def copy(farm: Farm, tmp_path: Path) -> Path:
+    """A working copy with a change that is in no repository."""
+    run("svn", "checkout", "--quiet", f"{farm.repository.url}/trunk", tmp_path / "wc")
+    with (tmp_path / "wc/README").open("a") as readme:
+        readme.write("A line that nobody has committed.\n")
+    return tmp_path / "wc"
+
+
+def buildbot_try(farm: Farm, copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    login = ("--connect=pb", f"--master=127.0.0.1:{farm.try_port}", f"--username={DEVELOPER}", f"--passwd={_PASSWORD}")
+    if not any(word.startswith("--diff") for word in words):
+        (copy.parent / "mine.diff").write_text(run("svn", "diff", cwd=copy))
+        words = (f"--diff={copy.parent / 'mine.diff'}", "--baserev=2", *words)
+    command = [str(Path(sys.executable).parent / "buildbot"), "try", *login, *words]
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60)
+
+
+def mails(farm: Farm) -> list[str]:
+    return sorted(path.name for path in (farm.directory / "mails").glob("*.eml"))
+
+
+def test_a_patch_is_tested_with_what_its_developer_asked_for_and_told_to_nobody_else(farm: Farm, copy: Path) -> None:
+    before, number, stood = mails(farm), last_build(farm)["number"], standing(farm)
+    done = buildbot_try(farm, copy, "--wait", f"--builder={farm.cell}", "--properties=nodes=3", "--who=demo@oscar.test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{LINT}: success (" in done.stdout
+    assert f"{farm.cell}: success (" in done.stdout
+    build = last_build(farm)
+    assert (build["number"], build["results"]) == (number + 1, 0)
+    name = farm.master.property(build["buildid"], "run_id")
+    job = json.loads((farm.runs / name / "job.json").read_text())
+    assert job["nodes"] == 3
+    assert "+A line that nobody has committed." in job["source"]["patch"]["text"]
+    assert job["source"]["patch"]["who"] == DEVELOPER
+    assert f"-r{job['source']['revision']}.p{job['source']['patch']['sha256'][:8]}-b" in name
+    (new,) = eventually(lambda: sorted({*mails(farm)} - {*before}))
+    mail = read_mail(farm.directory / "mails" / new)
+    assert mail["To"] == f"{DEVELOPER}@oscar.test"
+    assert ": your patch: passed" in " ".join(mail["Subject"].split())
+    assert standing(farm) == stood
+
+
+def test_a_red_patch_makes_no_red_of_the_cell(farm: Farm, copy: Path) -> None:
+    play(farm, "fail")
+    before = len(mails_to(farm, "operator")), len(mails_to(farm, AUTHOR))
+    done = buildbot_try(farm, copy, "--wait", "--quiet")
+    assert done.returncode == 1
+    assert f"{farm.cell}: failure (failed at wait-nodes" in done.stdout, done.stdout
+    assert "your patch: failed at wait-nodes" in eventually(lambda: mails_to(farm, DEVELOPER))[-1]
+    play(farm, "pass")
+    after = commit(farm)
+    assert after.mail and "fixed" not in str(read_mail(after.mail)["Subject"])
+    assert (len(mails_to(farm, "operator")), len(mails_to(farm, AUTHOR))) == before
+
+
+def test_a_patch_that_does_not_apply_is_its_developers_mistake_and_installs_no_cluster(farm: Farm, copy: Path) -> None:
+    play(farm, "patch-refused")
+    number, before = last_build(farm)["number"], len(mails_to(farm, "operator"))
+    done = buildbot_try(farm, copy, "--wait", "--quiet")
+    assert done.returncode == 1
+    assert "does not apply: 'README' is not in the tree" in done.stdout
+    assert "does not apply" in " ".join(eventually(lambda: mails_to(farm, DEVELOPER))[-1].split())
+    assert last_build(farm)["number"] == number
+    assert len(mails_to(farm, "operator")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "patch", "said"),
+    [
+        ((), "--- ../x\n+++ ../x\n@@ -1 +1 @@\n-a\n+b\n", "line 1: '../x' is not in the tree itself"),
+        (("--builder=none-such",), "x", "there is no cell 'none-such'"),
+        (("--properties=changes=1",), "x", "the property 'changes' cannot be set"),
+        (("--baserev=last",), "x", "'last' is no revision"),
+        ((), "", "the patch is empty"),
+    ],
+    ids=["path", "cell", "property", "revision", "nothing"],
+)
+def test_what_cannot_be_tested_is_one_sentence_to_who_asked(
+    farm: Farm, tmp_path: Path, words: tuple[str, ...], patch: str, said: str
+) -> None:
+    (tmp_path / "a.diff").write_text(patch)
+    before = len(mails_to(farm, DEVELOPER))
+    buildbot_try(farm, tmp_path, f"--diff={tmp_path / 'a.diff'}", *words)
+    eventually(lambda: len(mails_to(farm, DEVELOPER)) > before)
+    paths = sorted((farm.directory / "mails").glob("*.eml"))
+    last = [mail for mail in map(read_mail, paths) if DEVELOPER in str(mail["To"])][-1]
+    first, second, *_ = body_of(last).splitlines()
+    assert first == "not tested: what was asked for cannot be used"
+    assert said in second
