@@ -96,7 +96,7 @@ async def debvm(recipe: BootstrapRecipe, place: Path, costs: Costs) -> None:
     if shutil.which("debvm-create") is None:
         costs.notes[way] = "not installed"
         return
-    command = ["debvm-create", "-r", recipe.suite, "-o", str(disk), "-s", f"{recipe.disk_mib}M", "--"]
+    command = ["debvm-create", "-r", recipe.suite, "-o", str(disk), "-z", f"{recipe.disk_mib}M", "--"]
     command += [f"--include={','.join(recipe.packages)}", '--aptopt=Acquire::Check-Valid-Until "false"']
     try:
         with costs.measured(way):

@@ -16,10 +16,20 @@ def on_one_line(sentence: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)
 
 
+_LONGEST = 2000
+_END = 400
+
+
+def cut(sentence: str) -> str:
+    """`sentence` without the middle of what is too long to be read: it may quote a file, or what a server sent."""
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[: _LONGEST - _END - 5]} ... {sentence[-_END:]}"
+
+
 class FarmError(Exception):
     """Root of all errors of the farm. `str()` is one sentence; `hint` says how to go on (may be empty)."""
 
     def __init__(self, sentence: str, *, hint: str = "") -> None:
+        sentence = cut(sentence)
         super().__init__(sentence)
         self.sentence = sentence
         self.hint = hint

@@ -85,6 +85,8 @@ class Verdict(_Frozen):
     """What the first tier does not see any more."""
     image: ImageReport | None = None
     """None: the run did not get as far as its image."""
+    image_failed: bool = False
+    """Its image could not be had, by no fault of the host: a mirror that is away, a recipe that cannot be built."""
     seconds: float = 0.0
     replay: str = ""
 

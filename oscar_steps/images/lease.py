@@ -23,7 +23,14 @@ class Lease:
     """A shared lock on an image. It ends with `end`, with the object, or with the process."""
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether what is called `folder` now is what was locked."""
+        with suppress(OSError):
+            return self._finalizer.alive and os.path.samestat(os.fstat(self._descriptor), folder.lstat())
+        return False
 
     def end(self) -> None:
         self._finalizer()

@@ -29,12 +29,14 @@ DEFAULT_SHARE = 1 / 3
 """Of the file system: on a small disk the images leave room for the runs."""
 DAMAGED = "damaged-"
 _GIB = 1 << 30
-_IMAGE = re.compile(rf"(?:{DAMAGED})?[0-9a-f]{{64}}")
+_IMAGE = re.compile(rf"(?:{DAMAGED})?[0-9a-f]{{64}}|{DAMAGED}[0-9a-f]{{64}}-[0-9a-f]{{8}}")
+_DOWNLOAD = re.compile(r"download-[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of an image. `record`: None for one of an earlier version, or one that is damaged."""
+    """A folder of an image, or what has come of a download. `record`: None for an image of an earlier version, one that
+    is damaged, and a download."""
 
     folder: Path
     record: ImageRecord | None
@@ -45,8 +47,21 @@ class Entry:
         return self.folder.name.startswith(DAMAGED)
 
     @property
+    def is_download(self) -> bool:
+        return _DOWNLOAD.fullmatch(self.folder.name) is not None
+
+    @property
     def key(self) -> str:
-        return self.folder.name.removeprefix(DAMAGED)
+        """An image's key; a download has its file's name."""
+        name = self.folder.name
+        return name if self.is_download else name.removeprefix(DAMAGED).partition("-")[0]
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        if self.is_download:
+            return "a download that was not finished"
+        return self.record.name if self.record else "of an earlier version"
 
     @property
     def size(self) -> int:
@@ -55,15 +70,16 @@ class Entry:
 
     @property
     def users(self) -> tuple[str, ...]:
-        return lease.users(self.folder)
+        return lease.users(lock_path(self.folder.parent, self.key) if self.is_download else self.folder)
 
 
 def entries(store: Path) -> list[Entry]:
-    """All images in the store, the least recently used first; those that no build will use again before all others."""
+    """All images and downloads in the store, the least recently used first; those that no build will use again before
+    all others."""
     found = []
     with suppress(FileNotFoundError):
         for folder in store.iterdir():
-            if _IMAGE.fullmatch(folder.name):
+            if _IMAGE.fullmatch(folder.name) or _DOWNLOAD.fullmatch(folder.name):
                 with suppress(OSError):
                     found.append(Entry(folder, ImageRecord.load(folder), _last_used(folder)))
     return sorted(found, key=lambda entry: (entry.record is not None, entry.last_used))
@@ -97,7 +113,7 @@ def _blocks(folder: Path) -> dict[tuple[int, int], int]:
     """Each file of the folder, a hard link once, to the bytes that it takes."""
     found = {}
     with suppress(OSError):
-        for path in folder.iterdir():
+        for path in folder.iterdir() if folder.is_dir() else [folder]:
             status = path.lstat()
             found[status.st_dev, status.st_ino] = status.st_blocks * 512
     return found
@@ -176,6 +192,10 @@ def remove(entry: Entry) -> bool:
         if folder.stat().st_uid != os.geteuid() != 0:
             return False
         path = lock_path(store, entry.key)
+        if entry.is_download:
+            with FileLock(path, mode=lock_mode(store), blocking=False):
+                folder.unlink()
+                return True
         with FileLock(path, mode=lock_mode(store), blocking=False), lease.unused(folder) as unused:
             if not unused:
                 return False
@@ -189,12 +209,26 @@ def remove(entry: Entry) -> bool:
     return False
 
 
-def set_aside(folder: Path) -> Path:
-    """Take a damaged image out of use: nobody finds it any more; those who use it go on."""
+def set_aside(folder: Path, held: lease.Lease, *, locked: bool = False) -> Path | None:
+    """Take a damaged image out of use: nobody finds it any more; those who use it go on. None: another process is
+    building or removing it, or it is not the one any more that was `held` when its files were looked at.
+
+    `locked`: the caller holds the lock of the image's key. Raises OSError: the store cannot be written.
+    """
+    if not locked:
+        try:
+            with FileLock(lock_path(folder.parent, folder.name), mode=lock_mode(folder.parent), blocking=False):
+                return set_aside(folder, held, locked=True)
+        except Timeout:
+            return None
+    if not held.is_of(folder):
+        return None
     aside = folder.with_name(f"{DAMAGED}{folder.name}")
-    with suppress(OSError):
-        if aside.exists():
+    with suppress(OSError), lease.unused(aside) as unused:
+        if unused:
             aside.chmod(0o700)
             shutil.rmtree(aside)
+    if aside.exists():
+        aside = aside.with_name(f"{aside.name}-{secrets.token_hex(4)}")
     folder.rename(aside)
     return aside

@@ -18,7 +18,7 @@ from oscar_steps.images.jail import UMASK, run_jailed
 from oscar_steps.images.key import digest_of, said_of
 from oscar_steps.images.kind import INITRD, KERNEL, Base, Build
 from oscar_steps.images.seed import SEED_SERIAL
-from oscar_steps.matrix.recipes import PackageRecipe
+from oscar_steps.matrix.recipes import SEED_UNIT, PackageRecipe
 
 TOOLS = {"unshare": "util-linux", "setpriv": "util-linux", **disk.TOOLS, **layer_file.TOOLS}
 
@@ -60,7 +60,7 @@ def late_files(recipe: PackageRecipe) -> Files:
         # The seed's disk is looked up in /sys, not in /dev/disk/by-id: the kernel has found it before systemd started
         # (the initrd loads virtio_blk, which probes all its disks at once), while udev makes its links much later.
         "usr/lib/farm-seed": (guest_text("image/farm-seed.sh", serial=SEED_SERIAL).encode(), 0o755),
-        "etc/systemd/system/farm-seed.service": (unit.encode(), 0o644),
+        f"etc/systemd/system/{SEED_UNIT}": (unit.encode(), 0o644),
     }
     if not foreign.is_native(recipe.architecture):
         files["etc/systemd/system.conf.d/patience.conf"] = (_PATIENCE.encode(), 0o644)

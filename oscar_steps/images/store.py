@@ -38,6 +38,7 @@ from oscar_steps.v3m.host.checks import check_space
 _WAIT_POLL = 0.5
 """Seconds between two looks at a lock that another process holds: flock has no event to wait for."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ANOTHER = "--images FOLDER"
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ class ImageStore:
         around = await outside(self.directory, recipe, lambda: kind.outside(recipe), fresh=fresh)
         return ImageKey(said_of(recipe), own_digests(kind.own_contents(recipe)), around)
 
-    def find(self, key: str) -> BaseImage | None:
-        """The image with this key if it is there, in use from now on."""
+    def find(self, key: str, *, locked: bool = False) -> BaseImage | None:
+        """The image with this key if it is there, in use from now on. `locked`: the caller holds the key's lock."""
         folder = self.directory / key
         if (held := lease.lease(folder)) is None:
             return None
         record = ImageRecord.load(folder)
         if record is None or record.faults(folder, thorough=False):
             with suppress(OSError):
-                room.set_aside(folder)
+                room.set_aside(folder, held, locked=locked)
             return None
         room.mark_used(self.directory, key)
         return BaseImage(folder / DISK, folder / KERNEL, record, held)
@@ -116,7 +117,7 @@ class ImageStore:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ImageBuildFailed(f"the image store {self.directory} cannot be made: {error.strerror}") from error
+            raise HostError(f"the image store {self.directory} cannot be made: {error.strerror}") from error
         if pinned:
             return self._pinned(recipe, pinned)
         try:
@@ -141,12 +142,12 @@ class ImageStore:
                 raise
             what = f"the image store {self.directory} is shared, but this user may not open {file}"
             hint = f"its owner or root opens it to the group: chmod g+rw {file}"
-            raise ImageBuildFailed(what, hint=hint) from error
+            raise HostError(what, hint=hint) from error
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             what = f"the image store {self.directory} has no room left: {error.strerror}"
-            raise ImageBuildFailed(what, hint=room.how_to_get_room(self.directory)) from error
+            raise HostError(what, hint=room.how_to_get_room(self.directory)) from error
 
     async def _ensured(self, recipe: ImageRecipe, key: ImageKey, report: Report) -> BaseImage:
         """The image in a store that this user may write to."""
@@ -160,7 +161,7 @@ class ImageStore:
         except HostError as error:
             return self._instead(recipe, error, report, key)
         async with self._locked(key.digest, report):
-            if image := self.find(key.digest):
+            if image := self.find(key.digest, locked=True):
                 return image
             self._make_room(recipe, report)
             image = await self._build(recipe, key, report)
@@ -200,15 +201,20 @@ class ImageStore:
             owner = pwd.getpwuid(number).pw_name
         except KeyError:
             owner = str(number)
+        ours = os.geteuid() in (0, number)  # so it is the file system or the mode that lets nobody write
         if image is not None and os.access(image.path, os.R_OK):
             if image.digest != key.digest:
-                what = f"the image store {self.directory} belongs to {owner}, who has not built the image of today yet"
-                report(f"{what}; using that of {image.record.day}")
+                why = "cannot be written" if ours else f"belongs to {owner}, who has not built the image of today yet"
+                report(f"the image store {self.directory} {why}; using that of {image.record.day}")
             return image
+        if ours:
+            what = f"the image store {self.directory} cannot be written, and has no image {recipe.name}"
+            hint = f"mount it for writing (chmod u+w, where it is a folder's mode), or use another: {_ANOTHER}"
+            raise HostError(what, hint=hint)
         what = f"the image store {self.directory} belongs to {owner}, and you cannot read the image {recipe.name} in it"
         share = f"chgrp -R GROUP {self.directory}; chmod -R g+rX {self.directory}; chmod g+s {self.directory}"
-        hint = f"name a store of your own (--images FOLDER), or let {owner} share that one with a group: {share}"
-        raise ImageBuildFailed(what, hint=hint)
+        hint = f"name a store of your own ({_ANOTHER}), or let {owner} share that one with a group: {share}"
+        raise HostError(what, hint=hint)
 
     def _close(self) -> None:
         """A store is for its user alone, also one that an earlier version left open; with the setgid bit for its group,
@@ -291,8 +297,8 @@ class ImageStore:
             if held:
                 held.end()
 
-    def _failed(self, recipe: ImageRecipe, temporary: Path, failure: ImageBuildFailed) -> ImageBuildFailed:
-        """The failure of a build, with its log, which is kept."""
+    def _failed(self, recipe: ImageRecipe, temporary: Path, failure: ImageBuildFailed) -> HostError:
+        """The failure of a build, with its log, which is kept. That the disk is full is not the image's."""
         kept = self.directory / f"failed-{recipe.name}.log"
         with suppress(OSError):
             kept.unlink(missing_ok=True)  # it may be another user's
@@ -300,6 +306,7 @@ class ImageStore:
         hint = f"The build's log: {kept}"
         if "No space left on device" in failure.sentence:
             hint = f"{room.how_to_get_room(self.directory)}. {hint}"
+            return HostError(f"image {recipe.name}: {failure.sentence}", hint=hint)
         return ImageBuildFailed(f"image {recipe.name}: {failure.sentence}", hint=hint)
 
     async def _remove_orphans(self, report: Report) -> None:
@@ -327,8 +334,9 @@ class ImageStore:
 
 
 def _removed(entry: room.Entry) -> str:
-    name = entry.record.name if entry.record else "of an earlier version"
-    return f"to make room, the image {entry.key[:12]} ({name}) was removed: it was the least recently used"
+    if entry.is_download:
+        return f"to make room, {entry.name} was removed: {entry.key[:21]}"
+    return f"to make room, the image {entry.key[:12]} ({entry.name}) was removed: it was the least recently used"
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -59,12 +59,13 @@ async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[flo
 
 
 def note_image(step: Any, cell: str, verdict: Verdict) -> None:
-    """Note whether the build got past the base image of its cell: if not, the cell's next ones begin later.
+    """Note whether the build got past the base image of its cell: if it failed, the cell's next ones wait.
 
-    The image's stage alone does not say so: its last step waits for room on the host, with the image in hand.
+    The image's stage alone does not say so: a host's full disk ends it, too, and a server of sources that is away; and
+    its last step waits for room on the host, with the image in hand.
     """
     past = verdict.image is not None or verdict.stage not in (None, Stage.CREATE_IMAGE)
-    failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.stage is Stage.CREATE_IMAGE and not past
+    failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.image_failed and not past
     if failed:
         step.setProperty(IMAGE_FAILED, True, "Build")
     if failed or past or verdict.outcome is Outcome.PASSED:

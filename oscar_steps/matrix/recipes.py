@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from oscar_steps.errors import ConfigError
 from oscar_steps.guest import styles
@@ -23,9 +23,18 @@ _FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 # What programs get as words of their command lines: no word may be taken for an option, or for two words.
 _Package = Annotated[str, Field(pattern=r"^[^\s,'\"-][^\s,'\"]*$")]
-_Unit = Annotated[str, Field(pattern=r"^[A-Za-z0-9@:_-][A-Za-z0-9@:_.\\-]*$")]
+_Unit = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9@:_-][A-Za-z0-9@:_.\\-]*\."
+        r"(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$"
+    ),
+]
 _Parameter = Annotated[str, Field(pattern=r"^[!-~]+$")]
 _Suite = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+
+SEED_UNIT = "farm-seed.service"
+"""What of ours in a head node takes what is personal to a run."""
 
 
 class Recipe(Frozen):
@@ -74,6 +83,14 @@ class PackageRecipe(Recipe):
     initrd_modules: tuple[str, ...] = ()
     """Kernel modules of the small initrd; none: every module that the kernel may need."""
     kernel_parameters: tuple[_Parameter, ...] = ()
+
+    @field_validator("masked_units")
+    @classmethod
+    def _not_needed(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for unit in (SEED_UNIT, info.data.get("ssh_unit")):
+            if unit in value:
+                raise ValueError(f"'{unit}' cannot be masked: a head node needs it; leave it out")
+        return value
 
     @field_validator("initrd")
     @classmethod

@@ -95,6 +95,11 @@ def in_image(folder: Path, path: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
+def is_in_image(folder: Path, path: str) -> bool:
+    words = ["debugfs", "-R", f"stat {path}", str(folder / "part")]
+    return "Inode:" in subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
 def test_an_image_is_made_of_signed_packages_with_its_pool_its_kernel_and_the_list_of_what_is_in_it(
     mirror: Mirror, folder: Path
 ) -> None:
@@ -117,6 +122,8 @@ def test_an_image_is_made_of_signed_packages_with_its_pool_its_kernel_and_the_li
     assert "<repomd" in in_image(folder, f"{POOL}/repodata/repomd.xml")
     assert "Before=" in in_image(folder, "/etc/systemd/system/farm-seed.service")
     assert not (folder / "work").exists()
+    for left in (str(folder), "/var/cache/farm-dnf", "/var/cache/dnf"):
+        assert not is_in_image(folder, left)
 
 
 def refused(recipe: RpmRecipe, folder: Path) -> str:

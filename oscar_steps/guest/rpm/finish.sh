@@ -18,7 +18,7 @@ if [ -x "$root/usr/bin/rpmdb" ]; then
     rm "$root/headers"
     rm -r "${root:?}$database"
 fi
-rm -rf "$root"/var/cache/dnf "$root"/var/lib/dnf "$root"/var/log/dnf*
+rm -rf "$root"/var/cache/dnf "$root"/var/cache/farm-dnf "$root"/var/lib/dnf "$root"/var/log/dnf*
 for repositories in "$root/etc/yum.repos.d" "$root/etc/zypp/repos.d"; do
     [ -d "$repositories" ] || continue
     rm -f "$repositories"/*

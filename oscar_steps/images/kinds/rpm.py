@@ -30,6 +30,8 @@ _FOLDER = "rpm"
 """The folder of our scripts."""
 _DATABASE = "/var/lib/farm-rpm"
 """Where rpm's database is until the guest's own rpm takes it over."""
+_CACHE = "/var/cache/farm-dnf"
+"""Where dnf has its cache, in each root that it fills."""
 _SECONDS = 60
 """So long a mirror may be silent."""
 _MAX_INDEX = 1 << 20
@@ -42,7 +44,7 @@ repo_gpgcheck={signed}
 install_weak_deps=0
 tsflags=nodocs
 reposdir={folder}/none
-cachedir={folder}/cache
+cachedir={cache}
 persistdir=/var/lib/dnf
 logdir=/var/log
 {platform}plugins=0
@@ -71,7 +73,9 @@ def settings(recipe: RpmRecipe, folder: Path) -> str:
     """The whole of dnf's configuration; `folder` holds the keys, and is dnf's own."""
     keys = " ".join(f"file://{folder}/keys/{name}" for name in recipe.keys)
     platform = f"module_platform_id={recipe.module_platform}\n" if recipe.module_platform else ""
-    main = _SETTINGS.format(signed=int(recipe.signed_metadata), platform=platform, folder=folder, seconds=_SECONDS)
+    main = _SETTINGS.format(
+        signed=int(recipe.signed_metadata), platform=platform, folder=folder, cache=_CACHE, seconds=_SECONDS
+    )
     named = enumerate(urls(recipe))
     return main + "".join(_REPOSITORY.format(name=f"farm-{n}", url=url, keys=keys) for n, url in named)
 
@@ -152,17 +156,17 @@ async def _install(build: Build[RpmRecipe], folder: Path, overlay: Path) -> None
         ["sh", script["install"], str(home), str(folder), str(overlay), *common, *recipe.packages], build.log
     )
     await run_jailed(["sh", script["pool"], str(home), pool, *common, *recipe.pool], build.log)
-    _require_unchanged(build, [folder, *([home / "nothing"] if recipe.pool else [])], home / "cache")
+    _require_unchanged(build, [folder, *([home / "nothing"] if recipe.pool else [])])
     manifest = str(build.directory / MANIFEST_FILE)
     await run_jailed(["sh", script["finish"], str(home), str(folder), recipe.pool_folder, manifest], build.log)
 
 
-def _require_unchanged(build: Build[RpmRecipe], roots: Sequence[Path], cache: Path) -> None:
+def _require_unchanged(build: Build[RpmRecipe], roots: Sequence[Path]) -> None:
     """Raises ImageBuildFailed where dnf had other indexes than the image's key says. It keeps them in each root."""
     differs = []
     for number, url in enumerate(urls(build.recipe)):
         name = f"package index {url}/repodata/repomd.xml"
-        pattern = f"{str(cache).lstrip('/')}/farm-{number}-*/repodata/repomd.xml"
+        pattern = f"{_CACHE.lstrip('/')}/farm-{number}-*/repodata/repomd.xml"
         used = [{hashlib.sha256(file.read_bytes()).hexdigest() for file in root.glob(pattern)} for root in roots]
         if name in build.outside and any(each != {build.outside[name]} for each in used):
             differs.append(name)

@@ -13,7 +13,7 @@ import click
 from oscar_steps import manifest
 from oscar_steps.environment import default_runs, default_store
 from oscar_steps.errors import FarmError, OutsideUnknown, UserError
-from oscar_steps.images import outside, room
+from oscar_steps.images import lease, outside, room
 from oscar_steps.images.key import ImageKey
 from oscar_steps.images.kind import Report
 from oscar_steps.images.record import ImageRecord
@@ -80,12 +80,16 @@ def _list(folder: Path, *, as_json: bool) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]).rstrip())
     taken, limit = room.used_bytes(entries), room.limit_bytes(folder)
-    click.echo(f"{_count(len(entries), 'image')}, {_gib(taken)} of {_gib(limit)} in {folder}")
+    click.echo(f"{_number_of_images(entries)}, {_gib(taken)} of {_gib(limit)} in {folder}")
+
+
+def _number_of_images(entries: list[room.Entry]) -> str:
+    return _count(sum(not entry.is_download for entry in entries), "image")
 
 
 def _row(entry: room.Entry) -> tuple[str, ...]:
     record = entry.record
-    name = f"{record.name if record else '(of an earlier version)'}{' (damaged)' if entry.damaged else ''}"
+    name = f"{record.name if record else f'({entry.name})'}{' (damaged)' if entry.damaged else ''}"
     age = _ago(record.built) if record else "-"
     return name, entry.key[:_SHORT], age, _gib(entry.size), _ago(entry.last_used), ", ".join(entry.users)
 
@@ -194,17 +198,28 @@ def verify(keys: tuple[str, ...], folder: Path) -> None:
     entries = [_entry(folder, key) for key in keys] if keys else room.entries(folder)
     damaged = 0
     for entry in entries:
-        if entry.damaged:
+        held = None if entry.damaged or entry.is_download else lease.lease(entry.folder)
+        if held is None:  # or it is being removed
             continue
         record = entry.record
         faults = record.faults(entry.folder, thorough=True) if record else []
-        name = f"{record.name if record else 'of an earlier version'} {entry.key[:_SHORT]}"
+        name = f"{entry.name} {entry.key[:_SHORT]}"
         if faults:
             damaged += 1
-            click.echo(f"{name}: damaged: {'; '.join(faults)}; it is out of use now: {room.set_aside(entry.folder)}")
+            click.echo(f"{name}: damaged: {'; '.join(faults)}; {_out_of_use(entry.folder, held)}")
         else:
             click.echo(f"{name}: {'ok' if record else 'nothing is known of it'}")
+        held.end()
     _leave(ExitStatus.INFRASTRUCTURE if damaged else ExitStatus.PASSED)
+
+
+def _out_of_use(folder: Path, held: lease.Lease) -> str:
+    """Take a damaged image out of use, in words."""
+    try:
+        aside = room.set_aside(folder, held)
+    except OSError as error:
+        return f"it stays in use, because the store cannot be written: {error.strerror}"
+    return f"it is out of use now: {aside}" if aside else "another process is building or removing it just now"
 
 
 @images.command()
@@ -217,10 +232,10 @@ def prune(gib: float | None, all_: bool, folder: Path) -> None:
     limit = 0 if all_ else room.limit_bytes(folder) if gib is None else int(gib * (1 << 30))
     before = room.used_bytes(room.entries(folder))
     for entry in room.evict(folder, limit=limit):
-        click.echo(f"removed {entry.record.name if entry.record else 'of an earlier version'} {entry.key[:_SHORT]}")
+        click.echo(f"removed {entry.name} {entry.key[:_SHORT]}")
     left = room.entries(folder)
     taken = room.used_bytes(left)
-    click.echo(f"{_gib(before - taken)} are free now; {_count(len(left), 'image')}, {_gib(taken)}, are left")
+    click.echo(f"{_gib(before - taken)} are free now; {_number_of_images(left)}, {_gib(taken)}, are left")
     if taken > limit:
         click.echo(f"those that are left are in use, or another user's; the limit is {_gib(limit)}")
 
@@ -270,7 +285,8 @@ def _record_of_run(path: Path, folder: Path) -> ImageRecord | None:
 
 
 def _entry(folder: Path, key: str) -> room.Entry:
-    found = [entry for entry in room.entries(folder) if len(key) >= 4 and entry.key.startswith(key)]
+    there = (entry for entry in room.entries(folder) if not entry.is_download)
+    found = [entry for entry in there if len(key) >= 4 and entry.key.startswith(key)]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} images have a key that begins with {key}" if found else f"there is no run and no image {key}"

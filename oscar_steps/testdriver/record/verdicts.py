@@ -15,10 +15,13 @@ from oscar_steps.errors import (
     Cancelled,
     FarmError,
     Finding,
+    ImageBuildFailed,
     InstallerFailed,
     InstallerHung,
+    OutsideUnknown,
     PatchRefused,
     SourceError,
+    StageTimeout,
     UserError,
 )
 from oscar_steps.job import JOB_FILE, Job
@@ -40,6 +43,7 @@ from oscar_steps.verdict import (
 )
 
 _INSTALLER_ERRORS = (InstallerFailed.__name__, InstallerHung.__name__)
+_IMAGE_ERRORS = (ImageBuildFailed.__name__, OutsideUnknown.__name__)
 
 
 def outcome_of(error: FarmError | None) -> Outcome:
@@ -134,6 +138,7 @@ def verdict_of(run_directory: Path) -> Verdict:
         stages=history.stage_reports(),
         installer=_install_reports(cause, history, judgement),
         image=history.image,
+        image_failed=_image_failed(history),
         seconds=round(history.last.elapsed, 1),
         replay=replay_command(job),
     )
@@ -173,6 +178,13 @@ def _cause(history: EventHistory, judgement: Judgement | None) -> _Cause:
     count = len(history.nodes)
     nodes = f"{count} compute node" if count == 1 else f"{count} compute nodes"
     return _Cause(Outcome.PASSED, f"OSCAR installed a head node and {nodes}, and tested the cluster")
+
+
+def _image_failed(history: EventHistory) -> bool:
+    failure = history.failure
+    late = failure is not None and failure.error == StageTimeout.__name__ and failure.stage is Stage.CREATE_IMAGE
+    own = failure is not None and failure.error in _IMAGE_ERRORS
+    return history.image is None and (own or late)
 
 
 def _failed(failure: Recorded, judgement: Judgement | None) -> _Cause:

@@ -161,12 +161,21 @@ def test_another_users_store_is_read_and_where_it_has_nothing_one_sentence_says_
     image = asyncio.run(store.ensure(RECIPE, said.append))
     truth = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and truth(path, mode))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
     assert asyncio.run(store.ensure(RECIPE, said.append)).path == image.path
     other = RECIPE.model_copy(update={"name": "other"})
-    with pytest.raises(
-        ImageBuildFailed, match=f"the image store {store.directory} belongs to .*cannot read the image other"
-    ):
+    with pytest.raises(HostError, match=f"the image store {store.directory} belongs to .*cannot read the image other"):
         asyncio.run(store.ensure(other, said.append))
+
+
+def test_a_store_that_nobody_can_write_to_is_not_called_another_users(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that is mounted for reading alone; root may write to every other one."""
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    with pytest.raises(HostError, match="cannot be written, and has no image tiny") as caught:
+        asyncio.run(store.ensure(RECIPE, lambda _line: None))
+    assert "chgrp" not in caught.value.hint
 
 
 def test_of_another_users_store_the_newest_image_is_used_until_that_of_today_is_there(
@@ -180,5 +189,6 @@ def test_of_another_users_store_the_newest_image_is_used_until_that_of_today_is_
     outside.forget(store.directory)
     truth = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and truth(path, mode))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
     assert asyncio.run(store.ensure(RECIPE, said.append)).path == image.path
     assert said[-1].endswith(f"who has not built the image of today yet; using that of {image.record.day}")

@@ -34,6 +34,12 @@ def put(store: Path, name: str, used: float, mib: int = 1) -> Path:
     return folder
 
 
+def aside(folder: Path) -> Path | None:
+    held = lease.lease(folder)
+    assert held is not None
+    return room.set_aside(folder, held)
+
+
 def names(store: Path) -> list[str]:
     return [entry.record.name if entry.record else "" for entry in room.entries(store)]
 
@@ -106,8 +112,8 @@ def test_an_image_whose_files_another_process_has_removed_meanwhile_is_removed(
 
 def test_images_that_no_build_uses_again_go_before_all_others(store: Path) -> None:
     (store / ("0" * 64)).mkdir()
-    room.set_aside(room.entries(store)[-1].folder)  # the newest one
-    room.set_aside(next(entry for entry in room.entries(store) if entry.record).folder)
+    aside(room.entries(store)[-1].folder)  # the newest one
+    aside(next(entry for entry in room.entries(store) if entry.record).folder)
     keys = [(entry.damaged, bool(entry.record)) for entry in room.evict(store, limit=0)]
     assert keys[-1] == (False, True)
     assert sorted(keys[:-1]) == [(False, False), (True, False), (True, False)]
@@ -192,3 +198,51 @@ def test_faults_of_files_are_found_by_their_sizes_at_once_and_by_their_digests_t
     assert record.faults(folder, thorough=False) == ["image.qcow2 has 1 bytes, not 1048576"]
     disk.unlink()
     assert record.faults(folder, thorough=False) == ["image.qcow2 cannot be read: No such file or directory"]
+
+
+def test_an_image_that_is_being_built_or_removed_by_another_is_not_set_aside(store: Path) -> None:
+    folder = room.entries(store)[0].folder
+    with FileLock(room.lock_path(store, folder.name)):
+        assert aside(folder) is None
+    assert folder.is_dir()
+    assert aside(folder) == store / f"damaged-{folder.name}"
+
+
+def test_an_image_that_was_built_anew_since_its_files_were_looked_at_is_not_set_aside(store: Path) -> None:
+    folder = room.entries(store)[0].folder
+    held = lease.lease(folder)
+    assert held is not None
+    assert room.set_aside(folder, held) is not None  # by another process
+    folder.mkdir()
+    assert room.set_aside(folder, held) is None
+    assert folder.is_dir()
+
+
+def test_a_damaged_image_that_a_run_uses_is_not_removed_for_a_later_one(store: Path) -> None:
+    folder = room.entries(store)[0].folder
+    used = lease.lease(folder)
+    first = aside(folder)
+    folder.mkdir()
+    second = aside(folder)
+    assert used is not None
+    assert first is not None
+    assert second is not None
+    assert (first / KEY_FILE).is_file()
+    assert sum(entry.damaged for entry in room.entries(store)) == 2
+    gone = [entry.folder for entry in room.evict(store, limit=0)]
+    assert second in gone
+    assert first not in gone
+
+
+def test_a_download_that_nobody_goes_on_with_goes_before_all_images(store: Path) -> None:
+    left, going_on = (store / f"download-{digit * 64}" for digit in "01")
+    for path in (left, going_on):
+        path.write_bytes(bytes(MIB))
+    assert room.used_bytes(room.entries(store)) >= 5 * MIB
+    with FileLock(f"{going_on}.lock"):
+        gone = [(entry.folder, entry.name) for entry in room.evict(store, limit=4 * MIB + MIB // 2)]
+        assert gone == [(left, "a download that was not finished")]
+        list(room.evict(store, limit=0))
+        assert (names(store), going_on.exists(), left.exists()) == ([""], True, False)
+    list(room.evict(store, limit=0))
+    assert not going_on.exists()

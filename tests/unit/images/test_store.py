@@ -179,7 +179,7 @@ _IN_ANOTHERS_STORE = """
 import asyncio, os, sys
 from pathlib import Path
 from tests.unit.images.test_store import RECIPE, Bootstrap, Mirror, images
-from oscar_steps.errors import ImageBuildFailed
+from oscar_steps.errors import HostError
 images.check_host = images.require_user = lambda *_: None
 Bootstrap.outside = Mirror().outside
 os.setgroups([])
@@ -187,7 +187,7 @@ os.setresgid(4242, 4242, 4242)
 os.setresuid(4243, 4243, 4243)
 try:
     asyncio.run(images.ImageStore(Path(sys.argv[1])).ensure(RECIPE, print))
-except ImageBuildFailed as failure:
+except HostError as failure:
     print(failure.explain())
 """
 
@@ -452,7 +452,7 @@ def test_a_full_disk_is_said_in_one_sentence_with_a_way_out(store: ImageStore, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(images, "describe", full)
-    with pytest.raises(ImageBuildFailed, match="has no room left: No space left on device") as caught:
+    with pytest.raises(HostError, match="has no room left: No space left on device") as caught:
         asyncio.run(store.ensure(RECIPE, _quiet))
     assert f"oscar-testdriver images prune --images {store.directory} --all" in caught.value.hint
     assert not list(store.directory.glob("tmp-*"))
@@ -470,7 +470,7 @@ def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_makes_is_no
 
 def test_a_store_that_cannot_be_written_is_the_hosts_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ImageBuildFailed, match="image store"):
+    with pytest.raises(HostError, match="image store"):
         asyncio.run(ImageStore(tmp_path / "file" / "store").ensure(RECIPE, _quiet))
 
 

@@ -438,7 +438,8 @@ def test_one_cell_without_an_image_puts_no_worker_into_quarantine_and_two_in_a_r
 def without_image(
     step: Any, outcome: Outcome = Outcome.INFRASTRUCTURE, stage: Stage | None = Stage.CREATE_IMAGE
 ) -> Any:
-    again.note_image(step, "c", verdict(outcome).model_copy(update={"stage": stage}))
+    of_image = {"stage": stage, "image_failed": stage is Stage.CREATE_IMAGE}
+    again.note_image(step, "c", verdict(outcome).model_copy(update=of_image))
     return memory_of(step.master).images.get("c")
 
 
@@ -523,5 +524,13 @@ def test_a_build_that_had_its_image_and_waited_for_room_on_its_host_until_the_li
     step.values.clear()
     had = verdict().model_copy(update={"stage": Stage.CREATE_IMAGE, "image": ImageReport(key="0" * 64)})
     again.note_image(step, "c", had)
+    assert "c" not in memory_of(step.master).images
+    assert again.IMAGE_FAILED not in step.values
+
+
+def test_what_ends_a_build_before_its_image_and_is_not_the_images_fault_pauses_no_cell() -> None:
+    step = fake_step()
+    full = verdict().model_copy(update={"stage": Stage.CREATE_IMAGE, "sentence": "the image store has no room left"})
+    again.note_image(step, "c", full)
     assert "c" not in memory_of(step.master).images
     assert again.IMAGE_FAILED not in step.values

@@ -114,6 +114,13 @@ def _answers() -> Answers:
         ('packages = ["--allow-unauthenticated"]\n', 5, "packages"),
         ('pool = ["make gcc"]\n', 5, "pool"),
         ('masked_units = ["../../../x.timer"]\n', 5, "masked_units"),
+        ('masked_units = ["serial-getty@.service.d"]\n', 5, "masked_units"),
+        (
+            'masked_units = ["farm-seed.service"]\n',
+            5,
+            "masked_units: 'farm-seed.service' cannot be masked",
+        ),
+        ('masked_units = ["b.timer", "ssh.service"]\n', 5, "masked_units: 'ssh.service' cannot be masked"),
         ('kernel_parameters = ["na\u00efve=1"]\n', 5, "kernel_parameters"),
         ('kernel_parameters = ["quiet\\ninitrd /x"]\n', 5, "kernel_parameters"),
         ('console = "ttyS0\\nx"\n', 5, "console"),

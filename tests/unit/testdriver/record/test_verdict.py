@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from oscar_steps.daemon import claim
-from oscar_steps.errors import Cancelled, FarmError, HostError, InstallerFailed, NodeFailed, SourceError, StageTimeout
+from oscar_steps.errors import (
+    Cancelled,
+    FarmError,
+    HostError,
+    ImageBuildFailed,
+    InstallerFailed,
+    NodeFailed,
+    OutsideUnknown,
+    SourceError,
+    StageTimeout,
+)
 from oscar_steps.job import Job
 from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.matrix.recipes import load_recipe
@@ -253,3 +263,18 @@ def test_a_slow_boot_of_the_head_node_stretches_the_limits_that_follow() -> None
     assert speed.deadline(10).seconds == 30
     speed.seen(1.0, 25.0)
     assert speed.deadline(10).seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("error", "of_image"),
+    [(ImageBuildFailed, True), (OutsideUnknown, True), (StageTimeout, True), (HostError, False), (SourceError, False)],
+)
+def test_a_verdict_says_whether_it_was_the_image_that_failed(
+    tmp_path: Path, error: type[FarmError], of_image: bool
+) -> None:
+    async def breaks(_run: Run) -> None:
+        raise error("it broke")
+
+    verdict, _ = execute(tmp_path, create_image=breaks)
+    assert (verdict.outcome, verdict.stage) == (Outcome.INFRASTRUCTURE, Stage.CREATE_IMAGE)
+    assert verdict.image_failed is of_image

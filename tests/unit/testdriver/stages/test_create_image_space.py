@@ -62,7 +62,7 @@ def verdict_where(
     async def key_of(_store: ImageStore, recipe: Any, **_how: bool) -> ImageKey:
         return ImageKey(recipe.model_dump(mode="json"), {}, {})
 
-    def found(_store: ImageStore, _key: str) -> object:
+    def found(_store: ImageStore, _key: str, **_more: object) -> object:
         if image is not None:
             raise HostError("the image would be used")
         return None
