@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -27,6 +28,10 @@ class Repository(_Frozen):
     """Seconds between two looks at the repository."""
     history: int = Field(default=200, ge=10)
     """Without effect, for sites that have it: a look asks for every revision since the one before."""
+    skip: tuple[str, ...] = ("ChangeLog", "CREDITS", "doc/*")
+    """Shell patterns of paths in a branch that are not installed: a commit that only writes these is not tested."""
+    burst: Literal["newest", "each"] = "newest"
+    """Several commits of a branch within `[schedule] tree_stable`: the newest is tested, for all authors; or each."""
     revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
     """Address of a revision's web page, with %s where its number goes; empty: there is none."""
 

@@ -11,10 +11,9 @@ from urllib.parse import unquote
 
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.sources.resolve import svn
-from oscar_steps.sources.svn import characters
+from oscar_steps.sources.svn import NOBODY, characters
 
 MAX_COMMITS = 1000
-NOBODY = "(nobody)"
 
 
 @dataclass(frozen=True)

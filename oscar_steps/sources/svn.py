@@ -8,6 +8,8 @@ from oscar_steps.errors import HostError, SourceError
 
 PASSWORD_IN_URL = re.compile(r"^[^/]*//[^/@]*:[^/]*@")
 """Subversion takes none from there, and the address stands in logs, on pages and in mails."""
+NOBODY = "(nobody)"
+"""The author of a commit that names none."""
 _NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 # E170013: unable to connect; E200009: some target was not there; E155009: the working copy; E205011: externals.

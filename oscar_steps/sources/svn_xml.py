@@ -30,6 +30,7 @@ class Address:
     prefix: str
     """Path of `url` below the repository's root, as logs spell paths; '' for the root itself."""
     head: int
+    uuid: str = ""
 
 
 def address(output: bytes) -> Address:
@@ -40,7 +41,8 @@ def address(output: bytes) -> Address:
         head = int(document.getElementsByTagName("entry")[0].getAttribute("revision"))
     except (ExpatError, IndexError, ValueError) as error:
         raise HostError(f"svn's answer about the repository cannot be read: {error}") from None
-    return Address(url, unquote(url.removeprefix(root)).strip("/"), head)
+    uuid = "".join(_text(element) for element in document.getElementsByTagName("uuid")[:1])
+    return Address(url, unquote(url.removeprefix(root)).strip("/"), head, uuid.strip())
 
 
 def log_entries(output: bytes, somewhere: str) -> list[Any]:

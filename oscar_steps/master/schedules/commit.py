@@ -20,6 +20,7 @@ from twisted.python import log
 from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import cut_short, master_ends
 from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
+from oscar_steps.master.watch.commits import starts_tests
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
@@ -160,8 +161,8 @@ class WatchedBranch:
 def first_tier(site: Site) -> Any:
     return PerCommit(
         name=LINT,
-        change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule)),
-        treeStableTimer=site.schedule.tree_stable or None,
+        change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule), category_fn=starts_tests),
+        treeStableTimer=None if site.repository.burst == "each" else site.schedule.tree_stable or None,
         builderNames=[LINT],
         reason="a commit",
     )

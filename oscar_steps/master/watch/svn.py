@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from buildbot.changes.svnpoller import SVNPoller
 from twisted.python import log
@@ -12,6 +15,16 @@ from twisted.python import log
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.watch.asking import complaint_of, run_svn
+from oscar_steps.master.watch.commits import (
+    Commit,
+    are_harmless,
+    changed_properties,
+    commits_of,
+    not_tested,
+    skipped_by,
+    text_of,
+)
+from oscar_steps.master.watch.mark import AnotherRepository, Mark
 from oscar_steps.master.watch.storable import storable
 from oscar_steps.repositories import Repository
 from oscar_steps.site import Site
@@ -29,19 +42,20 @@ class BranchSplitter:
     """Splits a path of a commit into branch and file: `trunk/x`, `branches/NAME/x`, `tags/NAME/x`; others are not ours.
 
     Every branch has a name ('trunk' too, where Buildbot's own function says None), so poller, button and nightly agree
-    and a branch is always the path below the repository's URL. Compares equal by its layout: a reconfiguration with the
-    same layout does not restart the poller.
+    and a branch is always the path below the repository's URL. It also knows which paths are not installed. Compares
+    equal by all that: a reconfiguration that leaves it as it is does not restart the poller.
     """
 
     def __init__(self, repository: Repository) -> None:
         self.trunk = repository.trunk
         self.folders = (repository.branches, repository.tags)
+        self.skip = repository.skip
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BranchSplitter) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash((self.trunk, self.folders))
+        return hash((self.trunk, self.folders, self.skip))
 
     def __call__(self, path: str) -> dict[str, str] | None:
         if path.startswith(f"{self.trunk}/"):
@@ -60,6 +74,8 @@ class FarmPoller(SVNPoller):
     vanish); a change that could not be stored is asked for again, and none is stored twice; a neighbour whose name
     merely begins like ours (`oscar-website` beside `oscar`) is not taken for ours; the address may be spelt in any way
     that svn takes; no entry of the log stops the others. Where several polls in a row fail the operator gets one mail.
+    So the operator does where another repository has taken the place of ours; nothing is tested then until the note of
+    it is removed.
     """
 
     last_change: int | None
@@ -71,6 +87,10 @@ class FarmPoller(SVNPoller):
     """When a poll ended well (Unix time)."""
     somewhere = "trunk"
     """A branch that is tested for a revision that does not show what it changed."""
+    skip: tuple[str, ...] = ()
+    _mark: Mark | None = None
+    _waits = False
+    """For the operator, who has to say that another repository is meant."""
 
     def __init__(self, repourl: str, **kwargs: Any) -> None:
         self.svn: set[Any] = set()
@@ -84,10 +104,18 @@ class FarmPoller(SVNPoller):
         await super().reconfigService(repourl, cachepath=None, **kwargs)
         self.state = Path(cachepath) if cachepath else None
         self.somewhere = getattr(self.split_file, "trunk", self.somewhere)
+        self.skip = getattr(self.split_file, "skip", self.skip)
+        if self._mark is None and self.note is not None:
+            self._mark = Mark.read(self.note)
         if moved:
             self._prefix = self._known = None
         if self.last_change is None and self.state is not None:
             self.last_change = _number_in(self.state)
+
+    @property
+    def note(self) -> Path | None:
+        """The file that says which repository is watched. The operator removes it to have another one watched."""
+        return self.state.with_name("svn-repository") if self.state is not None else None
 
     def deactivate(self) -> Any:
         """The master ends, or changes: it does not wait for a repository that does not answer."""
@@ -102,7 +130,10 @@ class FarmPoller(SVNPoller):
         except Exception as error:
             said = error.sentence if isinstance(error, FarmError) else f"{type(error).__name__}: {error}"
             log.err(error, "SVNPoller: the repository could not be polled")
-            self._failed(said)
+            if isinstance(error, AnotherRepository):
+                self._wait(said)
+            else:
+                self._failed(said)
             return
         self._failures = 0
         self.last_success = time.time()
@@ -125,6 +156,42 @@ class FarmPoller(SVNPoller):
             )
             notify_operator(self.master, "the repository cannot be read", text)
 
+    def _wait(self, said: str) -> None:
+        """Nothing is tested any more until the operator has decided: numbers mean other commits than before."""
+        if not self._waits:
+            text = f"{said}.\n\nNo commit is tested until then.\n"
+            notify_operator(self.master, "the repository is not the one that was watched", text)
+            if self.note is not None and not os.path.lexists(self.note):
+                self._write_mark(self._mark or Mark())  # that it is removed is the operator's answer
+        self._waits, self.trouble = True, said
+
+    async def _begin_anew(self, where: Address) -> None:
+        """The operator has said that this repository is meant. What is in it until now is not tested."""
+        newest = await self.master.data.get(("changes",), order=["-changeid"], limit=1)
+        self._known, self.last_change = set(), where.head
+        self._write_mark(Mark(where.uuid, max((change["changeid"] for change in newest), default=0)))
+        self._waits, self.trouble = False, ""
+        text = (
+            f"The repository {self.repourl} is watched again. The first commit that is tested is r{where.head + 1}.\n"
+        )
+        notify_operator(self.master, "the repository is watched again", text)
+
+    def _other(self, difference: str) -> AnotherRepository:
+        return AnotherRepository(
+            f"the repository {self.repourl} is not the one that the farm has watched: {difference}. Was it loaded "
+            f"anew, or restored from a backup? If so, remove {self.note} on the master's host: then the farm goes on "
+            "by itself with the next commit after that. If not, mend the server or the address"
+        )
+
+    def _write_mark(self, mark: Mark) -> None:
+        self._mark = mark
+        if self.note is None:
+            return
+        try:
+            mark.write(self.note)
+        except OSError as error:
+            log.msg(f"{self.note} cannot be written ({error}): after a restart another repository is not noticed")
+
     async def _look(self) -> None:
         where = address(await self._ask("info", "--xml", "-r", "HEAD", self.repourl))
         self._prefix = where.prefix
@@ -133,16 +200,18 @@ class FarmPoller(SVNPoller):
         if self.last_change is None:
             log.msg(f"SVNPoller: starting at change {where.head}")
             self.last_change = where.head
-        if where.head < self.last_change:
-            raise HostError(
-                f"the newest revision of {self.repourl} is {where.head}, but the farm has seen {self.last_change} "
-                f"already: if the repository was set up anew, remove {self.state} and restart the master"
-            )
+        if self._waits and self.note is not None and not os.path.lexists(self.note):
+            await self._begin_anew(where)
+        if difference := (self._mark or Mark()).difference(where.uuid, where.head, self.last_change):
+            raise self._other(difference)
+        if self._mark is None or not self._mark.uuid:
+            self._write_mark(replace(self._mark or Mark(), uuid=where.uuid))
         seen, self.last_change = self.last_change, where.head
         try:
             if where.head > seen:
-                entries = await self._entries(where, seen + 1)
-                await self.submit_changes(self.create_changes(sorted(entries, key=_revision_of)))
+                entries = sorted(await self._new_entries(where, seen), key=_revision_of)
+                await self.submit_changes(self.create_changes(entries))
+                self._remember_newest(entries)
         except BaseException:
             if self.last_change == where.head:
                 self.last_change = seen
@@ -157,6 +226,22 @@ class FarmPoller(SVNPoller):
             write_atomically(state, f"{self.last_change}\n")
         except OSError as error:
             log.msg(f"{state} cannot be written ({error}); the last revision is in the database, too")
+
+    async def _new_entries(self, where: Address, seen: int) -> list[Any]:
+        """The log after revision `seen`. Raises AnotherRepository where a revision that was seen is another one now."""
+        mark = self._mark or Mark()
+        first = min(mark.revision, seen + 1) if mark.revision else seen + 1
+        entries = await self._entries(where, first)
+        if difference := mark.other_date({_revision_of(entry): text_of(entry, "date") for entry in entries}):
+            raise self._other(difference)
+        return [entry for entry in entries if _revision_of(entry) > seen]
+
+    def _remember_newest(self, entries: list[Any]) -> None:
+        """The newest revision whose date is known: by it the repository is recognized."""
+        dated = [entry for entry in entries if text_of(entry, "date")]
+        if dated and self._mark is not None:
+            revision, date = _revision_of(dated[-1]), text_of(dated[-1], "date")
+            self._write_mark(replace(self._mark, revision=revision, date=date))
 
     async def _entries(self, where: Address, first: int) -> list[Any]:
         """All of the log from revision `first` on. Where svn cannot print it as a whole, revision by revision."""
@@ -181,8 +266,13 @@ class FarmPoller(SVNPoller):
     async def _remember(self, head: int) -> None:
         """After a start: what the database has already. It also knows the last change where our own file is broken."""
         newest = await self.master.data.get(("changes",), order=["-changeid"], limit=_REMEMBERED)
+        after = self._mark.after if self._mark is not None else 0
         ours = [
-            change for change in newest if change["repository"] == self.repourl and str(change["revision"]).isdigit()
+            change
+            for change in newest
+            if change["repository"] == self.repourl
+            and str(change["revision"]).isdigit()
+            and change.get("changeid", after + 1) > after
         ]
         self._known = {(str(change["revision"]), str(change["branch"])) for change in ours}
         revisions = [number for change in ours if (number := int(change["revision"])) <= head]
@@ -206,12 +296,58 @@ class FarmPoller(SVNPoller):
         found: dict[str, str] | None = super()._transform_path(path)
         return found
 
+    def create_changes(self, new_logentries: list[Any]) -> list[dict[str, Any]]:
+        trunk = "/".join(part for part in ((self._prefix or "").strip("/"), self.somewhere) if part)
+        return [
+            self._change(commit)
+            for entry in new_logentries
+            for commit in commits_of(entry, self._transform_path, trunk)
+        ]
+
+    def _change(self, commit: Commit) -> dict[str, Any]:
+        return {
+            "author": commit.author,
+            "committer": None,
+            "files": [touched.path for touched in commit.touched],
+            "comments": commit.message,
+            "revision": commit.revision,
+            "branch": commit.branch,
+            "revlink": self.revlinktmpl % quote(commit.revision) if self.revlinktmpl else "",
+            "category": self.category,
+            "repository": self.repourl,
+            "project": self.project,
+            "codebase": None,
+            "commit": commit,
+        }
+
+    async def _category(self, commit: Commit) -> Any:
+        """Why a change is not tested; where it is, the category of all changes."""
+        patterns = skipped_by(commit, self.skip)
+        if patterns is None or not self.skip:
+            return self.category
+        properties: tuple[str, ...] = ()
+        if any(touched.properties_only for touched in commit.touched):
+            try:
+                properties = changed_properties(await self._difference(commit))
+            except HostError as error:
+                log.msg(f"revision {commit.revision} is tested: its properties cannot be read: {error}")
+            if not are_harmless(properties):
+                return self.category
+        return not_tested(patterns, properties)
+
+    async def _difference(self, commit: Commit) -> str:
+        url = f"{self.repourl}/{quote(commit.branch)}@{commit.revision}"
+        output = await self._ask("diff", "--properties-only", "--change", commit.revision, url)
+        return output.decode("utf-8", "replace")
+
     async def submit_changes(self, changes: list[dict[str, Any]]) -> None:
         known = self._known if self._known is not None else set()
         for change in changes:
             name = (str(change["revision"]), str(change["branch"]))
             if name in known:
                 continue
+            if (commit := change.pop("commit", None)) is not None:
+                change["category"] = await self._category(commit)
             stored = storable(change)
             if stored is None:
                 log.msg(f"SVNPoller: revision {name[0]} is not tested: the branch's name has {len(name[1])} characters")

@@ -7,12 +7,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from buildbot.changes.filter import ChangeFilter
 from twisted.internet import reactor
-from twisted.trial import unittest
 
 from demo.children import Child
 from demo.ports import LOOPBACK, accepts, free_port
@@ -21,12 +19,10 @@ from oscar_steps.master.schedules.commit import WatchedBranch
 from oscar_steps.master.watch import svn as pollers
 from oscar_steps.master.watch.asking import exact_revision
 from oscar_steps.master.watch.svn import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller
-from oscar_steps.repositories import Repository
 from oscar_steps.site import Schedule
 from oscar_steps.sources.resolve import resolve_revision
 from oscar_steps.sources.svn_xml import UNREADABLE, log_entries
-
-REPOSITORY = Repository(url="svn://127.0.0.1/oscar")
+from tests.unit.master.watch.support import REPOSITORY, AtRepository, FakeUpdates, run
 
 
 @pytest.mark.parametrize(
@@ -62,70 +58,8 @@ def test_only_commits_on_watched_branches_are_tested() -> None:
     assert ChangeFilter(branch_fn=watched) == ChangeFilter(branch_fn=WatchedBranch(Schedule()))
 
 
-class FakeUpdates:
-    """Stores changes; fails once for a revision."""
-
-    def __init__(self, fails_at: str) -> None:
-        self.fails_at = fails_at
-        self.stored: list[str] = []
-        self.changes: list[dict[str, Any]] = []
-
-    async def addChange(self, *, revision: str, **more: Any) -> None:
-        if revision == self.fails_at:
-            self.fails_at = ""
-            raise OSError("the database is locked")
-        self.stored.append(revision)
-        self.changes.append({"revision": revision, **more})
-
-    async def get(self, _path: tuple[str, ...], **_more: Any) -> list[dict[str, Any]]:
-        """The changes of the database, the newest first."""
-        return self.changes[::-1]
-
-
-class Fake:
-    """Attributes and nothing else."""
-
-    def __init__(self, **attributes: Any) -> None:
-        vars(self).update(attributes)
-
-
-def run(*words: str | Path) -> None:
-    subprocess.run([str(word) for word in words], check=True, capture_output=True)
-
-
-class Alone(FarmPoller):
-    """A poller without a master's service tree."""
-
-    master: Any = None
-
-
-class WithRepository(unittest.TestCase):
+class WithRepository(AtRepository):
     """Against a real repository, by file."""
-
-    def setUp(self) -> None:
-        # Not trial's own mktemp: it writes into the current directory.
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "repository"
-        run("svnadmin", "create", self.path)
-        self.url = self.path.as_uri()
-        self.commit("trunk")
-
-    def commit(self, folder: str) -> None:
-        run("svn", "mkdir", "--quiet", "--username", "eric", "-m", f"add {folder}", f"{self.url}/{folder}")
-
-    async def looking(self, updates: FakeUpdates, url: str = "", state: Path | None = None) -> FarmPoller:
-        """A poller as the master starts it."""
-        poller = Alone(url or self.url, name="svn")
-        poller.master = Fake(
-            reactor=reactor, data=Fake(updates=updates, get=updates.get), service_manager=Fake(namedServices={})
-        )
-        splitter = BranchSplitter(REPOSITORY)
-        cachepath = str(state) if state else None
-        await poller.reconfigService(
-            url or self.url, name="svn", split_file=splitter, project="oscar", cachepath=cachepath
-        )
-        return poller
 
     async def test_a_note_of_the_last_revision_that_is_no_file_makes_nobody_deaf(self) -> None:
         for make in (lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
