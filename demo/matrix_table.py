@@ -20,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from demo.farm import CHECKOUT
 from demo.replays import last_run, markdown, names_in, replay, rows_as_they_come, show, standin_served
 from oscar_steps.errors import ConfigError, FarmError, UserError
+from oscar_steps.images import foreign
 from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
-from oscar_steps.matrix.cells import Matrix, load_matrix
+from oscar_steps.matrix.cells import Cell, Matrix, load_matrix
 from oscar_steps.textio import read_regular
+from oscar_steps.v3m.boards import BOARDS
+from oscar_steps.v3m.host.checks import missing_for
 from oscar_steps.v3m.profiles.cluster import ClusterProfile, parse_cluster
 from oscar_steps.v3m.profiles.vm import BootDevice
 from oscar_steps.verdict import ExitStatus, Outcome, Stage, Verdict
@@ -142,6 +145,9 @@ class Cells:
         """The cells that were asked for, or all. Raises ConfigError for one that there is not."""
         return [self._matrix.cell(name).name for name in names_in(only)] or [cell.name for cell in self._matrix.cells]
 
+    def of_names(self, names: Iterable[str]) -> list[Cell]:
+        return [self._matrix.cell(name) for name in names]
+
     def known(self, name: str) -> Row:
         """The row of the cell's last run. A run whose nodes were made to boot otherwise does not count."""
         try:
@@ -165,10 +171,27 @@ class Cells:
             return Row(name, trouble=error.sentence)
 
 
+def lacks_of(cells: Iterable[Cell]) -> str:
+    """All that the host lacks for these cells, in one sentence with the command; '' for nothing."""
+    lacks: dict[str, str] = {}
+    short: list[str] = []
+    for cell in cells:
+        board = BOARDS.get(cell.architecture)
+        here = {**(dict(missing_for(board)) if board else {}), **foreign.missing_for(cell.architecture)}
+        short += [cell.name] * bool(here)
+        lacks |= here
+    if not lacks:
+        return ""
+    packages = " ".join(dict.fromkeys(lacks.values()))
+    return f"this host lacks {', '.join(lacks)} for the cells {', '.join(short)}\n  apt-get install {packages}"
+
+
 def _run_all(cells: Cells, names: Sequence[str], at_once: int, resume: bool) -> Iterable[Row]:
     left = [name for name in names if not resume or cells.known(name).verdict is None]
     if not left:
         return
+    if lacks := lacks_of(cells.of_names(left)):
+        click.echo(f"matrix: {lacks}", err=True)
     with standin_served() as repository:
         url = f"{repository.url}/trunk"
         yield from rows_as_they_come(lambda name: cells.run(name, url), left, at_once)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from oscar_steps.errors import HostError
 from oscar_steps.images.jail import build_environment
-from oscar_steps.images.kind import require_tools
+from oscar_steps.images.kind import missing_tools, require_tools
 
 _REGISTER = Path("/proc/sys/fs/binfmt_misc")
 _SECONDS = 30.0
+_REGISTRAR = {"update-binfmts": "binfmt-support"}
 
 
 def require(architecture: str) -> None:
@@ -26,18 +27,31 @@ def require(architecture: str) -> None:
     if is_native(architecture):
         return
     interpreter = f"qemu-{architecture}"
-    require_tools({f"{interpreter}-static": "qemu-user-static", "arch-test": "arch-test"})
+    require_tools(tools_of(architecture))
     if _is_registered(interpreter):
         return
     commands = _commands(interpreter)
     if os.geteuid() == 0:
-        require_tools({"update-binfmts": "binfmt-support"})
+        require_tools(_REGISTRAR)
         for command in commands:
             subprocess.run(command, env=build_environment(), capture_output=True, timeout=_SECONDS, check=False)
         if _is_registered(interpreter):
             return
     hint = f"as root, after each start of the host: {'; '.join(' '.join(command) for command in commands)}"
     raise HostError(f"programs of {architecture} do not run here: the kernel does not know {interpreter}", hint=hint)
+
+
+def tools_of(architecture: str) -> dict[str, str]:
+    """The programs that run those of `architecture` here, and the package of each."""
+    if is_native(architecture):
+        return {}
+    return {f"qemu-{architecture}-static": "qemu-user-static", "arch-test": "arch-test"}
+
+
+def missing_for(architecture: str) -> dict[str, str]:
+    """What this host lacks to build images of `architecture`, and the package of each."""
+    tools = tools_of(architecture)
+    return missing_tools({**tools, **_REGISTRAR} if tools and not _is_registered(f"qemu-{architecture}") else tools)
 
 
 def is_native(architecture: str) -> bool:

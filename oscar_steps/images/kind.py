@@ -78,14 +78,18 @@ class Kind(Protocol[_Takes]):
         stays in the directory."""
 
 
-def require_tools(tools: Mapping[str, str]) -> None:
-    """Raises ToolMissing, with the command that installs them, where a program or file (a path) is missing."""
+def missing_tools(tools: Mapping[str, str]) -> dict[str, str]:
+    """Those of the programs and files (paths) that this host does not have, and the package of each."""
     path = build_environment()["PATH"]
     missing = {tool: package for tool, package in tools.items() if shutil.which(tool, path=path) is None}
-    missing = {
+    return {
         tool: package for tool, package in missing.items() if not Path(tool).is_absolute() or not Path(tool).exists()
     }
-    if missing:
+
+
+def require_tools(tools: Mapping[str, str]) -> None:
+    """Raises ToolMissing, with the command that installs them, where a program or file (a path) is missing."""
+    if missing := missing_tools(tools):
         raise ToolMissing(
             f"an image cannot be built without {', '.join(missing)}",
             hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",

@@ -87,10 +87,16 @@ def check_architectures() -> list[Check]:
     return [_foreign(board) for board in dict.fromkeys(BOARDS.values()) if not board.is_native]
 
 
-def _foreign(board: Board) -> Check:
+def missing_for(board: Board) -> list[tuple[str, str]]:
+    """What this host lacks to emulate the board, and the package of each."""
     lacks = [] if shutil.which(board.program) else [(board.program, board.package)]
     if board.uefi is not None and not board.bios and not board.uefi.is_here:
         lacks.append((str(board.uefi.code), board.uefi.package))
+    return lacks
+
+
+def _foreign(board: Board) -> Check:
+    lacks = missing_for(board)
     if not lacks:
         return Check(board.name, True, f"{board.name} can be emulated here: {board.program}")
     what = " and ".join(name for name, _ in lacks)

@@ -14,6 +14,7 @@ from demo import replays
 from demo.farm import CHECKOUT
 from demo.matrix_table import COLUMNS, Asked, Row, main, page
 from oscar_steps.errors import ConfigError
+from oscar_steps.images import foreign
 from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
 from oscar_steps.matrix.cells import load_matrix
 from oscar_steps.verdict import ImageReport, Outcome, Stage, StageReport, StageResult, Verdict
@@ -90,6 +91,25 @@ def test_a_cell_is_run_as_the_matrix_says_and_its_row_is_of_its_verdict(fake: Fa
     job = json.loads(next((fake.runs / CELL).glob(f"run-*/{JOB_FILE}")).read_text())
     assert job["cell"] == CELL
     assert job["timeouts"] == Timeouts().model_dump()
+
+
+def test_all_packages_that_the_cells_need_are_named_before_the_first_run(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    which = shutil.which
+    gone = ("qemu-system-aarch64", "qemu-aarch64-static", "arch-test")
+    monkeypatch.setattr(shutil, "which", lambda name, **how: None if name in gone else which(name, **how))
+    monkeypatch.setattr(foreign, "_is_registered", lambda _name: True)
+    fake.say(GREEN)
+    done = fake.run("--only", f"{CELL},debian-12-aarch64,debian-13-aarch64")
+    said, command = done.stderr.splitlines()[:2]
+    assert said == (
+        "matrix: this host lacks qemu-system-aarch64, qemu-aarch64-static, arch-test "
+        "for the cells debian-12-aarch64, debian-13-aarch64"
+    )
+    assert command == "  apt-get install qemu-system-arm qemu-user-static arch-test"
+    assert fake.count == 1, "the others are run"
+    assert fake.run("--only", CELL).stderr == ""
 
 
 def test_a_run_that_came_to_its_end_is_not_run_again_when_resumed(fake: Fake) -> None:
