@@ -78,6 +78,7 @@ def fake_step(**properties: Any) -> Any:
             stopped_reason=None,
             conn=object(),
             executedSteps=[],
+            getSourceStamp=lambda _codebase: None,
         ),
         stopped=False,
         values=values,
