@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from oscar_steps.addresses import address_fault
 from oscar_steps.sources.svn import PASSWORD_IN_URL
+from oscar_steps.sources.tarballs.looking import Place
+from oscar_steps.sources.tarballs.names import NotOurTarball, Version
 
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
@@ -49,3 +53,78 @@ class Repository(_Frozen):
     def source_url(self, branch: str) -> str:
         """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
         return f"{self.url.rstrip('/')}/{quote(branch)}"
+
+
+TARBALLS = "tarballs/"
+"""Before the name of a place: the branch of its changes."""
+
+
+class Tarballs(_Frozen):
+    """A place where releases appear as tarballs: `[[tarballs]]`. docs/operator-guide.md says what happens to them."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
+    url: str = Field(pattern=r"^((https?|ftp|file)://[^\s]+|/[^\s]*)$")
+    """A folder of the master's host (/srv/releases), an index page of a web server, a folder of an FTP server."""
+    poll: int = Field(default=300, ge=1)
+    """Seconds between two looks. A file is taken when two looks have found it the same."""
+    parts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.*?-]+$")], ...] = ("base",)
+    """Shell patterns of the parts that a set must have before it is tested: base, srpms, repo-common-rpms,
+    repo-DISTRO-VERSION-ARCH. A release in one file (oscar-VERSION.tar.gz) is complete in any case."""
+    patterns: tuple[Annotated[str, Field(min_length=1)], ...] = ("oscar-*",)
+    """Shell patterns of the names that are looked at."""
+    newer_than: str = ""
+    """Test what is there already, if its version is newer than this one; '': only what comes after the first look."""
+    keyring: Path | None = None
+    """Public keys (as `gpg --export` writes them). With it only files are tested that have a signature of one of them,
+    beside them as NAME.asc or NAME.sig."""
+    release_manager: str = ""
+    """The mail address that gets the report about each release, and mail about what is wrong with its files."""
+    remind_hours: float = Field(default=24, gt=0, le=10_000)
+    """After so long a set that is not complete is reported."""
+    size_mib: int = Field(default=4096, ge=1)
+    """A file that is larger is not taken."""
+    keep_mib: int = Field(default=20480, ge=1)
+    """So much of the files is kept by the master; what came first goes first."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if PASSWORD_IN_URL.search(url):
+            sentence = "this URL must not contain a password: write it into .netrc in the home of the farm's user"
+            raise PydanticCustomError("password", sentence)
+        return url
+
+    @field_validator("newer_than")
+    @classmethod
+    def _is_a_version(cls, text: str) -> str:
+        try:
+            return Version.parse(text).text if text else ""
+        except NotOurTarball as error:
+            raise PydanticCustomError("version", "{said}", {"said": error.sentence}) from None
+
+    @field_validator("release_manager")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        if address and (fault := address_fault(address)):
+            raise PydanticCustomError("address", "{fault}", {"fault": fault})
+        return address
+
+    @property
+    def branch(self) -> str:
+        """Of its changes."""
+        return f"{TARBALLS}{self.name}"
+
+    @property
+    def place(self) -> Place:
+        """The same for one who looks."""
+        return Place(
+            name=self.name,
+            url=self.url,
+            parts=self.parts,
+            patterns=self.patterns,
+            keyring=self.keyring,
+            newer_than=self.newer_than,
+            remind_seconds=self.remind_hours * 3600,
+            file_bytes=self.size_mib << 20,
+            keep_bytes=self.keep_mib << 20,
+        )

@@ -24,7 +24,7 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
 from oscar_steps.matrix.rows import some
-from oscar_steps.repositories import Repository
+from oscar_steps.repositories import Repository, Tarballs
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 from oscar_steps.words import ExitStatus
@@ -251,6 +251,7 @@ class Site(_Frozen):
     profiles: Path | None = None
     """What is tested; none: `profiles/` beside `master.cfg`."""
     repository: Repository
+    tarballs: tuple[Tarballs, ...] = ()
     schedule: Schedule = Schedule()
     try_: Try | None = Field(default=None, alias="try")
     mail: Mail | None = None
@@ -287,6 +288,10 @@ def _absolute(site: Site, base: Path) -> Site:
             "profiles": base / site.profiles if site.profiles else None,
             "mail": _mail_absolute(site.mail, base),
             "secrets": Secrets(directory=base / site.secrets.directory),
+            "tarballs": tuple(
+                place.model_copy(update={"keyring": base / place.keyring}) if place.keyring else place
+                for place in site.tarballs
+            ),
             "driver": site.driver.model_copy(update={"runs": base / site.driver.runs}),
         }
     )
@@ -303,14 +308,27 @@ def load_site(path: Path) -> Site:
     text, value = load_toml(path)
     check_values(path, text, value)
     site = validate(Site, path, text, value)
+    _check_names(path, text, "worker", [worker.name for worker in site.worker])
+    _check_names(path, text, "tarballs", [place.name for place in site.tarballs])
+    site = _absolute(site, path.resolve().parent)
+    for index, place in enumerate(site.tarballs):
+        if place.keyring is not None and not place.keyring.is_file():
+            line = line_of(text, ("tarballs", index, "keyring"))
+            what = f"there is no file {place.keyring}; write the public keys there: gpg --export KEY > {place.keyring}"
+            raise ConfigError(f"{path}:{line}: tarballs.{index}.keyring: {what}")
+    return site
+
+
+def _check_names(path: Path, text: str, table: str, names: Sequence[str]) -> None:
+    """Raise ConfigError where two tables of a kind have the same name."""
     first: dict[str, int] = {}
-    for index, worker in enumerate(site.worker):
-        line = line_of(text, ("worker", index, "name"))
-        if worker.name in first:
-            said = f"there are two workers called '{worker.name}'; the other is on line {first[worker.name]}"
-            raise ConfigError(f"{path}:{line}: worker.{index}.name: {said}")
-        first[worker.name] = line
-    return _absolute(site, path.resolve().parent)
+    for index, name in enumerate(names):
+        line = line_of(text, (table, index, "name"))
+        if name in first:
+            kind = "workers" if table == "worker" else f"[[{table}]]"
+            said = f"there are two {kind} called '{name}'; the other is on line {first[name]}"
+            raise ConfigError(f"{path}:{line}: {table}.{index}.name: {said}")
+        first[name] = line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

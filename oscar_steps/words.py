@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 from typing import Literal
 
 JOB_FILE = "job.json"
+TARBALL_FOLDER = "tarballs"
+"""In a run directory: what the master keeps of a release. What is not there is fetched."""
 LINT = "lint"
 """The first tier, without a cluster: its builder's name, and what its verdicts have for a cell."""
 
@@ -108,7 +110,7 @@ class Label(StrEnum):
     WEEKLY = "weekly"
     """On one night of the week (`[schedule] weekly`). A cell that is nightly, too, runs once in that night."""
     CANDIDATE = "candidate"
-    """For a release candidate's tarball. Nothing starts these by itself yet: a person forces all cells of the label."""
+    """For each release that appears in a place with tarballs (`[[tarballs]]`)."""
 
 
 class Stability(StrEnum):

@@ -11,12 +11,14 @@ from oscar_steps.master.builders import build_builders, build_plans, build_worke
 from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.history.store import HistoryService
+from oscar_steps.master.reports.candidate import CandidateReports
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.reports.queue import QueueNotes
 from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
 from oscar_steps.master.scale.registry import note_all_at_once
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.watch.svn import svn_poller
+from oscar_steps.master.watch.tarballs import tarball_watchers
 from oscar_steps.master.web.health import DiskWatch
 from oscar_steps.master.web.server import build_web
 from oscar_steps.matrix.cells import Matrix
@@ -47,7 +49,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "db": _database(site),
         "protocols": {"pb": {"port": site.master.port}},
         "workers": workers,
-        "change_source": [svn_poller(site, state)],
+        "change_source": [svn_poller(site, state), *tarball_watchers(site, state)],
         "schedulers": build_schedulers(site, plans),
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
@@ -59,6 +61,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
             *_mail(site, names),
             DiskWatch(disk_mib=site.master.disk_mib),
             QueueNotes(night=(site.schedule.hour, site.schedule.minute)),
+            *_reports(site),
         ],
         "www": build_web(site),
         "logMaxSize": 20 * 2**20,
@@ -74,6 +77,10 @@ def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
     ldap = site.mail.ldap
     asks = site.secrets.read(LDAP_PASSWORD, f"password of {ldap.bind} at {ldap.url}") if ldap and ldap.bind else ""
     return [oscar_mail(site.mail, builders, password, asks)]
+
+
+def _reports(site: Site) -> list[CandidateReports]:
+    return [CandidateReports(places=site.tarballs)] if site.tarballs else []
 
 
 def _database(site: Site) -> dict[str, Any]:

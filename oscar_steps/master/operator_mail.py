@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python import log
@@ -23,3 +24,14 @@ def notify_operator(master: Any, subject: str, text: str) -> None:
     except Exception:
         log.err(None, "the mail to the operator could not be sent")
     log.msg(f"message to the operator (no mail was sent): {subject}: {text}")
+
+
+def notify(master: Any, subject: str, text: str, addresses: Sequence[str], *, operator: bool) -> None:
+    """The same to these addresses, and to the operator if so wished."""
+    try:
+        service = master.service_manager.namedServices.get(MAIL_SERVICE)
+        if service is not None and service.notify(subject, text, addresses, operator=operator):
+            return
+    except Exception:
+        log.err(None, "a mail could not be sent")
+    log.msg(f"message to {', '.join(addresses) or 'the operator'} (no mail was sent): {subject}: {text}")

@@ -11,6 +11,7 @@
 - The owner of a cell gets each of these mails, too, and those about the distribution and the answers.
 - `infrastructure`: the farm, the distribution or the site's answers failed. The operator gets the mail. A commit's cell
   is then retried (`again.py`): the operator gets a mail about the first failure, and one when the farm gives up.
+- Of a release's cells nobody gets these mails but the cell's owner: the release has one report (`candidate.py`).
 - `cancelled`: nobody gets a mail.
 """
 
@@ -30,7 +31,7 @@ from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
 from oscar_steps.master.reports.directory import AddressBook
 from oscar_steps.master.reports.distribution import changed_since_good
-from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CELLS, CHANGES, NIGHTLY, PATCH_OF, WEEKLY
+from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CANDIDATE, CELLS, CHANGES, NIGHTLY, PATCH_OF, WEEKLY
 from oscar_steps.master.steps.report import GO_ON, headline
 from oscar_steps.master.steps.results import (
     CELL_OWNER,
@@ -190,6 +191,8 @@ def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...
     asked = book.known(note.owner)
     if outcome is Outcome.INFRASTRUCTURE and note.known_already:
         return ()
+    if note.scheduler == CANDIDATE and outcome is not Outcome.INFRASTRUCTURE:
+        return more  # the release manager gets one report about all cells
     if outcome is Outcome.INFRASTRUCTURE:
         first = asked if asked and note.verdict.category is Category.FARM else mail.operator
         return tuple(dict.fromkeys((first, *(more if note.verdict.category in _NOT_OSCAR else ()))))

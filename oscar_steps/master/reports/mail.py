@@ -123,11 +123,16 @@ class OscarMail(reporters.MailNotifier):
 
     def notify_operator(self, subject: str, text: str) -> bool:
         """Spool one plain mail to the operator; whether that could be done."""
+        return self.notify(subject, text, (), operator=True)
+
+    def notify(self, subject: str, text: str, addresses: Sequence[str], *, operator: bool, name: str = "") -> bool:
+        """The same to these addresses, and to the operator if so wished. One that waits under `name` is not doubled."""
         if self.spool is None:
             return False
-        self.spool.add(
-            self._letter(new_name(), self._plain(f"[oscar-farm] {one_line(subject)}", text), [self.operator])
-        )
+        people = [*dict.fromkeys((*addresses, *([self.operator] if operator else [])))]
+        if not (name and self.spool.has(name)):
+            plain = self._plain(f"[oscar-farm] {one_line(subject)}", text)
+            self.spool.add(self._letter(name or new_name(), plain, people))
         return True
 
     def notify_operator_once(self, about: str, subject: str, text: str) -> None:

@@ -13,6 +13,7 @@ from oscar_steps.master.schedules.commit import first_tier
 from oscar_steps.master.schedules.force import button
 from oscar_steps.master.schedules.names import PER_COMMIT
 from oscar_steps.master.schedules.patches import try_scheduler
+from oscar_steps.master.schedules.tarballs import candidates
 from oscar_steps.site import Site
 from oscar_steps.words import Label
 
@@ -30,4 +31,6 @@ def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
     # The night's own cells run in that night in any case.
     if by_week := [name for name in of_label[Label.WEEKLY] if name not in {*by_night}]:
         made.append(weekly(site, by_week))
+    if site.tarballs and (of_release := of_label[Label.CANDIDATE]):
+        made.append(candidates(of_release))
     return made

@@ -68,7 +68,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         """Where the database does not take it (its server is restarted) it is tried again: Buildbot would not."""
         try:
             database = self.master.db
-            if again and change.number in await database.pool.do(_changes_with_builds, database.model):
+            if again and change.number in await database.pool.do(changes_with_builds, database.model):
                 return
             await super().gotChange(change, important)
         except Exception as error:
@@ -103,7 +103,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         waiting = await self.getChangeClassificationsForTimer(self.serviceid, timer_name)
         database = self.master.db
         # The master may have been killed after it asked, before it forgot.
-        asked = await database.pool.do(_changes_with_builds, database.model)
+        asked = await database.pool.do(changes_with_builds, database.model)
         if due := sorted({*waiting} - {*asked}):
             await self.addBuildsetForChanges(reason=self.reason, changeids=due, priority=self.priority)
         await database.pool.do(_forget, database.model, self.serviceid, list(waiting))
@@ -111,7 +111,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
     async def _catch_up(self) -> None:
         """Take the changes that came after the last one for which a build was, or will be, requested."""
         waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
-        last = max([*waiting, *await self.master.db.pool.do(_changes_with_builds, self.master.db.model)], default=0)
+        last = max([*waiting, *await self.master.db.pool.do(changes_with_builds, self.master.db.model)], default=0)
         later = [resultspec.Filter("changeid", "gt", [last])]
         for stored in await self.master.data.get(("changes",), filters=later, order=["changeid"]):
             found = await self.master.db.changes.getChange(stored["changeid"])
@@ -121,7 +121,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
                 await self._change_consumption_lock.run(self.gotChange, change, True)
 
 
-def _changes_with_builds(connection: Any, model: Any) -> list[int]:
+def changes_with_builds(connection: Any, model: Any) -> list[int]:
     """Ids of the last changes that builds were asked for."""
     table = model.buildset_properties.c
     query = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from buildbot.process import buildstep, remotecommand
@@ -51,6 +51,11 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
         """Begin the run in its directory on the worker, which does not exist yet. Gives the step's result."""
         raise NotImplementedError
 
+    @property
+    def oscar_names(self) -> tuple[str, ...]:
+        """OSCAR's names of the cell; none: of no cell."""
+        return ()
+
     async def check(self) -> None:
         """Raise HostError where no run may begin."""
 
@@ -58,8 +63,8 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
         if self.build.stopped and (cut := cut_short(self)) is not None:
             return cut
         asked = asked_of(self)
-        self.setProperty(SOURCE_URL, url_of(self.site, asked), self.name)
         try:
+            self.setProperty(SOURCE_URL, url_of(self.site, asked), self.name)
             await self.check()
             patch = await patch_of(self)
             source = await exact_source(self.master.reactor, self.site, asked)
@@ -111,6 +116,8 @@ def asked_of(step: Any) -> Asked:
         revision=step.getProperty("revision") or "",
         properties=step.getProperty,
         running=step.svn,
+        folder=Path(step.master.basedir),
+        oscar_names=step.oscar_names,
     )
 
 

@@ -7,7 +7,7 @@ status is the result. Nothing is decided from the lines that it prints; they may
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 from buildbot.process import buildstep, logobserver, remotetransfer
@@ -21,10 +21,12 @@ from oscar_steps.master.fitting import nodes_wished
 from oscar_steps.master.history.record import FARM, farm_of
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
+from oscar_steps.master.watch.released import kept_tarball
 from oscar_steps.site import Site
+from oscar_steps.sources.source import TarFile
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
-from oscar_steps.words import MARK, NodeBoot
+from oscar_steps.words import MARK, TARBALL_FOLDER, NodeBoot
 
 MAX_TRIES = 3
 LOST = "lost connection"
@@ -67,6 +69,12 @@ class JobStep(FirstStep):
             "nodes": nodes_wished(self),
         }
 
+    @property
+    def oscar_names(self) -> tuple[str, ...]:
+        cell = self.plans[self.cell].cell
+        names = (cell.real or f"{cell.distribution}-{cell.version}", cell.compatible)
+        return tuple(dict.fromkeys(f"{name}-{cell.architecture}" for name in names if name))
+
     async def begin(self, source: Source, run_id: str, directory: str) -> int:
         plan = self.plans[self.cell]
         self.setProperty(CELL_OWNER, plan.cell.owner, self.name)
@@ -90,9 +98,35 @@ class JobStep(FirstStep):
         if command.rc != 0:
             self.summary = f"the worker cannot write {path}"
             return EXCEPTION
+        for file in source.files:
+            if not await self._send_tarball(source.branch, file, directory):
+                return EXCEPTION
+        if (result := cut_short(self)) is not None:
+            return result
         self.setProperty(RUN_DIRECTORY, directory, self.name)
         self.summary = f"{job.cell} {job.source.short}, run {job.run_id}"
         return SUCCESS
+
+    async def _send_tarball(self, branch: str, file: TarFile, directory: str) -> bool:
+        """Whether the worker has the file now, or will fetch it itself because the master does not keep it any more."""
+        kept = kept_tarball(Path(self.master.basedir), branch, file.sha256)
+        if not kept.is_file():
+            return True
+        path = str(PurePosixPath(directory) / TARBALL_FOLDER / file.name)
+        with kept.open("rb") as opened:
+            command = await on_worker(
+                self,
+                "downloadFile",
+                workdir=directory,
+                workerdest=path,
+                reader=remotetransfer.FileReader(opened),
+                maxsize=None,
+                blocksize=256 * 1024,
+                mode=0o600,
+            )
+        if command.rc != 0:
+            self.summary = f"the worker cannot write {path}"
+        return bool(command.rc == 0)
 
     def getCurrentSummary(self) -> dict[str, str]:
         return {"step": "looking up the revision"}

@@ -16,9 +16,8 @@ from oscar_steps.sources.tarballs.released import difference
 from oscar_steps.testdriver.deadline import Deadline
 from oscar_steps.testdriver.reached import Booted
 from oscar_steps.testdriver.run import Run
+from oscar_steps.words import TARBALL_FOLDER
 
-FOLDER = "tarballs"
-"""In the run directory. Buildbot's master puts the files there; where it has not, they are fetched."""
 REPOSITORIES = "/tftpboot/oscar"
 """Where OSCAR looks for its package repositories."""
 
@@ -29,7 +28,7 @@ async def bring(run: Run, booted: Booted, deadline: Deadline) -> str:
     for file in run.job.source.files:
         name = TarName.parse(file.name)
         place = _place(name, run.job.answers.oscar_home)
-        plain = run.directory / FOLDER / f"{file.name}.plain"
+        plain = run.directory / TARBALL_FOLDER / f"{file.name}.plain"
         try:
             with run.diary.step(f"{file.name}, checked on this host"):
                 contents = await _checked(file, plain, deadline, strip=name.part in MAIN_PARTS)
