@@ -47,7 +47,7 @@ def pack(target: Path, folder: Path, top: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
 def test_a_release_is_installed_on_a_cluster_and_can_be_released(tmp_path: Path) -> None:
-    with ReleaseFarm(tmp_path / "f", tmp_path) as farm:
+    with ReleaseFarm(CHECKOUT / ".farm" / "release", tmp_path) as farm:
         eventually((farm.directory / "master/tarballs/releases/seen.json").exists, 60)
         pack(farm.at / "oscar-base-5.1a1.tar.gz", STANDIN / "tree", "oscar-5.1a1")
         (tmp_path / "common-rpms").mkdir()
