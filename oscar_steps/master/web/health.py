@@ -19,6 +19,7 @@ from twisted.python import log
 from oscar_steps.capacity import SAYS_NOTHING
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
 from oscar_steps.master.watch.svn import FarmPoller
+from oscar_steps.master.watch.tarballs import TarballWatcher
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 
 HEALTH = "health"
@@ -86,6 +87,7 @@ async def health(master: Any) -> dict[str, Any]:
     """The state of each part; `trouble` of a part is a sentence, empty where the part is well."""
     parts = {
         "poller": _part(_poller, master),
+        "releases": _part(_releases, master),
         "spool": _part(_spool, master),
         "disk": _part(_disk, master),
         "database": await _database(master),
@@ -109,6 +111,14 @@ def _poller(master: Any) -> dict[str, Any]:
     if not pollers:
         return {"trouble": "the poller of the repository does not run", "last_success": None}
     return {"trouble": pollers[0].trouble, "last_success": pollers[0].last_success}
+
+
+def _releases(master: Any) -> dict[str, Any]:
+    """The places with tarballs, and what sets that are not complete wait for."""
+    watchers = [source for source in master.change_svc if isinstance(source, TarballWatcher)]
+    trouble = next((watcher.trouble for watcher in watchers if watcher.trouble), "")
+    waiting = [f"{watcher.table.name}: {sentence}" for watcher in watchers for sentence in watcher.waiting]
+    return {"trouble": trouble, "places": len(watchers), "waiting": waiting}
 
 
 def _spool(master: Any) -> dict[str, Any]:
