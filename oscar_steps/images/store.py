@@ -267,7 +267,7 @@ class ImageStore:
                 build = ImageBuild(
                     recipe, temporary, machine_id=key.digest[:32], report=report, outside=key.outside, base=base
                 )
-                on = await build.run()
+                on = await self._run(build)
             if on:
                 layer = layer | {"packages": sorted(set(layer["packages"]) - set(on.added))}
             more = {"layer": layer if (temporary / LAYER).is_file() else {}, "base": on.folder.name if on else ""}
@@ -284,6 +284,9 @@ class ImageStore:
             raise self._failed(recipe, temporary, failure) from failure
         finally:
             await self._remove(temporary, report)
+
+    async def _run(self, build: ImageBuild) -> Base | None:
+        return await build.run()
 
     @contextmanager
     def _base(self, key: ImageKey, layer: dict[str, Any]) -> Iterator[Base | None]:

@@ -15,7 +15,7 @@ from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
 from oscar_steps.master.fair import memory_of
-from oscar_steps.master.schedules.names import CHANGES
+from oscar_steps.master.schedules.names import BISECT, CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 TRIES_BEFORE = "tries_before"
@@ -130,7 +130,13 @@ def _next_ready(builder: Any, requests: list[Any]) -> Any:
             ready.append(request)
         else:
             _wake(builder, request.id, begins, begins - now)
-    return min(ready, key=lambda request: bool(request.properties.getProperty(TRIES_BEFORE)), default=None)
+    return min(ready, key=_turn, default=None)
+
+
+def _turn(request: Any) -> tuple[bool, bool]:
+    """Searches come last, retries after others."""
+    said = request.properties.getProperty
+    return bool(said(BISECT)), bool(said(TRIES_BEFORE))
 
 
 def may_begin_here(builder: Any, offered: Any, request: Any, fits: Callable[[Any], bool] = bool) -> bool:

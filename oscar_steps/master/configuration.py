@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.pool import QueuePool
 
+from oscar_steps.master.bisect.service import BisectService
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
 from oscar_steps.master.database import database_address
 from oscar_steps.master.durability.patience import wait_for_the_database
@@ -59,6 +60,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "services": [
             HistoryService(issues=tuple(dict.fromkeys(issue for plan in plans for issue in plan.known_issues))),
             *_mail(site, names),
+            BisectService(),
             DiskWatch(disk_mib=site.master.disk_mib),
             QueueNotes(night=(site.schedule.hour, site.schedule.minute)),
             *_reports(site),

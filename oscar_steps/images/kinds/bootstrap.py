@@ -123,7 +123,7 @@ class Bootstrap:
         return await aptindex.digests(lines, recipe.native)
 
     async def build(self, build: Build[BootstrapRecipe]) -> Base | None:
-        apt = _Apt(build)
+        apt = Apt(build)
         return await root.build_from_root(build, apt.install, apt)
 
     def layer(self, recipe: BootstrapRecipe) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
-class _Apt:
+class Apt:
     """Satisfies `root.Layers`."""
 
     build: Build[BootstrapRecipe]
@@ -152,13 +152,14 @@ class _Apt:
         await run_jailed(["find", f"{folder}/dev", "-mindepth", "1", "-delete"], self.build.log)
         add = f'{_script("add.sh")} "$1" {len(names)} {shlex.join([*names, *self.build.recipe.packages])}'
         # What the lists are signed with was looked at by `install`.
-        options = (
-            "--variant=custom",
-            "--skip=check/empty,check/signed-by,update",
-            _lay(overlay, "customize"),
-            f"--customize-hook={add}",
-        )
-        await self._mmdebstrap(folder, *options)
+        custom = ("--variant=custom", "--skip=check/empty,check/signed-by,update", _lay(overlay, "customize"))
+        await self._mmdebstrap(folder, *custom, f"--customize-hook={add}")
+
+    async def change(self, folder: Path, hook: str) -> None:
+        """Run a hook in a root file system that is there already, with the packages that the mirror has today."""
+        await run_jailed(["find", f"{folder}/dev", "-mindepth", "1", "-delete"], self.build.log)
+        custom = ("--variant=custom", "--skip=check/empty")
+        await self._mmdebstrap(folder, *custom, f"--customize-hook={hook}")
 
     async def finish(self, folder: Path) -> None:
         text = await _manifest(folder, self.build.recipe.pool_folder)

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.restarts import RESTARTED
+from oscar_steps.master.history.record import NOT_COUNTED
 from oscar_steps.master.reports.directory import AddressBook
 from oscar_steps.master.reports.distribution import changed_since_good
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CANDIDATE, CELLS, CHANGES, NIGHTLY, PATCH_OF, WEEKLY
@@ -296,7 +297,7 @@ async def _before(master: Any, build: dict[str, Any], branch: str | None) -> tup
         if not found:
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
-        if said.get("branch", (None,))[0] != branch or PATCH_OF in said:
+        if said.get("branch", (None,))[0] != branch or {PATCH_OF, NOT_COUNTED} & said.keys():
             continue
         if found["results"] in (SUCCESS, WARNINGS, FAILURE):
             revision = str(said.get(EXACT_REVISION, ("?",))[0])

@@ -23,6 +23,7 @@ from oscar_steps.master.reports.directory import Directory
 from oscar_steps.master.reports.facts import bad_logins, note_of, people_of, recipients
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_name
+from oscar_steps.master.schedules.names import BISECT
 from oscar_steps.site import Mail
 from oscar_steps.textio import one_line
 
@@ -61,6 +62,9 @@ class VerdictReport(util.ComparableMixin):
     async def generate(self, master: Any, reporter: Any, _key: Any, build: dict[str, Any]) -> dict[str, Any] | None:
         await utils.getDetailsForBuild(master, build, want_properties=True)
         if build["builder"]["name"] not in self.builders:
+            reporter.no_report_needed(build)
+            return None
+        if BISECT in build["properties"]:  # its search ends with one mail
             reporter.no_report_needed(build)
             return None
         note = await note_of(master, build)
@@ -134,6 +138,15 @@ class OscarMail(reporters.MailNotifier):
             plain = self._plain(f"[oscar-farm] {one_line(subject)}", text)
             self.spool.add(self._letter(name or new_name(), plain, people))
         return True
+
+    async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> None:
+        """Spool one plain mail to these people and the operator; `name`: one of this name that waits is replaced."""
+        directory = next(each.directory for each in self.generators if isinstance(each, VerdictReport))
+        book = await directory.book(set(logins))
+        people = [address for login in logins if (address := book.address(login))]
+        if self.spool is not None:
+            to = list(dict.fromkeys([*people, self.operator]))
+            self.spool.add(self._letter(name, self._plain(subject, text), to))
 
     def notify_operator_once(self, about: str, subject: str, text: str) -> None:
         """The same, unless this master has sent it already."""

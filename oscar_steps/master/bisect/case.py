@@ -1,0 +1,225 @@
+"""A red build with several candidates, and what the builds of its search have said so far.
+
+All of it is read from Buildbot's database each time it is wanted. So a master may end at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from buildbot.data import resultspec
+from buildbot.process.results import CANCELLED, FAILURE, RETRY
+from pydantic import ValidationError
+
+from oscar_steps.bisect.search import Run, Seen
+from oscar_steps.bisect.seen import seen
+from oscar_steps.master.history.record import NOT_COUNTED, REPEAT_OF, Result
+from oscar_steps.master.history.store import History
+from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE
+from oscar_steps.sources.source import short_name
+from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
+
+MAX_CANDIDATES = 300
+_LOOK_BACK = 100
+_STOPPED = Verdict(
+    run_id="-", cell="-", source="-", revision="-", outcome=Outcome.CANCELLED, sentence="it was cancelled"
+)
+_SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A commit that may have done it."""
+
+    revision: str
+    author: str
+    message: str = ""
+
+    def __str__(self) -> str:
+        return f"{short_name(self.revision)} ({self.author})"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A red build, the last result of its cell before it, which was good, and the commits between."""
+
+    build: int
+    number: int
+    cell: str
+    builder: int
+    verdict: Verdict
+    good: Result
+    candidates: tuple[Candidate, ...]
+    stamp: Mapping[str, Any]
+    """What the builds of the search are made for, without the revision."""
+    wishes: Mapping[str, Any]
+    """What the red build was asked for beside it: nodes, boot."""
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The positions of the search."""
+        return (self.good.revision, *(each.revision for each in self.candidates))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (short_name(self.good.revision), *map(str, self.candidates))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A build of a search. `verdict` None: it has not ended."""
+
+    position: int
+    verdict: Verdict | None = None
+
+
+async def case_of(master: Any, build_id: int) -> Case | None:
+    """The case that this build is; None: nothing is to be searched for."""
+    build = await master.data.get(("builds", build_id))
+    if not build or not build["complete"] or build["results"] != FAILURE:
+        return None
+    said = _values(await master.data.get(("builds", build_id, "properties")))
+    verdict = _verdict(said)
+    if verdict is None or not _is_a_commits(verdict) or not _counts(said):
+        return None
+    good = await _good_before(master, verdict, build_id, str(said.get("branch") or ""))
+    if good is None:
+        return None
+    stamp = await _stamp(master, build["buildrequestid"])
+    candidates = await _between(master, stamp, good, verdict, said)
+    if not 1 < len(candidates) <= MAX_CANDIDATES:
+        return None
+    return Case(
+        build_id,
+        build["number"],
+        verdict.cell,
+        build["builderid"],
+        verdict,
+        good,
+        candidates,
+        {name: stamp[name] for name in ("codebase", "repository", "branch", "project")},
+        {name: said[name] for name in ("nodes", "boot") if said.get(name)},
+    )
+
+
+def _values(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, (value, _source) in properties.items()}
+
+
+def _verdict(said: Mapping[str, Any]) -> Verdict | None:
+    try:
+        return Verdict.model_validate(said.get("verdict"))
+    except ValidationError:
+        return None
+
+
+def _is_a_commits(verdict: Verdict) -> bool:
+    """Whether commits are to be blamed for it: not the farm, not the distribution, and not an unstable cell's."""
+    stable = verdict.stability is Stability.STABLE
+    return verdict.cell != LINT and stable and (verdict.outcome, verdict.category) == (Outcome.FAILED, Category.OSCAR)
+
+
+def _counts(said: Mapping[str, Any]) -> bool:
+    """Whether the farm made the build by itself, for the first time."""
+    by_hand = said.get("owner") or said.get("scheduler") == FORCE
+    return not (by_hand or said.get(BISECT) or said.get(NOT_COUNTED) or said.get(REPEAT_OF))
+
+
+async def _good_before(master: Any, verdict: Verdict, build_id: int, branch: str) -> Result | None:
+    """The last result of the cell before this one; None: it was red, too, or the same source was good."""
+    identity = verdict.tested.identity if verdict.tested else ""
+    for result in await History(master).results_of(verdict.cell, branch, _LOOK_BACK, before=build_id):
+        if result.outcome in _SAYS_SOMETHING:
+            good = result.outcome == Outcome.PASSED.value and result.identity != identity
+            return result if good else None
+    return None
+
+
+async def _stamp(master: Any, request: int) -> dict[str, Any]:
+    found = await master.data.get(("buildrequests", request))
+    buildset = await master.data.get(("buildsets", found["buildsetid"]))
+    return dict(buildset["sourcestamps"][0])
+
+
+async def _between(
+    master: Any, stamp: Mapping[str, Any], good: Result, verdict: Verdict, said: Mapping[str, Any]
+) -> tuple[Candidate, ...]:
+    """The commits on the branch after the good revision, up to the one that was tested, the oldest first."""
+    same = [resultspec.Filter(name, "eq", [stamp[name]]) for name in ("repository", "branch")]
+    rows = list(await master.data.get(("changes",), filters=same, order=["-changeid"], limit=2 * MAX_CANDIDATES))
+    rows.sort(key=lambda row: row["changeid"])
+    first, last = good.revision, verdict.revision
+    if first.isdecimal() and last.isdecimal() and len(first) < 12:
+        rows = [row for row in rows if str(row["revision"]).isdecimal() and _within(first, row["revision"], last)]
+        rows.sort(key=lambda row: int(row["revision"]))
+    else:
+        names = [str(row["revision"]) for row in rows]
+        if first not in names or last not in names:
+            rows = [row for row in rows if row["changeid"] in (said.get(CHANGES) or ())]
+        else:
+            rows = rows[names.index(first) + 1 : names.index(last) + 1]
+    found = [Candidate(str(row["revision"]), str(row["author"]), str(row["comments"])) for row in rows]
+    return tuple(found)
+
+
+def _within(first: str, revision: Any, last: str) -> bool:
+    return int(first) < int(revision) <= int(last)
+
+
+async def steps_of(master: Any, build_id: int) -> list[Step]:
+    """The builds that were asked for in the search for this red build, the oldest first."""
+    rows = await master.db.pool.do(_asked_for, master.db.model)
+    found = list[Step]()
+    for buildset, (case, position) in rows:
+        if case == build_id:
+            requests = await master.data.get(("buildrequests",), filters=[_of("buildsetid", buildset)])
+            found += [Step(position, await _result(master, request)) for request in requests]
+    return found
+
+
+def _of(name: str, value: Any) -> Any:
+    return resultspec.Filter(name, "eq", [value])
+
+
+async def _result(master: Any, request: Mapping[str, Any]) -> Verdict | None:
+    """How the request's last build ended. The build may have its result a little before the request has it."""
+    builds = await master.data.get(("buildrequests", request["buildrequestid"], "builds"))
+    for build in sorted(builds, key=lambda each: -each["buildid"]):
+        if build["complete"] and build["results"] != RETRY:
+            said = _values(await master.data.get(("builds", build["buildid"], "properties")))
+            if (verdict := _verdict(said)) is not None and build["results"] != CANCELLED:
+                return verdict
+            return _STOPPED
+    return _STOPPED if request["complete"] else None
+
+
+def runs_of(case: Case, steps: list[Step]) -> list[Run]:
+    """What the builds that ended say of the case's fault."""
+    return [Run(step.position, seen(step.verdict, case.verdict)) for step in steps if step.verdict is not None]
+
+
+def verdict_beside(case: Case, steps: list[Step], position: int, wanted: Seen) -> Verdict | None:
+    """The last run at this position that said so."""
+    ended = [step.verdict for step in steps if step.position == position and step.verdict is not None]
+    return next((each for each in reversed(ended) if seen(each, case.verdict) is wanted), None)
+
+
+def _asked_for(connection: Any, model: Any) -> list[tuple[int, tuple[int, int]]]:
+    """Of each buildset of a search: its id, the red build, and the position."""
+    table = model.buildset_properties.c
+    query = (
+        sa.select(table.buildsetid, table.property_value)
+        .where(table.property_name == BISECT)
+        .order_by(table.buildsetid)
+    )
+    rows = connection.execute(query).fetchall()
+    return [(int(number), tuple(json.loads(value)[0])) for number, value in rows]
+
+
+async def open_cases(master: Any) -> list[int]:
+    """Red builds for which any build was asked for."""
+    return sorted({case for _, (case, _position) in await master.db.pool.do(_asked_for, master.db.model)})
