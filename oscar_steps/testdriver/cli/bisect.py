@@ -3,114 +3,35 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side, compare
-from oscar_steps.bisect.search import Answer, Ask, Kind, Run, Search, Seen
-from oscar_steps.bisect.seen import is_fault, seen
+from oscar_steps.bisect.search import Answer, Kind, Search
 from oscar_steps.environment import default_runs, default_store
-from oscar_steps.errors import FarmError, UserError
+from oscar_steps.errors import UserError
+from oscar_steps.images.upgrade import UpgradeStore, upgrades
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
 from oscar_steps.sources.history import MAX_COMMITS, change_of
 from oscar_steps.sources.resolve import resolve_revision, source_as_asked
+from oscar_steps.testdriver.cli.bisecting import Bisect, Commits, Packages, side_of
 from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
+from oscar_steps.testdriver.cli.images import image_entry
 from oscar_steps.testdriver.cli.run import image_option, new_id
 from oscar_steps.testdriver.process.run_process import execute
 from oscar_steps.testdriver.process.rundirectory import is_running
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
-from oscar_steps.textio import one_line, printable
-from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.textio import printable
+from oscar_steps.verdict import VERDICT_FILE, Verdict
 from oscar_steps.words import ExitStatus
-
-Execute = Callable[[Path, Job, Path], Verdict]
-
-
-@dataclass
-class Bisect:
-    """A search whose runs are below one folder: what is there counts, so it goes on where it stopped."""
-
-    folder: Path
-    job: Job
-    """Of the last position."""
-    sources: tuple[Source, ...]
-    """The positions: the last good one, then one for each candidate."""
-    names: tuple[str, ...]
-    search: Search
-    images: Path
-    execute: Execute
-    like: Verdict | None = None
-    """A run that has the fault; None: the bad revision's first red run says what is looked for."""
-    done: list[tuple[int, Verdict]] = field(default_factory=list)
-
-    def load(self) -> None:
-        """What earlier runs said. One that did not come to its end says nothing."""
-        places = {source.identity: position for position, source in enumerate(self.sources)}
-        found = list[tuple[float, int, Verdict]]()
-        for path in self.folder.glob(f"*/{VERDICT_FILE}"):
-            with suppress(FarmError, OSError):
-                verdict, job = Verdict.load(path.parent), Job.load(path.parent / JOB_FILE)
-                position = places.get(job.source.identity)
-                if position is not None and job.cell == self.job.cell and verdict.outcome is not Outcome.CANCELLED:
-                    found.append((path.stat().st_mtime, position, verdict))
-        self.done = [(position, verdict) for _, position, verdict in sorted(found, key=lambda each: each[:2])]
-
-    @property
-    def bad(self) -> Verdict | None:
-        """The run whose fault is looked for."""
-        last = len(self.sources) - 1
-        return self.like or next((run for position, run in self.done if position == last and is_fault(run)), None)
-
-    @property
-    def runs(self) -> list[Run]:
-        return [Run(position, seen(verdict, self.bad)) for position, verdict in self.done]
-
-    def go_on(self) -> Answer | None:
-        """Run what is needed to the answer; None: a person ended it."""
-        if self.done:
-            click.echo(f"{len(self.done)} runs are there already, in {self.folder}")
-        while isinstance(step := self.search.next(self.runs), Ask):
-            job = self._job(step.position)
-            click.echo(f"run {len(self.done) + 1}: {self.names[step.position]}: {step.why}; {self.folder / job.run_id}")
-            verdict = self.execute(self.folder / job.run_id, job, self.images)
-            if verdict.outcome is Outcome.CANCELLED:
-                return None
-            self.done.append((step.position, verdict))
-            said = seen(verdict, self.bad)
-            words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
-            click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
-        return step
-
-    def _job(self, position: int) -> Job:
-        """All runs have one image, so that nothing else differs: the first run's."""
-        used = next((verdict.image.key for _, verdict in self.done if verdict.image), "")
-        source = self.sources[position]
-        more = {"run_id": new_id(self.job.cell, source), "source": source, "image_key": self.job.image_key or used}
-        return self.job.model_copy(update=more)
-
-    def sides(self, answer: Answer) -> tuple[Side, Side] | None:
-        """The two runs beside the answer: the last one without the fault, and the first one with it."""
-        wanted = ((answer.first - 1, Seen.GOOD), (answer.last, Seen.BAD))
-        found = list[Side]()
-        for place, kind in wanted:
-            runs = [run for position, run in self.done if (position, seen(run, self.bad)) == (place, kind)]
-            if runs:
-                found.append(_side(self.folder / runs[-1].run_id, runs[-1]))
-        return (found[0], found[1]) if len(found) == 2 else None
-
-
-def _side(directory: Path, verdict: Verdict) -> Side:
-    return Side(verdict, manifest.read_manifest(directory / manifest.MANIFEST_FILE), str(directory))
 
 
 def _execute(directory: Path, job: Job, images: Path) -> Verdict:
@@ -166,9 +87,60 @@ def bisect(
     folder = runs.resolve() / f"bisect-{cell_name}-{sources[0].short}-{sources[-1].short}"
     search = Search(len(sources) - 1, flake=flake / 100, votes=votes)
     wanted = Verdict.load(like) if like else None
-    it = Bisect(folder, job, sources, names, search, images, _execute, wanted)
+    it = Bisect(folder, Commits(job, sources, names), search, new_id, images, _execute, wanted)
     it.load()
     click.echo(f"{len(sources) - 1} candidates: {names[1]} to {names[-1]}; the last good revision is {names[0]}")
+    _say(it, it.go_on())
+
+
+@click.command("bisect-packages")
+@click.argument("old", metavar="OLD-IMAGE")
+@click.argument("new", metavar="NEW-IMAGE")
+@click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
+@click.option("--url", required=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
+@click.option("--votes", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs that have to agree.")
+@click.option("--runs", type=_directory(), default=default_runs, help="Folder for the folder of this search's runs.")
+@click.option("--site", type=click.Path(path_type=Path, dir_okay=False), help="A farm's farm.toml.")
+@click.option("--profiles", type=_directory(), help="Folder with matrix.toml and what it names.")
+@click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@_explained
+def bisect_packages(
+    old: str,
+    new: str,
+    cell_name: str,
+    url: str,
+    revision: str,
+    votes: int,
+    runs: Path,
+    site: Path | None,
+    profiles: Path | None,
+    images: Path,
+) -> None:
+    """Find the package of the distribution that broke it: the same OSCAR passes on OLD-IMAGE and fails on NEW-IMAGE.
+
+    Both are keys of images of the store. The runs between have the old image with more and more packages of the new
+    one; packages whose version changed in the same way change together.
+    """
+    farm = load_site(site) if site else None
+    matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
+    plan = CellPlan.of(matrix, matrix.cell(cell_name), farm.timeouts if farm else Timeouts())
+    job = plan.job(f"{cell_name}-bisect", source_as_asked(url, revision))
+    check_job(job)
+    exact = Source(url=url, revision=resolve_revision(url, revision))
+    before, after = (image_entry(images, key) for key in (old, new))
+    texts = [manifest.read_manifest(entry.folder / manifest.MANIFEST_FILE) for entry in (before, after)]
+    if texts[0] is None or texts[1] is None:
+        raise UserError("an image of the two has no list of packages")
+    found = tuple(upgrades(texts[0], texts[1]))
+    store = UpgradeStore(images, before.key)
+    places = Packages(job.model_copy(update={"source": exact}), found, store, after.key)
+    folder = runs.resolve() / f"bisect-{cell_name}-{exact.short}-{before.key[:12]}-{after.key[:12]}"
+    it = Bisect(folder, places, Search(len(found) + 1, votes=votes), new_id, images, _execute)
+    it.load()
+    click.echo(
+        f"{len(found)} packages, or groups of them, have other versions; the last good image is {before.key[:12]}"
+    )
     _say(it, it.go_on())
 
 
@@ -192,7 +164,7 @@ def _say(it: Bisect, answer: Answer | None) -> None:
         click.echo(f"ended after {len(it.done)} runs; {again}")
         _leave(ExitStatus.CANCELLED)
     click.echo("")
-    click.echo(printable(f"{answer.sentence(it.names)}, after {len(it.done)} runs"))
+    click.echo(printable(f"{answer.sentence(it.places.names)}, after {len(it.done)} runs"))
     if sides := it.sides(answer):
         click.echo("\n".join(["", *map(printable, compare(*sides)), ""]))
         click.echo(f"again: {shlex.join(['oscar-testdriver', 'compare', *(side.link for side in sides)])}")
@@ -218,6 +190,6 @@ def _run_of(name: str, runs: Path) -> Side:
             if is_running(path):
                 raise UserError(f"{path}: this run goes on still; it has no verdict yet")
             with suppress(FileNotFoundError):
-                return _side(path, Verdict.load(path))
+                return side_of(path, Verdict.load(path))
             raise UserError(f"{path}: this run has no verdict", hint=f"oscar-testdriver verdict {path}")
     raise UserError(f"there is no run '{name}', here or in {runs}")

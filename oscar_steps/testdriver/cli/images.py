@@ -195,7 +195,7 @@ def verify(keys: tuple[str, ...], folder: Path) -> None:
 
     A damaged image is taken out of use: the next run that needs it builds it anew.
     """
-    entries = [_entry(folder, key) for key in keys] if keys else room.entries(folder)
+    entries = [image_entry(folder, key) for key in keys] if keys else room.entries(folder)
     damaged = 0
     for entry in entries:
         held = None if entry.damaged or entry.is_download else lease.lease(entry.folder)
@@ -270,7 +270,7 @@ def _packages(name: str, runs: Path, folder: Path) -> tuple[str, ImageRecord | N
             return text, _record_of_run(path, folder)
         if path.is_dir():
             raise UserError(f"{path}: this run has no list of packages ({manifest.MANIFEST_FILE})")
-    entry = _entry(folder, name)
+    entry = image_entry(folder, name)
     text = manifest.read_manifest(entry.folder / manifest.MANIFEST_FILE)
     if text is None:
         raise UserError(f"the image {entry.key[:_SHORT]} has no list of packages")
@@ -284,7 +284,7 @@ def _record_of_run(path: Path, folder: Path) -> ImageRecord | None:
     return None
 
 
-def _entry(folder: Path, key: str) -> room.Entry:
+def image_entry(folder: Path, key: str) -> room.Entry:
     there = (entry for entry in room.entries(folder) if not entry.is_download)
     found = [entry for entry in there if len(key) >= 4 and entry.key.startswith(key)]
     if len(found) == 1:

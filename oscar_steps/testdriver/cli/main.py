@@ -14,6 +14,7 @@ _TABLE = {
     for name, module, words in (
         ("answers", "answers", "The answer files of OSCAR's installer: show, check, render."),
         ("bisect", "bisect", "Find the commit that broke it, by running one revision after the other."),
+        ("bisect-packages", "bisect", "Find the distribution's package that broke it, between two base images."),
         ("check-host", "run", "Check whether this host can run clusters, and say what to install."),
         ("compare", "bisect", "Show two runs beside each other: where they parted, and what was different."),
         ("console", "runs", "Show the serial console of a machine of a run."),

@@ -1,0 +1,174 @@
+"""A search by hand, over commits or over the packages of two images: its runs are below one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from oscar_steps import manifest
+from oscar_steps.bisect.compare import Side
+from oscar_steps.bisect.search import Answer, Ask, Run, Search, Seen
+from oscar_steps.bisect.seen import is_fault, seen
+from oscar_steps.errors import FarmError, ImageBuildFailed
+from oscar_steps.images.upgrade import Upgrade, UpgradeStore
+from oscar_steps.job import JOB_FILE, Job, Source
+from oscar_steps.textio import one_line, printable
+from oscar_steps.v3m.host import eventloop
+from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+
+Execute = Callable[[Path, Job, Path], Verdict]
+
+
+class Places(Protocol):
+    """What a search goes over. Position 0 is the last good one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the positions, for people."""
+
+    def place(self, job: Job) -> int | None:
+        """The position that this job tests; None: it is of another search."""
+
+    def job(self, position: int, used: str) -> Job:
+        """The job of a position, without its name; `used`: the first run's image. Raises ImageBuildFailed."""
+
+
+@dataclass(frozen=True)
+class Commits:
+    """One source after the other, all on one image: so nothing else differs."""
+
+    template: Job
+    sources: tuple[Source, ...]
+    names: tuple[str, ...]
+
+    def place(self, job: Job) -> int | None:
+        same = [number for number, source in enumerate(self.sources) if source.identity == job.source.identity]
+        return same[0] if same and job.cell == self.template.cell else None
+
+    def job(self, position: int, used: str) -> Job:
+        key = self.template.image_key or used
+        return self.template.model_copy(update={"source": self.sources[position], "image_key": key})
+
+
+@dataclass(frozen=True)
+class Packages:
+    """One source on the old image, with more and more of the upgrades, and at last on the new image."""
+
+    template: Job
+    upgrades: tuple[Upgrade, ...]
+    store: UpgradeStore
+    new: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        old = f"the image {self.store.old.name[:12]}"
+        rest = f"what else differs in the image {self.new[:12]}"
+        return (old, *map(str, self.upgrades), rest)
+
+    def _key(self, position: int) -> str:
+        if position == 0:
+            return self.store.old.name
+        if position > len(self.upgrades):
+            return self.new
+        return self.store.key_with(self.upgrades[:position]).digest
+
+    def place(self, job: Job) -> int | None:
+        keys = [self._key(position) for position in range(len(self.upgrades) + 2)]
+        same = job.cell == self.template.cell and job.source.identity == self.template.source.identity
+        return keys.index(job.image_key) if same and job.image_key in keys else None
+
+    def job(self, position: int, used: str) -> Job:  # noqa: ARG002 - each position has an image of its own
+        if 0 < position <= len(self.upgrades):
+            image = eventloop.run(self.store.ensure_with(self.upgrades[:position], _say))
+            image.lease.end()
+        return self.template.model_copy(update={"image_key": self._key(position)})
+
+
+def _say(line: str) -> None:
+    click.echo(f"    {printable(line)}")
+
+
+@dataclass
+class Bisect:
+    """A search whose runs are below one folder: what is there counts, so it goes on where it stopped."""
+
+    folder: Path
+    places: Places
+    search: Search
+    new_id: Callable[[str, Source], str]
+    images: Path
+    execute: Execute
+    like: Verdict | None = None
+    """A run that has the fault; None: the bad revision's first red run says what is looked for."""
+    done: list[tuple[int, Verdict]] = field(default_factory=list)
+    untestable: list[int] = field(default_factory=list)
+    """Positions whose image cannot be built."""
+
+    def load(self) -> None:
+        """What earlier runs said. One that did not come to its end says nothing."""
+        found = list[tuple[float, int, Verdict]]()
+        for path in self.folder.glob(f"*/{VERDICT_FILE}"):
+            with suppress(FarmError, OSError):
+                verdict, job = Verdict.load(path.parent), Job.load(path.parent / JOB_FILE)
+                position = self.places.place(job)
+                if position is not None and verdict.outcome is not Outcome.CANCELLED:
+                    found.append((path.stat().st_mtime, position, verdict))
+        self.done = [(position, verdict) for _, position, verdict in sorted(found, key=lambda each: each[:2])]
+
+    @property
+    def bad(self) -> Verdict | None:
+        """The run whose fault is looked for."""
+        last = len(self.places.names) - 1
+        return self.like or next((run for position, run in self.done if position == last and is_fault(run)), None)
+
+    @property
+    def runs(self) -> list[Run]:
+        runs = [Run(position, seen(verdict, self.bad)) for position, verdict in self.done]
+        return [*runs, *(Run(position, Seen.UNTESTABLE) for position in self.untestable)]
+
+    def go_on(self) -> Answer | None:
+        """Run what is needed to the answer; None: a person ended it."""
+        if self.done:
+            click.echo(f"{len(self.done)} runs are there already, in {self.folder}")
+        while isinstance(step := self.search.next(self.runs), Ask):
+            click.echo(f"run {len(self.done) + 1}: {printable(self.places.names[step.position])}: {step.why}")
+            if (job := self._job(step.position)) is None:
+                continue
+            click.echo(f"    {self.folder / job.run_id}")
+            verdict = self.execute(self.folder / job.run_id, job, self.images)
+            if verdict.outcome is Outcome.CANCELLED:
+                return None
+            self.done.append((step.position, verdict))
+            said = seen(verdict, self.bad)
+            words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
+            click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
+        return step
+
+    def _job(self, position: int) -> Job | None:
+        used = next((verdict.image.key for _, verdict in self.done if verdict.image), "")
+        try:
+            job = self.places.job(position, used)
+        except ImageBuildFailed as failure:
+            click.echo(f"    {Seen.UNTESTABLE}: {printable(failure.explain())}")
+            self.untestable.append(position)
+            return None
+        return job.model_copy(update={"run_id": self.new_id(job.cell, job.source)})
+
+    def sides(self, answer: Answer) -> tuple[Side, Side] | None:
+        """The two runs beside the answer: the last one without the fault, and the first one with it."""
+        wanted = ((answer.first - 1, Seen.GOOD), (answer.last, Seen.BAD))
+        found = list[Side]()
+        for place, kind in wanted:
+            runs = [run for position, run in self.done if (position, seen(run, self.bad)) == (place, kind)]
+            if runs:
+                found.append(side_of(self.folder / runs[-1].run_id, runs[-1]))
+        return (found[0], found[1]) if len(found) == 2 else None
+
+
+def side_of(directory: Path, verdict: Verdict) -> Side:
+    return Side(verdict, manifest.read_manifest(directory / manifest.MANIFEST_FILE), str(directory))

@@ -1,0 +1,294 @@
+"""The farm's own search: when it begins, what it asks for, how it ends. The database is a stand-in, in memory."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from buildbot.process.results import CANCELLED, FAILURE, SUCCESS
+from twisted.internet import defer
+
+from oscar_steps.master.bisect.service import PRIORITY, BisectService
+from oscar_steps.master.history.record import NOT_COUNTED, REPEAT_OF, Result
+from oscar_steps.master.history.table import Rate
+from oscar_steps.master.operator_mail import MAIL_SERVICE
+from oscar_steps.master.schedules.names import BISECT, CHANGES
+from oscar_steps.verdict import Category, Outcome, Stability, Stage, Verdict
+
+REPOSITORY, BRANCH = "svn://h/oscar", "trunk"
+COMMITS = 16
+GOOD, BAD = 100, 100 + COMMITS
+RED = 50
+"""Id of the build that turned red."""
+
+
+def verdict(revision: int, outcome: Outcome, sentence: str = "the image failed", **more: Any) -> dict[str, Any]:
+    red = outcome is Outcome.FAILED
+    facts: dict[str, Any] = {
+        "run_id": f"cell-r{revision}",
+        "cell": "cell",
+        "source": f"{REPOSITORY}/trunk",
+        "revision": str(revision),
+        "outcome": outcome,
+        "sentence": sentence if red else "passed",
+        "category": Category.OSCAR if red else Category.NONE,
+        "stage": Stage.START_INSTALL if red else None,
+    }
+    return Verdict.model_validate({**facts, **more}).model_dump(mode="json")
+
+
+def result(build: int, outcome: str, **more: Any) -> Result:
+    return Result(
+        build=build, number=build, request=build, cell="cell", branch=BRANCH, identity=f"i{build}", source=f"r{GOOD}",
+        url=f"{REPOSITORY}/trunk", revision=str(GOOD), outcome=outcome, **more,
+    )  # fmt: skip
+
+
+class FakeMaster:
+    """What the service asks of Buildbot."""
+
+    def __init__(self, tmp_path: Path, **red: Any) -> None:
+        self.basedir = str(tmp_path)
+        self.config = SimpleNamespace(buildbotURL="http://farm/")
+        self.said = {RED: {"verdict": verdict(BAD, Outcome.FAILED), CHANGES: [1], "branch": BRANCH, **red}}
+        self.builds = {RED: self._build(RED, FAILURE)}
+        self.asked: list[dict[str, Any]] = []
+        self.results = [result(40, "passed")]
+        self.later: list[Result] = []
+        self.flake = Rate()
+        self.states: dict[Any, Any] = {}
+        self.mails: list[tuple[str, str, str, list[str]]] = []
+        self.data = SimpleNamespace(get=self._get, updates=SimpleNamespace(addBuildset=self._add))
+        self.db = SimpleNamespace(
+            pool=SimpleNamespace(do=self._do),
+            model=None,
+            state=SimpleNamespace(getObjectId=self._object, getState=self._state, setState=self._set_state),
+        )
+        mail = SimpleNamespace(send_to_logins=self._mail)
+        self.service_manager = SimpleNamespace(namedServices={MAIL_SERVICE: mail})
+
+    @staticmethod
+    def _build(number: int, results: int) -> dict[str, Any]:
+        when = datetime.datetime.now(datetime.UTC)
+        return {
+            "buildid": number, "number": number, "builderid": 3, "buildrequestid": number, "complete": True,
+            "results": results, "complete_at": when,
+        }  # fmt: skip
+
+    async def _get(self, path: tuple[Any, ...], **_more: Any) -> Any:  # noqa: PLR0911 - a table
+        match path:
+            case ("builds",):
+                return [build for build in self.builds.values() if build["results"] == FAILURE]
+            case ("builds", number):
+                return self.builds.get(number)
+            case ("builds", number, "properties"):
+                return {name: (value, "x") for name, value in self.said[number].items()}
+            case ("buildrequests", number):
+                return {"buildsetid": number}
+            case ("buildsets", _):
+                stamp = {"codebase": "", "repository": REPOSITORY, "branch": BRANCH, "project": "oscar"}
+                return {"sourcestamps": [{**stamp, "revision": str(BAD), "ssid": 1}]}
+            case ("changes",):
+                return [
+                    {"changeid": n, "revision": str(n), "author": f"dev{n}", "comments": "words"}
+                    for n in range(GOOD - 5, BAD + 4)
+                ]
+            case ("buildrequests",):
+                [number] = _more["filters"][0].values
+                return [{"buildrequestid": number, "complete": number in self.builds}]
+            case ("buildrequests", number, "builds"):
+                return [self.builds[number]] if number in self.builds else []
+        raise AssertionError(path)
+
+    async def _add(self, **wanted: Any) -> None:
+        self.asked.append(wanted)
+
+    async def _do(self, question: Callable[..., Any], *_arguments: Any, **_more: Any) -> Any:
+        name = question.__name__
+        if name == "_asked_for":
+            return [(100 + n, tuple(each["properties"][BISECT][0])) for n, each in enumerate(self.asked)]
+        if name == "flake_rate":
+            return self.flake
+        assert name == "results_of"
+        return self.results if _more.get("before") else [*self.later, *self.results]
+
+    async def _object(self, name: str, kind: str) -> Any:
+        return name, kind
+
+    async def _state(self, number: Any, name: str, default: Any) -> Any:
+        return self.states.get((number, name), default)
+
+    async def _set_state(self, number: Any, name: str, value: Any) -> None:
+        self.states[number, name] = value
+
+    async def _mail(self, name: str, subject: str, text: str, logins: list[str]) -> None:
+        self.mails.append((name, subject, text, logins))
+
+    def run(self, outcome: Callable[[int], tuple[int, dict[str, Any]]]) -> None:
+        """Build what was asked for last."""
+        number = 99 + len(self.asked)
+        results, said = outcome(int(self.asked[-1]["sourcestamps"][0]["revision"]))
+        self.builds[number] = self._build(number, results)
+        self.said[number] = {"verdict": said, BISECT: self.asked[-1]["properties"][BISECT][0], NOT_COUNTED: True}
+
+
+def service(master: FakeMaster) -> BisectService:
+    """A service of a master that has just begun."""
+    made = BisectService()
+    made.parent = SimpleNamespace(master=master)
+    made._turn = defer.DeferredLock()
+    made._consumer = object()
+    return made
+
+
+def finished(master: FakeMaster, build: int) -> None:
+    done = service(master)._heard(None, master.builds[build])
+    assert done.called
+
+
+def broken_since(culprit: int) -> Callable[[int], tuple[int, dict[str, Any]]]:
+    def run(revision: int) -> tuple[int, dict[str, Any]]:
+        bad = revision >= culprit
+        return (FAILURE, verdict(revision, Outcome.FAILED)) if bad else (SUCCESS, verdict(revision, Outcome.PASSED))
+
+    return run
+
+
+def searched(master: FakeMaster, run: Callable[[int], tuple[int, dict[str, Any]]], most: int = 40) -> list[int]:
+    """Run the search to its end; the revisions that were run. Each step is another master's."""
+    finished(master, RED)
+    built = 0
+    while len(master.asked) > built and built < most:
+        built = len(master.asked)
+        master.run(run)
+        finished(master, 99 + built)
+    return [int(each["sourcestamps"][0]["revision"]) for each in master.asked]
+
+
+def test_one_mail_says_who_did_it_with_the_two_runs_beside_each_other(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    revisions = searched(master, broken_since(107))
+    assert revisions[:2] == [BAD, GOOD]
+    assert len(revisions) <= 7
+    [(name, subject, text, logins)] = master.mails
+    assert name == f"bisect-{RED}"
+    assert subject == "[oscar-farm] cell: r107 (dev107) broke it"
+    assert logins == ["dev107"]
+    assert "r106 passed" in text and "r107 failed at start-install: the image failed" in text
+    assert f"http://farm/#/builders/3/builds/{RED}" in text
+
+
+def test_its_builds_have_low_priority_and_count_for_nothing(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path, nodes=4)
+    searched(master, broken_since(107))
+    for asked in master.asked:
+        assert asked["priority"] == PRIORITY < 0
+        assert asked["properties"][NOT_COUNTED] == (True, "Bisect")
+        assert asked["properties"]["nodes"] == (4, "Bisect")
+        assert CHANGES not in asked["properties"]
+
+
+def test_a_search_that_is_over_is_not_begun_again_by_a_start_of_the_master(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    searched(master, broken_since(107))
+    asked = len(master.asked)
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert (len(master.asked), len(master.mails)) == (asked, 1)
+
+
+def test_a_start_of_the_master_asks_for_what_a_killed_one_did_not(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert len(master.asked) == 1
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert len(master.asked) == 1, "the build that it waits for has not ended"
+    master.run(broken_since(107))
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert len(master.asked) == 2
+
+
+def test_a_search_ends_where_the_cell_is_mended_meanwhile(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    finished(master, RED)
+    master.later = [result(60, "passed")]
+    master.run(broken_since(107))
+    finished(master, 100)
+    assert (len(master.asked), master.mails) == (1, [])
+
+
+def test_a_person_who_stops_a_build_of_a_search_stops_the_search(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    revisions = searched(master, lambda revision: (CANCELLED, verdict(revision, Outcome.CANCELLED)))
+    assert (len(revisions), master.mails) == (1, [])
+
+
+def test_where_the_last_good_revision_fails_today_nobody_is_blamed(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    searched(master, lambda revision: (FAILURE, verdict(revision, Outcome.FAILED)))
+    [(_, subject, text, logins)] = master.mails
+    assert logins == []
+    assert "no candidate did it" in text and "The commits are innocent" in text
+    assert "not clear" in subject
+
+
+def test_a_red_that_does_not_come_back_ends_without_a_mail(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    assert searched(master, lambda revision: (SUCCESS, verdict(revision, Outcome.PASSED))) == [BAD, GOOD]
+    assert master.mails == []
+
+
+def test_another_failure_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    def run(revision: int) -> tuple[int, dict[str, Any]]:
+        if 106 <= revision <= 108:
+            return FAILURE, verdict(revision, Outcome.FAILED, "it does not compile")
+        return broken_since(111)(revision)
+
+    master = FakeMaster(tmp_path)
+    searched(master, run)
+    assert master.mails[0][3] == ["dev111"]
+
+
+@pytest.mark.parametrize(
+    "red",
+    [
+        {"owner": "somebody"},
+        {"scheduler": "force"},
+        {NOT_COUNTED: True},
+        {REPEAT_OF: 7},
+        {"verdict": verdict(BAD, Outcome.FAILED, stability=Stability.UNSTABLE)},
+        {"verdict": verdict(BAD, Outcome.INFRASTRUCTURE, category=Category.HOST)},
+        {"verdict": verdict(GOOD + 1, Outcome.FAILED)},
+    ],
+    ids=["asked-for", "forced", "experiment", "repeat", "unstable", "farm", "one-candidate"],
+)
+def test_nothing_is_searched_for_where_no_commit_is_to_be_blamed_or_it_can_be_only_one(
+    tmp_path: Path, red: dict[str, Any]
+) -> None:
+    master = FakeMaster(tmp_path, **red)
+    finished(master, RED)
+    assert master.asked == []
+
+
+def test_a_cell_that_was_red_before_begins_no_search(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    master.results = [result(45, "infrastructure"), result(44, "failed"), result(40, "passed")]
+    finished(master, RED)
+    assert master.asked == []
+
+
+def test_the_same_fault_in_another_cell_is_searched_for_once(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    finished(master, RED)
+    master.builds[51], master.said[51] = master._build(51, FAILURE), dict(master.said[RED])
+    finished(master, 51)
+    assert len(master.asked) == 1
+
+
+def test_a_cell_that_flakes_is_asked_more_often(tmp_path: Path) -> None:
+    steady, flaky = FakeMaster(tmp_path), FakeMaster(tmp_path)
+    flaky.flake = Rate(flaky=4, of=20)
+    assert len(searched(flaky, broken_since(107))) > len(searched(steady, broken_since(107))) + 5
