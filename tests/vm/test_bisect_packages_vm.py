@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from demo.replays import standin_served
+from oscar_steps.images import outside
 from oscar_steps.images.kinds import bootstrap
 from oscar_steps.images.kinds.bootstrap import AptSource
 from oscar_steps.images.store import ImageStore
@@ -91,6 +92,7 @@ def two_images(store: Path, repository: Repository) -> tuple[str, str]:
     keys = []
     for edition in (1, 2):
         repository.publish(edition)
+        outside.forget(store)
         keys.append(asyncio.run(ImageStore(store).ensure(recipe, print)).digest)
     return keys[0], keys[1]
 
