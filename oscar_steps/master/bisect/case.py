@@ -19,7 +19,7 @@ from oscar_steps.bisect.search import Run, Seen
 from oscar_steps.bisect.seen import seen
 from oscar_steps.master.history.record import NOT_COUNTED, REPEAT_OF, Result
 from oscar_steps.master.history.store import History
-from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE
+from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 
@@ -125,7 +125,7 @@ def _is_a_commits(verdict: Verdict) -> bool:
 
 def _counts(said: Mapping[str, Any]) -> bool:
     """Whether the farm made the build by itself, for the first time."""
-    by_hand = said.get("owner") or said.get("scheduler") == FORCE
+    by_hand = said.get("owner") or said.get(PATCH_OF) or said.get("scheduler") == FORCE
     return not (by_hand or said.get(BISECT) or said.get(NOT_COUNTED) or said.get(REPEAT_OF))
 
 
