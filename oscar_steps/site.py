@@ -27,7 +27,7 @@ from oscar_steps.matrix.rows import some
 from oscar_steps.repositories import Repository, Tarballs
 from oscar_steps.textio import open_to_others, read_regular
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
-from oscar_steps.words import ExitStatus
+from oscar_steps.words import ExitStatus, Label
 
 SITE_FILE = "farm.toml"
 MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD = "mail-password", "database-password", "ldap-password"
@@ -280,6 +280,11 @@ class Site(_Frozen):
         for cell in known:
             if not self.workers_for(cell):
                 raise ConfigError(f"no worker can run the cell '{cell}': add it to the cells of a [[worker]]")
+        if self.tarballs and not any(Label.CANDIDATE in cell.labels for cell in matrix.cells):
+            raise ConfigError(
+                f"[[tarballs]] watches for releases, but no cell of {matrix.directory / 'matrix.toml'} has the label "
+                f"{Label.CANDIDATE}, so nothing would test them: give it to the cells that a release must pass"
+            )
 
 
 def _absolute(site: Site, base: Path) -> Site:

@@ -140,6 +140,13 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
     repository = site.repository
     folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
     branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
+    right = f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME"
+    revision, exact = r"|[1-9][0-9]{0,9}", "give the number of a revision, or nothing"
+    if site.tarballs:
+        branch += "|" + "|".join(re.escape(place.branch) for place in site.tarballs)
+        right += f", or {site.tarballs[0].branch} for a release"
+        revision += r"|[0-9]{1,4}\.[A-Za-z0-9.:#-]{1,60}"
+        exact = "give the number of a revision, a release's version, or nothing"
     return ForceCells(
         name=FORCE,
         of_label=of_label,
@@ -156,14 +163,14 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
                     label="Branch",
                     default=repository.trunk,
                     pattern=branch,
-                    right=f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME",
+                    right=right,
                 ),
                 revision=Checked(
                     name="revision",
                     label="Revision (empty: the last one)",
                     default="",
-                    pattern=r"|[1-9][0-9]{0,9}",
-                    right="give the number of a revision, or nothing",
+                    pattern=revision,
+                    right=exact,
                 ),
                 repository=util.FixedParameter(name="repository", default=repository.url),
                 project=util.FixedParameter(name="project", default=PROJECT),

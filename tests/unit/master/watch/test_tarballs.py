@@ -9,18 +9,22 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from buildbot.schedulers.forcesched import ValidationError
 from twisted.internet import threads
 
 from oscar_steps.errors import ConfigError, HostError, SourceError
 from oscar_steps.master.reports.candidate import CellResult, releasable, report_text
+from oscar_steps.master.schedules.force import button
 from oscar_steps.master.watch import tarballs
 from oscar_steps.master.watch.exact import Asked, url_of
 from oscar_steps.master.watch.released import tarball_source
 from oscar_steps.master.watch.tarballs import TarballWatcher
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.repositories import Tarballs
 from oscar_steps.site import Site, load_site
 from oscar_steps.sources.tarballs.memory import Shelf
 from oscar_steps.verdict import Category, Outcome, Stability, Verdict
+from oscar_steps.words import Label
 
 SITE = """
 [repository]
@@ -64,6 +68,37 @@ def test_a_mistake_in_the_table_is_said_with_file_and_line(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"farm\.toml:{line}: .*{why}"):
         site_of(tmp_path, *lines)
+
+
+def test_a_place_whose_releases_no_cell_would_test_is_a_mistake(tmp_path: Path) -> None:
+    site = site_of(tmp_path, 'name = "releases"', 'url = "/srv"')
+    with pytest.raises(ConfigError, match=r"no cell of .*matrix\.toml has the label candidate"):
+        site.check_against(load_matrix(default_profiles()))
+
+
+@pytest.mark.parametrize(
+    ("branch", "revision", "taken"),
+    [
+        ("tarballs/releases", "5.1rc1", True),
+        ("tarballs/releases", "5.0b2r6000nightly-20070704#2", True),
+        ("tarballs/other", "5.1", False),
+        ("trunk", "5916", True),
+        ("tarballs/releases", "5.1; rm", False),
+    ],
+)
+def test_a_person_may_force_a_release_of_a_place_of_the_site(
+    tmp_path: Path, branch: str, revision: str, taken: bool
+) -> None:
+    site = site_of(tmp_path, 'name = "releases"', 'url = "/srv"')
+    (form,) = button(site, ["a"], {label: ["a"] for label in Label})._config_kwargs["codebases"]
+    fields = {field.name: field for field in form.fields}
+    try:
+        fields["branch"].parse_from_arg(branch)
+        fields["revision"].parse_from_arg(revision)
+    except ValidationError:
+        assert not taken
+    else:
+        assert taken
 
 
 class Master:
