@@ -31,6 +31,8 @@ from oscar_steps.words import ExitStatus, Label
 
 SITE_FILE = "farm.toml"
 MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD = "mail-password", "database-password", "ldap-password"
+POLL_HOOK = "poll-hook"
+"""What commit hooks have to know, so that the farm looks at its repositories at once. A site may have none."""
 _PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pwd)=", re.IGNORECASE)
 """As SQLAlchemy and the drivers of databases take one out of an address."""
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from oscar_steps.errors import ConfigError, FarmError, UserError
-from oscar_steps.site import DATABASE_PASSWORD, LDAP_PASSWORD, MAIL_PASSWORD, Site, load_site
+from oscar_steps.site import DATABASE_PASSWORD, LDAP_PASSWORD, MAIL_PASSWORD, POLL_HOOK, Site, load_site
 from oscar_steps.textio import close_to_others, keep_private, write_atomically
 from oscar_steps.words import ExitStatus
 
@@ -106,6 +106,8 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
     """
     site = load_site(farm_toml)
     known = dict(needed(site))
+    if name == POLL_HOOK:
+        known[name] = "of commit hooks"
     if name is None:
         for each, purpose in known.items():
             click.echo(_state(site, each, purpose))

@@ -221,10 +221,10 @@ def _messages_and_authors(made: Generated) -> None:
 
 
 def _sizes(made: Generated) -> None:
-    many = [folder("trunk/many")] + [new(f"trunk/many/file-{number}") for number in range(1500)]
+    many = [folder("trunk/many")] + [new(f"trunk/many/file-{number}") for number in range(400)]
     made.add(b"jane", b"a huge commit", many, ("trunk",))
     made.add(b"jane", b"gone again", [gone("trunk/many")], ("trunk",))
-    made.add(b"jane", b"a large file", [edit("trunk/README", "line\n" * 200_000)], ("trunk",))
+    made.add(b"jane", b"a large file", [edit("trunk/README", "line\n" * 20_000)], ("trunk",))
     deep = [folder("trunk/" + "/".join(["deep"] * level)) for level in range(1, 60)]
     made.add(b"jane", b"deep", deep, ("trunk",))
     made.add(

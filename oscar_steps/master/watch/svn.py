@@ -193,7 +193,7 @@ class FarmPoller(SVNPoller):
             log.msg(f"{self.note} cannot be written ({error}): after a restart another repository is not noticed")
 
     async def _look(self) -> None:
-        where = address(await self._ask("info", "--xml", "-r", "HEAD", self.repourl))
+        where = address(await self._ask("info", "--xml", "-r", "HEAD", f"{self.repourl}@"))
         self._prefix = where.prefix
         if self._known is None:
             await self._remember(where.head)
@@ -252,13 +252,13 @@ class FarmPoller(SVNPoller):
             return log_entries(await self._ask(*words, f"{where.head}:{first}", target), somewhere)
         except HostError:
             # Is it the repository, or a revision? Raises once more if it is the repository.
-            await self._ask("info", "--xml", "-r", "HEAD", self.repourl)
+            await self._ask("info", "--xml", "-r", "HEAD", f"{self.repourl}@")
         entries = []
         for number in range(first, where.head + 1):
             try:
                 entries += log_entries(await self._ask(*words, str(number), target), somewhere)
             except HostError as error:
-                await self._ask("info", "--xml", "-r", "HEAD", self.repourl)
+                await self._ask("info", "--xml", "-r", "HEAD", f"{self.repourl}@")
                 log.msg(f"revision {number} is tested although its log cannot be read: {error}")
                 entries.append(unreadable_entry(number, somewhere))
         return entries

@@ -20,9 +20,10 @@ from twisted.web import server
 
 from oscar_steps.master.web.health import HEALTH
 from oscar_steps.master.web.plugin import SEALED
+from oscar_steps.master.web.poke import poked
 from oscar_steps.master.web.run_files import RUNS
 from oscar_steps.master.web.standing_page import STANDING
-from oscar_steps.site import Site, Web
+from oscar_steps.site import POLL_HOOK, Site, Web
 
 ADMINS = "admins"
 _PAGE_POLICY = (
@@ -160,6 +161,7 @@ def build_web(site: Site) -> dict[str, Any]:
         "plugins": plugins,
         "avatar_methods": [_Face()],
         **_access(site, site.web),
+        **({"change_hook_dialects": poked(site.secrets)} if site.secrets.has(POLL_HOOK) else {}),
     }
 
 

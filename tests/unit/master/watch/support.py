@@ -67,7 +67,7 @@ class AtRepository(unittest.TestCase):  # type: ignore[misc]
         self.commit("trunk")
 
     def commit(self, folder: str) -> None:
-        run("svn", "mkdir", "--quiet", "--username", "eric", "-m", f"add {folder}", f"{self.url}/{folder}")
+        run("svn", "mkdir", "--quiet", "--username", "eric", "-m", f"add {folder}", f"{self.url}/{folder}@")
 
     async def looking(self, updates: FakeUpdates, url: str = "", state: Path | None = None) -> FarmPoller:
         """A poller as the master starts it."""

@@ -30,7 +30,7 @@ class NothingThatIsInstalled(AtRepository):
         await poller.poll()
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "copy"
-            run("svn", "checkout", "--quiet", f"{self.url}/{quote(branch)}", copy)
+            run("svn", "checkout", "--quiet", f"{self.url}/{quote(branch)}@", copy)
             change(copy)
             run("svn", "add", "--quiet", "--force", copy)
             run("svn", "commit", "--quiet", "--username", "eric", "-m", "a change", copy)
@@ -95,7 +95,7 @@ class NothingThatIsInstalled(AtRepository):
     async def test_a_branch_with_a_strange_name_is_asked_for_its_properties_too(self) -> None:
         self.commit("branches")
         branch = "branches/5 1@2%41caf\u00e9"
-        run("svn", "copy", "--quiet", "-m", "branch", f"{self.url}/trunk", f"{self.url}/{quote(branch)}")
+        run("svn", "copy", "--quiet", "-m", "branch", f"{self.url}/trunk", f"{self.url}/{quote(branch)}@")
         said = await self.category_of(
             lambda copy: run("svn", "propset", "-q", "svn:mergeinfo", "/trunk:1-2", copy), branch
         )

@@ -201,8 +201,10 @@ class WithRepository(AtRepository):
         root = self.path.as_uri()
         self.commit("my project")
         self.commit("caf\u00e9")
+        self.commit("at@1")
         spellings = {
             "my project": ("my%20project", "/my%20project", "my%20project/", "./my%20project//"),
+            "at@1": ("at@1", "at%401"),
             "caf\u00e9": ("caf%C3%A9", "caf%c3%a9", "caf\u00e9", "%63af%C3%A9"),
         }
         for folder, urls in spellings.items():
