@@ -1,0 +1,74 @@
+"""Images of another day with some packages of today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oscar_steps.errors import ConfigError
+from oscar_steps.images.key import ImageKey, said_of
+from oscar_steps.images.layer import LAYER
+from oscar_steps.images.record import KEY_FILE, FileRecord, ImageRecord
+from oscar_steps.images.upgrade import Upgrade, UpgradeStore, upgrades
+from tests.unit.images.test_store import RECIPE
+
+OLD = "libc6 2.36-9 amd64\nlibc-bin 2.36-9 amd64\nperl 5.36-7 amd64\ngone 1 all\nrsync 3.2.7-1 amd64 pool\n"
+NEW = "libc6 2.36-10 amd64\nlibc-bin 2.36-10 amd64\nperl 5.36-7 amd64\nnew 1 all\nrsync 3.2.7-2 amd64 pool\n"
+
+
+def test_packages_whose_version_changed_in_the_same_way_are_one_candidate_and_new_ones_none() -> None:
+    found = upgrades(OLD, NEW)
+    assert found == [
+        Upgrade(("libc-bin", "libc6"), "2.36-9", "2.36-10"),
+        Upgrade(("rsync",), "3.2.7-1", "3.2.7-2"),
+    ]
+    assert [str(each) for each in found] == [
+        "libc-bin 2.36-9 -> 2.36-10 and 1 more of its version",
+        "rsync 3.2.7-1 -> 3.2.7-2",
+    ]
+
+
+def stored(store: Path, packages: tuple[str, ...] | None = None) -> str:
+    """The key of an image in the store that keeps a layer."""
+    recipe = said_of(RECIPE)
+    key = ImageKey(recipe, {}, {"index": "1"}).digest
+    folder = store / key
+    folder.mkdir(parents=True)
+    (folder / LAYER).touch()
+    record = ImageRecord(
+        key=key,
+        version=1,
+        recipe=recipe,
+        own={},
+        outside={"index": "1"},
+        layer={"packages": sorted(packages if packages is not None else RECIPE.packages), "rest": "r"},
+        built=1,
+        seconds=1,
+        files={LAYER: FileRecord(size=0, sha256="")},
+    )
+    (folder / KEY_FILE).write_text(record.model_dump_json())
+    return key
+
+
+def test_the_key_names_the_old_image_and_each_version_and_nothing_of_the_mirrors(tmp_path: Path) -> None:
+    old = stored(tmp_path)
+    store = UpgradeStore(tmp_path, old)
+    found = upgrades(OLD, NEW)
+    assert store.key_with(found[:1]).outside == {
+        "image before": old,
+        "version of libc-bin": "2.36-10",
+        "version of libc6": "2.36-10",
+    }
+    assert store.key_with(found[:1]).digest == UpgradeStore(tmp_path, old).key_with(found[:1]).digest
+    assert store.key_with(found[:1]).digest != store.key_with(found).digest
+
+
+def test_an_image_whose_layer_lacks_some_of_its_packages_cannot_be_upgraded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps no layer with all its packages"):
+        UpgradeStore(tmp_path, stored(tmp_path, packages=()))
+
+
+def test_an_image_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no image abcdef"):
+        UpgradeStore(tmp_path, "abcdef")
