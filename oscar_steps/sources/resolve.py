@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.sources.git import FULL_ID, PROTOCOLS, is_git, may_be_id, name_fault, named
+from oscar_steps.sources.mirror import mirror_of, remote_refs
 from oscar_steps.sources.source import Source
 from oscar_steps.sources.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
 from oscar_steps.v3m.host.ledger import owned
@@ -17,17 +20,40 @@ EXPORT_SECONDS = 300
 ASK_SECONDS = 60
 
 
-def source_as_asked(url: str, revision: str) -> Source:
+def source_as_asked(url: str, revision: str, *, is_gits: bool = False) -> Source:
     """What to test, before anybody was asked for it. Raises SourceError for what is no URL or no revision."""
     if not re.match(r"[a-z+]+://.", url):
-        raise SourceError(f"'{url}' is not the URL of a Subversion repository, such as svn://HOST/oscar/trunk")
+        said = "such as svn://HOST/oscar/trunk or https://HOST/oscar.git"
+        raise SourceError(f"'{url}' is not the URL of a Subversion or git repository, {said}")
     if PASSWORD_IN_URL.search(url):
         words = "the URL of the repository contains a password, which would appear in job.json and in logs"
-        raise SourceError(words, hint="leave it out: svn ignores it there, and remembers the one that you type")
+        raise SourceError(words, hint="leave it out: svn remembers the one that you type, and git reads ~/.netrc")
+    if is_gits or is_git(url):
+        _check_git(url, revision)
+        return Source(kind="git", url=url, revision=revision)
     if not re.fullmatch(r"r?\d{1,10}|HEAD|\{[^{}]+\}", revision, re.IGNORECASE):
         words = f"'{revision}' is not a Subversion revision, such as 5916, HEAD or {{2007-06-15}}"
         raise SourceError(f"{url} at revision {revision}: {words}")
     return Source(url=url, revision=revision)
+
+
+def _check_git(url: str, revision: str) -> None:
+    if url.partition(":")[0] not in PROTOCOLS:
+        raise SourceError(f"'{url}' is no address that git may read here; {', '.join(PROTOCOLS)} may be")
+    if fault := name_fault(revision):
+        raise SourceError(f"{url}: {fault}, such as main, 6.1.2 or 0123abcd")
+
+
+def exact(asked: Source, cache: Path) -> Source:
+    """The same with its exact revision: a number, or a commit's full id. Raises SourceError or HostError."""
+    if asked.kind == "svn":
+        return asked.model_copy(update={"revision": resolve_revision(asked.url, asked.revision)})
+    if FULL_ID.fullmatch(asked.revision):
+        return asked
+    if not may_be_id(asked.revision) and (found := named(remote_refs(asked.url), asked.revision)):
+        return asked.model_copy(update={"revision": found})
+    with mirror_of(asked.url, cache) as mirror:  # it may be the beginning of an id, which only a copy can tell
+        return asked.model_copy(update={"revision": mirror.resolve(asked.revision)})
 
 
 def resolve_revision(url: str, revision: str) -> str:

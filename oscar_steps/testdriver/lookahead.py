@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.environment import tool_environment
-from oscar_steps.errors import HostError, SourceError, UserError
+from oscar_steps.errors import FarmError, HostError, SourceError, UserError
 from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, Flavour, flavour_of
-from oscar_steps.sources.svn import error_kind, svn_words
+from oscar_steps.sources.git import error_kind as git_kind
+from oscar_steps.sources.git import git_environment, git_words
+from oscar_steps.sources.svn import error_kind as svn_kind
+from oscar_steps.sources.svn import svn_words
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.v3m.host.ledger import owned
 
@@ -52,6 +55,9 @@ async def fetch(source: Source, scratch: Path) -> dict[str, str]:
     """Path to text of the files of the top folder and of FOLDERS. Raises HostError, SourceError or ToolMissing."""
     with tempfile.TemporaryDirectory(prefix="sources-", dir=scratch) as temporary:
         tree = Path(temporary) / "tree"
+        if source.kind == "git":
+            await _from_git(source, Path(temporary) / "copy.git", tree)
+            return await asyncio.to_thread(texts_below, tree)
         await _export(source.url, source.revision, tree, "--depth=files")
         for folder in FOLDERS:
             try:
@@ -61,30 +67,64 @@ async def fetch(source: Source, scratch: Path) -> dict[str, str]:
         return await asyncio.to_thread(texts_below, tree)
 
 
+async def _from_git(source: Source, copy: Path, tree: Path) -> None:
+    """The top folder's files and FOLDERS. A server that gives no single commit is asked by the head node alone."""
+
+    async def git(*words: str, stdin: bytes = b"") -> bytes:
+        what = f"{source.url} at commit {source.revision}"
+        return await _run(["git", *words], git_environment(), what, git_kind, git_words, stdin)
+
+    await git("init", "--quiet", "--bare", "--template=", str(copy))
+    here = f"--git-dir={copy}"
+    await git(here, "fetch", "--quiet", "--no-tags", "--depth", "1", source.url, source.revision)
+    names = (await git(here, "ls-tree", "-r", "-z", "--name-only", source.revision)).split(b"\0")
+    folders = tuple(f"{folder}/".encode() for folder in FOLDERS)
+    wanted = [name for name in names if name and (b"/" not in name or name.startswith(folders))]
+    tree.mkdir()
+    await git(here, "read-tree", source.revision)
+    words = (here, f"--work-tree={tree}", "checkout-index", "--quiet", "-z", "--stdin")
+    await git(*words, stdin=b"".join(name + b"\0" for name in wanted))
+
+
 async def _export(url: str, revision: str, place: Path, *options: str) -> None:
     command = ["svn", "export", "--quiet", "--non-interactive", "--ignore-externals", "-r", revision, *options]
+    command += [f"{url}@{revision}", str(place)]
+    await _run(command, tool_environment(), f"{url} at revision {revision}", svn_kind, svn_words)
+
+
+async def _run(
+    command: list[str],
+    environment: dict[str, str],
+    what: str,
+    kind: Callable[[str], type[FarmError]],
+    reason: Callable[[str], str],
+    stdin: bytes = b"",
+) -> bytes:
+    program = command[0]
     try:
         process = await asyncio.create_subprocess_exec(
-            *owned([*command, f"{url}@{revision}", str(place)]),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
+            *owned(command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=tool_environment(),
+            env=environment,
         )
     except FileNotFoundError:
-        raise HostError("there is no Subversion client on this host", hint="apt-get install subversion") from None
+        package = {"svn": "subversion"}.get(program, program)
+        raise HostError(f"there is no {program} on this host", hint=f"apt-get install {package}") from None
     try:
         async with asyncio.timeout(EXPORT_SECONDS):
-            _, complaint = await process.communicate()
+            output, complaint = await process.communicate(stdin)
     except TimeoutError:
-        raise HostError(f"timed out after {EXPORT_SECONDS} s waiting for the repository to deliver {url}") from None
+        raise HostError(f"timed out after {EXPORT_SECONDS} s waiting for the repository to deliver {what}") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
         words = complaint.decode("utf-8", "replace")
-        raise error_kind(words)(f"{url} at revision {revision} cannot be exported: {svn_words(words)}")
+        raise kind(words)(f"{what} cannot be exported: {reason(words)}")
+    return output
 
 
 def texts_below(tree: Path) -> dict[str, str]:

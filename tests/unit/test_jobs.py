@@ -58,7 +58,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
         return "7"
 
     monkeypatch.setattr(exact_module, "exact_revision", on_the_farm)
-    monkeypatch.setattr(run, "resolve_revision", lambda _url, _revision: "7")
+    monkeypatch.setattr(run, "exact", lambda asked, _cache: asked.model_copy(update={"revision": "7"}))
 
 
 def job_of_the_farm(site: Path, **properties: Any) -> Job:

@@ -146,6 +146,10 @@ def bisect_packages(
 
 def _commits(url: str, good: Source, bad: Source) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """The positions of a search over commits. Raises SourceError, HostError, UserError."""
+    if bad.kind == "git":
+        raise UserError(
+            "a search over the commits of a git repository is not possible yet", hint="git bisect run does it"
+        )
     first, last = (int(resolve_revision(url, source.revision)) for source in (good, bad))
     if first >= last:
         raise UserError(f"r{first} is not before r{last}", hint="give the last good revision first, then the bad one")

@@ -12,12 +12,12 @@ from typing import NoReturn, get_args
 
 import click
 
-from oscar_steps.environment import default_runs, default_store
+from oscar_steps.environment import cache_directory, default_runs, default_store
 from oscar_steps.images.ordinary import check_user
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
-from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
+from oscar_steps.sources.resolve import DEFAULT_URL, exact, source_as_asked
 from oscar_steps.testdriver.cli import display
 from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
@@ -48,8 +48,9 @@ image_option = click.option(
 
 @click.command()
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
-@click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
+@click.option("--revision", default="HEAD", show_default=True, help="Revision of OSCAR; of git's a branch, tag or id.")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="URL of the OSCAR tree, or of a git repository.")
+@click.option("--git", "is_gits", is_flag=True, help="The URL is a git repository's, whatever it looks like.")
 @click.option(
     "--tarball",
     "tarballs",
@@ -77,6 +78,7 @@ def run(
     cell_name: str,
     revision: str,
     url: str,
+    is_gits: bool,
     tarballs: tuple[str, ...],
     patch: Path | None,
     strip: int,
@@ -99,15 +101,15 @@ def run(
     matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
     cell = matrix.cell(cell_name)
     plan = CellPlan.of(matrix, cell, farm.timeouts if farm else Timeouts())
-    asked = source_of(tarballs) if tarballs else source_as_asked(url, revision)
+    asked = source_of(tarballs) if tarballs else source_as_asked(url, revision, is_gits=is_gits)
     job = plan.job(f"{cell.name}-{_now()}", asked, nodes=nodes, boot=boot)
     # What is wrong with the files is said first: it needs no network.
     check_job(job, str(matrix.cluster_path(cell)), str(matrix.answers_path(cell)))
     change = read_patch(patch, strip, patch_of)
-    source = asked if tarballs else Source(url=url, revision=resolve_revision(url, revision))
+    source = asked if tarballs else exact(asked, cache_directory() / "git")
     source = source.model_copy(update={"patch": change})
-    exact = {"run_id": f"{cell.name}-{source.short}-{_now()}", "source": source, "image_key": image}
-    _run_here(job.model_copy(update=exact), runs, images, keep)
+    known = {"run_id": f"{cell.name}-{source.short}-{_now()}", "source": source, "image_key": image}
+    _run_here(job.model_copy(update=known), runs, images, keep)
 
 
 def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:

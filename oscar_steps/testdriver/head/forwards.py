@@ -27,7 +27,7 @@ from oscar_steps.job import Job
 GUEST_LOOPBACK = "127.0.0.1"
 FIRST_PORT = 28690
 """The first server's in the guest; nothing that OSCAR brings listens there."""
-PORTS = {"svn": 3690, "http": 80, "https": 443}
+PORTS = {"svn": 3690, "git": 9418, "http": 80, "https": 443}
 MOST_CONNECTIONS = 64
 """At once, so that a guest cannot make threads of ours without end."""
 CONNECT_SECONDS = 30.0
@@ -76,7 +76,8 @@ def check_reach(job: Job, *, is_open: bool) -> None:
         return
     reached = ", ".join(f"{name}://" for name in PORTS)
     what = f"the head node checks OSCAR out itself, and cannot reach {url}; it can reach {reached}, followed by a host"
-    hint = "serve the repository with svnserve: svn://HOST/..."
+    serve = "git daemon: git://HOST/..." if job.source.kind == "git" else "svnserve: svn://HOST/..."
+    hint = f"serve the repository with {serve}"
     if scheme != "file":
         hint += "; or set to_host = 'open' in host.toml, if the server asks for no key or password"
     raise SourceError(what, hint=hint)

@@ -15,13 +15,13 @@ from oscar_steps.testdriver.head.headnode import HeadNode
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.testdriver.reached import Booted, CheckedOut
 from oscar_steps.testdriver.run import Run
-from oscar_steps.testdriver.stages.sources import patch, svn, tarball
+from oscar_steps.testdriver.stages.sources import git, patch, svn, tarball
 from oscar_steps.testdriver.stages.start_install import answer_files
 from oscar_steps.textio import printable_name
 
 # The installer, and where a menu may be (see menus.is_menu_file), in the words of any `find`; no script is larger.
 FIND_MENU_FILES = (
-    "find . \\( -type f -o -type l \\) -size -262144c ! -path '*/.svn/*' \\( "
+    "find . \\( -type f -o -type l \\) -size -262144c ! -path '*/.svn/*' ! -path './.git/*' \\( "
     + " ".join(f"-path ./{name} -o" for name in sorted(OTHERS))
     + " -path '*/cli/*' -o -path '*/scripts/*' -o -name '*[_-]cli' -o -path '*/lib/*.pm' \\) -print0"
 )
@@ -32,7 +32,7 @@ SOURCES = Limits(files=20_000, total_bytes=512 << 20, file_bytes=1 << 20)
 LINES_BEFORE, LINES_AFTER = 12, 12
 
 
-BRING = {"svn": svn.bring, "tarball": tarball.bring}
+BRING = {"svn": svn.bring, "git": git.bring, "tarball": tarball.bring}
 """How OSCAR comes into the head node, by the kind of its source: each says what is there then, in one line."""
 
 
