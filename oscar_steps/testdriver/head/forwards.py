@@ -74,7 +74,8 @@ def check_reach(job: Job, *, is_open: bool) -> None:
     scheme = url.partition(":")[0].lower()
     if _server(url) or (is_open and scheme != "file"):
         return
-    reached = ", ".join(f"{name}://" for name in PORTS)
+    other = "svn" if job.source.kind == "git" else "git"
+    reached = ", ".join(f"{name}://" for name in PORTS if name != other)
     what = f"the head node checks OSCAR out itself, and cannot reach {url}; it can reach {reached}, followed by a host"
     serve = "git daemon: git://HOST/..." if job.source.kind == "git" else "svnserve: svn://HOST/..."
     hint = f"serve the repository with {serve}"
