@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from oscar_steps.bisect.search import Run, Seen
 from oscar_steps.bisect.seen import seen
-from oscar_steps.master.history.record import NOT_COUNTED, REPEAT_OF, Result
+from oscar_steps.master.history.record import FARM, NOT_COUNTED, REPEAT_OF, Result
 from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.sources.source import short_name
@@ -58,6 +58,8 @@ class Case:
     """What the builds of the search are made for, without the revision."""
     wishes: Mapping[str, Any]
     """What the red build was asked for beside it: nodes, boot."""
+    farm: str = ""
+    """A digest of the farm's own program and settings (`record.FARM`)."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -103,6 +105,7 @@ async def case_of(master: Any, build_id: int) -> Case | None:
         candidates,
         {name: stamp[name] for name in ("codebase", "repository", "branch", "project")},
         {name: said[name] for name in ("nodes", "boot") if said.get(name)},
+        str(said.get(FARM) or ""),
     )
 
 

@@ -39,10 +39,15 @@ def text(master: Any, case: Case, steps: list[Step], answer: Answer) -> str:
     if answer.kind is Kind.FOUND and (message := case.candidates[answer.first - 1].message.strip()):
         lines += [f"{case.names[answer.first]} says: {one_line(message, 300)}", ""]
     if answer.kind is Kind.BEFORE:
-        lines += ["The commits are innocent. What else is different is named below.", ""]
+        lines += ["The commits are innocent. What else is different is named below.", *_farm(case), ""]
     lines += compare(*_sides(master, case, steps, answer))
     page = f"{base}#/builders/{case.builder}/builds/{case.number}"
     return "\n".join([*lines, "", f"The build that failed: {page}", ""])
+
+
+def _farm(case: Case) -> list[str]:
+    changed = case.farm and case.good.farm and case.farm != case.good.farm
+    return ["The farm's own program, profiles or recipes have changed since the cell was good."] if changed else []
 
 
 def _line(case: Case, step: Step) -> str:

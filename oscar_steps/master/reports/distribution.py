@@ -9,6 +9,7 @@ from buildbot.process.results import SUCCESS
 from pydantic import ValidationError
 
 from oscar_steps import manifest
+from oscar_steps.master.history.record import NOT_COUNTED
 from oscar_steps.master.schedules.names import PATCH_OF
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.web.run_files import RUNS
@@ -41,7 +42,7 @@ async def _last_good(master: Any, build: dict[str, Any]) -> Verdict | None:
         if not found or found["results"] != SUCCESS:
             continue
         said = await master.data.get(("builds", found["buildid"], "properties"))
-        if PATCH_OF in said:
+        if {PATCH_OF, NOT_COUNTED} & said.keys():
             continue
         try:
             return Verdict.model_validate(said.get(VERDICT, (None,))[0])

@@ -227,11 +227,13 @@ def test_a_person_who_stops_a_build_of_a_search_stops_the_search(tmp_path: Path)
 
 
 def test_where_the_last_good_revision_fails_today_nobody_is_blamed(tmp_path: Path) -> None:
-    master = FakeMaster(tmp_path)
+    master = FakeMaster(tmp_path, farm="new")
+    master.results = [result(40, "passed", farm="old")]
     searched(master, lambda revision: (FAILURE, verdict(revision, Outcome.FAILED)))
     [(_, subject, text, logins)] = master.mails
     assert logins == []
     assert "no candidate did it" in text and "The commits are innocent" in text
+    assert "The farm's own program, profiles or recipes have changed" in text
     assert "not clear" in subject
 
 

@@ -11,6 +11,7 @@ import pytest
 from buildbot.process.results import EXCEPTION, FAILURE, SUCCESS
 
 from oscar_steps.manifest import MANIFEST_FILE
+from oscar_steps.master.history.record import NOT_COUNTED
 from oscar_steps.master.reports.distribution import changed_since_good
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.verdict import ImageReport, Outcome, Verdict
@@ -33,6 +34,7 @@ class Farm:
     def __init__(self, basedir: Path, builds: dict[int, tuple[int, Verdict | None]]) -> None:
         self.basedir = str(basedir)
         self.builds = builds
+        self.experiments = set[int]()
         self.data = SimpleNamespace(get=self._get)
 
     async def _get(self, path: tuple[Any, ...]) -> Any:
@@ -40,7 +42,8 @@ class Farm:
             number = path[3]
             return {"buildid": number, "results": self.builds[number][0]} if number in self.builds else None
         said = self.builds[path[1]][1]
-        return {VERDICT: (said.model_dump(mode="json"), "step")} if said else {}
+        found = {VERDICT: (said.model_dump(mode="json"), "step")} if said else {}
+        return found | ({NOT_COUNTED: (True, "Bisect")} if path[1] in self.experiments else {})
 
     def keep(self, run: Verdict, text: str) -> None:
         folder = Path(self.basedir) / "runs" / run.run_id
@@ -61,6 +64,12 @@ def test_packages_that_changed_since_the_last_good_run_are_named(tmp_path: Path)
     farm.keep(RED, NEW)
     said = "1 package of the distribution changed: openssh-server 9.2p1-2 -> 9.2p1-3"
     assert farm.said(RED) == f"since the last good run (r5) {said}"
+
+
+def test_a_build_of_a_search_is_not_the_last_good_run(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, {5: (SUCCESS, verdict(5, manifest="1")), 8: (SUCCESS, verdict(3, key="bb"))})
+    farm.experiments.add(8)
+    assert farm.said(RED).startswith("since the last good run (r5)")
 
 
 def test_where_the_lists_are_gone_it_says_that_the_image_is_another(tmp_path: Path) -> None:
