@@ -73,7 +73,9 @@ class UpgradeStore(ImageStore):
         """The key of the old image with these upgrades."""
         versions = {f"version of {name}": each.new for each in wanted for name in each.names}
         own = own_digests(kind_of(self.recipe).own_contents(self.recipe))
-        return ImageKey({**self.recipe.model_dump(mode="json")}, own, {"image before": self.old.name, **versions})
+        # It is no image of this recipe: where the mirror is away, no run may take it for the newest one.
+        recipe = {**self.recipe.model_dump(mode="json"), "upgraded": True}
+        return ImageKey(recipe, own, {"image before": self.old.name, **versions})
 
     async def ensure_with(self, wanted: Sequence[Upgrade], report: Report) -> BaseImage:
         """The old image with these upgrades, built now if it has to be. Raises ImageBuildFailed, HostError."""

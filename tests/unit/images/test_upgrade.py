@@ -64,6 +64,13 @@ def test_the_key_names_the_old_image_and_each_version_and_nothing_of_the_mirrors
     assert store.key_with(found[:1]).digest != store.key_with(found).digest
 
 
+def test_it_is_never_taken_for_an_image_of_its_recipe_of_another_day(tmp_path: Path) -> None:
+    key = UpgradeStore(tmp_path, stored(tmp_path)).key_with(upgrades(OLD, NEW))
+    ordinary = ImageKey(said_of(RECIPE), key.own, {"index": "1"})
+    assert ordinary.same_but_for_outside(ImageKey(ordinary.recipe, key.own, {"index": "2"}))
+    assert not ordinary.same_but_for_outside(key)
+
+
 def test_an_image_whose_layer_lacks_some_of_its_packages_cannot_be_upgraded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="keeps no layer with all its packages"):
         UpgradeStore(tmp_path, stored(tmp_path, packages=()))
