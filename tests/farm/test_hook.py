@@ -33,7 +33,7 @@ class WithHook(Watching):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, WithHook]]:
     directory = tmp_path_factory.mktemp("farm") / "f"
-    server = Server("svnserve", directory.parent, {**os.environ, children.MARK: str(directory)})
+    server = Server("svnserve", directory.parent, {**os.environ, children.MARK: f"{directory}-server"})
     try:
         run("svn", "mkdir", "--quiet", "-m", "trunk", f"{server.url}/trunk")
         with WithHook(directory, server.url, **{"poll = 2": "poll = 36000"}) as farm:

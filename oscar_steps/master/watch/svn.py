@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,19 @@ class FarmPoller(SVNPoller):
             except HostError as error:
                 await self._ask("info", "--xml", "-r", "HEAD", f"{self.repourl}@")
                 log.msg(f"revision {number} is tested although its log cannot be read: {error}")
-                entries.append(unreadable_entry(number, somewhere))
+                entries += await self._without_message(words, number, target, somewhere)
+        return entries
+
+    async def _without_message(self, words: Sequence[str], number: int, target: str, somewhere: str) -> list[Any]:
+        """By HTTP a message that no XML may hold spoils the whole answer: who and where are asked for alone."""
+        try:
+            entries = log_entries(await self._ask(*words, str(number), "--quiet", target), somewhere)
+        except HostError:
+            return [unreadable_entry(number, somewhere)]
+        for entry in entries:
+            message = entry.ownerDocument.createElement("msg")
+            message.appendChild(entry.ownerDocument.createTextNode(UNREADABLE))
+            entry.appendChild(message)
         return entries
 
     async def _remember(self, head: int) -> None:

@@ -272,7 +272,7 @@ class WithRepository(AtRepository):
         ask = poller._ask
 
         async def fails_at_three(*words: str) -> bytes:
-            if words[0] == "log" and words[4] in ("3", "4:2"):
+            if words[0] == "log" and words[4] in ("3", "4:2") and "--quiet" not in words:
                 raise HostError("E000022: Can't convert string")
             return await ask(*words)
 
@@ -280,6 +280,7 @@ class WithRepository(AtRepository):
         await poller.poll()
         assert updates.stored == ["2", "3", "4"]
         assert (updates.changes[1]["branch"], updates.changes[1]["comments"]) == ("trunk", UNREADABLE)
+        assert updates.changes[1]["files"] == ["d1"], "only its message cannot be read"
         assert updates.changes[2]["files"] == ["d2"]
 
     async def test_a_repository_that_goes_away_while_its_log_is_read_makes_no_commits_up(self) -> None:
