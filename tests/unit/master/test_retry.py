@@ -367,7 +367,7 @@ def test_a_commit_whose_repository_is_not_there_is_tried_again_and_a_mistyped_re
     monkeypatch.setattr(exact_module, "exact_revision", gone)
     step = fake_step(**{CHANGES: changes, "branch": "trunk", "revision": "5", "buildnumber": 1})
     step.name, step.cell, step.site, step.svn = "job", "c", SITE, set()
-    step.build.stopped, step.master.reactor = False, None
+    step.build.stopped, step.master.reactor, step.master.basedir, step.oscar_names = False, None, "/x", ()
     step.check = lambda: JobStep.check(step)
     step._no_run = lambda error: JobStep._no_run(step, error)
     assert asyncio.run(JobStep.run(step)) == EXCEPTION
