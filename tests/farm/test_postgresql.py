@@ -17,7 +17,6 @@ from demo import children
 from demo.farm import CHECKOUT, USERS, Farm
 from demo.mailsink import read_mail
 from demo.ports import LOOPBACK, free_port
-from oscar_steps.master.durability.patience import LAST_SECONDS
 from tests.farm.postgres import DATABASE, PROGRAMS, USER, Postgres, postgres
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
@@ -92,19 +91,6 @@ def test_a_database_that_dies_and_comes_back_in_the_middle_loses_nothing(farm: F
         assert done.build.result_name == "success"
     assert [len(mails_about(farm, revision)) for revision in (before, meanwhile)] == [1, 1]
     farm.check()
-
-
-def test_a_master_that_is_stopped_while_its_database_is_away_ends_soon(farm: Farm, server: Postgres) -> None:
-    server.server.kill()
-    farm.commit_harmless(DEVELOPER)
-    log = farm.directory / "master.log"
-    before = log.read_bytes().count(b"the database cannot be reached")
-    eventually(lambda: log.read_bytes().count(b"the database cannot be reached") > before)
-    assert farm.master_server.stop(LAST_SECONDS + 30)
-    server.server.start_again()
-    server.wait()
-    farm.master_server.start_again()
-    farm.master_server.wait_until(farm.master.answers, "serving its web page", 60)
 
 
 def faults(folder: Path, url: str, password: str = PASSWORD) -> list[str]:

@@ -3,22 +3,17 @@
 Buildbot's own waits for an SQLite file that is locked. It gives up at once where the disk is full, and where the server
 of a database is restarted: the commit, the build or the result that was to be noted is gone then, although somebody
 makes room, or the server is back, a minute later.
-
-A master that ends does not wait for a day: a server that is not back soon is given up then.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from buildbot.db import enginestrategy
 from buildbot.db.pool import DBThreadPool
-from twisted.internet import reactor
 from twisted.python import log
 
 _PASSES = ("disk is full", "disk I/O error")
@@ -27,10 +22,6 @@ _TRANSIENT = ("08", "40", "53", "57")
 """Classes of SQLSTATE that pass: connection, two transactions in each other's way, no resources, server shut down."""
 _SLOWEST = 30.0
 """Seconds between two tries of a server that is away."""
-
-LAST_SECONDS = 10.0
-"""For so long a master that ends still waits for its database: that of a server's restart."""
-_given_up = threading.Event()
 
 
 class PatientSqlite(enginestrategy.SqlLiteStrategy):
@@ -53,8 +44,6 @@ class PatientServer(enginestrategy.Strategy):
     def should_retry(self, error: Any) -> bool:
         """Whether the same may work later, with another connection."""
         state = getattr(error.orig, "pgcode", None) or ""
-        if _given_up.is_set():
-            return False
         return bool(error.connection_invalidated or state.startswith(_TRANSIENT) or super().should_retry(error))
 
 
@@ -66,22 +55,19 @@ def _connect(dialect: Any, _record: Any, arguments: Any, settings: Any) -> Any:
     return patiently(lambda: dialect.connect(*arguments, **settings), dialect.loaded_dbapi.OperationalError)
 
 
-def patiently(ask: Callable[[], Any], temporary: type[Exception], given_up: threading.Event = _given_up) -> Any:
-    """What `ask` returns, as soon as it raises nothing `temporary`, unless the server is `given_up`.
-
-    Runs in a thread of the database's pool.
-    """
+def patiently(ask: Callable[[], Any], temporary: type[Exception], sleep: Callable[[float], None] = time.sleep) -> Any:
+    """What `ask` returns, as soon as it raises nothing `temporary`. Runs in a thread of the database's pool."""
     pause, end = DBThreadPool.BACKOFF_START, time.monotonic() + DBThreadPool.MAX_OPERATIONALERROR_TIME
     while True:
         try:
             return ask()
         except temporary as error:
-            if time.monotonic() > end or given_up.is_set():
+            if time.monotonic() > end:
                 raise
             log.msg(
                 f"the database cannot be reached; it is asked again in {pause:.0f} s: {' '.join(str(error).split())}"
             )
-        given_up.wait(pause)
+        sleep(pause)
         pause = min(_SLOWEST, pause * 1.5)
 
 
@@ -93,20 +79,7 @@ def _as_operational(context: Any) -> None:
         ) from context.original_exception
 
 
-def _ends(clock: Any = reactor) -> None:
-    """The master begins to end. The reactor runs until what waits for the database has its answer."""
-    clock.callLater(LAST_SECONDS, _given_up.set)
-
-
-@cache
-def _heed_the_end() -> None:
-    """Once, however often the master is configured."""
-    waits: Any = reactor
-    waits.addSystemEventTrigger("before", "shutdown", _ends)
-
-
 def wait_for_the_database() -> None:
     """Have Buildbot wait. Call it before it opens its database."""
-    _heed_the_end()
     enginestrategy.SqlLiteStrategy = PatientSqlite
     enginestrategy.Strategy = PatientServer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +11,7 @@ import pytest
 import sqlalchemy as sa
 from buildbot.db import enginestrategy
 from buildbot.db.pool import DBThreadPool
-from twisted.internet.task import Clock
 
-from oscar_steps.master.durability import patience
 from oscar_steps.master.durability.patience import PatientServer, patiently, wait_for_the_database
 
 Spoil = Callable[[sa.Connection, Path], None]
@@ -85,24 +82,9 @@ def test_a_server_that_goes_away_is_waited_for_and_a_wrong_query_is_not(
     assert server.should_retry(error) is passes
 
 
-class Given(threading.Event):
-    """Notes the pauses; the server is given up after so many of them."""
-
-    def __init__(self, after: int = 1000) -> None:
-        super().__init__()
-        self.pauses: list[float] = []
-        self._after = after
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.pauses.append(timeout or 0.0)
-        if len(self.pauses) >= self._after:
-            self.set()
-        return self.is_set()
-
-
 def test_a_connection_is_asked_for_again_until_the_server_is_back() -> None:
     answers = [OSError("refused"), OSError("the database system\nis starting up"), "connection"]
-    given = Given()
+    pauses: list[float] = []
 
     def ask() -> str:
         answer = answers.pop(0)
@@ -110,27 +92,8 @@ def test_a_connection_is_asked_for_again_until_the_server_is_back() -> None:
             raise answer
         return str(answer)
 
-    assert patiently(ask, OSError, given) == "connection"
-    assert given.pauses == [1.0, 1.5]
-
-
-def test_a_master_that_ends_gives_a_server_up_that_is_not_back_soon(
-    server: PatientServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ask() -> str:
-        raise OSError("refused")
-
-    given, clock = Given(after=3), Clock()
-    with pytest.raises(OSError, match="refused"):
-        patiently(ask, OSError, given)
-    assert given.pauses == [1.0, 1.5, 2.25]
-    lost = sa.exc.OperationalError("SELECT 1", {}, Exception(), connection_invalidated=True)
-    monkeypatch.setattr(patience, "_given_up", threading.Event())
-    patience._ends(clock)
-    clock.advance(patience.LAST_SECONDS - 1)
-    assert server.should_retry(lost)
-    clock.advance(1)
-    assert not server.should_retry(lost)
+    assert patiently(ask, OSError, pauses.append) == "connection"
+    assert pauses == [1.0, 1.5]
 
 
 def test_a_server_that_is_away_for_more_than_a_day_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +105,7 @@ def test_a_server_that_is_away_for_more_than_a_day_is_given_up(monkeypatch: pyte
         raise OSError("refused")
 
     with pytest.raises(OSError, match="refused"):
-        patiently(ask, OSError, Given(after=0))
+        patiently(ask, OSError, pytest.fail)
     assert tried == [1]
 
 
