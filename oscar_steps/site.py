@@ -67,6 +67,9 @@ class Schedule(_Frozen):
     """Seconds without a commit on a branch before its tests begin; 0: every commit is tested by itself."""
     again: tuple[Annotated[float, Field(ge=0, le=86400)], ...] = (60, 600, 3600)
     """Seconds before each further try of a commit's cell that ended by the farm's or the host's fault; []: none."""
+    busy: Literal["newest", "each"] = "newest"
+    """Of commits that wait on a branch for a cell that is busy: the newest alone is tested, for all their authors, or
+    each of them."""
     branches: tuple[str, ...] = ("trunk", "branches/*")
     """Shell patterns of the branches whose commits are tested."""
 

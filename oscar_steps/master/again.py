@@ -15,6 +15,7 @@ from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
 from oscar_steps.master.fair import memory_of
+from oscar_steps.master.schedules.busy import newest_of_each
 from oscar_steps.master.schedules.names import BISECT, CHANGES
 from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
@@ -92,6 +93,8 @@ async def _add_request(step: Any, tries: int, due: float) -> None:
     properties = dict(await data.get(("buildsets", buildset["bsid"], "properties")))
     worker = str(step.getProperty("workername") or "")
     bad = sorted({*(properties.get(NOT_ON, ((), ""))[0]), worker})
+    if changes := step.getProperty(CHANGES):  # with those of the requests that this one had replaced
+        properties[CHANGES] = (changes, "Build")
     more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad, AGAIN_OF: step.build.requests[0].id}
     await data.updates.addBuildset(
         waited_for=False,
@@ -108,6 +111,15 @@ async def _add_request(step: Any, tries: int, due: float) -> None:
 def next_build(builder: Any, requests: list[Any]) -> Any:
     """Which request begins next (Buildbot's `nextBuild`): the oldest; retries come after others."""
     return defer.ensureDeferred(_next_open(builder, list(requests)))
+
+
+def next_newest(builder: Any, requests: list[Any]) -> Any:
+    """The same, where of the commits that wait on a branch the newest wins."""
+
+    async def answer() -> Any:
+        return await _next_open(builder, await newest_of_each(builder, requests))
+
+    return defer.ensureDeferred(answer())
 
 
 async def _next_open(builder: Any, requests: list[Any]) -> Any:

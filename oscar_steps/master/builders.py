@@ -11,7 +11,7 @@ from buildbot.process.results import EXCEPTION
 from twisted.python import log
 
 from oscar_steps.job import CellPlan
-from oscar_steps.master.again import IMAGE_FAILED, may_begin_here, next_build
+from oscar_steps.master.again import IMAGE_FAILED, may_begin_here, next_build, next_newest
 from oscar_steps.master.durability.begun import FarmFactory
 from oscar_steps.master.fitting import CellFits, Describing
 from oscar_steps.master.scale.slots import SlotWorker
@@ -152,7 +152,7 @@ def _builder(plan: CellPlan, site: Site, factory: BuildFactory, clusters: Any) -
         name=plan.name,
         workernames=list(site.workers_for(plan.name)),
         factory=factory,
-        nextBuild=next_build,
+        nextBuild=next_newest if site.schedule.busy == "newest" else next_build,
         canStartBuild=CellFits(plan.need, may_begin_here),
         locks=[clusters.access("counting")],
         tags=tags_of(cell, unproven=plan.image.unproven),

@@ -19,6 +19,8 @@ from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.fitting import nodes_wished
 from oscar_steps.master.history.record import FARM, farm_of
+from oscar_steps.master.schedules.busy import all_changes
+from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.master.watch.released import kept_tarball
@@ -55,6 +57,8 @@ class JobStep(FirstStep):
             if build["results"] == RETRY and LOST in str(build["state_string"]):
                 properties = await self.master.data.get(("builds", build["buildid"], "properties"))
                 lost += RESTARTED not in properties
+        if changes := await all_changes(self):
+            self.setProperty(CHANGES, changes, self.name)
         if lost >= MAX_TRIES:
             self.setProperty(FINAL, True, self.name)
             raise HostError(

@@ -1,4 +1,4 @@
-"""A developer's patch, from Buildbot's own `buildbot try` to the mail to its author; only the driver is a fake."""
+"""Patches by Buildbot's own `buildbot try`, and commits that come while a cell is busy; only the driver is a fake."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from demo.children import run
@@ -15,7 +16,16 @@ from demo.farm import _PASSWORD, USERS, Farm
 from demo.mailsink import body_of, read_mail
 from oscar_steps.verdict import LINT
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
-from tests.farm.test_master_with_fake_driver import commit, last_build, mails_to, play, standing
+from tests.farm.test_master_with_fake_driver import (
+    cell_id,
+    commit,
+    complete_after,
+    force,
+    last_build,
+    mails_to,
+    play,
+    standing,
+)
 
 AUTHOR, DEVELOPER = USERS
 
@@ -120,3 +130,50 @@ def test_what_cannot_be_tested_is_one_sentence_to_who_asked(
     first, second, *_ = body_of(last).splitlines()
     assert first == "not tested: what was asked for cannot be used"
     assert said in second
+
+
+def test_a_patch_in_the_form_is_looked_at_before_anything_is_asked_for(farm: Farm) -> None:
+    wishes = {"branch": "trunk", "nodes": "0", "revision": "1", "username": DEVELOPER}
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        force(farm, **wishes, patch_body="--- ../x\n+++ ../x\n@@ -1 +1 @@\n-a\n+b\n")
+    assert "line 1: '../x' is not in the tree itself" in refused.value.response.text
+    good = "--- README\n+++ README\n@@ -1 +1 @@\n-a\n+b\n"
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        force(farm, **(wishes | {"revision": ""}), patch_body=good)
+    assert "the revision that your patch is made for" in refused.value.response.text
+    play(farm, "pass")
+    number = last_build(farm)["number"]
+    force(farm, **wishes, patch_body=good, patch_level="0", patch_of="somebody-else")
+    build = complete_after(farm, number)
+    assert farm.master.property(build["buildid"], "patch_of") == DEVELOPER
+    assert farm.master.property(build["buildid"], "tested")["patch"]["who"] == DEVELOPER
+    assert (build["results"], farm.master.property(build["buildid"], "exact_revision")) == (0, "1")
+
+
+def test_of_the_commits_that_come_while_a_cell_is_busy_the_newest_is_tested_for_all_their_authors(farm: Farm) -> None:
+    play(farm, "wait")
+    number = last_build(farm)["number"]
+    farm.commit_harmless(DEVELOPER)
+    eventually(lambda: (farm.directory / "waiting").exists(), 90)
+    older = farm.commit_harmless(AUTHOR)
+    newest = farm.commit_harmless(DEVELOPER)
+
+    def waiting() -> bool:
+        requests = farm.master._get("buildrequests", "buildrequests", builderid=cell_id(farm), complete="false")
+        return len(requests) == 3
+
+    eventually(waiting, 90)
+    (farm.directory / "go").touch()
+    build = complete_after(farm, number + 1)
+    assert (build["number"], build["results"]) == (number + 2, 0)
+    assert farm.master.property(build["buildid"], "exact_revision") == str(newest)
+    assert farm.master.build_of(older, farm.cell) is None
+
+    def told() -> list[str]:
+        found = map(read_mail, sorted((farm.directory / "mails").glob("*.eml")))
+        return [
+            str(mail["To"]) for mail in found if f"{farm.cell} r{newest}: passed" in " ".join(mail["Subject"].split())
+        ]
+
+    (to,) = eventually(told)
+    assert {f"{AUTHOR}@oscar.test", f"{DEVELOPER}@oscar.test"} == {*to.split(", ")}
