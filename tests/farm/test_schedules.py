@@ -133,7 +133,7 @@ def test_what_cannot_be_tested_is_one_sentence_to_who_asked(
 
 
 def test_a_patch_in_the_form_is_looked_at_before_anything_is_asked_for(farm: Farm) -> None:
-    wishes = {"branch": "trunk", "nodes": "0", "revision": "1", "username": DEVELOPER}
+    wishes = {"branch": "trunk", "nodes": "0", "revision": "1", "username": f"{DEVELOPER}@oscar.test"}
     with pytest.raises(httpx.HTTPStatusError) as refused:
         force(farm, **wishes, patch_body="--- ../x\n+++ ../x\n@@ -1 +1 @@\n-a\n+b\n")
     assert "line 1: '../x' is not in the tree itself" in refused.value.response.text
@@ -145,8 +145,8 @@ def test_a_patch_in_the_form_is_looked_at_before_anything_is_asked_for(farm: Far
     number = last_build(farm)["number"]
     force(farm, **wishes, patch_body=good, patch_level="0", patch_of="somebody-else")
     build = complete_after(farm, number)
-    assert farm.master.property(build["buildid"], "patch_of") == DEVELOPER
-    assert farm.master.property(build["buildid"], "tested")["patch"]["who"] == DEVELOPER
+    assert farm.master.property(build["buildid"], "patch_of") == f"{DEVELOPER}@oscar.test"
+    assert farm.master.property(build["buildid"], "tested")["patch"]["who"] == f"{DEVELOPER}@oscar.test"
     assert (build["results"], farm.master.property(build["buildid"], "exact_revision")) == (0, "1")
 
 

@@ -1,19 +1,32 @@
-"""By the clock: the nightly and the weekly matrix."""
+"""By the clock: the nightly matrix, of the trunk and of branches that are maintained, and the weekly one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as daytime
+from fnmatch import fnmatch
 from typing import Any
 
+import sqlalchemy as sa
 from buildbot.changes.filter import ChangeFilter
 from buildbot.plugins import schedulers
+from buildbot.process.results import FAILURE, SUCCESS, WARNINGS
 from twisted.internet import defer
+from twisted.python import log
 
+from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.schedules.names import NIGHTLY, WEEKLY
+from oscar_steps.master.watch.exact import Asked, exact_source
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import WEEKDAYS, Site
+
+MADE_UP_SECONDS = 12 * 3600.0
+"""A run that was missed is made up for within this time; later the next one is near enough."""
+_DONE = "night_done"
+_RECENT = 2000
+"""So many of the last changes say which branches there are."""
 
 
 class OncePerNight(schedulers.Nightly):
@@ -22,7 +35,19 @@ class OncePerNight(schedulers.Nightly):
     Where the clock is put back over the set time, the first of the two counts. Where it is put forward over it, the run
     begins as long after midnight as on other days: at 03:30 summer time instead of 02:30. Buildbot's own would run
     twice in autumn.
+
+    A run that was missed, or cut short by the master's end, is made up for once. Buildbot's own is forgotten where the
+    master is killed after it has noted the time, and made up for however long ago it was: two runs in one night.
     """
+
+    compare_attrs = (*schedulers.Nightly.compare_attrs, "site", "branches")
+
+    def checkConfig(self, site: Site, branches: Sequence[str], **settings: Any) -> None:  # noqa: ARG002
+        super().checkConfig(**settings)
+
+    async def reconfigService(self, site: Site, branches: Sequence[str], **settings: Any) -> None:
+        self.site, self.branches = site, tuple(branches)
+        await super().reconfigService(**settings)
 
     def getNextBuildTime(self, lastActuation: float | None) -> Any:
         after = lastActuation or self.now()
@@ -33,26 +58,134 @@ class OncePerNight(schedulers.Nightly):
                 return defer.succeed(run)
             day += timedelta(days=1)
 
+    def _scheduleNextBuild_locked(self) -> Any:
+        if self.lastActuated is not None:
+            self.lastActuated = max(self.lastActuated, self.now() - MADE_UP_SECONDS)
+        return super()._scheduleNextBuild_locked()
+
+    def getState(self, name: str, *default: Any) -> Any:
+        """The time of the last run is that of the last one of which all was asked for."""
+        if name != "last_build":
+            return super().getState(name, *default)
+
+        async def last() -> Any:
+            done = await super(OncePerNight, self).getState(_DONE, None)
+            return await super(OncePerNight, self).getState(name, *default) if done is None else done
+
+        return defer.ensureDeferred(last())
+
+    def startBuild(self) -> Any:
+        return defer.ensureDeferred(self._start()) if self.enabled else super().startBuild()
+
+    async def _start(self) -> None:
+        trunk, repository = self.site.repository.trunk, self.site.repository.url
+        places = [(repository, trunk), *await self._maintained()]
+        for place in dict.fromkeys(places):
+            if not await self._do(_asked_since, *place, self.now() - MADE_UP_SECONDS):
+                await self._test(*place)
+        await self.master.db.schedulers.flushChangeClassifications(self.serviceid)
+        await self.setState(_DONE, self.lastActuated)
+
+    async def _test(self, repository: str, branch: str) -> None:
+        """Ask for the cells of one branch, at one revision for all of them."""
+        try:
+            asked = Asked(repository=repository, branch=branch, revision="")
+            revision: str | None = (await exact_source(self.master.reactor, self.site, asked)).revision
+        except SourceError as error:
+            log.msg(f"{self.name}: {branch} is not tested: {error}")
+            return
+        except HostError as error:  # each build says so, to the operator
+            log.msg(f"{self.name}: the last revision of {branch} is not known: {error}")
+            revision = None
+        cells = list(self.builderNames)
+        if self.site.schedule.nightly == "commits" and revision is not None:
+            tested = await self._do(_tested, repository, branch, revision)
+            cells = [cell for cell in cells if cell not in tested]
+        if not cells:
+            log.msg(
+                f"{self.name}: nothing has changed on {branch} since revision {revision} was tested; it is left out"
+            )
+            return
+        stamp = {"repository": repository, "branch": branch, "revision": revision, "codebase": "", "project": PROJECT}
+        await self.addBuildsetForSourceStampsWithDefaults(
+            reason=self.reason, sourcestamps=[stamp], builderNames=cells, priority=self.priority
+        )
+
+    async def _maintained(self) -> Iterable[tuple[str, str]]:
+        """The maintained branches among those that had commits, by repository and name."""
+        known = await self.master.db.pool.do(_known_branches, self.master.db.model) if self.branches else []
+        return [place for place in known if any(fnmatch(place[1], pattern) for pattern in self.branches)]
+
+    async def _do(self, query: Any, *more: Any) -> Any:
+        return await self.master.db.pool.do(query, self.master.db.model, self.name, *more)
+
+
+def _known_branches(connection: Any, model: Any) -> list[tuple[str, str]]:
+    table = model.changes.c
+    query = (
+        sa.select(table.repository, table.branch)
+        .where(table.project == PROJECT, table.branch.is_not(None))
+        .order_by(table.changeid.desc())
+        .limit(_RECENT)
+    )
+    return sorted({(str(repository), str(branch)) for repository, branch in connection.execute(query).fetchall()})
+
+
+def _buildsets(model: Any, scheduler: str, repository: str, branch: str, *columns: Any) -> Any:
+    """Of this scheduler's buildsets for a branch."""
+    sets, links, stamps, said = (
+        model.buildsets,
+        model.buildset_sourcestamps,
+        model.sourcestamps,
+        model.buildset_properties,
+    )
+    joined = (
+        sets.join(links, links.c.buildsetid == sets.c.id)
+        .join(stamps, stamps.c.id == links.c.sourcestampid)
+        .join(said, said.c.buildsetid == sets.c.id)
+        .join(model.buildrequests, model.buildrequests.c.buildsetid == sets.c.id)
+        .join(model.builders, model.builders.c.id == model.buildrequests.c.builderid)
+    )
+    by = said.c.property_value == json.dumps([scheduler, "Scheduler"])
+    place = (stamps.c.repository == repository, stamps.c.branch == branch)
+    return sa.select(*columns).select_from(joined).where(said.c.property_name == "scheduler", by, *place)
+
+
+def _asked_since(connection: Any, model: Any, scheduler: str, repository: str, branch: str, since: float) -> bool:
+    """Whether this night was asked for already, before the master was ended."""
+    query = _buildsets(model, scheduler, repository, branch, model.buildsets.c.id)
+    return connection.execute(query.where(model.buildsets.c.submitted_at > since).limit(1)).fetchone() is not None
+
+
+def _tested(connection: Any, model: Any, scheduler: str, repository: str, branch: str, revision: str) -> set[str]:
+    """The cells of which an earlier night has said something about this revision."""
+    results = model.buildrequests.c.results.in_((SUCCESS, WARNINGS, FAILURE))
+    query = _buildsets(model, scheduler, repository, branch, model.builders.c.name)
+    rows = connection.execute(query.where(model.sourcestamps.c.revision == revision, results)).fetchall()
+    return {str(name) for (name,) in rows}
+
 
 def nightly(site: Site, cells: Sequence[str]) -> Any:
-    return _by_the_clock(site, cells, NIGHTLY, "the nightly matrix")
+    return _by_the_clock(site, cells, NIGHTLY, "the nightly matrix", branches=site.schedule.nightly_branches)
 
 
 def weekly(site: Site, cells: Sequence[str]) -> Any:
     return _by_the_clock(site, cells, WEEKLY, "the weekly matrix", dayOfWeek=WEEKDAYS.index(site.schedule.weekly))
 
 
-def _by_the_clock(site: Site, cells: Sequence[str], name: str, reason: str, **when: int) -> Any:
+def _by_the_clock(
+    site: Site, cells: Sequence[str], name: str, reason: str, branches: Sequence[str] = (), **when: int
+) -> Any:
     trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
     return OncePerNight(
         name=name,
+        site=site,
+        branches=branches,
         hour=site.schedule.hour,
         minute=site.schedule.minute,
         **when,
         builderNames=list(cells),
         reason=reason,
-        # Without absolute source stamps each cell would test another HEAD; without the filter, another branch.
-        createAbsoluteSourceStamps=True,
         change_filter=ChangeFilter(project=PROJECT, branch=site.repository.trunk),
         codebases={"": trunk},
     )
