@@ -14,6 +14,7 @@ from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
 from pydantic import ValidationError
 
 from oscar_steps.job import Job
+from oscar_steps.master.schedules.busy import REPEAT_OF
 from oscar_steps.master.schedules.names import CHANGES, FORCE
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.signature import signature_of
@@ -29,8 +30,6 @@ FARM = "farm"
 """Build property: a digest of the farm's own program and of all that it gave to the run, except source and image."""
 NOT_COUNTED = "not_counted"
 """Build property: an experiment (a step of a bisect). It says nothing about how a cell usually does."""
-REPEAT_OF = "repeat_of"
-"""Build property: the request whose build was red; this one repeats it."""
 _OUTCOMES = {SUCCESS: Outcome.PASSED, WARNINGS: Outcome.WARNING, FAILURE: Outcome.FAILED, CANCELLED: Outcome.CANCELLED}
 
 

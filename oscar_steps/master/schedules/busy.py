@@ -16,9 +16,11 @@ from buildbot.process.results import CANCELLED, SKIPPED
 from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF
-from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
+from oscar_steps.master.schedules.names import BISECT, CHANGES, PER_COMMIT
 
 _LOOK_BACK = 500
+REPEAT_OF = "repeat_of"
+"""Build property: the request whose build was red; this one repeats it."""
 _NO_PLACE = ("", "")
 _closed: set[int] = set()
 
@@ -44,7 +46,8 @@ def _place(request: Any) -> tuple[str, str]:
     """Repository and branch of a commit's request; _NO_PLACE for any other: those are never replaced."""
     get = request.properties.getProperty
     stamps = list(request.sources.values())
-    if get("scheduler") != PER_COMMIT or not get(CHANGES) or get(AGAIN_OF) or len(stamps) != 1:
+    own = any(get(name) for name in (AGAIN_OF, BISECT, REPEAT_OF))
+    if get("scheduler") != PER_COMMIT or not get(CHANGES) or own or len(stamps) != 1:
         return _NO_PLACE
     (stamp,) = stamps
     if stamp.patch or not stamp.branch or stamp.branch.startswith("tarballs/"):  # each release is tested
@@ -81,7 +84,7 @@ def _replaced(connection: Any, model: Any, builder: int, before: int, branch: st
     found: list[int] = []
     for buildset, complete, results in connection.execute(query).fetchall():
         said = _said(connection, model, buildset)
-        if said.get("scheduler") != PER_COMMIT or AGAIN_OF in said:
+        if said.get("scheduler") != PER_COMMIT or {AGAIN_OF, BISECT, REPEAT_OF} & {*said}:
             continue
         if not complete or results not in (SKIPPED, CANCELLED):
             break
@@ -92,6 +95,6 @@ def _replaced(connection: Any, model: Any, builder: int, before: int, branch: st
 def _said(connection: Any, model: Any, buildset: int) -> dict[str, Any]:
     table = model.buildset_properties.c
     query = sa.select(table.property_name, table.property_value).where(
-        table.buildsetid == buildset, table.property_name.in_((CHANGES, "scheduler", AGAIN_OF))
+        table.buildsetid == buildset, table.property_name.in_((CHANGES, "scheduler", AGAIN_OF, BISECT, REPEAT_OF))
     )
     return {name: json.loads(value)[0] for name, value in connection.execute(query).fetchall()}

@@ -34,6 +34,19 @@ SITE = Site.model_validate(
 PAUSES = (60.0, 600.0)
 
 
+class NothingWasReplaced:
+    """A database in which no commit's request was replaced by a newer one."""
+
+    model = None
+
+    @property
+    def pool(self) -> NothingWasReplaced:
+        return self
+
+    async def do(self, *_query: Any) -> list[int]:
+        return []
+
+
 class FakeData:
     """A database of one buildset and what is added to it."""
 
@@ -70,7 +83,7 @@ def fake_step(**properties: Any) -> Any:
     return SimpleNamespace(
         getProperty=lambda name, default=None: values.get(name, default),
         setProperty=lambda name, value, _source: values.__setitem__(name, value),
-        master=SimpleNamespace(data=data, botmaster=SimpleNamespace(shuttingDown=False)),
+        master=SimpleNamespace(data=data, botmaster=SimpleNamespace(shuttingDown=False), db=NothingWasReplaced()),
         build=SimpleNamespace(
             buildid=5,
             requests=[SimpleNamespace(id=9, bsid=7)],

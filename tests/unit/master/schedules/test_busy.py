@@ -16,8 +16,8 @@ from twisted.internet import defer
 
 from oscar_steps.master.durability.once import AGAIN_OF
 from oscar_steps.master.schedules import busy
-from oscar_steps.master.schedules.busy import all_changes, newest_of_each
-from oscar_steps.master.schedules.names import CHANGES, FORCE, PER_COMMIT
+from oscar_steps.master.schedules.busy import REPEAT_OF, all_changes, newest_of_each
+from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PER_COMMIT
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +58,13 @@ def test_other_branches_and_what_a_person_asked_for_are_left_alone() -> None:
         request(12, scheduler=FORCE, owner="x"),
         request(13, **{CHANGES: []}),
         request(14, **{AGAIN_OF: 2}),
+        request(19, **{BISECT: {"of": 1}}),
+        request(20, **{REPEAT_OF: 1}),
         request(15, patch=(0, b"x", "")),
         request(16, "tarballs/releases"),
         request(17, "tarballs/releases"),
     ]
-    assert left(request(10), *others, request(18)) == ([11, 12, 13, 14, 15, 16, 17, 18], [10])
+    assert left(request(10), *others, request(18)) == ([11, 12, 13, 14, 19, 20, 15, 16, 17, 18], [10])
 
 
 class Database:
