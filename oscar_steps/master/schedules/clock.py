@@ -40,6 +40,7 @@ class OncePerNight(schedulers.Nightly):
     master is killed after it has noted the time, and made up for however long ago it was: two runs in one night.
     """
 
+    lastActuated: float | None
     compare_attrs = (*schedulers.Nightly.compare_attrs, "site", "branches")
 
     def checkConfig(self, site: Site, branches: Sequence[str], **settings: Any) -> None:  # noqa: ARG002
