@@ -1,4 +1,4 @@
-"""Retries: a commit whose build failed because of the farm or a host is tested again automatically.
+"""Retries: what the farm or a host has failed is tested again automatically, unless a person asked for it.
 
 A retry is an ordinary build request in Buildbot's database, so it outlives the master. Its properties say how many
 builds have failed, before which time the next one may not begin, and which workers to avoid.
@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet import defer
 from twisted.python import log
 
-from oscar_steps.master.durability.once import AGAIN_OF, asked_already, is_open
+from oscar_steps.master.durability.once import AGAIN_OF, asked_for, is_open
 from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedules.busy import newest_of_each
-from oscar_steps.master.schedules.names import BISECT, CHANGES
+from oscar_steps.master.schedules.names import BISECT, CHANGES, NIGHTLY, WEEKLY
 from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 TRIES_BEFORE = "tries_before"
@@ -26,11 +26,12 @@ NOT_BEFORE = "not_before"
 NOT_ON = "not_on"
 """Request property: workers whose builds failed; others are preferred."""
 TRIED_AGAIN = "tried_again"
-"""Build property: the farm failed this build, and another one will follow."""
+"""Build property: the farm failed this build; the request of the one that follows."""
 FINAL = "final"
 """Build property: a retry would end in the same way."""
 IMAGE_FAILED = "image_failed"
 """Build property: it got no further than the base image of its cell."""
+_RELATION = "retry"
 _LOOK_AGAIN = 60.0
 _OTHERS_FAULT = (Category.DISTRIBUTION, Category.ANSWERS, Category.OSCAR)
 _waking: set[tuple[int, float]] = set()
@@ -42,21 +43,21 @@ async def ask_again(step: Any, cell: str, verdict: Verdict, pauses: Sequence[flo
     `pauses` are the seconds before each retry; their number is the limit.
     """
     blameless = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.category not in _OTHERS_FAULT
-    if not blameless or cell == LINT or not step.getProperty(CHANGES) or step.getProperty(FINAL) or not pauses:
+    by_itself = step.getProperty(CHANGES) or step.getProperty("scheduler") in (NIGHTLY, WEEKLY)
+    if not blameless or cell == LINT or not by_itself or step.getProperty(FINAL) or not pauses:
         return verdict
     tries = int(step.getProperty(TRIES_BEFORE) or 0)
     if tries >= len(pauses):
-        return _with_hint(
+        return with_hint(
             verdict, f"the farm failed this commit {tries + 1} times; it is not retried automatically any more"
         )
     try:
-        if not await asked_already(step):
-            await _add_request(step, tries + 1, time.time() + pauses[tries])
+        request = await asked_for(step, _RELATION) or await _retry(step, tries + 1, time.time() + pauses[tries])
     except Exception:  # broad on purpose: the verdict stands, and its mail goes to the operator
         log.err(None, "the retry could not be requested")
         return verdict
-    step.setProperty(TRIED_AGAIN, True, "Build")
-    return _with_hint(verdict, f"the commit is retried in {pauses[tries]:.0f} s, at most {len(pauses) - tries} times")
+    step.setProperty(TRIED_AGAIN, request, "Build")
+    return with_hint(verdict, f"the commit is retried in {pauses[tries]:.0f} s, at most {len(pauses) - tries} times")
 
 
 def note_image(step: Any, cell: str, verdict: Verdict) -> None:
@@ -82,30 +83,40 @@ def due(builder: Any, request: Any) -> float:
     return max(asked, trouble.until)
 
 
-def _with_hint(verdict: Verdict, words: str) -> Verdict:
+def with_hint(verdict: Verdict, words: str) -> Verdict:
+    """The verdict with one more remark."""
     return verdict.model_copy(update={"hint": f"{verdict.hint}; {words}" if verdict.hint else words})
 
 
-async def _add_request(step: Any, tries: int, due: float) -> None:
-    """The request of this build once more, of the same commit, changes and wishes."""
+async def _retry(step: Any, tries: int, due: float) -> int:
+    data = step.master.data
+    properties = await data.get(("buildsets", step.build.requests[0].bsid, "properties"))
+    worker = str(step.getProperty("workername") or "")
+    bad = sorted({*(properties.get(NOT_ON, ((), ""))[0]), worker})
+    more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad}
+    return await ask_once_more(step, _RELATION, f"retry {tries}: the farm failed the build before", more)
+
+
+async def ask_once_more(step: Any, relation: str, reason: str, more: dict[str, Any]) -> int:
+    """The request of this build once more, of the same commit, changes and wishes; gives its number."""
     data = step.master.data
     buildset = await data.get(("buildsets", step.build.requests[0].bsid))
     properties = dict(await data.get(("buildsets", buildset["bsid"], "properties")))
-    worker = str(step.getProperty("workername") or "")
-    bad = sorted({*(properties.get(NOT_ON, ((), ""))[0]), worker})
     if changes := step.getProperty(CHANGES):  # with those of the requests that this one had replaced
         properties[CHANGES] = (changes, "Build")
-    more = {TRIES_BEFORE: tries, NOT_BEFORE: due, NOT_ON: bad, AGAIN_OF: step.build.requests[0].id}
-    await data.updates.addBuildset(
+    more = {**more, AGAIN_OF: step.build.requests[0].id}
+    builder = await step.build.getBuilderId()
+    _, requests = await data.updates.addBuildset(
         waited_for=False,
         scheduler=step.getProperty("scheduler"),
         sourcestamps=[stamp["ssid"] for stamp in buildset["sourcestamps"]],
-        reason=f"retry {tries}: the farm failed the build before",
+        reason=reason,
         properties={**properties, **{name: (value, "Build") for name, value in more.items()}},
-        builderids=[await step.build.getBuilderId()],
+        builderids=[builder],
         parent_buildid=step.build.buildid,
-        parent_relationship="retry",
+        parent_relationship=relation,
     )
+    return int(requests[builder])
 
 
 def next_build(builder: Any, requests: list[Any]) -> Any:

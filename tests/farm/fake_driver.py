@@ -1,7 +1,8 @@
 """A stand-in for `oscar-testdriver`: it honours the contract of `stage` (lines, exit statuses, files), without VMs.
 
 What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}. The play
-`by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count).
+`by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count); in
+`first-fails` the first run of each revision fails, and later ones play `then`. `sentence` is what a bad run says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <
 PASSED = 0
 
 
-def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
+def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str) -> Verdict:
     """What the run says in the end."""
     # The models take half a second, and most stages need none: imported where they are.
     from oscar_steps.testdriver.record.verdicts import replay_command
@@ -38,7 +39,7 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None) -> Verdict:
         source=job.source.url,
         revision=job.source.revision,
         outcome=outcome,
-        sentence=SENTENCE if failed else "the cluster was installed and tested",
+        sentence=sentence if failed else "the cluster was installed and tested",
         stage=stage,
         category=Category.OSCAR if outcome is Outcome.FAILED else Category.NONE,
         evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
@@ -128,16 +129,22 @@ def refused(run: Path, revision: str, url: str) -> int:
 
 def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:
     """The play of this run; all stages of one run have the same."""
+    revision = int(job["source"]["revision"])
+    if scenario["play"] == "first-fails":
+        return "fail" if is_first_run(revision, job, beside) else str(scenario["then"])
     if scenario["play"] != "by-revision":
         return str(scenario["play"])
-    revision = int(job["source"]["revision"])
-    if revision in scenario["infrastructure"]:
-        first = beside / f"first-run-of-{revision}"
-        with suppress(FileExistsError), first.open("x") as file:
-            file.write(job["run_id"])
-        if first.read_text() == job["run_id"]:
-            return "infrastructure"
+    if revision in scenario["infrastructure"] and is_first_run(revision, job, beside):
+        return "infrastructure"
     return "fail" if revision in scenario["fail"] else "pass"
+
+
+def is_first_run(revision: int, job: dict[str, Any], beside: Path) -> bool:
+    """Whether no other run of this revision has begun before."""
+    first = beside / f"first-run-of-{revision}"
+    with suppress(FileExistsError), first.open("x") as file:
+        file.write(job["run_id"])
+    return first.read_text() == str(job["run_id"])
 
 
 def main() -> int:
@@ -192,7 +199,7 @@ def tear_down(run: Path, play: str, scenario: dict[str, Any]) -> int:
     outcome = outcomes.get(play, Outcome.PASSED)
     if play != "no-verdict":
         stage = Stage(scenario["stage"]) if outcome is not Outcome.PASSED else None
-        verdict(Job.load(run / JOB_FILE), outcome, stage).save(run)
+        verdict(Job.load(run / JOB_FILE), outcome, stage, scenario.get("sentence", SENTENCE)).save(run)
     return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
 
 

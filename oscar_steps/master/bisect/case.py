@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from oscar_steps.bisect.search import Run, Seen
 from oscar_steps.bisect.seen import seen
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.history.record import FARM, NOT_COUNTED, Result
 from oscar_steps.master.history.store import History
-from oscar_steps.master.schedules.busy import REPEAT_OF
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict

@@ -11,11 +11,13 @@ import time
 from typing import Any
 
 from buildbot.data import resultspec
-from buildbot.process.results import EXCEPTION, RETRY, SKIPPED
+from buildbot.process.results import EXCEPTION, FAILURE, RETRY, SKIPPED
 from twisted.python import log
 
 AGAIN_OF = "again_of"
 """Request property: the request whose build went wrong; this one was asked for in its place."""
+REPEAT_OF = "repeat_of"
+"""Request property: the request whose build was red; this one repeats it."""
 _STARTED = time.time()
 _looked_at: set[int] = set()
 
@@ -30,6 +32,23 @@ async def asked_already(step: Any) -> bool:
     return bool(await step.master.data.get(("buildsets",), filters=[children], limit=1))
 
 
+async def asked_for(step: Any, relation: str) -> int:
+    """The same, for one request of that relation: its number; 0: there is none."""
+    builds = await step.master.data.get(("buildrequests", step.build.requests[0].id, "builds"))
+    earlier = [build["buildid"] for build in builds if build["buildid"] != step.build.buildid]
+    if not earlier:
+        return 0
+    children = [
+        resultspec.Filter("parent_buildid", "eq", earlier),
+        resultspec.Filter("parent_relationship", "eq", [relation]),
+    ]
+    for buildset in await step.master.data.get(("buildsets",), filters=children):
+        of_set = [resultspec.Filter("buildsetid", "eq", [buildset["bsid"]])]
+        for request in await step.master.data.get(("buildrequests",), filters=of_set):
+            return int(request["buildrequestid"])
+    return 0
+
+
 async def is_open(master: Any, request: Any) -> bool | None:
     """Whether a request is still to be built; None: not yet. One that is not is closed here."""
     if (result := await _result_before_the_start(master, request)) is not None:
@@ -40,7 +59,8 @@ async def is_open(master: Any, request: Any) -> bool | None:
     first = await master.data.get(("buildrequests", int(origin)))
     if first and not first["complete"]:
         return None
-    if first and first["results"] != EXCEPTION:
+    red = request.properties.getProperty(REPEAT_OF) == origin
+    if first and first["results"] != (FAILURE if red else EXCEPTION):
         log.msg(f"the request {request.id} is closed: {origin}, in whose place it was made, has its result")
         return await _close(master, request, SKIPPED)
     return True

@@ -14,7 +14,7 @@ from buildbot.process.results import CANCELLED, FAILURE, SUCCESS, WARNINGS
 from pydantic import ValidationError
 
 from oscar_steps.job import Job
-from oscar_steps.master.schedules.busy import REPEAT_OF
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.schedules.names import CHANGES, FORCE
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.signature import signature_of

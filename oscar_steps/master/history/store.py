@@ -85,10 +85,12 @@ class HistoryService(service.BuildbotService):
     name = HISTORY_SERVICE
     issues: tuple[KnownIssue, ...] = ()
     _consumer: Any = None
+    _one_by_one: defer.DeferredLock
 
     async def reconfigService(self, issues: tuple[KnownIssue, ...]) -> None:
         self.issues = issues
         if self._consumer is None:
+            self._one_by_one = defer.DeferredLock()
             await self.master.db.pool.do_with_engine(table.create)
             self._consumer = await self.master.mq.startConsuming(self._ended, ("builds", None, "finished"))
             defer.ensureDeferred(self._catch_up()).addErrback(log.err, "results of builds before the start")
@@ -107,7 +109,11 @@ class HistoryService(service.BuildbotService):
     async def note(self, number: int) -> None:
         """Note a finished build, unless it is noted already or is taken up again."""
         if (result := await self._result(number)) is not None:
-            await self.master.db.pool.do(table.add, [result])
+            await self._add([result])
+
+    async def _add(self, results: list[Result]) -> None:
+        """A build is noted once, also where two ask for it at the same time."""
+        await self._one_by_one.run(self.master.db.pool.do, table.add, results)
 
     async def _result(self, number: int) -> Result | None:
         build = await self.master.data.get(("builds", number))
@@ -123,4 +129,11 @@ class HistoryService(service.BuildbotService):
         missing = await pool.do(table.not_noted, self.master.db.model, RETRY, _LOOK_BACK)
         for begin in range(0, len(missing), _AT_ONCE):
             found = [await self._result(number) for number in missing[begin : begin + _AT_ONCE]]
-            await pool.do(table.add, [result for result in found if result is not None])
+            await self._add([result for result in found if result is not None])
+
+
+async def note_now(master: Any, *builds: int) -> None:
+    """Note finished builds now: who asks about them next wants them counted."""
+    service = master.service_manager.namedServices.get(HISTORY_SERVICE)
+    for number in builds if service is not None else ():
+        await service.note(number)

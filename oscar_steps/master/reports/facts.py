@@ -12,12 +12,14 @@
 - `infrastructure`: the farm, the distribution or the site's answers failed. The operator gets the mail. A commit's cell
   is then retried (`again.py`): the operator gets a mail about the first failure, and one when the farm gives up.
 - Of a release's cells nobody gets these mails but the cell's owner: the release has one report (`candidate.py`).
+- A red that is repeated (`history/repeat.py`) has one mail, when the second result is there. If that is green, the red
+  is flaky: the mail goes where that about an unstable cell goes.
 - `cancelled`: nobody gets a mail.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,12 @@ from pydantic import ValidationError
 
 from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.durability.restarts import RESTARTED
 from oscar_steps.master.history.record import NOT_COUNTED
+from oscar_steps.master.history.repeat import Second, second_of
+from oscar_steps.master.history.store import History, note_now
+from oscar_steps.master.history.table import Rate
 from oscar_steps.master.reports.directory import AddressBook
 from oscar_steps.master.reports.distribution import changed_since_good
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CANDIDATE, CELLS, CHANGES, NIGHTLY, PATCH_OF, WEEKLY
@@ -44,6 +50,7 @@ from oscar_steps.master.steps.results import (
 )
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.master.web.standing import GATED_BEFORE
+from oscar_steps.signature import signature_of
 from oscar_steps.site import Mail
 from oscar_steps.sources.source import short_name
 from oscar_steps.textio import one_line
@@ -120,6 +127,23 @@ class BuildNote:
     """What was asked for does not exist, or cannot be used."""
     known_already: bool = False
     """The operator got a mail about the first failure, and another retry follows."""
+    repeats: bool = False
+    """It repeats a red build."""
+    second: Second | None = None
+    """What became of the repetition of this red build."""
+    second_url: str = ""
+    rate: Rate = field(default_factory=Rate)
+    """How often this failure has come and gone in this cell."""
+
+    @property
+    def flaky(self) -> bool:
+        """Red, and green when it was repeated."""
+        return self.verdict.outcome is Outcome.FAILED and self.second is not None and self.second.passed
+
+    @property
+    def blames(self) -> bool:
+        """Whether a red says something about the commits."""
+        return self.verdict.stability is Stability.STABLE and not self.flaky
 
     @property
     def fixed(self) -> bool:
@@ -143,6 +167,8 @@ class BuildNote:
         where = f"{verdict.outcome.value}{f' at the stage {verdict.stage.value}' if verdict.stage else ''}"
         if verdict.outcome is Outcome.WARNING:
             return f"{where}: {GO_ON}"
+        if self.flaky:
+            return f"flaky: {where}, and passed when it was repeated; it is blamed on no commit"
         if verdict.outcome is Outcome.FAILED and verdict.stability is Stability.UNSTABLE:
             return f"{where}; {UNSTABLE}"
         if verdict.outcome is Outcome.INFRASTRUCTURE and self.askers_mistake:
@@ -154,7 +180,7 @@ class BuildNote:
     @property
     def subject(self) -> str:
         verdict = self.verdict
-        what = "fixed" if self.fixed else headline(verdict)
+        what = "fixed" if self.fixed else f"flaky: {headline(verdict)}" if self.flaky else headline(verdict)
         what = f"your patch: {what}" if self.patch_of else what
         return f"[oscar-farm] {verdict.cell}{f' {verdict.short}' if verdict.revision else ''}: {what}"
 
@@ -166,12 +192,30 @@ class BuildNote:
             result=self.result,
             changes=self.changes,
             distribution=self.distribution,
+            repeated=self._repeated,
+            second_url=self.second_url,
+            rate=self.rate,
             before=str(self.before) if self.before and self.verdict.outcome is Outcome.FAILED else "",
             build_url=self.build_url,
             base=self.base,
             run_files=files,
             job_url=f"{files}{JOB_FILE}" if files and self.verdict.cell != LINT else "",
         )
+
+    @property
+    def _repeated(self) -> str:
+        """The second result, in words."""
+        second = self.second
+        if second is None:
+            return ""
+        if second.verdict is None or second.build is None:
+            return second.why or "the repetition ended without a verdict"
+        said = second.verdict
+        how = "passed" if second.passed else f"{said.outcome.value}: {said.sentence}"
+        if said.outcome is Outcome.FAILED:
+            same = signature_of(said) == signature_of(self.verdict)
+            how = "failed in the same way" if same else f"failed in another way: {said.sentence}"
+        return f"build {second.build['number']} {how}"
 
 
 def people_of(note: BuildNote) -> set[str]:
@@ -184,7 +228,7 @@ def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...
     outcome = note.verdict.outcome
     if note.patch_of:
         return _of_patch(note, mail, book)
-    stable = note.verdict.stability is Stability.STABLE
+    stable = note.blames
     always = mail.always and note.verdict.cell != LINT and stable
     more = (note.cell_owner,) if note.cell_owner else ()
     if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
@@ -219,7 +263,7 @@ def _of_patch(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]
 
 def bad_logins(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[tuple[str, str], ...]:
     """Authors to whom no mail about this build can be sent although one is due, each with the reason."""
-    nobody_blamed = note.verdict.stability is Stability.UNSTABLE
+    nobody_blamed = not note.blames
     none_due = note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE)
     if nobody_blamed or none_due or not recipients(note, mail, book):
         return ()
@@ -236,7 +280,15 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
     changes = properties.get(CHANGES) or []
     if changes and verdict.outcome is Outcome.FAILED and verdict.cell != LINT:
         changes = sorted({*untested, *changes})
+    second = await second_of(master, build, properties)
+    then = second.build if second else None
+    if then:
+        await note_now(master, build["buildid"], then["buildid"])
     return BuildNote(
+        repeats=REPEAT_OF in properties,
+        second=second,
+        second_url=utils.getURLForBuild(master, then["builderid"], then["number"]) if then else "",
+        rate=await History(master).flake_rate(verdict.cell, signature_of(verdict)) if second else Rate(),
         verdict=verdict,
         distribution=await changed_since_good(master, build, verdict),
         scheduler=str(properties.get("scheduler", "")),

@@ -26,9 +26,11 @@ from oscar_steps.master.reports.spool import Letter, Spool, new_name, report_nam
 from oscar_steps.master.schedules.names import BISECT
 from oscar_steps.site import Mail
 from oscar_steps.textio import one_line
+from oscar_steps.verdict import Outcome
 
 _LONGEST_LINE = 900
 _LONGEST_SUBJECT = 300
+_LOOK_EVERY = 300.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class VerdictReport(util.ComparableMixin):
             reporter.no_report_needed(build)
             return None
         note = await note_of(master, build)
+        if note.second is not None and note.second.waits:
+            return None  # `look_again` finds it later
+        if note.repeats:
+            # Whatever it is, the red before it need not wait any more. Its mail has this result, too.
+            reporter.look_again(0.0)
+            if note.verdict.outcome is not Outcome.INFRASTRUCTURE:
+                reporter.no_report_needed(build)
+                return None
         book = await self.directory.book(people_of(note))
         for login, fault in bad_logins(note, self.mail, book):
             reporter.notify_operator_once(
@@ -100,6 +110,8 @@ class OscarMail(reporters.MailNotifier):
     operator = ""
     password: Password | None = None
     _notified: set[str]
+    _looking: defer.DeferredLock
+    _next_look: Any = None
 
     def checkConfig(self, *, operator: str, password: Password | None, **settings: Any) -> None:  # noqa: ARG002
         super().checkConfig(**settings)
@@ -111,11 +123,14 @@ class OscarMail(reporters.MailNotifier):
             self._notified = set()
             self.spool = Spool(Path(self.master.basedir) / "spool", self._send, reactor, self._refused)
             self.spool.accepted = self._notified.discard
-            defer.ensureDeferred(self._catch_up(self.spool)).addErrback(log.err, "reports of builds before the start")
+            self._looking = defer.DeferredLock()
+            self._look()
         self.spool.wake()
 
     async def stopService(self) -> None:
         await super().stopService()
+        if self._next_look is not None and self._next_look.active():
+            self._next_look.cancel()
         if self.spool:
             spool, self.spool = self.spool, None
             await spool.stop()
@@ -188,8 +203,24 @@ class OscarMail(reporters.MailNotifier):
         if self.spool is not None and build["buildid"] not in self.spool.reported:
             self.spool.reported.add(build["buildid"])
 
+    def look_again(self, seconds: float) -> None:
+        """Look by then, at the latest, for finished builds without a report."""
+        waits = self._next_look is not None and self._next_look.active()
+        if waits and self._next_look.getTime() <= reactor.seconds() + seconds:
+            return
+        if waits:
+            self._next_look.cancel()
+        self._next_look = reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        if self.spool is None:
+            return
+        looked = self._looking.run(lambda spool: defer.ensureDeferred(self._catch_up(spool)), self.spool)
+        looked.addErrback(log.err, "reports of builds that have none yet")
+        looked.addBoth(lambda _: self.look_again(_LOOK_EVERY) if self.spool is not None else None)
+
     async def _catch_up(self, spool: Spool) -> None:
-        """Report the builds that ended when a master was killed before it could."""
+        """Report the builds that ended when a master was killed before it could, and reds that need not wait."""
         later = [resultspec.Filter("buildid", "gt", [spool.reported.upto])]
         builds = await self.master.data.get(("builds",), filters=later)
         last = max((build["buildid"] for build in builds), default=0)

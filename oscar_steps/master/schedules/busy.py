@@ -15,12 +15,10 @@ import sqlalchemy as sa
 from buildbot.process.results import CANCELLED, SKIPPED
 from twisted.python import log
 
-from oscar_steps.master.durability.once import AGAIN_OF
+from oscar_steps.master.durability.once import AGAIN_OF, REPEAT_OF
 from oscar_steps.master.schedules.names import BISECT, CHANGES, PER_COMMIT
 
 _LOOK_BACK = 500
-REPEAT_OF = "repeat_of"
-"""Build property: the request whose build was red; this one repeats it."""
 _NO_PLACE = ("", "")
 _closed: set[int] = set()
 

@@ -11,7 +11,9 @@ from twisted.internet import threads
 from twisted.python import log
 
 from oscar_steps.master.again import ask_again, note_image
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.durability.restarts import CutShort, cut_short
+from oscar_steps.master.history.repeat import ask_repetition
 from oscar_steps.master.steps import evidence
 from oscar_steps.master.steps.first import OfCell, upload
 from oscar_steps.master.steps.results import (
@@ -55,12 +57,15 @@ class ReportStep(OfCell, CutShort, buildstep.BuildStep):
             return cut
         self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
         self.summary = headline(verdict)
+        if verdict.outcome is Outcome.PASSED and self.getProperty(REPEAT_OF):
+            self.summary = "passed: flaky, for the build before it was red and is the same"
         if has_run(self):
             await self._fetch_evidence(verdict)
         if (cut := self._cut_short()) is not None:
             return cut
         note_image(self, self.cell, verdict)
         verdict = await ask_again(self, self.cell, verdict, self.site.schedule.again)
+        verdict = await ask_repetition(self, self.cell, verdict)
         self.setProperty(VERDICT, verdict.model_dump(mode="json"), self.name)
         return RESULT_OF_OUTCOME[verdict.outcome]
 

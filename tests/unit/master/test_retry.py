@@ -59,8 +59,9 @@ class FakeData:
     async def get(self, path: tuple[Any, ...], **_how: Any) -> Any:
         return self.answers[path]
 
-    async def _add(self, **what: Any) -> None:
+    async def _add(self, **what: Any) -> Any:
         self.added.append(what)
+        return 8, {4: 21}
 
     async def _close(self, requests: list[int], result: int) -> None:
         self.closed.append((requests, result))
@@ -118,8 +119,17 @@ def test_a_commit_that_the_farm_failed_is_asked_for_again_with_all_that_it_had(c
     assert (properties[CHANGES], properties["nodes"], properties[again.TRIES_BEFORE]) == ([11], 4, 1)
     assert properties[again.NOT_ON] == ["w1"]
     assert (properties[once.AGAIN_OF], added["parent_buildid"]) == (9, 5)
-    assert step.values[again.TRIED_AGAIN] is True
+    assert step.values[again.TRIED_AGAIN] == 21
     assert "retried in 60 s, at most 2 times" in said.hint
+
+
+@pytest.mark.parametrize("scheduler", ["nightly", "weekly"])
+def test_a_run_by_the_clock_that_the_farm_failed_is_asked_for_again_and_a_forced_one_is_not(scheduler: str) -> None:
+    step = fake_step(**{CHANGES: None, "scheduler": scheduler})
+    assert "is retried" in ask(step, verdict()).hint
+    assert len(step.master.data.added) == 1
+    forced = fake_step(**{CHANGES: None, "scheduler": "force"})
+    assert ask(forced, verdict()) == verdict()
 
 
 def test_the_second_try_waits_longer_and_after_the_last_it_is_given_up_in_words() -> None:
@@ -158,9 +168,10 @@ def test_a_build_that_began_anew_after_it_had_asked_for_another_try_asks_no_seco
     step = fake_step()
     step.master.data.answers["buildrequests", 9, "builds"].insert(0, {"buildid": 4, "complete": True, "results": RETRY})
     step.master.data.answers["buildsets",] = [{"bsid": 8, "parent_buildid": 4}]
+    step.master.data.answers["buildrequests",] = [{"buildrequestid": 20}]
     assert "is retried" in ask(step, verdict()).hint
     assert step.master.data.added == []
-    assert step.values[again.TRIED_AGAIN] is True
+    assert step.values[again.TRIED_AGAIN] == 20
     step.master.data.answers["buildsets",] = []
     ask(step, verdict())
     assert len(step.master.data.added) == 1, "cut short before it had asked"

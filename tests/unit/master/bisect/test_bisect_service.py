@@ -13,10 +13,10 @@ from buildbot.process.results import CANCELLED, FAILURE, SUCCESS
 from twisted.internet import defer
 
 from oscar_steps.master.bisect.service import PRIORITY, BisectService
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.history.record import NOT_COUNTED, Result
 from oscar_steps.master.history.table import Rate
 from oscar_steps.master.operator_mail import MAIL_SERVICE
-from oscar_steps.master.schedules.busy import REPEAT_OF
 from oscar_steps.master.schedules.names import BISECT, CHANGES
 from oscar_steps.verdict import Category, Outcome, Stability, Stage, Verdict
 

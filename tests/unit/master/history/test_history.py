@@ -15,11 +15,11 @@ from buildbot.db.model import Model
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS
 
 from oscar_steps.job import CellPlan, Timeouts
+from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.history import table
 from oscar_steps.master.history.record import (
     FARM,
     NOT_COUNTED,
-    REPEAT_OF,
     TESTED,
     VERDICT,
     Result,

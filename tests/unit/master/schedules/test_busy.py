@@ -14,9 +14,9 @@ from buildbot.process.properties import Properties
 from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, SKIPPED, SUCCESS
 from twisted.internet import defer
 
-from oscar_steps.master.durability.once import AGAIN_OF
+from oscar_steps.master.durability.once import AGAIN_OF, REPEAT_OF
 from oscar_steps.master.schedules import busy
-from oscar_steps.master.schedules.busy import REPEAT_OF, all_changes, newest_of_each
+from oscar_steps.master.schedules.busy import all_changes, newest_of_each
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PER_COMMIT
 
 
