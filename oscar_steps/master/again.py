@@ -33,6 +33,8 @@ IMAGE_FAILED = "image_failed"
 """Build property: it got no further than the base image of its cell."""
 _RELATION = "retry"
 _LOOK_AGAIN = 60.0
+_SOON = 5.0
+"""Seconds: the build in whose place a request was made ends at any moment."""
 _OTHERS_FAULT = (Category.DISTRIBUTION, Category.ANSWERS, Category.OSCAR)
 _waking: set[tuple[int, float]] = set()
 
@@ -139,7 +141,7 @@ async def _next_open(builder: Any, requests: list[Any]) -> Any:
         if is_now:
             return request
         if is_now is None:
-            _wake(builder, request.id, 0.0, _LOOK_AGAIN)
+            _wake(builder, request.id, 0.0, _SOON)
         requests.remove(request)
     return None
 

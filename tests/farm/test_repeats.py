@@ -20,6 +20,7 @@ from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 from tests.farm.test_master_with_fake_driver import CANCELLED, RETRY, order, play
 from tests.farm.test_restarts import RestartedFarm, builds_of_cell
 
+pytestmark = pytest.mark.slow
 DEVELOPER = USERS[1]
 GREEN, RED = 0, 2
 

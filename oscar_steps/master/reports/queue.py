@@ -12,6 +12,7 @@ from buildbot.util.service import BuildbotService
 from twisted.internet import defer, reactor, task
 from twisted.python import log
 
+from oscar_steps.master.history.heal import healed_lines
 from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.scale.registry import describe_builders
 from oscar_steps.master.waiting import MOST, WaitingCell, lines_of, waiting_cells
@@ -67,6 +68,17 @@ class QueueNotes(BuildbotService):
             self._mail_due = next_mail(self.night, now)
             if cells:
                 notify_operator(self.master, *mail_of(cells, behind))
+            await self._mail_of_healed()
+
+    async def _mail_of_healed(self) -> None:
+        try:
+            lines = await healed_lines(self.master, timedelta(days=1).total_seconds())
+        except Exception as error:  # broad on purpose: the page of standing problems shows them, too
+            log.err(error, "the known issues that have healed")
+            return
+        if lines:
+            text = "\n".join([*lines, "", "Remove what is no longer wanted from known-issues.toml.", ""])
+            notify_operator(self.master, "known issues have healed", text)
 
     async def _note(self, cells: Sequence[WaitingCell], behind: Sequence[str]) -> None:
         notes = {each.cell: f"Waits: {one_line(each.why, _LONGEST)}." for each in cells}

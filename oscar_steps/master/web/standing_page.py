@@ -1,4 +1,5 @@
-"""The page of standing problems, and of cells that wait: PLUGINS/standing (HTML), PLUGINS/standing?format=json.
+"""The page of standing problems, of cells that wait, of what is flaky and of known issues: PLUGINS/standing
+(HTML), PLUGINS/standing?format=json.
 
 Registered as a Buildbot web plug-in (entry point `buildbot.www`, name `standing`).
 """
@@ -17,6 +18,9 @@ import jinja2
 from twisted.internet import threads
 from twisted.python import log
 
+from oscar_steps.master.history.heal import IssueState, issue_states
+from oscar_steps.master.history.store import YEAR, History
+from oscar_steps.master.history.table import Flake
 from oscar_steps.master.waiting import WaitingCell, waiting_cells
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 from oscar_steps.master.web.standing import page_data
@@ -24,6 +28,7 @@ from oscar_steps.master.web.standing import page_data
 STANDING = "standing"
 """The plug-in's name."""
 _DAY = 86400.0
+_MOST_FLAKES = 200
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     trim_blocks=True,
@@ -69,9 +74,34 @@ async def queue_of(master: Any) -> Queue:
         return Queue(trouble="the list cannot be made; the master's log says more")
 
 
-def html_of(data: dict[str, Any], now: float, queue: Queue | None = None) -> str:
+@dataclass(frozen=True)
+class Past:
+    """What the history says: the failures that come and go, and what became of the known issues."""
+
+    flakes: Sequence[Flake] = ()
+    issues: Sequence[IssueState] = ()
+    trouble: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "trouble": self.trouble,
+            "flaky": [asdict(each) for each in self.flakes],
+            "known_issues": [{**asdict(each), "words": each.words} for each in self.issues],
+        }
+
+
+async def past_of(master: Any) -> Past:
+    """The page answers whatever is wrong with the history."""
+    try:
+        return Past(await History(master).flakes(time.time() - YEAR, _MOST_FLAKES), await issue_states(master))
+    except Exception as error:  # broad on purpose: see above
+        log.err(error, "the history, for the page of standing problems")
+        return Past(trouble="the list cannot be made; the master's log says more")
+
+
+def html_of(data: dict[str, Any], now: float, queue: Queue | None = None, past: Past | None = None) -> str:
     """The page."""
-    queue = queue or Queue()
+    queue, past = queue or Queue(), past or Past()
     branches = []
     for name, branch in sorted(data["branches"].items(), key=lambda item: ("/" in item[0], item[0])):
         problems = sorted(
@@ -84,7 +114,15 @@ def html_of(data: dict[str, Any], now: float, queue: Queue | None = None) -> str
     begun = datetime.fromtimestamp(data["begun_anew"], UTC).strftime("%Y-%m-%d") if data["begun_anew"] else ""
     waits = [{**asdict(each), "age": age_of(_date(each.since), now)} for each in queue.cells]
     return _templates.get_template("standing.html.j2").render(
-        branches=branches, trouble=data["trouble"], begun=begun, waits=waits, queue=queue
+        branches=branches,
+        trouble=data["trouble"],
+        begun=begun,
+        waits=waits,
+        queue=queue,
+        past=past,
+        flaky=[
+            {"rate": each.rate, "last": each.last, "age": age_of(_date(each.last.ended), now)} for each in past.flakes
+        ],
     )
 
 
@@ -100,14 +138,16 @@ class StandingPage(Page):
         self.master = master
 
     async def content(self, form: str) -> Content:
-        queue = await queue_of(self.master)
-        return await threads.deferToThread(self._content, form, queue)
+        queue, past = await queue_of(self.master), await past_of(self.master)
+        return await threads.deferToThread(self._content, form, queue, past)
 
-    def _content(self, form: str, queue: Queue) -> Content:
+    def _content(self, form: str, queue: Queue, past: Past) -> Content:
         data = page_data(Path(self.master.basedir))
         if form == "json":
-            return Content(json.dumps({**data, "waiting": queue.as_json()}) + "\n", "application/json")
-        return Content(html_of(data, time.time(), queue), "text/html; charset=utf-8")
+            return Content(
+                json.dumps({**data, "waiting": queue.as_json(), "history": past.as_json()}) + "\n", "application/json"
+            )
+        return Content(html_of(data, time.time(), queue, past), "text/html; charset=utf-8")
 
 
 application = Plugin("Standing problems", StandingPage)
