@@ -19,7 +19,7 @@ from oscar_steps.master.again import TRIED_AGAIN, ask_once_more, with_hint
 from oscar_steps.master.durability.once import REPEAT_OF, asked_for
 from oscar_steps.master.history.record import NOT_COUNTED, TESTED, VERDICT
 from oscar_steps.master.history.store import History
-from oscar_steps.master.schedules.names import CHANGES, FORCE, NIGHTLY, WEEKLY
+from oscar_steps.master.schedules.names import CANDIDATE, CHANGES, FORCE, NIGHTLY, TRY, WEEKLY
 from oscar_steps.signature import signature_of
 from oscar_steps.verdict import LINT, Outcome, Verdict
 
@@ -51,7 +51,9 @@ def _may_repeat(step: Any) -> bool:
     if step.getProperty(REPEAT_OF) or step.getProperty(NOT_COUNTED) or step.getProperty("owner"):
         return False
     tested = step.getProperty(TESTED)
-    return step.getProperty("scheduler") != FORCE and not (isinstance(tested, dict) and tested.get("patch"))
+    return step.getProperty("scheduler") not in (CANDIDATE, FORCE, TRY) and not (
+        isinstance(tested, dict) and tested.get("patch")
+    )
 
 
 async def _reason(step: Any, cell: str, verdict: Verdict) -> str:

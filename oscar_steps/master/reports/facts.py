@@ -167,10 +167,9 @@ class BuildNote:
         where = f"{verdict.outcome.value}{f' at the stage {verdict.stage.value}' if verdict.stage else ''}"
         if verdict.outcome is Outcome.WARNING:
             return f"{where}: {GO_ON}"
-        if self.flaky:
-            return f"flaky: {where}, and passed when it was repeated; it is blamed on no commit"
-        if verdict.outcome is Outcome.FAILED and verdict.stability is Stability.UNSTABLE:
-            return f"{where}; {UNSTABLE}"
+        if verdict.outcome is Outcome.FAILED and not self.blames:
+            passed = f"flaky: {where}, and passed when it was repeated; it is blamed on no commit"
+            return passed if self.flaky else f"{where}; {UNSTABLE}"
         if verdict.outcome is Outcome.INFRASTRUCTURE and self.askers_mistake:
             return "not tested: what was asked for cannot be used"
         if verdict.outcome is Outcome.INFRASTRUCTURE:

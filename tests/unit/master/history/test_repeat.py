@@ -132,7 +132,7 @@ def test_a_red_by_the_clock_is_repeated_whatever_was_before(history: Any, schedu
     [
         ({REPEAT_OF: 8}, verdict(), "cell"),
         ({"owner": "somebody"}, verdict(), "cell"),
-        ({"scheduler": "force"}, verdict(), "cell"),
+        *(({"scheduler": name}, verdict(), "cell") for name in ("force", "try", "candidate")),
         ({NOT_COUNTED: True}, verdict(), "cell"),
         ({TESTED: {"patch": {"sha256": "0"}}}, verdict(), "cell"),
         ({CHANGES: None}, verdict(), "cell"),

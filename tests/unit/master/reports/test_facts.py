@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from oscar_steps.master.history.repeat import Second
+from oscar_steps.master.history.table import Rate
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.steps.results import RunIdentity, lost_worker
 from oscar_steps.site import Mail
@@ -256,3 +258,42 @@ def test_the_first_tier_of_a_patch_is_silent_where_its_cells_begin_now() -> None
     assert recipients(patched(Outcome.PASSED, goes_on=True), MAIL) == ()
     assert recipients(patched(Outcome.FAILED, goes_on=True), MAIL) == ("geoffroy@x.org",)
     assert recipients(patched(Outcome.CANCELLED), MAIL) == ()
+
+
+def repeated(outcome: Outcome | None, **second: object) -> BuildNote:
+    red = note(Outcome.FAILED, sentence="oscarnode2 panicked")
+    said = None if outcome is None else red.verdict.model_copy(update={"outcome": outcome, **second})
+    build = None if outcome is None else {"number": 9}
+    return dataclasses.replace(
+        red, second=Second(build, said, why="gone"), second_url="http://h/9" if build else "", rate=Rate(3, 50)
+    )
+
+
+def test_a_red_that_was_green_when_repeated_is_flaky_and_its_mail_blames_nobody() -> None:
+    flaky = repeated(Outcome.PASSED)
+    assert recipients(flaky, MAIL) == ("list@x.org",)
+    assert bad_logins(flaky, MAIL) == ()
+    assert flaky.subject == "[oscar-farm] debian-12-x86_64 r7: flaky: failed at finalize: oscarnode2 panicked"
+    assert flaky.text.startswith(
+        "flaky: failed at the stage finalize, and passed when it was repeated; it is blamed on no"
+    )
+    assert "Repeated  build 9 passed\n          http://h/9\n" in flaky.text
+    assert "of the last 50 runs of this cell that passed or failed, 3 were red in this way" in flaky.text
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (repeated(Outcome.FAILED), "build 9 failed in the same way"),
+        (repeated(Outcome.FAILED, sentence="no DHCP"), "build 9 failed in another way: no DHCP"),
+        (repeated(Outcome.INFRASTRUCTURE, sentence="the disk is full"), "build 9 infrastructure: the disk is full"),
+        (repeated(None), "gone"),
+    ],
+)
+def test_a_red_that_was_not_green_when_repeated_goes_to_the_authors_with_both_results(
+    second: BuildNote, words: str
+) -> None:
+    assert not second.flaky
+    assert recipients(second, MAIL) == ("eric@x.org", "geoffroy@x.org")
+    assert second.subject.endswith("failed at finalize: oscarnode2 panicked")
+    assert f"Repeated  {words}\n" in second.text
