@@ -23,6 +23,8 @@ class Commit:
     revision: int
     author: str
     date: str
+    id: str = ""
+    """Of a commit of git's. `revision` is its place in its branch then."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Change:
     """The revision that was asked for, at which nothing more had changed."""
     base_url: str = ""
     """Where the branch was then: its origin's address, if the branch was made by the first commit."""
+    base_id: str = ""
+    """Of git: the commit's id; '' where there is none."""
     copied: dict[str, str] = field(default_factory=dict)
     """New path in the tree -> the path in the tree before that it was copied from."""
     touched: dict[str, tuple[Commit, ...]] = field(default_factory=dict)

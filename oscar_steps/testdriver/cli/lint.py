@@ -20,12 +20,14 @@ from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
+from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.history import Change, change_of
+from oscar_steps.sources.mirror import mirror_of
 from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.sources.source import Patch, Source
 from oscar_steps.testdriver.cli.common import directory, explained, leave
 from oscar_steps.testdriver.cli.lint_report import LOG, Looked, as_json, judgement_of, lines_of, summary_of, verdict_of
-from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder
+from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of, trees_of_folder, trees_of_git
 from oscar_steps.testdriver.cli.patches import patch_options, read_patch
 from oscar_steps.textio import printable
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Verdict
@@ -37,8 +39,9 @@ WORKING_COPY = "working-copy"
 
 @click.command()
 @click.argument("revision", required=False)
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="Subversion URL of the OSCAR tree.")
-@click.option("--first", type=click.IntRange(1), help="First of several commits; REVISION is the last.")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="URL of the OSCAR tree, or of a git repository.")
+@click.option("--git", "is_gits", is_flag=True, help="The URL is a git repository's, whatever it looks like.")
+@click.option("--first", help="First of several commits; REVISION is the last.")
 @click.option("--tree", type=directory(), help="A tree that is checked out already, instead of REVISION.")
 @patch_options
 @click.option("--all", "show_all", is_flag=True, help="Also show standing problems, and what lint cannot judge.")
@@ -49,7 +52,8 @@ WORKING_COPY = "working-copy"
 def lint(
     revision: str | None,
     url: str,
-    first: int | None,
+    is_gits: bool,
+    first: str | None,
     tree: Path | None,
     patch: Path | None,
     strip: int,
@@ -84,7 +88,7 @@ def lint(
     cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER") / LINT
     try:
         change = read_patch(patch, strip, patch_of)
-        looked = _look_at_folder(tree, cache) if tree else look_at_revision(url, revision or "", first, cache, change)
+        looked = _look_at_folder(tree, cache) if tree else _look(url, revision or "", first, cache, change, is_gits)
     except FarmError as error:
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,26 @@ def lint(
         _leave_files(run, verdict, looked)
         click.echo(f"{MARK}{json.dumps({'summary': summary_of(looked)})}")
     leave(ExitStatus.of(verdict.outcome))
+
+
+def _look(url: str, revision: str, first: str | None, cache: Path, patch: Patch | None, is_gits: bool) -> Looked:
+    asked = source_as_asked(url, revision, is_gits=is_gits)
+    if asked.kind == "git":
+        return _look_at_commit(asked, first, cache, patch)
+    if first is not None and not (first.isdecimal() and int(first)):
+        raise UserError(f"--first {first[:60]!a} is no revision's number")
+    return look_at_revision(url, revision, int(first) if first else None, cache, patch)
+
+
+def _look_at_commit(asked: Source, first: str | None, cache: Path, patch: Patch | None) -> Looked:
+    """As `look_at_revision`, of a git repository."""
+    began = time.monotonic()
+    with mirror_of(asked.url, cache / "git") as mirror:
+        exact = mirror.resolve(asked.revision)
+        change = change_of_git(mirror, exact, mirror.resolve(first) if first else None)
+        source = asked.model_copy(update={"revision": exact, "patch": patch})
+        trees = trees_of_git(change, mirror, patch)
+    return _compared(trees, source, None if patch else change, began, cache)
 
 
 def look_at_revision(url: str, revision: str, first: int | None, cache: Path, patch: Patch | None = None) -> Looked:

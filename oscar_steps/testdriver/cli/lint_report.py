@@ -100,7 +100,7 @@ def _replay(looked: Looked) -> str:
         return f"oscar-testdriver lint {looked.source.revision} --url {looked.source.url} --patch {PATCH_FILE}{strip}"
     if looked.change is None:
         return f"oscar-testdriver lint --tree {looked.source.url}"
-    first = looked.change.commits[0].revision
+    first = looked.change.commits[0].id or looked.change.commits[0].revision
     several = f" --first {first}" if len(looked.change.commits) > 1 else ""
     return f"oscar-testdriver lint {looked.source.revision} --url {looked.source.url}{several}"
 

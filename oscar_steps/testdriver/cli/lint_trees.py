@@ -28,6 +28,7 @@ from oscar_steps.errors import FarmError, HostError
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
 from oscar_steps.sources.history import Change
+from oscar_steps.sources.mirror import Mirror
 from oscar_steps.sources.resolve import EXPORT_SECONDS, svn
 from oscar_steps.sources.source import Patch
 from oscar_steps.sources.svn import characters
@@ -58,6 +59,27 @@ def trees_of(change: Change, cache: Path, patch: Patch | None = None) -> Trees:
             return Trees(base, *patched(base, patch))
         before = copy.tree(change.base_url, change.base) if change.base else None
         return Trees(before, copy.tree(change.url, change.revision), change.copied)
+
+
+def trees_of_git(change: Change, mirror: Mirror, patch: Patch | None = None) -> Trees:
+    """As `trees_of`, of a git repository: its files stand beside the copy, and only what differs is written."""
+    place = mirror.place.with_suffix(".tree")
+
+    def tree(identity: str) -> Tree:
+        if place.is_symlink() or not place.is_dir():
+            place.unlink(missing_ok=True)
+            place.mkdir()
+        here = f"--work-tree={place}"
+        mirror.git(here, "checkout", "--quiet", "--force", "--detach", identity, seconds=EXPORT_SECONDS)
+        mirror.git(here, "clean", "-ffdxq", seconds=EXPORT_SECONDS)
+        return Tree(place)
+
+    last = change.commits[-1].id
+    if patch is not None:
+        base = tree(last)
+        return Trees(base, *patched(base, patch))
+    before = tree(change.base_id) if change.base_id else None
+    return Trees(before, tree(last), change.copied)
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""What git says of a commit on its branch: what came before it, who made it, what was copied.
+
+A branch is the chain of first parents: what a merge brings is the merge's. A commit's number is its place in the chain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from oscar_steps.errors import HostError
+from oscar_steps.sources.history import MAX_COMMITS, Change, Commit
+from oscar_steps.sources.mirror import Mirror
+from oscar_steps.sources.svn import NOBODY
+
+
+def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Change:
+    """The commit `revision`, or all from `first` to it. Raises SourceError or HostError."""
+    limit = MAX_COMMITS if first else 1
+    words = ("--first-parent", "-z", "--format=%H%n%P%n%cI%n%aN <%aE>", "-n", str(limit), revision, "--")
+    log = mirror.git("log", "--no-show-signature", *words).decode("utf-8", "replace")
+    entries = [entry.split("\n", 3) for entry in log.split("\0") if entry.count("\n") >= 3]
+    if not entries:
+        raise HostError(f"{mirror.url}@{revision}: git's answer cannot be read")
+    if first:
+        begins = next((number for number, entry in enumerate(entries) if entry[0] == first), 0)
+        entries = entries[: begins + 1]
+    number = int(mirror.git("rev-list", "--count", "--first-parent", revision))
+    commits = tuple(
+        Commit(number - place, author if author.strip() != "<>" else NOBODY, date, identity)
+        for place, (identity, _, date, author) in reversed([*enumerate(entries)])
+    )
+    base = entries[-1][1].partition(" ")[0]
+    change = Change(
+        mirror.url, mirror.url, "git", commits, number - len(commits), number, base_url=mirror.url, base_id=base
+    )
+    return _with_paths(change, mirror)
+
+
+def _with_paths(change: Change, mirror: Mirror) -> Change:
+    """Who changed which path; what is copied or renamed is what git takes for it."""
+    touched = dict[str, tuple[Commit, ...]]()
+    before = change.base_id
+    for commit in change.commits if len(change.commits) > 1 else ():
+        for path in _names(mirror, before, commit.id):
+            touched[path] = (*touched.get(path, ()), commit)
+        before = commit.id
+    copied = dict[str, str]()
+    if change.base_id:
+        copied = _copies(mirror, change.base_id, change.commits[-1].id)
+    return replace(change, touched=touched, copied=copied)
+
+
+def _names(mirror: Mirror, before: str, after: str) -> list[str]:
+    words = (before, after) if before else ("--root", "--no-commit-id", after)
+    output = mirror.git("diff-tree", "-r", "-z", "--name-only", *words, "--")
+    return [name.decode("utf-8", "surrogateescape") for name in output.split(b"\0") if name]
+
+
+def _copies(mirror: Mirror, before: str, after: str) -> dict[str, str]:
+    words = ("-r", "-z", "--name-status", "-M", "-C", "--diff-filter=RC", before, after, "--")
+    parts = [part.decode("utf-8", "surrogateescape") for part in mirror.git("diff-tree", *words).split(b"\0") if part]
+    return dict(zip(parts[2::3], parts[1::3], strict=False))
