@@ -47,7 +47,7 @@ class BisectService(service.BuildbotService):
     async def stopService(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await consumer.stopConsuming()
+            await defer.maybeDeferred(consumer.stopConsuming)
         await super().stopService()
 
     def _heard(self, _key: Any, build: dict[str, Any]) -> Any:

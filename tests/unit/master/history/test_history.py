@@ -363,3 +363,11 @@ def test_a_master_notes_after_its_start_what_a_killed_one_could_not() -> None:
     master.has_built(5, SUCCESS)
     run(service_of(master).reconfigService(issues=()))
     assert noted(master) == [5, 4, 1]
+
+
+def test_a_master_that_stops_waits_for_no_queue_of_messages() -> None:
+    master = Master()
+    service = service_of(master)
+    run(service.reconfigService(issues=()))
+    run(service.stopService())
+    assert service._consumer is None
