@@ -42,6 +42,7 @@ class Board:
     virtio-scsi. `screen`: its graphics card. `bios`: whether it starts without any firmware of ours. `uefi`: its UEFI;
     a board without a BIOS always starts with it. `network_rom`: whether its network cards boot by a ROM of QEMU's;
     otherwise the firmware does that. `kernel_magic`: by which bytes, and where, a kernel for it is recognised.
+    `seed_slot`: where on the PCI bus a run's seed is; behind the disks for a firmware that only starts the first of all.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Board:
     bios: bool = False
     uefi: Uefi | None = None
     network_rom: bool = False
+    seed_slot: int = 0x14
 
     @property
     def is_native(self) -> bool:
@@ -133,6 +135,7 @@ _RISCV = Board(
     kernel_magic=(0x38, b"RSC\x05"),
     # QEMU has the part below it, OpenSBI, in itself.
     uefi=Uefi(Path("/usr/lib/u-boot/qemu-riscv64_smode/uboot.elf"), None, "u-boot-qemu"),
+    seed_slot=0x1F,
 )
 
 BOARDS: Mapping[str, Board] = MappingProxyType({"x86_64": _PC, "i386": _PC, "aarch64": _ARM, "riscv64": _RISCV})

@@ -21,7 +21,6 @@ from oscar_steps.v3m.qemu.network import MachineNetwork
 
 _FIRST_NIC_SLOT = 0x03
 _SCSI_SLOT = 0x12
-_SEED_SLOT = 0x14
 _RNG_SLOT = 0x15
 _PVPANIC_SLOT = 0x16
 _FIRST_DISK_SLOT = 0x17
@@ -108,7 +107,7 @@ def qemu_parts(
     if BootDevice.CDROM in order or boot.cdrom is not None or boot.drive:
         parts.append(_cdrom(profile, boot, order.get(BootDevice.CDROM)))
     if boot.seed is not None:
-        parts.append(_seed(boot.seed))
+        parts.append(_seed(boot.seed, board))
     parts.append(Part("source of random numbers", ("-device", f"virtio-rng-pci,addr={_RNG_SLOT:#x}")))
     parts.append(Part("reports a panic of the guest's kernel", ("-device", f"pvpanic-pci,addr={_PVPANIC_SLOT:#x}")))
     if boot.incoming:
@@ -139,7 +138,8 @@ def check(profile: VMProfile) -> None:
     if BootDevice.NETWORK in profile.boot and not profile.vlan_nics:
         raise ProfileError(_no_network_boot(profile))
     _check_nics(profile)
-    limit = _MAX_VIRTUAL_DISKS[profile.disk_bus]
+    # A seed behind the disks takes the place of the last one.
+    limit = _MAX_VIRTUAL_DISKS[profile.disk_bus] - (board.seed_slot > _FIRST_DISK_SLOT)
     if len(profile.virtual_disks) > limit:
         count = len(profile.virtual_disks)
         raise ProfileError(f"{name} has {count} virtual disks; the bus {profile.disk_bus} takes {limit}")
@@ -296,9 +296,9 @@ def _cdrom(profile: VMProfile, boot: BootPlan, index: int | None) -> Part:
     return Part("the CD in its drive", (*controller, "-drive", drive, "-device", f"{device},drive=cdrom"))
 
 
-def _seed(seed: Path) -> Part:
+def _seed(seed: Path, board: Board) -> Part:
     drive = f"if=none,id=seed,format=raw,readonly=on,file={_escape(str(seed))}"
-    device = f"virtio-blk-pci,drive=seed,serial=seed,addr={_SEED_SLOT:#x}"
+    device = f"virtio-blk-pci,drive=seed,serial=seed,addr={board.seed_slot:#x}"
     return Part("the run's seed (names, keys, answers), a read-only disk", ("-drive", drive, "-device", device))
 
 

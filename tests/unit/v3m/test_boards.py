@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_steps.errors import HostError, ToolMissing
+from oscar_steps.errors import HostError, ProfileError, ToolMissing
 from oscar_steps.matrix.cells import default_profiles
 from oscar_steps.v3m import boards
 from oscar_steps.v3m.boards import BOARDS, Uefi, board_of
@@ -19,7 +19,7 @@ from oscar_steps.v3m.boot import BootPlan, DirectKernel
 from oscar_steps.v3m.host import accelerator, checks
 from oscar_steps.v3m.host.accelerator import Accelerator, find_accelerator
 from oscar_steps.v3m.profiles.cluster import load_cluster
-from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VMProfile
+from oscar_steps.v3m.profiles.vm import BootDevice, DiskImage, Nic, VirtualDisk, VMProfile
 from oscar_steps.v3m.qemu import firmware, network
 from oscar_steps.v3m.qemu.command import qemu_arguments
 from oscar_steps.v3m.runtime import check_backend
@@ -220,6 +220,18 @@ def test_one_cluster_file_does_for_every_architecture_and_what_it_says_itself_st
     assert [vm.architecture for vm in own.with_architecture("aarch64").machines] == ["aarch64", "x86_64", "aarch64"]
     for vm in sample.with_architecture("aarch64").machines:
         check_backend(vm, TCG)
+
+
+def test_a_firmware_that_starts_the_first_disk_of_all_finds_the_machines_own_and_not_the_seed() -> None:
+    most = tuple(VirtualDisk(f"/d{number}", f"d{number}") for number in range(7))
+    riscv = replace(ARM, architecture="riscv64", virtual_disks=most)
+    check_backend(riscv, TCG)
+    devices = [word for option, word in pairwise(arguments(riscv, BootPlan(seed=Path("/seed")))) if option == "-device"]
+    slots = {word.split(",")[1]: int(word.rpartition("addr=")[2], 16) for word in devices if "virtio-blk" in word}
+    assert min(slots, key=lambda name: slots[name]) == "drive=disk0"
+    assert len({*slots.values()}) == len(slots) == 9
+    with pytest.raises(ProfileError, match="has 8 virtual disks; the bus virtio takes 7"):
+        check_backend(replace(riscv, virtual_disks=(*most, VirtualDisk("/e", "e"))), TCG)
 
 
 def test_a_boot_loader_in_place_of_a_firmware_is_started_unless_a_kernel_is_and_has_no_variables(
