@@ -42,7 +42,7 @@ class Board:
     virtio-scsi. `screen`: its graphics card. `bios`: whether it starts without any firmware of ours. `uefi`: its UEFI;
     a board without a BIOS always starts with it. `network_rom`: whether its network cards boot by a ROM of QEMU's;
     otherwise the firmware does that. `kernel_magic`: by which bytes, and where, a kernel for it is recognised.
-    `seed_slot`: where on the PCI bus a run's seed is; behind the disks for a firmware that only starts the first of all.
+    `seed_slot`: where on the PCI bus a run's seed is: behind the disks, if the firmware only starts the first of all.
     """
 
     name: str

@@ -82,10 +82,13 @@ def job_of_the_farm(site: Path, **properties: Any) -> Job:
         site=loaded,
         plans={plan.name: plan},
         cell=plan.name,
+        oscar_names=(),
         svn=set(),
         stopped=False,
-        build=SimpleNamespace(stopped=False, stopped_reason=None, conn=object(), executedSteps=[]),
-        master=SimpleNamespace(reactor=None, botmaster=SimpleNamespace(shuttingDown=False)),
+        build=SimpleNamespace(
+            stopped=False, stopped_reason=None, conn=object(), executedSteps=[], getSourceStamp=lambda _name="": None
+        ),
+        master=SimpleNamespace(reactor=None, basedir="", botmaster=SimpleNamespace(shuttingDown=False)),
         getProperty=values.get,
         setProperty=lambda name, value, _source: values.__setitem__(name, value),
         check=nothing,

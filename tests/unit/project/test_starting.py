@@ -101,7 +101,8 @@ def test_the_help_of_a_program_lists_each_command_that_is_not_hidden(program: La
         found = [each for each in vars(import_module(module)).values() if isinstance(each, click.Command)]
         below = {name for each in found if isinstance(each, click.Group) for name in each.commands}
         assert {each.name for each in found} - below <= set(program.table)
-    listed = CliRunner().invoke(program, ["--help"]).output.partition("Commands:\n")[2].partition("\n\n")[0]
+    wide = {"terminal_width": 200, "max_content_width": 200}  # each on one line
+    listed = CliRunner().invoke(program, ["--help"], **wide).output.partition("Commands:\n")[2].partition("\n\n")[0]
     assert listed.splitlines() == [
         f"  {name:<{max(map(len, program.table))}}  {words}" for name, (_, words) in program.table.items() if words
     ]
