@@ -190,7 +190,7 @@ def test_the_report_as_json_is_one_value(broken: Path) -> None:
         ([], ExitStatus.USAGE, "nothing to lint: give a REVISION"),
         (["5", "--tree", "."], ExitStatus.USAGE, "nothing to lint: give a REVISION"),
         (["--tree", "/nowhere"], ExitStatus.USAGE, "/nowhere: there is no such directory"),
-        (["5", "--url", "nonsense"], ExitStatus.USAGE, "'nonsense' is not the URL of a Subversion repository"),
+        (["5", "--url", "nonsense"], ExitStatus.USAGE, "'nonsense' is not the URL of a Subversion or git repository"),
         (["5", "--url", "file:///nowhere"], ExitStatus.USAGE, "file:///nowhere"),
     ],
 )
