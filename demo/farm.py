@@ -54,6 +54,8 @@ class Farm:
 
     again: Sequence[float] = ()
     """`[schedule] again`: one purple build is the end here."""
+    busy = "newest"
+    """`[schedule] busy`."""
     profiles = CHECKOUT / "profiles"
     try_users: Sequence[str] = ()
     """`[try] users`: who may have patches tested."""
@@ -201,6 +203,7 @@ poll = {_POLL_SECONDS}
 [schedule]
 tree_stable = 0
 again = {json.dumps(self.again)}
+busy = "{self.busy}"
 
 [mail]
 from = "farm@{DOMAIN}"

@@ -22,6 +22,8 @@ DEVELOPER = USERS[1]
 class SavedFarm(Farm):
     """A farm that is saved and restored as the guide says, but in its own folder, and as the user of this test."""
 
+    busy = "each"  # each commit has a report of its own
+
     def follow_the_guide(self, section: str) -> str:
         """Type the blocks of a section; what they print."""
         text = "".join(blocks("docs/operator-guide.md", section))
