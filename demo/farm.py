@@ -54,6 +54,8 @@ class Farm:
 
     again: Sequence[float] = ()
     """`[schedule] again`: one purple build is the end here."""
+    search = False
+    """`[schedule] search`: more builds than the commits that are made here."""
     busy = "newest"
     """`[schedule] busy`."""
     profiles = CHECKOUT / "profiles"
@@ -204,6 +206,7 @@ poll = {_POLL_SECONDS}
 tree_stable = 0
 again = {json.dumps(self.again)}
 busy = "{self.busy}"
+search = {json.dumps(self.search)}
 
 [mail]
 from = "farm@{DOMAIN}"

@@ -71,6 +71,8 @@ class Schedule(_Frozen):
     """`commits`: a cell whose last night has judged the same revision has no night, whatever its packages did."""
     nightly_branches: tuple[str, ...] = ()
     """Shell patterns of the branches that have a nightly matrix, as the trunk has."""
+    search: bool = True
+    """Whether the farm looks by itself for the commit, where a cell turned red with several."""
     busy: Literal["newest", "each"] = "newest"
     """Of commits that wait on a branch for a cell that is busy: the newest alone is tested, for all their authors, or
     each of them."""

@@ -129,7 +129,8 @@ def refused(run: Path, revision: str, url: str) -> int:
 
 def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:
     """The play of this run; all stages of one run have the same."""
-    revision = int(job["source"]["revision"])
+    said = str(job["source"]["revision"])  # of a release it is no number
+    revision = int(said) if said.isdecimal() else 0
     if scenario["play"] == "first-fails":
         return "fail" if is_first_run(revision, job, beside) else str(scenario["then"])
     if scenario["play"] != "by-revision":

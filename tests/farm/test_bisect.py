@@ -23,6 +23,8 @@ FAILURE, SUCCESS = 2, 0
 class QuietFarm(Farm):
     """A farm that waits until a branch is quiet: what is committed together is one build."""
 
+    search = True
+
     def _site(self, web_port: int, master_port: int) -> str:
         return super()._site(web_port, master_port).replace("tree_stable = 0", "tree_stable = 15")
 
