@@ -38,9 +38,11 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str) -> V
         cell=job.cell,
         source=job.source.url,
         revision=job.source.revision,
+        tested=job.source.without_text(),
         outcome=outcome,
         sentence=sentence if failed else "the cluster was installed and tested",
         stage=stage,
+        stability=job.stability,
         category=Category.OSCAR if outcome is Outcome.FAILED else Category.NONE,
         evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
         if failed
