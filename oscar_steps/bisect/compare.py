@@ -26,8 +26,7 @@ class Side:
 
     @property
     def name(self) -> str:
-        tested = self.verdict.tested
-        return tested.short if tested else f"r{self.verdict.revision}"
+        return self.verdict.short
 
 
 def compare(left: Side, right: Side) -> list[str]:

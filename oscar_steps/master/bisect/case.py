@@ -13,12 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 from buildbot.data import resultspec
 from buildbot.process.results import CANCELLED, FAILURE, RETRY
-from pydantic import ValidationError
 
 from oscar_steps.bisect.search import Run, Seen
 from oscar_steps.bisect.seen import seen
 from oscar_steps.master.durability.once import REPEAT_OF
-from oscar_steps.master.history.record import FARM, NOT_COUNTED, Result
+from oscar_steps.master.history.record import FARM, NOT_COUNTED, VERDICT, Result, verdict_in
 from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.sources.source import short_name
@@ -86,7 +85,7 @@ async def case_of(master: Any, build_id: int) -> Case | None:
     if not build or not build["complete"] or build["results"] != FAILURE:
         return None
     said = _values(await master.data.get(("builds", build_id, "properties")))
-    verdict = _verdict(said)
+    verdict = verdict_in(said.get(VERDICT))
     if verdict is None or not _is_a_commits(verdict) or not _counts(said):
         return None
     good = await _good_before(master, verdict, build_id, str(said.get("branch") or ""))
@@ -112,13 +111,6 @@ async def case_of(master: Any, build_id: int) -> Case | None:
 
 def _values(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, (value, _source) in properties.items()}
-
-
-def _verdict(said: Mapping[str, Any]) -> Verdict | None:
-    try:
-        return Verdict.model_validate(said.get("verdict"))
-    except ValidationError:
-        return None
 
 
 def _is_a_commits(verdict: Verdict) -> bool:
@@ -195,7 +187,7 @@ async def _result(master: Any, request: Mapping[str, Any]) -> Verdict | None:
     for build in sorted(builds, key=lambda each: -each["buildid"]):
         if build["complete"] and build["results"] != RETRY:
             said = _values(await master.data.get(("builds", build["buildid"], "properties")))
-            if (verdict := _verdict(said)) is not None and build["results"] != CANCELLED:
+            if (verdict := verdict_in(said.get(VERDICT))) is not None and build["results"] != CANCELLED:
                 return verdict
             return _STOPPED
     return _STOPPED if request["complete"] else None

@@ -16,8 +16,8 @@ from oscar_steps.verdict import Verdict
 
 def subject(case: Case, answer: Answer) -> str:
     if answer.kind is Kind.FOUND:
-        return f"[oscar-farm] {case.cell}: {case.names[answer.first]} broke it"
-    return f"[oscar-farm] {case.cell}: it is not clear which commit broke it"
+        return f"{case.cell}: {case.names[answer.first]} broke it"
+    return f"{case.cell}: it is not clear which commit broke it"
 
 
 def logins(case: Case, answer: Answer) -> list[str]:

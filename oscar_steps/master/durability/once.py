@@ -24,9 +24,7 @@ _looked_at: set[int] = set()
 
 async def asked_already(step: Any) -> bool:
     """Whether an earlier build of this build's request has asked for further builds before it was cut short."""
-    builds = await step.master.data.get(("buildrequests", step.build.requests[0].id, "builds"))
-    earlier = [build["buildid"] for build in builds if build["buildid"] != step.build.buildid]
-    if not earlier:
+    if not (earlier := await _earlier_builds(step)):
         return False
     children = resultspec.Filter("parent_buildid", "eq", earlier)
     return bool(await step.master.data.get(("buildsets",), filters=[children], limit=1))
@@ -34,9 +32,7 @@ async def asked_already(step: Any) -> bool:
 
 async def asked_for(step: Any, relation: str) -> int:
     """The same, for one request of that relation: its number; 0: there is none."""
-    builds = await step.master.data.get(("buildrequests", step.build.requests[0].id, "builds"))
-    earlier = [build["buildid"] for build in builds if build["buildid"] != step.build.buildid]
-    if not earlier:
+    if not (earlier := await _earlier_builds(step)):
         return 0
     children = [
         resultspec.Filter("parent_buildid", "eq", earlier),
@@ -47,6 +43,12 @@ async def asked_for(step: Any, relation: str) -> int:
         for request in await step.master.data.get(("buildrequests",), filters=of_set):
             return int(request["buildrequestid"])
     return 0
+
+
+async def _earlier_builds(step: Any) -> list[int]:
+    """The builds that this build's request had before it."""
+    builds = await step.master.data.get(("buildrequests", step.build.requests[0].id, "builds"))
+    return [build["buildid"] for build in builds if build["buildid"] != step.build.buildid]
 
 
 async def is_open(master: Any, request: Any) -> bool | None:

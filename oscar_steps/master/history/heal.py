@@ -72,7 +72,7 @@ async def issue_states(master: Any) -> list[IssueState]:
     """What became of each known issue of the site; the open ones first, the last seen first."""
     service = master.service_manager.namedServices.get(HISTORY_SERVICE)
     history, today = History(master), datetime.now(UTC)
-    # Several issues may have one reference: its cells are told apart no further.
+    # Issues with the same reference are shown as one.
     of_reference = {issue.reference: issue for issue in (service.issues if service is not None else ())}
     found = [state_of(issue, await history.shown(issue.reference), today) for issue in of_reference.values()]
     return sorted(found, key=lambda each: (each.cured is not None, -(each.last.build if each.last else 0)))

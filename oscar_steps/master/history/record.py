@@ -111,18 +111,24 @@ def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issu
     )
 
 
+def verdict_in(value: Any) -> Verdict | None:
+    """The verdict that the property VERDICT of a build holds; None: it has none, or one that cannot be read."""
+    try:
+        return Verdict.model_validate(value)
+    except ValidationError:
+        return None
+
+
 def _text(value: Any) -> str:
     """What every database takes."""
     return one_line(str(value or ""), 500)
 
 
 def _verdict(build: Mapping[str, Any], said: Mapping[str, Any]) -> Verdict | None:
-    try:
-        verdict = Verdict.model_validate(said[VERDICT])
-    except (KeyError, ValidationError):
-        return None
+    verdict = verdict_in(said.get(VERDICT))
     # A build that a person stopped after its verdict was there.
-    return None if build["results"] == CANCELLED and verdict.outcome is not Outcome.CANCELLED else verdict
+    stopped = build["results"] == CANCELLED and verdict is not None and verdict.outcome is not Outcome.CANCELLED
+    return None if stopped else verdict
 
 
 def _source(verdict: Verdict | None, said: Mapping[str, Any]) -> Source | None:

@@ -17,7 +17,7 @@ from twisted.python import log
 
 from oscar_steps.master.again import TRIED_AGAIN, ask_once_more, with_hint
 from oscar_steps.master.durability.once import REPEAT_OF, asked_for
-from oscar_steps.master.history.record import NOT_COUNTED, TESTED, VERDICT
+from oscar_steps.master.history.record import NOT_COUNTED, TESTED, VERDICT, verdict_in
 from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import CANDIDATE, CHANGES, FORCE, NIGHTLY, TRY, WEEKLY
 from oscar_steps.signature import signature_of
@@ -106,7 +106,7 @@ async def second_of(master: Any, build: dict[str, Any], properties: dict[str, An
         said = await master.data.get(("builds", last["buildid"], "properties"))
         then = said.get(TRIED_AGAIN, (None, ""))[0]
         if isinstance(then, bool) or not isinstance(then, int):
-            return Second(build=last, verdict=_verdict(said))
+            return Second(build=last, verdict=verdict_in(said.get(VERDICT, (None,))[0]))
         number = then
     return Second(why=f"the farm failed its repetition {_MOST_TRIES} times")
 
@@ -117,10 +117,3 @@ def _without_build(build: dict[str, Any], request: dict[str, Any]) -> Second:
     if time.time() - build["complete_at"].timestamp() > LONGEST_WAIT:
         return Second(why=f"timed out after {LONGEST_WAIT / 3600:.0f} h waiting for its repetition")
     return Second(waits=True)
-
-
-def _verdict(said: dict[str, Any]) -> Verdict | None:
-    try:
-        return Verdict.model_validate(said[VERDICT][0])
-    except (KeyError, ValueError):
-        return None

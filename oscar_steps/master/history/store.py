@@ -51,15 +51,6 @@ class History:
         found: Seen = await self._ask(table.seen, signature, cell, before)
         return found
 
-    async def first_seen(self, signature: str, cell: str | None = None) -> Result | None:
-        return (await self.seen(signature, cell)).first
-
-    async def last_seen(self, signature: str, cell: str | None = None) -> Result | None:
-        return (await self.seen(signature, cell)).last
-
-    async def count(self, signature: str, cell: str | None = None) -> int:
-        return (await self.seen(signature, cell)).count
-
     async def flake_rate(self, cell: str, signature: str | None = None, last: int = 50) -> Rate:
         """Of the last runs of the cell that passed or failed, how many were flaky with this signature."""
         found: Rate = await self._ask(table.flake_rate, cell, signature, last)

@@ -17,16 +17,16 @@ import sqlalchemy as sa
 from buildbot.data import resultspec
 from buildbot.process.results import RETRY
 from buildbot.util import service
-from pydantic import ValidationError
 from twisted.internet import defer
 from twisted.python import log
 
+from oscar_steps.master.history.record import VERDICT, verdict_in
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify
 from oscar_steps.master.schedules.names import CANDIDATE, CHANGES
 from oscar_steps.master.steps.report import headline
-from oscar_steps.master.steps.results import VERDICT
+from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.web.run_files import run_url
-from oscar_steps.repositories import TARBALLS, Tarballs
+from oscar_steps.repositories import Tarballs
 from oscar_steps.sources.tarballs.memory import FOLDER
 from oscar_steps.textio import json_line, json_object, one_line, read_regular, write_atomically
 from oscar_steps.verdict import Category, Outcome, Stability, Verdict
@@ -118,7 +118,7 @@ class CandidateReports(service.BuildbotService):
         await super().stopService()
 
     def _ended(self, _key: Any, buildset: dict[str, Any]) -> None:
-        if any(str(stamp.get("branch")).startswith(TARBALLS) for stamp in buildset["sourcestamps"]):
+        if any(is_tarball(stamp.get("branch")) for stamp in buildset["sourcestamps"]):
             self._catch_up()
 
     def _catch_up(self) -> None:
@@ -175,9 +175,8 @@ class CandidateReports(service.BuildbotService):
         if not last:
             return 0, CellResult(builder["name"], None)
         said = await self.master.data.get(("builds", last, "properties"))
-        try:
-            verdict = Verdict.model_validate(said[VERDICT][0])
-        except (KeyError, ValidationError):
+        verdict = verdict_in(said.get(VERDICT, (None,))[0])
+        if verdict is None:
             return last, CellResult(builder["name"], None)
         return last, CellResult(builder["name"], verdict, run_url(self.master.config.buildbotURL, verdict.run_id))
 

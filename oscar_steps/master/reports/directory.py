@@ -85,15 +85,15 @@ class Directory:
         return AddressBook({login: await self._entry(login) for login in {*logins}})
 
     async def _entry(self, login: str) -> Entry:
-        at, entry = self._remembered.get(login, (0.0, Entry()))
+        at, last = self._remembered.get(login, (0.0, Entry()))
         if time.monotonic() - at < _REMEMBERED_SECONDS and at:
-            return entry
+            return last
         for pause in (*_PAUSES, None):
             try:
                 entry = await self._look(login)
             except HostError as error:
-                if pause is None:
-                    return Entry(fault=error.sentence)
+                if pause is None:  # an address of an hour ago is better than none
+                    return last if last.address else Entry(fault=error.sentence)
                 await task.deferLater(reactor, pause, lambda: None)
                 continue
             break

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from buildbot.process.results import SUCCESS
-from pydantic import ValidationError
 
 from oscar_steps import manifest
-from oscar_steps.master.history.record import NOT_COUNTED
+from oscar_steps.master.history.record import NOT_COUNTED, VERDICT, verdict_in
 from oscar_steps.master.schedules.names import PATCH_OF
-from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.web.run_files import RUNS
 from oscar_steps.verdict import Outcome, Verdict
 
@@ -44,10 +42,8 @@ async def _last_good(master: Any, build: dict[str, Any]) -> Verdict | None:
         said = await master.data.get(("builds", found["buildid"], "properties"))
         if {PATCH_OF, NOT_COUNTED} & said.keys():
             continue
-        try:
-            return Verdict.model_validate(said.get(VERDICT, (None,))[0])
-        except ValidationError:
-            continue
+        if (verdict := verdict_in(said.get(VERDICT, (None,))[0])) is not None:
+            return verdict
     return None
 
 

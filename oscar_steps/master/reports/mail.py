@@ -155,13 +155,11 @@ class OscarMail(reporters.MailNotifier):
         return True
 
     async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> None:
-        """Spool one plain mail to these people and the operator; `name`: one of this name that waits is replaced."""
+        """`notify` these people, where they have addresses, and the operator."""
         directory = next(each.directory for each in self.generators if isinstance(each, VerdictReport))
         book = await directory.book(set(logins))
         people = [address for login in logins if (address := book.address(login))]
-        if self.spool is not None:
-            to = list(dict.fromkeys([*people, self.operator]))
-            self.spool.add(self._letter(name, self._plain(subject, text), to))
+        self.notify(subject, text, people, operator=True, name=name)
 
     def notify_operator_once(self, about: str, subject: str, text: str) -> None:
         """The same, unless this master has sent it already."""

@@ -17,6 +17,7 @@ from twisted.python import log
 
 from oscar_steps.master.durability.once import AGAIN_OF, REPEAT_OF
 from oscar_steps.master.schedules.names import BISECT, CHANGES, PER_COMMIT
+from oscar_steps.master.watch.released import is_tarball
 
 _LOOK_BACK = 500
 _NO_PLACE = ("", "")
@@ -48,7 +49,7 @@ def _place(request: Any) -> tuple[str, str]:
     if get("scheduler") != PER_COMMIT or not get(CHANGES) or own or len(stamps) != 1:
         return _NO_PLACE
     (stamp,) = stamps
-    if stamp.patch or not stamp.branch or stamp.branch.startswith("tarballs/"):  # each release is tested
+    if stamp.patch or not stamp.branch or is_tarball(stamp.branch):  # each release is tested
         return _NO_PLACE
     return str(stamp.repository), str(stamp.branch)
 

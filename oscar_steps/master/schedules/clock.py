@@ -19,6 +19,7 @@ from twisted.python import log
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.schedules.names import NIGHTLY, WEEKLY
 from oscar_steps.master.watch.exact import Asked, exact_source
+from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import WEEKDAYS, Site
 
@@ -115,7 +116,8 @@ class OncePerNight(schedulers.Nightly):
     async def _maintained(self) -> Iterable[tuple[str, str]]:
         """The maintained branches among those that had commits, by repository and name."""
         known = await self.master.db.pool.do(_known_branches, self.master.db.model) if self.branches else []
-        return [place for place in known if any(fnmatch(place[1], pattern) for pattern in self.branches)]
+        commits = [place for place in known if not is_tarball(place[1])]
+        return [place for place in commits if any(fnmatch(place[1], pattern) for pattern in self.branches)]
 
     async def _do(self, query: Any, *more: Any) -> Any:
         return await self.master.db.pool.do(query, self.master.db.model, self.name, *more)

@@ -21,6 +21,7 @@ from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import cut_short, master_ends
 from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
 from oscar_steps.master.watch.commits import starts_tests
+from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
@@ -142,7 +143,7 @@ def _forget(connection: Any, model: Any, scheduler: int, changes: list[int]) -> 
 
 
 class WatchedBranch:
-    """Whether commits on a branch are tested. Compares equal by its patterns."""
+    """Whether commits on a branch are tested. A release is no commit. Compares equal by its patterns."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.patterns = schedule.branches
@@ -155,7 +156,8 @@ class WatchedBranch:
         return hash(self.patterns)
 
     def __call__(self, branch: str | None) -> bool:
-        return any(fnmatch(branch or "", pattern) for pattern in self.patterns)
+        name = branch or ""
+        return not is_tarball(name) and any(fnmatch(name, pattern) for pattern in self.patterns)
 
 
 def first_tier(site: Site) -> Any:

@@ -14,9 +14,9 @@ from oscar_steps.sources.tarballs.sets import fitting
 from oscar_steps.textio import one_line
 
 
-def is_tarball(branch: str) -> bool:
+def is_tarball(branch: str | None) -> bool:
     """Whether a build is of a release's tarballs."""
-    return branch.startswith(TARBALLS)
+    return (branch or "").startswith(TARBALLS)
 
 
 def place_of(site: Site, branch: str) -> Tarballs:

@@ -34,7 +34,7 @@ class FileNote(_Model):
     sha256: str = ""
     size: int = 0
     proofs: str | None = None
-    """Checksums and signature by which it was judged, as far as they are told apart; None: it was not judged yet."""
+    """Which checksums and signature it was judged by; None: it was not judged yet."""
     fault: str = ""
     """Why it cannot be used: another checksum, no signature."""
     old: bool = False

@@ -177,7 +177,7 @@ def test_one_mail_says_who_did_it_with_the_two_runs_beside_each_other(tmp_path: 
     assert len(revisions) <= 7
     [(name, subject, text, logins)] = master.mails
     assert name == f"bisect-{RED}"
-    assert subject == "[oscar-farm] cell: r107 (dev107) broke it"
+    assert subject == "cell: r107 (dev107) broke it"
     assert logins == ["dev107"]
     assert "r106 passed" in text and "r107 failed at start-install: the image failed" in text
     assert f"http://farm/#/builders/3/builds/{RED}" in text

@@ -124,6 +124,22 @@ def test_an_answer_is_remembered_and_a_failure_is_not() -> None:
     assert (second.address, third.address, answers) == ("j@x.org", "j@x.org", [])
 
 
+def test_the_last_address_that_is_known_is_used_while_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(0, "mail: j@x.org\n", ""), *[(1, "", "no")] * 4]
+
+    async def run(_words: Sequence[str], _given: str) -> tuple[int, str, str]:
+        return answers.pop(0)
+
+    async def ask() -> list[str | None]:
+        found = Directory(mail(ldap=LDAP), run=run)
+        first = (await found.book(["jane"])).address("jane")
+        monkeypatch.setattr(module, "_REMEMBERED_SECONDS", 0.0)
+        return [first, (await found.book(["jane"])).address("jane")]
+
+    assert asyncio.run(ask()) == ["j@x.org", "j@x.org"]
+    assert answers == []
+
+
 def test_nothing_of_a_login_is_a_part_of_the_filter() -> None:
     assert escaped("eric") == "eric"
     assert escaped("*)(uid=*") == "\\2a\\29\\28uid\\3d\\2a"

@@ -153,6 +153,17 @@ def test_where_the_site_says_so_no_cell_judges_the_same_revision_in_two_nights(
     assert night(engine, nightly_branches=[]) == [("trunk", "9", ["a", "b"])]
 
 
+def test_a_release_is_no_branch_that_is_maintained(engine: sa.Engine, newest: dict[str, Any]) -> None:
+    newest |= {"branches/x": "6", "tarballs/ftp": "5.1"}
+    with engine.begin() as connection:
+        said = {"project": PROJECT, "branch": "tarballs/ftp", "repository": URL}
+        query = "INSERT INTO changes (changeid, project, branch, repository) VALUES (6, :project, :branch, :repository)"
+        connection.execute(sa.text(query), said)
+    assert {branch for branch, _, _ in night(engine, nightly_branches=["*"])} == {
+        "trunk", "branches/5-0", "branches/5-1", "branches/x",
+    }  # fmt: skip
+
+
 def test_another_revision_has_its_night(engine: sa.Engine) -> None:
     had(engine, "trunk", "8", 24, a=SUCCESS, b=SUCCESS)
     assert night(engine, nightly_branches=[], nightly="commits") == [("trunk", "9", ["a", "b"])]

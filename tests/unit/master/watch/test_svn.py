@@ -55,6 +55,8 @@ def test_a_neighbour_with_a_longer_name_is_not_ours() -> None:
 def test_only_commits_on_watched_branches_are_tested() -> None:
     watched = WatchedBranch(Schedule())
     assert [watched(branch) for branch in ("trunk", "branches/5.1", "tags/5.0", None)] == [True, True, False, False]
+    everything = WatchedBranch(Schedule(branches=("*",)))
+    assert [everything(branch) for branch in ("trunk", "x", "tarballs/ftp")] == [True, True, False], "no release is one"
     assert ChangeFilter(branch_fn=watched) == ChangeFilter(branch_fn=WatchedBranch(Schedule()))
 
 

@@ -21,7 +21,7 @@ from tests.unit.git_server import Repository, served
 
 
 class Head:
-    """Does on this host what it is told to do in a head node."""
+    """A head node whose commands run on this host."""
 
     forwards = ()
     forward_trouble = ""

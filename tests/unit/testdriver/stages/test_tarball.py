@@ -40,7 +40,7 @@ def base(folder: Path, version: bytes = VERSION) -> Path:
 
 @dataclass
 class Head:
-    """Does in a folder of this host what it is told to do in a head node."""
+    """A head node whose commands run in a folder of this host."""
 
     root: Path
     commands: list[str] = field(default_factory=list)
