@@ -23,9 +23,8 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
-from oscar_steps.matrix.rows import some
 from oscar_steps.repositories import Repository, Tarballs
-from oscar_steps.textio import open_to_others, read_regular
+from oscar_steps.textio import open_to_others, read_regular, some
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 from oscar_steps.words import ExitStatus, Label
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,15 @@ def _escaped(character: str) -> str:
         else character.encode("utf-8", "surrogatepass")
     )
     return "".join(f"%{octet:02X}" for octet in octets)
+
+
+def some(names: Iterable[str], most: int = 30) -> str:
+    """Names for a sentence, the first of many."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from filelock import AsyncFileLock
 from oscar_steps.errors import ImageBuildFailed
 from oscar_steps.images.jail import output_of, run_jailed
 from oscar_steps.images.kind import Report
+from oscar_steps.textio import sha256_of
 
 TOOLS = {"curl": "curl", "prlimit": "util-linux"}
 
@@ -120,21 +120,16 @@ def _total(headers: Path) -> str:
 
 async def _whole(path: Path, sha256: str) -> bool:
     """Whether the file is here, and the one that is wanted: a killed run may have left it."""
-    return path.exists() and await asyncio.to_thread(_digest, path) == sha256
+    return path.exists() and await asyncio.to_thread(sha256_of, path) == sha256
 
 
 async def _verify(url: str, path: Path, sha256: str) -> None:
-    found = await asyncio.to_thread(_digest, path)
+    found = await asyncio.to_thread(sha256_of, path)
     if found != sha256:
         path.unlink(missing_ok=True)
         what = f"{url} has the SHA-256 {found}, not that of the recipe, {sha256}; it was not used"
         hint = "has the vendor published another image? Then the recipe needs that one's SHA-256"
         raise ImageBuildFailed(what, hint=hint)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _proxy() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps import manifest
 from oscar_steps.images.key import ImageKey
-from oscar_steps.textio import one_line, open_regular, read_regular
+from oscar_steps.textio import one_line, open_regular, read_regular, sha256_of
 
 KEY_FILE = "key.json"
 _LONGEST = 4 << 20
@@ -91,11 +90,6 @@ class ImageRecord(BaseModel):
             except OSError as error:
                 found.append(f"{name} cannot be read: {error.strerror}")
         return found
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(folder: Path, key: ImageKey, *, built: float, seconds: float, **more: Any) -> ImageRecord:

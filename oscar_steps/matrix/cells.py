@@ -17,8 +17,9 @@ from oscar_steps.matrix.cell import Cell
 from oscar_steps.matrix.clusters import ClusterFacts, cluster_facts
 from oscar_steps.matrix.model import Frozen
 from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
-from oscar_steps.matrix.rows import Made, MatrixText, some
+from oscar_steps.matrix.rows import Made, MatrixText
 from oscar_steps.oscar.known import KnownIssue
+from oscar_steps.textio import some
 from oscar_steps.tomlfile import load_toml, read_text, validate
 
 __all__ = ["Cell", "Matrix", "default_profiles", "load_matrix"]

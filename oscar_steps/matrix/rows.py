@@ -8,7 +8,7 @@ each of these once more per variant. A cell's settings come in layers. The last 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -30,6 +30,7 @@ from oscar_steps.matrix.cell import (
     VersionName,
 )
 from oscar_steps.matrix.model import Frozen
+from oscar_steps.textio import some
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 from oscar_steps.words import Architecture, HypervisorType, Label, NodeBoot, Stability
 
@@ -271,10 +272,3 @@ def _cell(file: MatrixText, index: int, layers: tuple[Layer, ...], place: tuple[
     for setting in PATTERNS:
         values[setting] = _PLACEHOLDER.sub(lambda found: names[found[1]], values[setting])
     return Cell(variant=variant, **names, **values)
-
-
-def some(names: Iterable[str]) -> str:
-    """Names for a sentence, the first of many."""
-    most = 30
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -28,10 +28,11 @@ from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.repositories import Tarballs
 from oscar_steps.sources.tarballs.memory import FOLDER
-from oscar_steps.textio import json_line, json_object, one_line, read_regular, write_atomically
+from oscar_steps.textio import json_line, json_object, one_line, read_regular, some, write_atomically
 from oscar_steps.verdict import Category, Outcome, Stability, Verdict
 
 _LOOK_BACK = 50
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,10 @@ def releasable(results: Sequence[CellResult]) -> str:
     failed = [result.cell for result in stable if result.failed]
     unknown = [result.cell for result in stable if not result.failed and not result.passed]
     if failed:
-        return f"no, because OSCAR failed on {_some(failed)}"
+        return f"no, because OSCAR failed on {some(failed, _NAMED)}"
     if unknown:
-        return f"not known yet, because there is no result about OSCAR from {_some(unknown)}"
+        return f"not known yet, because there is no result about OSCAR from {some(unknown, _NAMED)}"
     return "yes" if stable else "not known yet, because no stable cell has the label candidate"
-
-
-def _some(cells: Sequence[str]) -> str:
-    more = len(cells) - 3
-    return ", ".join(cells[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def report_text(what: str, comments: str, results: Sequence[CellResult], base: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from oscar_steps.sources.svn import NOBODY
+from oscar_steps.textio import some
 
 NOT_TESTED = "not tested: "
 """A change's category begins so where it starts no test; the reason follows."""
@@ -110,18 +111,14 @@ def are_harmless(properties: Sequence[str]) -> bool:
 
 def not_tested(patterns: Sequence[str], properties: Sequence[str]) -> str:
     """The category of a change that starts no test."""
-    parts = [f"only {_some(patterns)}"] if patterns else []
-    parts += [f"only the properties {_some(properties)}"] if properties else []
+    parts = [f"only {some(patterns, _NAMED)}"] if patterns else []
+    parts += [f"only the properties {some(properties, _NAMED)}"] if properties else []
     return f"{NOT_TESTED}{' and '.join(parts)}, nothing that is installed"[:_CATEGORY]
 
 
 def starts_tests(category: str | None) -> bool:
     """Whether a change of this category starts tests."""
     return not (category or "").startswith(NOT_TESTED)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _author(entry: Any) -> str:

@@ -31,6 +31,7 @@ from oscar_steps.oscar.terminal import (
     is_rule,
     kind_of,
 )
+from oscar_steps.textio import some
 from oscar_steps.words import NodeBoot
 
 _REMEMBERED = 1000
@@ -491,9 +492,8 @@ class InstallLog:
         if failure.stage is not InstallStage.TEST or len(self._bad_checks) < 2:
             return failure
         failed = [str(result) for _, result in self._bad_checks]
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         first, lines = self._evidence(self._bad_checks[0][0], self._bad_checks[-1][0])
-        sentence = f"{headline(InstallStage.TEST)}: {', '.join(failed[:3])}{more}"
+        sentence = f"{headline(InstallStage.TEST)}: {some(failed, 3)}"
         return replace(failure, sentence=sentence, first_line=first, lines=lines)
 
     def _stuck(self, words: str, *, repeated: bool = False) -> Failure:

@@ -101,12 +101,6 @@ def file_tag(status: os.stat_result) -> str:
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
 
 
-def sha256_of(path: Path) -> tuple[str, int]:
-    """Digest and size of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-
-
 def _copy(path: Path, target: IO[bytes], limit: Limit) -> Fetched:
     end, digest, size = time.monotonic() + limit.seconds, hashlib.sha256(), 0
     try:

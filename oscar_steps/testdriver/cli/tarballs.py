@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from oscar_steps.errors import HostError, SourceError, UserError
 from oscar_steps.sources.source import Source, TarFile
-from oscar_steps.sources.tarballs.fetch import Limit, download, local_path, sha256_of
+from oscar_steps.sources.tarballs.fetch import Limit, download, local_path
 from oscar_steps.sources.tarballs.names import MAIN_PARTS, TarName
+from oscar_steps.textio import sha256_of
 
 _SECONDS = 3600
 _MOST = 8 << 30
@@ -36,7 +37,7 @@ def _file(file: str, name: TarName) -> TarFile:
     try:
         if path is not None:
             url = f"file://{quote(str(path.resolve()))}"
-            sha256, size = sha256_of(path)
+            sha256, size = sha256_of(path), path.stat().st_size
         else:
             with tempfile.TemporaryDirectory(prefix="tarball-") as folder:
                 got = download(file, Path(folder) / "file", Limit(_MOST, _SECONDS))

@@ -12,6 +12,7 @@ import click
 
 from oscar_steps.environment import cache_directory
 from oscar_steps.errors import InvalidProfile, ProfileError, UserError, on_one_line
+from oscar_steps.textio import some
 from oscar_steps.v2m.exits import EXIT_HOST, EXIT_PROFILE
 from oscar_steps.v2m.reading import load
 from oscar_steps.v3m.profiles.cluster import ClusterProfile
@@ -172,6 +173,6 @@ def _validated(file: Path) -> dict[str, Any]:
 
 def _valid_sentence(result: dict[str, Any]) -> str:
     names = result["names"]
-    shown = ", ".join(names[:_SHOWN_NAMES]) + (f" and {len(names) - _SHOWN_NAMES} more" if names[_SHOWN_NAMES:] else "")
+    shown = some(names, _SHOWN_NAMES)
     kind = "a cluster" if result["what"] == "cluster" else f"{len(names)} VM{'' if len(names) == 1 else 's'}"
     return f"{result['file']}: valid: {kind}{': ' if names else ''}{shown}"

@@ -10,12 +10,13 @@ from threading import Event
 from oscar_steps.errors import HostError
 from oscar_steps.sources.source import TarFile
 from oscar_steps.sources.tarballs.contents import BadTarball, Contents, checked_copy
-from oscar_steps.sources.tarballs.fetch import Limit, download, sha256_of
+from oscar_steps.sources.tarballs.fetch import Limit, download
 from oscar_steps.sources.tarballs.names import MAIN_PARTS, TarName
 from oscar_steps.sources.tarballs.released import difference
 from oscar_steps.testdriver.deadline import Deadline
 from oscar_steps.testdriver.reached import Booted
 from oscar_steps.testdriver.run import Run
+from oscar_steps.textio import sha256_of
 from oscar_steps.words import TARBALL_FOLDER
 
 REPOSITORIES = "/tftpboot/oscar"
@@ -81,7 +82,7 @@ def _fetched_and_checked(file: TarFile, plain: Path, seconds: float, stop: Event
         packed.parent.mkdir(exist_ok=True)
         if not packed.is_file():
             download(file.url, packed, Limit(file.size, seconds, stop))
-        sha256, size = sha256_of(packed)
+        sha256, size = sha256_of(packed), packed.stat().st_size
         if (sha256, size) != (file.sha256, file.size):
             raise HostError(
                 f"{file.url} is another file now: its SHA-256 is {sha256}, not {file.sha256}",
