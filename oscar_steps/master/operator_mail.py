@@ -26,12 +26,13 @@ def notify_operator(master: Any, subject: str, text: str) -> None:
     log.msg(f"message to the operator (no mail was sent): {subject}: {text}")
 
 
-def notify(master: Any, subject: str, text: str, addresses: Sequence[str], *, operator: bool) -> None:
-    """The same to these addresses, and to the operator if so wished."""
-    try:
-        service = master.service_manager.namedServices.get(MAIL_SERVICE)
-        if service is not None and service.notify(subject, text, addresses, operator=operator):
-            return
-    except Exception:
-        log.err(None, "a mail could not be sent")
+def notify(master: Any, subject: str, text: str, addresses: Sequence[str], *, operator: bool, name: str = "") -> bool:
+    """The same to these addresses, and to the operator if so wished. One that waits under `name` is not doubled.
+
+    False: the mail service does not run yet. Nothing was done, so ask again.
+    """
+    service = master.service_manager.namedServices.get(MAIL_SERVICE)
+    if service is not None:
+        return bool(service.notify(subject, text, addresses, operator=operator, name=name))
     log.msg(f"message to {', '.join(addresses) or 'the operator'} (no mail was sent): {subject}: {text}")
+    return True

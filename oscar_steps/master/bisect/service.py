@@ -143,9 +143,9 @@ class BisectService(service.BuildbotService):
         mail = self.master.service_manager.namedServices.get(MAIL_SERVICE)
         if mail is not None and answer.kind is not Kind.GONE:
             body = letter.text(self.master, case, steps, answer)
-            await mail.send_to_logins(
-                f"bisect-{case.build}", letter.subject(case, answer), body, letter.logins(case, answer)
-            )
+            name, logins = f"bisect-{case.build}", letter.logins(case, answer)
+            if not await mail.send_to_logins(name, letter.subject(case, answer), body, logins):
+                return  # it ends meanwhile: the next start tells it
         await self._note(case.build, answer.sentence(case.names))
 
     async def _noted(self, build: int) -> str:

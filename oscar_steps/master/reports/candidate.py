@@ -21,7 +21,7 @@ from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.master.history.record import VERDICT, verdict_in
-from oscar_steps.master.operator_mail import MAIL_SERVICE, notify
+from oscar_steps.master.operator_mail import notify
 from oscar_steps.master.schedules.names import CANDIDATE, CHANGES
 from oscar_steps.master.steps.report import headline
 from oscar_steps.master.watch.released import is_tarball
@@ -33,6 +33,8 @@ from oscar_steps.verdict import Category, Outcome, Stability, Verdict
 
 _LOOK_BACK = 50
 _NAMED = 3
+_AGAIN_SECONDS = 1.0
+"""The mail service may begin a moment later than this one."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class CandidateReports(service.BuildbotService):
         await super().startService()
         self._lock = defer.DeferredLock()
         self._consumer = await self.master.mq.startConsuming(self._ended, ("buildsets", None, "complete"))
-        self._start = self.master.reactor.callLater(1.0, self._catch_up)
+        self._start = self.master.reactor.callLater(_AGAIN_SECONDS, self._catch_up)
 
     async def stopService(self) -> None:
         if self._start.active():
@@ -131,8 +133,10 @@ class CandidateReports(service.BuildbotService):
             if place is None or name in reported:
                 continue
             results = await self._results(change["changeid"])
+            if results and not self._send(place, change, results):
+                self._start = self.master.reactor.callLater(_AGAIN_SECONDS, self._catch_up)
+                return
             if results:
-                self._send(place, change, results)
                 reported = [*reported[-200:], name]
                 write_atomically(self._file, json_line({"reported": reported}))
 
@@ -176,18 +180,15 @@ class CandidateReports(service.BuildbotService):
             return last, CellResult(builder["name"], None)
         return last, CellResult(builder["name"], verdict, run_url(self.master.config.buildbotURL, verdict.run_id))
 
-    def _send(self, place: Tarballs, change: dict[str, Any], results: Sequence[CellResult]) -> None:
+    def _send(self, place: Tarballs, change: dict[str, Any], results: Sequence[CellResult]) -> bool:
+        """Whether the report is on its way; not while the mail service does not run yet."""
         subject, text = report_text(
             str(change["revision"]), str(change["comments"]), results, self.master.config.buildbotURL
         )
         addresses = (place.release_manager,) if place.release_manager else ()
         log.msg(f"{place.name}: {subject}")
-        service = self.master.service_manager.namedServices.get(MAIL_SERVICE)
-        if service is None:
-            notify(self.master, subject, text, addresses, operator=not addresses)
-            return
         name = f"release-{hashlib.sha256(_key_of(change).encode()).hexdigest()[:16]}"
-        service.notify(subject, text, addresses, operator=not addresses, name=name)
+        return notify(self.master, subject, text, addresses, operator=not addresses, name=name)
 
 
 def _key_of(change: dict[str, Any]) -> str:

@@ -154,12 +154,12 @@ class OscarMail(reporters.MailNotifier):
             self.spool.add(self._letter(name or new_name(), plain, people))
         return True
 
-    async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> None:
+    async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> bool:
         """`notify` these people, where they have addresses, and the operator."""
         directory = next(each.directory for each in self.generators if isinstance(each, VerdictReport))
         book = await directory.book(set(logins))
         people = [address for login in logins if (address := book.address(login))]
-        self.notify(subject, text, people, operator=True, name=name)
+        return self.notify(subject, text, people, operator=True, name=name)
 
     def notify_operator_once(self, about: str, subject: str, text: str) -> None:
         """The same, unless this master has sent it already."""

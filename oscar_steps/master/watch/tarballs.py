@@ -119,7 +119,9 @@ class TarballWatcher(base.ReconfigurablePollingChangeSource):
         while memory.letters:
             letter = memory.letters[0]
             addresses = (self.table.release_manager,) if self.table.release_manager else ()
-            notify(self.master, letter.subject, letter.text, addresses, operator=letter.to_operator or not addresses)
+            to_operator = letter.to_operator or not addresses
+            if not notify(self.master, letter.subject, letter.text, addresses, operator=to_operator):
+                break  # the next look hands it over
             del memory.letters[0]
             await threads.deferToThread(shelf.save, memory)
 

@@ -63,6 +63,7 @@ class FakeMaster:
         self.flake = Rate()
         self.states: dict[Any, Any] = {}
         self.mails: list[tuple[str, str, str, list[str]]] = []
+        self.mail_runs = True
         self.data = SimpleNamespace(get=self._get, updates=SimpleNamespace(addBuildset=self._add))
         self.db = SimpleNamespace(
             pool=SimpleNamespace(do=self._do),
@@ -126,8 +127,10 @@ class FakeMaster:
     async def _set_state(self, number: Any, name: str, value: Any) -> None:
         self.states[number, name] = value
 
-    async def _mail(self, name: str, subject: str, text: str, logins: list[str]) -> None:
-        self.mails.append((name, subject, text, logins))
+    async def _mail(self, name: str, subject: str, text: str, logins: list[str]) -> bool:
+        if self.mail_runs:
+            self.mails.append((name, subject, text, logins))
+        return self.mail_runs
 
     def run(self, outcome: Callable[[int], tuple[int, dict[str, Any]]]) -> None:
         """Build what was asked for last."""
@@ -168,6 +171,17 @@ def searched(master: FakeMaster, run: Callable[[int], tuple[int, dict[str, Any]]
         master.run(run)
         finished(master, 99 + built)
     return [int(each["sourcestamps"][0]["revision"]) for each in master.asked]
+
+
+def test_an_answer_that_could_not_be_mailed_is_mailed_by_the_next_master(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    master.mail_runs = False
+    searched(master, broken_since(107))
+    assert master.mails == []
+    master.mail_runs = True
+    finished(master, 99 + len(master.asked))
+    finished(master, 99 + len(master.asked))
+    assert [subject for _, subject, _, _ in master.mails] == ["cell: r107 (dev107) broke it"]
 
 
 def test_one_mail_says_who_did_it_with_the_two_runs_beside_each_other(tmp_path: Path) -> None:

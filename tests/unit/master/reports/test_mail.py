@@ -18,7 +18,7 @@ from twisted.python import log
 
 from demo.mailsink import _BoundController
 from oscar_steps.addresses import address_fault
-from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
+from oscar_steps.master.operator_mail import MAIL_SERVICE, notify, notify_operator
 from oscar_steps.master.reports.mail import OscarMail, oscar_mail
 from oscar_steps.master.reports.relay import Relay, Reply
 from oscar_steps.master.reports.spool import Letter, Reported, Spool
@@ -52,6 +52,13 @@ def test_a_word_to_the_operator_goes_to_the_mail_service() -> None:
     service = SimpleNamespace(notify_operator=take)
     notify_operator(master_with({MAIL_SERVICE: service}), "the poller is deaf", "no password")
     assert told == [("the poller is deaf", "no password")]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_who_has_a_mail_for_somebody_learns_whether_the_mail_service_runs(runs: bool) -> None:
+    service = SimpleNamespace(notify=lambda *_words, **_how: runs)
+    assert notify(master_with({MAIL_SERVICE: service}), "5.1", "text", ["rm@x.org"], operator=False) is runs
+    assert notify(master_with({}), "5.1", "text", ["rm@x.org"], operator=False), "in the log, where there is no mail"
 
 
 @pytest.mark.parametrize("master", [master_with({}), None], ids=["no mail", "no master"])

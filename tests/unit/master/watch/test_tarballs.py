@@ -129,14 +129,17 @@ class Watched:
         self.at = tmp_path / "at"
         self.at.mkdir()
         self.master = Master(tmp_path)
+        self.mail_runs = True
         self.shelf = Shelf(tmp_path, "releases")
         self.table = Tarballs(name="releases", url=str(self.at), release_manager="manager@oscar.test")
 
         async def at_once(work: Any, *arguments: Any) -> Any:
             return work(*arguments)
 
-        def note(_master: Any, subject: str, _text: str, addresses: tuple[str, ...] = (), **_how: Any) -> None:
-            self.master.mails.append((subject, *addresses))
+        def note(_master: Any, subject: str, _text: str, addresses: tuple[str, ...] = (), **_how: Any) -> bool:
+            if self.mail_runs:
+                self.master.mails.append((subject, *addresses))
+            return self.mail_runs
 
         monkeypatch.setattr(threads, "deferToThread", at_once)
         monkeypatch.setattr(tarballs, "notify", note)
@@ -191,6 +194,19 @@ def test_a_change_that_the_database_did_not_take_is_stored_later_and_one_that_it
     watched.start()
     watched.poll(2)
     assert watched.revisions() == ["5.1"]
+
+
+def test_what_is_to_be_mailed_waits_for_the_mail_service(watched: Watched) -> None:
+    watched.mail_runs = False
+    watched.put("oscar-base-5.1.tar.gz", "one")
+    watched.poll(3)
+    watched.put("oscar-base-5.1.tar.gz", "two")
+    watched.poll(3)
+    assert watched.master.mails == []
+    watched.mail_runs = True
+    watched.start()
+    watched.poll(2)
+    assert len([mail for mail in watched.master.mails if "has changed" in mail[0]]) == 1
 
 
 def test_a_release_that_changes_under_its_name_is_said_to_the_release_manager_and_tested_again(
