@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oscar_steps.capacity import OVERHEAD_MIB, Need
 from oscar_steps.errors import ConfigError
+from oscar_steps.manifest import PACKAGE_NAME, PACKAGE_VERSION
 from oscar_steps.matrix.answers import Answers
 from oscar_steps.matrix.cells import Cell, Matrix
 from oscar_steps.matrix.clusters import cluster_facts
@@ -30,6 +31,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+PackageName = Annotated[str, Field(pattern=PACKAGE_NAME)]
+PackageVersion = Annotated[str, Field(pattern=PACKAGE_VERSION)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -88,6 +91,8 @@ class Job(_Frozen):
     """Of the cell: the red of an unstable one is blamed on no commit."""
     image_key: str = Field(default="", pattern=r"^([0-9a-f]{8,64})?$")
     """The key of the base image, or its beginning: that one is used, whatever the mirror has today."""
+    image_versions: dict[PackageName, PackageVersion] = {}
+    """Packages of that image (by its whole key) that are brought to these versions first: a search over packages."""
     timeouts: Timeouts = Timeouts()
     log_limit_mib: int = Field(default=64, ge=1)
     """An installer that writes more than this is flooding its log."""

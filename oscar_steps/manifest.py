@@ -7,7 +7,8 @@ has a fourth word, 'pool'.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ MANIFEST_FILE = "image-packages.txt"
 MAX_BYTES = 4 << 20
 """A desktop with everything has 4,000 packages, of 60 bytes each."""
 _SHOWN = 4
+PACKAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9+._-]{0,200}$"
+PACKAGE_VERSION = r"^[A-Za-z0-9][A-Za-z0-9.+:~^_-]{0,200}$"
 
 Packages = Mapping[tuple[str, ...], tuple[str, ...]]
 """(name, architecture[, 'pool']) to versions: a kernel may be there in more than one."""
@@ -35,6 +38,19 @@ class Change:
         if self.old and self.new:
             return f"{self.name} {self.old} -> {self.new}"
         return f"{self.name} {self.new} is new" if self.new else f"{self.name} {self.old} is gone"
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """Packages that went from one version to another together: most come of one source."""
+
+    names: tuple[str, ...]
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        more = f" and {len(self.names) - 1} more of its version" if len(self.names) > 1 else ""
+        return f"{self.names[0]} {self.old} -> {self.new}{more}"
 
 
 def read_manifest(path: Path) -> str | None:
@@ -81,3 +97,19 @@ def summary(found: Sequence[Change]) -> str:
     shown = "; ".join(str(change) for change in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"{names} package{'s' if names > 1 else ''} of the distribution changed: {shown}{more}"
+
+
+def upgrades(old: str, new: str) -> list[Upgrade]:
+    """What a search goes over, of two manifests. A package that only one of them has is no upgrade."""
+    together = dict[tuple[str, str], list[str]]()
+    for change in changes(old, new):
+        if re.match(PACKAGE_NAME, change.name) and all(re.match(PACKAGE_VERSION, v) for v in (change.old, change.new)):
+            names = together.setdefault((change.old, change.new), [])
+            if change.name not in names:
+                names.append(change.name)
+    return [Upgrade(tuple(names), *versions) for versions, names in together.items()]
+
+
+def versions_of(wanted: Iterable[Upgrade]) -> dict[str, str]:
+    """Name to new version, of all packages in them."""
+    return {name: each.new for each in wanted for name in each.names}

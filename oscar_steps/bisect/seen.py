@@ -28,6 +28,11 @@ def seen(verdict: Verdict, bad: Verdict | None) -> Seen:
     return Seen.GOOD if _got_past(verdict, bad) else Seen.OTHER
 
 
+def seen_of_image(verdict: Verdict, bad: Verdict | None) -> Seen:
+    """The same, where each position has an image of its own: one that cannot be made is no position to test."""
+    return Seen.UNTESTABLE if verdict.image_failed else seen(verdict, bad)
+
+
 def _got_past(verdict: Verdict, bad: Verdict) -> bool:
     """Whether the run, which failed, has passed what the bad one failed at: a second fault behind the first."""
     if bad.oscar_stage:

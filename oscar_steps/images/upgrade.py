@@ -7,7 +7,7 @@ the new one. It is an image of the store like any other, under a key that names 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from oscar_steps import manifest
 from oscar_steps.errors import ConfigError, ImageBuildFailed
 from oscar_steps.guest import guest_path
 from oscar_steps.images import layer as layer_file
@@ -28,30 +27,6 @@ from oscar_steps.images.layer import LAYER
 from oscar_steps.images.record import ImageRecord
 from oscar_steps.images.store import BaseImage, ImageStore
 from oscar_steps.matrix.recipes import BootstrapRecipe, ImageRecipe
-
-
-@dataclass(frozen=True)
-class Upgrade:
-    """Packages that went from one version to another together: most come of one source."""
-
-    names: tuple[str, ...]
-    old: str
-    new: str
-
-    def __str__(self) -> str:
-        more = f" and {len(self.names) - 1} more of its version" if len(self.names) > 1 else ""
-        return f"{self.names[0]} {self.old} -> {self.new}{more}"
-
-
-def upgrades(old: str, new: str) -> list[Upgrade]:
-    """What a search goes over, of two lists of packages. One that only one of them has is no upgrade."""
-    together = dict[tuple[str, str], list[str]]()
-    for change in manifest.changes(old, new):
-        if change.old and change.new and "," not in change.old + change.new:
-            names = together.setdefault((change.old, change.new), [])
-            if change.name not in names:
-                names.append(change.name)
-    return [Upgrade(tuple(names), *versions) for versions, names in together.items()]
 
 
 class UpgradeStore(ImageStore):
@@ -69,16 +44,16 @@ class UpgradeStore(ImageStore):
             what = f"the image {old[:12]} keeps no layer with all its packages, so none can be made on it"
             raise ConfigError(what, hint="take one that was built from nothing: `oscar-testdriver images` shows them")
 
-    def key_with(self, wanted: Sequence[Upgrade]) -> ImageKey:
-        """The key of the old image with these upgrades."""
-        versions = {f"version of {name}": each.new for each in wanted for name in each.names}
+    def key_with(self, wanted: Mapping[str, str]) -> ImageKey:
+        """The key of the old image with these versions of packages."""
+        versions = {f"version of {name}": version for name, version in wanted.items()}
         own = own_digests(kind_of(self.recipe).own_contents(self.recipe))
         # It is no image of this recipe: where the mirror is away, no run may take it for the newest one.
         recipe = {**self.recipe.model_dump(mode="json"), "upgraded": True}
         return ImageKey(recipe, own, {"image before": self.old.name, **versions})
 
-    async def ensure_with(self, wanted: Sequence[Upgrade], report: Report) -> BaseImage:
-        """The old image with these upgrades, built now if it has to be. Raises ImageBuildFailed, HostError."""
+    async def ensure_with(self, wanted: Mapping[str, str], report: Report) -> BaseImage:
+        """The old image with these packages, built now if it has to be. Raises ImageBuildFailed, HostError."""
         with self._explained():
             return await self._ensured(self.recipe, self.key_with(wanted), report)
 

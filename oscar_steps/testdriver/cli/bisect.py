@@ -13,7 +13,7 @@ from oscar_steps.bisect.compare import Side, compare
 from oscar_steps.bisect.search import Answer, Kind, Search
 from oscar_steps.environment import default_runs, default_store
 from oscar_steps.errors import UserError
-from oscar_steps.images.upgrade import UpgradeStore, upgrades
+from oscar_steps.images.upgrade import UpgradeStore
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
@@ -132,9 +132,9 @@ def bisect_packages(
     texts = [manifest.read_manifest(entry.folder / manifest.MANIFEST_FILE) for entry in (before, after)]
     if texts[0] is None or texts[1] is None:
         raise UserError("an image of the two has no list of packages")
-    found = tuple(upgrades(texts[0], texts[1]))
-    store = UpgradeStore(images, before.key)
-    places = Packages(job.model_copy(update={"source": exact}), found, store, after.key)
+    found = tuple(manifest.upgrades(texts[0], texts[1]))
+    UpgradeStore(images, before.key)  # before the first run it says whether others can be made on that image
+    places = Packages(job.model_copy(update={"source": exact}), found, before.key, after.key)
     folder = runs.resolve() / f"bisect-{cell_name}-{exact.short}-{before.key[:12]}-{after.key[:12]}"
     it = Bisect(folder, places, Search(len(found) + 1, votes=votes), new_id, images, _execute)
     it.load()

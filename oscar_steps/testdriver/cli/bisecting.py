@@ -6,19 +6,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side
 from oscar_steps.bisect.search import Answer, Ask, Run, Search, Seen
-from oscar_steps.bisect.seen import is_fault, seen
-from oscar_steps.errors import FarmError, ImageBuildFailed
-from oscar_steps.images.upgrade import Upgrade, UpgradeStore
+from oscar_steps.bisect.seen import is_fault, seen, seen_of_image
+from oscar_steps.errors import FarmError
 from oscar_steps.job import JOB_FILE, Job, Source
+from oscar_steps.manifest import Upgrade, versions_of
 from oscar_steps.textio import one_line, printable
-from oscar_steps.v3m.host import eventloop
 from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
 
 Execute = Callable[[Path, Job, Path], Verdict]
@@ -35,7 +34,10 @@ class Places(Protocol):
         """The position that this job tests; None: it is of another search."""
 
     def job(self, position: int, used: str) -> Job:
-        """The job of a position, without its name; `used`: the first run's image. Raises ImageBuildFailed."""
+        """The job of a position, without its name; `used`: the first run's image."""
+
+    def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
+        """What a run says of the fault of the run `bad`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Commits:
         key = self.template.image_key or used
         return self.template.model_copy(update={"source": self.sources[position], "image_key": key})
 
+    def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
+        return seen(verdict, bad)
+
 
 @dataclass(frozen=True)
 class Packages:
@@ -61,36 +66,31 @@ class Packages:
 
     template: Job
     upgrades: tuple[Upgrade, ...]
-    store: UpgradeStore
+    old: str
+    """The old image's key."""
     new: str
 
     @property
     def names(self) -> tuple[str, ...]:
-        old = f"the image {self.store.old.name[:12]}"
         rest = f"what else differs in the image {self.new[:12]}"
-        return (old, *map(str, self.upgrades), rest)
+        return (f"the image {self.old[:12]}", *map(str, self.upgrades), rest)
 
-    def _key(self, position: int) -> str:
-        if position == 0:
-            return self.store.old.name
+    def _image(self, position: int) -> dict[str, Any]:
         if position > len(self.upgrades):
-            return self.new
-        return self.store.key_with(self.upgrades[:position]).digest
+            return {"image_key": self.new, "image_versions": {}}
+        return {"image_key": self.old, "image_versions": versions_of(self.upgrades[:position])}
 
     def place(self, job: Job) -> int | None:
-        keys = [self._key(position) for position in range(len(self.upgrades) + 2)]
-        same = job.cell == self.template.cell and job.source.identity == self.template.source.identity
-        return keys.index(job.image_key) if same and job.image_key in keys else None
+        if (job.cell, job.source.identity) != (self.template.cell, self.template.source.identity):
+            return None
+        theirs = {"image_key": job.image_key, "image_versions": job.image_versions}
+        return next((n for n in range(len(self.upgrades) + 2) if self._image(n) == theirs), None)
 
     def job(self, position: int, used: str) -> Job:  # noqa: ARG002 - each position has an image of its own
-        if 0 < position <= len(self.upgrades):
-            image = eventloop.run(self.store.ensure_with(self.upgrades[:position], _say))
-            image.lease.end()
-        return self.template.model_copy(update={"image_key": self._key(position)})
+        return self.template.model_copy(update=self._image(position))
 
-
-def _say(line: str) -> None:
-    click.echo(f"    {printable(line)}")
+    def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
+        return seen_of_image(verdict, bad)
 
 
 @dataclass
@@ -106,8 +106,6 @@ class Bisect:
     like: Verdict | None = None
     """A run that has the fault; None: the bad revision's first red run says what is looked for."""
     done: list[tuple[int, Verdict]] = field(default_factory=list)
-    untestable: list[int] = field(default_factory=list)
-    """Positions whose image cannot be built."""
 
     def load(self) -> None:
         """What earlier runs said. One that did not come to its end says nothing."""
@@ -128,8 +126,10 @@ class Bisect:
 
     @property
     def runs(self) -> list[Run]:
-        runs = [Run(position, seen(verdict, self.bad)) for position, verdict in self.done]
-        return [*runs, *(Run(position, Seen.UNTESTABLE) for position in self.untestable)]
+        return [Run(position, self._seen(verdict)) for position, verdict in self.done]
+
+    def _seen(self, verdict: Verdict) -> Seen:
+        return self.places.seen(verdict, self.bad)
 
     def go_on(self) -> Answer | None:
         """Run what is needed to the answer; None: a person ended it."""
@@ -137,26 +137,20 @@ class Bisect:
             click.echo(f"{len(self.done)} runs are there already, in {self.folder}")
         while isinstance(step := self.search.next(self.runs), Ask):
             click.echo(f"run {len(self.done) + 1}: {printable(self.places.names[step.position])}: {step.why}")
-            if (job := self._job(step.position)) is None:
-                continue
+            job = self._job(step.position)
             click.echo(f"    {self.folder / job.run_id}")
             verdict = self.execute(self.folder / job.run_id, job, self.images)
             if verdict.outcome is Outcome.CANCELLED:
                 return None
             self.done.append((step.position, verdict))
-            said = seen(verdict, self.bad)
+            said = self._seen(verdict)
             words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
             click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
         return step
 
-    def _job(self, position: int) -> Job | None:
+    def _job(self, position: int) -> Job:
         used = next((verdict.image.key for _, verdict in self.done if verdict.image), "")
-        try:
-            job = self.places.job(position, used)
-        except ImageBuildFailed as failure:
-            click.echo(f"    {Seen.UNTESTABLE}: {printable(failure.explain())}")
-            self.untestable.append(position)
-            return None
+        job = self.places.job(position, used)
         return job.model_copy(update={"run_id": self.new_id(job.cell, job.source)})
 
     def sides(self, answer: Answer) -> tuple[Side, Side] | None:
@@ -164,7 +158,7 @@ class Bisect:
         wanted = ((answer.first - 1, Seen.GOOD), (answer.last, Seen.BAD))
         found = list[Side]()
         for place, kind in wanted:
-            runs = [run for position, run in self.done if (position, seen(run, self.bad)) == (place, kind)]
+            runs = [run for position, run in self.done if (position, self._seen(run)) == (place, kind)]
             if runs:
                 found.append(side_of(self.folder / runs[-1].run_id, runs[-1]))
         return (found[0], found[1]) if len(found) == 2 else None

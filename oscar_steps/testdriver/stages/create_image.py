@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscar_steps.capacity import OVERHEAD_MIB, gib
+from oscar_steps.environment import default_store
 from oscar_steps.errors import ConfigError, UserError
 from oscar_steps.images.store import BaseImage, ImageStore
+from oscar_steps.images.upgrade import UpgradeStore
 from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.head.forwards import check_reach
@@ -68,8 +70,7 @@ async def run_stage(run: Run) -> None:
     flavour = await look_ahead(run.job.source, run.directory, run.diary)
     with run.diary.step(f"the base image {run.job.image.name}"):
         async with Deadline(run.job.timeouts.create_image).enforced("the base image"):
-            store = ImageStore(run.options.image_store)
-            image = await store.ensure(run.job.image, run.diary.say, run.job.image_key)
+            image = await _image(run)
     packages = {"manifest": image.record.manifest} if _keep_packages(image, run.directory) else {}
     run.diary.write("image", f"base image {run.job.image.name}, {image.digest[:12]}", digest=image.digest, **packages)
     with run.diary.step("the accelerator, tried by booting a kernel"):
@@ -85,6 +86,15 @@ async def run_stage(run: Run) -> None:
     )
     room = await _reserve(run, wanted, emulated=accelerator.name == "tcg")
     run.reached = Prepared(profile, image, accelerator, speed, flavour, room)
+
+
+async def _image(run: Run) -> BaseImage:
+    job, folder = run.job, run.options.image_store
+    if job.image_versions:
+        return await UpgradeStore(folder or default_store(), job.image_key).ensure_with(
+            job.image_versions, run.diary.say
+        )
+    return await ImageStore(folder).ensure(job.image, run.diary.say, job.image_key)
 
 
 def room_for(profile: ClusterProfile) -> Room:

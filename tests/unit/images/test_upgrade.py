@@ -10,7 +10,8 @@ from oscar_steps.errors import ConfigError
 from oscar_steps.images.key import ImageKey, said_of
 from oscar_steps.images.layer import LAYER
 from oscar_steps.images.record import KEY_FILE, FileRecord, ImageRecord
-from oscar_steps.images.upgrade import Upgrade, UpgradeStore, upgrades
+from oscar_steps.images.upgrade import UpgradeStore
+from oscar_steps.manifest import MANIFEST_FILE, Upgrade, upgrades, versions_of
 from tests.unit.images.test_store import RECIPE
 
 OLD = "libc6 2.36-9 amd64\nlibc-bin 2.36-9 amd64\nperl 5.36-7 amd64\ngone 1 all\nrsync 3.2.7-1 amd64 pool\n"
@@ -29,19 +30,26 @@ def test_packages_whose_version_changed_in_the_same_way_are_one_candidate_and_ne
     ]
 
 
-def stored(store: Path, packages: tuple[str, ...] | None = None) -> str:
-    """The key of an image in the store that keeps a layer."""
+def test_a_name_or_a_version_that_is_none_is_no_upgrade() -> None:
+    hostile = "--option 1 all\nperl $(id) amd64\nsed 4;id amd64\n"
+    assert upgrades("--option 0 all\nperl 5 amd64\nsed 3 amd64\n", hostile) == []
+
+
+def stored(store: Path, packages: tuple[str, ...] | None = None, index: str = "1", listed: str = "") -> str:
+    """The key of an image in the store that keeps a layer. `listed`: its list of packages."""
     recipe = said_of(RECIPE)
-    key = ImageKey(recipe, {}, {"index": "1"}).digest
+    key = ImageKey(recipe, {}, {"index": index}).digest
     folder = store / key
     folder.mkdir(parents=True)
     (folder / LAYER).touch()
+    if listed:
+        (folder / MANIFEST_FILE).write_text(listed)
     record = ImageRecord(
         key=key,
         version=1,
         recipe=recipe,
         own={},
-        outside={"index": "1"},
+        outside={"index": index},
         layer={"packages": sorted(packages if packages is not None else RECIPE.packages), "rest": "r"},
         built=1,
         seconds=1,
@@ -55,17 +63,17 @@ def test_the_key_names_the_old_image_and_each_version_and_nothing_of_the_mirrors
     old = stored(tmp_path)
     store = UpgradeStore(tmp_path, old)
     found = upgrades(OLD, NEW)
-    assert store.key_with(found[:1]).outside == {
+    assert store.key_with(versions_of(found[:1])).outside == {
         "image before": old,
         "version of libc-bin": "2.36-10",
         "version of libc6": "2.36-10",
     }
-    assert store.key_with(found[:1]).digest == UpgradeStore(tmp_path, old).key_with(found[:1]).digest
-    assert store.key_with(found[:1]).digest != store.key_with(found).digest
+    assert store.key_with(versions_of(found[:1])) == UpgradeStore(tmp_path, old).key_with(versions_of(found[:1]))
+    assert store.key_with(versions_of(found[:1])).digest != store.key_with(versions_of(found)).digest
 
 
 def test_it_is_never_taken_for_an_image_of_its_recipe_of_another_day(tmp_path: Path) -> None:
-    key = UpgradeStore(tmp_path, stored(tmp_path)).key_with(upgrades(OLD, NEW))
+    key = UpgradeStore(tmp_path, stored(tmp_path)).key_with(versions_of(upgrades(OLD, NEW)))
     ordinary = ImageKey(said_of(RECIPE), key.own, {"index": "1"})
     assert ordinary.same_but_for_outside(ImageKey(ordinary.recipe, key.own, {"index": "2"}))
     assert not ordinary.same_but_for_outside(key)

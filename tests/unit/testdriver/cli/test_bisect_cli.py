@@ -15,9 +15,11 @@ from oscar_steps.testdriver.cli import bisect as module
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.verdict import Category, ImageReport, Outcome, Stage, Verdict
 from oscar_steps.words import ExitStatus
+from tests.unit.images.test_upgrade import stored
 
 CELL = "debian-12-x86_64"
 COMMITS = 8
+GOOD, BROKEN = (Outcome.PASSED, "passed"), (Outcome.FAILED, "the image failed: no such package")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,7 @@ class Runs:
             category=Category.OSCAR if red else Category.NONE,
             stage=Stage.START_INSTALL if red else None,
             image=ImageReport(key="ab" * 32),
+            image_failed=outcome is Outcome.INFRASTRUCTURE,
             seconds=60,
         )
         directory.mkdir(parents=True)
@@ -80,8 +83,7 @@ class Runs:
 
 
 def broken_since(culprit: int) -> Callable[[int], tuple[Outcome, str]]:
-    good, bad = (Outcome.PASSED, "passed"), (Outcome.FAILED, "the image failed: no such package")
-    return lambda revision: bad if revision >= culprit else good
+    return lambda revision: BROKEN if revision >= culprit else GOOD
 
 
 @pytest.fixture
@@ -154,3 +156,45 @@ def test_compare_says_that_there_is_no_such_run(ask: Callable[..., Result]) -> N
     result = ask(Runs(broken_since(6)), "compare", "nothing", "none")
     assert result.exit_code == ExitStatus.USAGE
     assert "there is no run 'nothing'" in result.output
+
+
+class ImageRuns(Runs):
+    """What the run of each image says, by the packages that were brought to other versions."""
+
+    def __init__(self, outcome: Callable[[Job], tuple[Outcome, str]]) -> None:
+        super().__init__(lambda _: outcome(self.jobs[-1]))
+
+
+def two_images(store: Path) -> tuple[str, str]:
+    old = stored(store, index="1", listed="".join(f"{name} 1.{n} all\n" for n, name in enumerate("abcd")))
+    return old, stored(store, index="2", listed="".join(f"{name} 2.{n} all\n" for n, name in enumerate("abcd")))
+
+
+def test_the_package_that_broke_it_is_found_on_images_with_more_and_more_of_them(
+    ask: Callable[..., Result], url: str, tmp_path: Path
+) -> None:
+    old, new = two_images(tmp_path / "store")
+    runs = ImageRuns(lambda job: BROKEN if job.image_key == new or "c" in job.image_versions else GOOD)
+    words = ("bisect-packages", old, new, "--cell", CELL, "--url", url, "--revision", "3")
+    result = ask(runs, *words, "--images", str(tmp_path / "store"))
+    assert result.exit_code == ExitStatus.PASSED, result.output
+    assert "c 1.2 -> 2.2 did it" in result.output
+    assert runs.jobs[1].image_key == old and runs.jobs[1].image_versions == {}
+    assert {"a": "2.0", "b": "2.1", "c": "2.2"} in [job.image_versions for job in runs.jobs]
+    again = ask(ImageRuns(lambda _: GOOD), *words, "--images", str(tmp_path / "store"))
+    assert f"{len(runs.jobs)} runs are there already" in again.output
+    assert "c 1.2 -> 2.2 did it" in again.output
+
+
+def test_an_image_that_cannot_be_made_is_left_out(ask: Callable[..., Result], url: str, tmp_path: Path) -> None:
+    old, new = two_images(tmp_path / "store")
+
+    def tell(job: Job) -> tuple[Outcome, str]:
+        if len(job.image_versions) == 2:
+            return Outcome.INFRASTRUCTURE, "the mirror has no b 2.1"
+        return BROKEN if job.image_key == new or "c" in job.image_versions else GOOD
+
+    words = ("bisect-packages", old, new, "--cell", CELL, "--url", url, "--revision", "3")
+    result = ask(ImageRuns(tell), *words, "--images", str(tmp_path / "store"))
+    assert result.exit_code == ExitStatus.NOT_REACHED
+    assert "cannot be told between b 1.1 -> 2.1 and c 1.2 -> 2.2" in " ".join(result.output.split())
