@@ -88,7 +88,9 @@ def lint(
     cache = cache or cache_directory("XDG_CACHE_HOME, or use --cache FOLDER") / LINT
     try:
         change = read_patch(patch, strip, patch_of)
-        looked = _look_at_folder(tree, cache) if tree else _look(url, revision or "", first, cache, change, is_gits)
+        looked = (
+            _look_at_folder(tree, cache) if tree else look(url, revision or "", first, cache, change, is_gits=is_gits)
+        )
     except FarmError as error:
         if run is not None:
             run.mkdir(parents=True, exist_ok=True)
@@ -105,17 +107,22 @@ def lint(
     leave(ExitStatus.of(verdict.outcome))
 
 
-def _look(url: str, revision: str, first: str | None, cache: Path, patch: Patch | None, is_gits: bool) -> Looked:
+def look(
+    url: str, revision: str, first: str | None, cache: Path, patch: Patch | None = None, *, is_gits: bool = False
+) -> Looked:
+    """Judge a revision (or all from `first` to it) by what was before, or a patch on it by the revision itself.
+
+    Raises SourceError, HostError, UserError.
+    """
     asked = source_as_asked(url, revision, is_gits=is_gits)
     if asked.kind == "git":
         return _look_at_commit(asked, first, cache, patch)
     if first is not None and not (first.isdecimal() and int(first)):
         raise UserError(f"--first {first[:60]!a} is no revision's number")
-    return look_at_revision(url, revision, int(first) if first else None, cache, patch)
+    return _look_at_revision(asked, int(first) if first else None, cache, patch)
 
 
 def _look_at_commit(asked: Source, first: str | None, cache: Path, patch: Patch | None) -> Looked:
-    """As `look_at_revision`, of a git repository."""
     began = time.monotonic()
     with mirror_of(asked.url, cache / "git") as mirror:
         exact = mirror.resolve(asked.revision)
@@ -125,15 +132,10 @@ def _look_at_commit(asked: Source, first: str | None, cache: Path, patch: Patch 
     return _compared(trees, source, None if patch else change, began, cache)
 
 
-def look_at_revision(url: str, revision: str, first: int | None, cache: Path, patch: Patch | None = None) -> Looked:
-    """Judge a revision (or all from `first` to it) by the revision before, or a patch on it by the revision itself.
-
-    Raises SourceError or HostError.
-    """
+def _look_at_revision(asked: Source, first: int | None, cache: Path, patch: Patch | None) -> Looked:
     began = time.monotonic()
-    asked = source_as_asked(url, revision)
-    change = change_of(url, resolve_revision(url, asked.revision), first)
-    source = Source(url=url, revision=str(change.asked), patch=patch)
+    change = change_of(asked.url, resolve_revision(asked.url, asked.revision), first)
+    source = asked.model_copy(update={"revision": str(change.asked), "patch": patch})
     if patch is not None:
         return _compared(trees_of(change, cache / "trees", patch), source, None, began, cache)
     return _compared(trees_of(change, cache / "trees"), source, change, began, cache)

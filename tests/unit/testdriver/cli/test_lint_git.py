@@ -10,7 +10,7 @@ import pytest
 from oscar_steps.errors import SourceError
 from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.mirror import mirror_of
-from oscar_steps.testdriver.cli.lint import _look
+from oscar_steps.testdriver.cli.lint import look
 from oscar_steps.testdriver.cli.lint_report import verdict_of
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of_git
 from tests.unit.git_server import Repository
@@ -98,7 +98,7 @@ def test_hooks_filters_and_leftovers_change_nothing(repository: Repository, tmp_
 
 def test_a_commit_that_breaks_a_script_fails_and_is_named_by_its_id(repository: Repository, tmp_path: Path) -> None:
     broken = repository.commit({"install_cluster": BROKEN})
-    looked = _look(repository.url, "main", None, tmp_path / "cache", None, False)
+    looked = look(repository.url, "main", None, tmp_path / "cache")
     verdict = verdict_of(looked, "lint")
     assert [problem.file for problem in looked.new] == ["install_cluster"]
     assert (verdict.revision, looked.source.short) == (broken, f"g{broken[:12]}")
@@ -107,4 +107,4 @@ def test_a_commit_that_breaks_a_script_fails_and_is_named_by_its_id(repository: 
 
 def test_a_first_commit_that_is_none_is_refused(repository: Repository, tmp_path: Path) -> None:
     with pytest.raises(SourceError):
-        _look(repository.url, "main", "--x", tmp_path / "cache", None, False)
+        look(repository.url, "main", "--x", tmp_path / "cache")

@@ -16,7 +16,7 @@ from oscar_steps.lint.tree import Tree
 from oscar_steps.sources import history
 from oscar_steps.sources.history import Change, change_of
 from oscar_steps.testdriver.cli import lint_trees
-from oscar_steps.testdriver.cli.lint import look_at_revision
+from oscar_steps.testdriver.cli.lint import look
 from oscar_steps.testdriver.cli.lint_trees import external_name, trees_of, trees_of_folder
 
 PROGRAM = "scripts/go"
@@ -364,5 +364,5 @@ def test_a_module_that_a_commit_takes_away_is_what_that_commit_brought(repo: Rep
     repo.svn("propset", "--quiet", "svn:executable", "yes", "trunk/install_cluster")
     repo.done()
     repo.svn("remove", "--quiet", "trunk/lib/OSCAR/Say.pm")
-    new = look_at_revision(repo.trunk, str(repo.done()), None, cache).comparison.new
+    new = look(repo.trunk, str(repo.done()), None, cache).comparison.new
     assert [(problem.file, problem.line, problem.gates) for problem in new] == [("install_cluster", 2, True)]
