@@ -156,6 +156,8 @@ def _curl(
     end, size = time.monotonic() + limit.seconds, 0
     secure = all(url.startswith("https:") for url in urls)
     command = [
+        # It dies with the thread that waits for it here, however that ends: no download outlives a killed master.
+        *("setpriv", "--pdeathsig", "KILL", "--"),
         *("curl", "-q", "--silent", "--show-error", "--fail", "--location", "--globoff", "--netrc-optional"),
         *("--proto", "=http,https,ftp", "--proto-redir", "=https" if secure else "=http,https"),
         *("--max-redirs", str(_REDIRECTS), "--connect-timeout", "30", "--max-time", str(max(1, int(limit.seconds)))),

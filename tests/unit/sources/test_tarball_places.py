@@ -6,6 +6,8 @@ import hashlib
 import os
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from oscar_steps.errors import Cancelled, HostError
@@ -127,6 +130,27 @@ def test_a_file_is_fetched_with_its_digest_from_a_server_and_from_a_folder(tmp_p
             got = download(entry.url, tmp_path / "got", LIMIT)
             assert (got.sha256, got.size, got.tag) == (hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), entry.tag)
             assert (tmp_path / "got").read_bytes() == CONTENT
+
+
+def test_a_download_dies_with_the_process_that_waits_for_it() -> None:
+    asked = threading.Event()
+
+    def silent(_handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        time.sleep(60)
+
+    with web(silent) as base:
+        code = (
+            "import sys, threading; from pathlib import Path\n"
+            "from oscar_steps.sources.tarballs.fetch import Limit, page\n"
+            "threading.Thread(target=page, args=(sys.argv[1], Limit(1, 50))).start()"
+        )
+        waiting = subprocess.Popen([sys.executable, "-c", code, f"{base}/x"])
+        assert asked.wait(20)
+        (curl,) = psutil.Process(waiting.pid).children()
+        waiting.kill()
+        waiting.wait()
+        curl.wait(10)
 
 
 def test_what_is_larger_than_allowed_cut_off_slow_or_stopped_is_said(tmp_path: Path) -> None:
