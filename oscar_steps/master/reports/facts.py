@@ -217,46 +217,61 @@ class BuildNote:
         return f"build {second.build['number']} {how}"
 
 
-def people_of(note: BuildNote) -> set[str]:
-    """The logins of everybody who may have to get a mail about this build."""
-    return {*(change.author for change in note.changes), *note.gated_before, *filter(None, (note.owner, note.patch_of))}
+def people_of(note: BuildNote, mail: Mail) -> set[str]:
+    """The logins whose addresses decide who gets the mail about this build; none where it is decided already."""
+    outcome = note.verdict.outcome
+    if not _is_due(note, mail) or (note.scheduler == CANDIDATE and outcome is not Outcome.INFRASTRUCTURE):
+        return set()
+    if note.patch_of:
+        return {note.patch_of}
+    if outcome is Outcome.INFRASTRUCTURE:
+        return {note.owner} if note.owner and note.verdict.category is Category.FARM else set()
+    authors = _blamed(note) if note.blames else ()
+    return {*authors, *filter(None, (note.owner,))}
+
+
+def _is_due(note: BuildNote, mail: Mail) -> bool:
+    """Whether anybody at all gets a mail about this build; of a patch it concerns its developer alone."""
+    outcome = note.verdict.outcome
+    if note.patch_of:
+        return outcome is not Outcome.CANCELLED and not (outcome is Outcome.PASSED and note.goes_on)
+    always = mail.always and note.verdict.cell != LINT and note.blames
+    if outcome is Outcome.PASSED:
+        return note.fixed or always
+    return outcome is not Outcome.CANCELLED and not (outcome is Outcome.INFRASTRUCTURE and note.known_already)
+
+
+def _blamed(note: BuildNote) -> list[str]:
+    """Logins: the authors of the commits. The author of a mended problem has no part in what this commit breaks."""
+    others = note.gated_before if note.verdict.outcome is not Outcome.FAILED else ()
+    return [*(change.author for change in note.changes), *others]
 
 
 def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
     """Addresses that get a mail about this build; none: nobody does."""
     outcome = note.verdict.outcome
+    if not _is_due(note, mail):
+        return ()
     if note.patch_of:
         return _of_patch(note, mail, book)
-    stable = note.blames
-    always = mail.always and note.verdict.cell != LINT and stable
     more = (note.cell_owner,) if note.cell_owner else ()
-    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and not note.fixed and not always):
-        return ()
     asked = book.known(note.owner)
-    if outcome is Outcome.INFRASTRUCTURE and note.known_already:
-        return ()
     if note.scheduler == CANDIDATE and outcome is not Outcome.INFRASTRUCTURE:
         return more  # the release manager gets one report about all cells
     if outcome is Outcome.INFRASTRUCTURE:
         first = asked if asked and note.verdict.category is Category.FARM else mail.operator
         return tuple(dict.fromkeys((first, *(more if note.verdict.category in _NOT_OSCAR else ()))))
-    # The author of a mended problem has no part in what this commit breaks.
-    others = note.gated_before if outcome is not Outcome.FAILED else ()
-    logins = [*(change.author for change in note.changes), *others]
-    authors = [book.address(login) for login in logins]
+    authors = [book.address(login) for login in _blamed(note)] if note.blames else []
     # An address that cannot be used is None here: it drops nobody but itself.
     everybody = (mail.developers or mail.operator,) if note.by_itself else (mail.operator,)
-    found = sorted({address for address in (*(authors if stable else ()), asked) if address}) or everybody
+    found = sorted({address for address in (*authors, asked) if address}) or everybody
     return tuple(dict.fromkeys((*found, *more)))
 
 
 def _of_patch(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
     """A patch concerns its developer alone: no author, no list. The operator hears of what is the farm's own fault."""
-    outcome = note.verdict.outcome
-    if outcome is Outcome.CANCELLED or (outcome is Outcome.PASSED and note.goes_on):
-        return ()
     developer = book.address(note.patch_of)
-    farms = outcome is Outcome.INFRASTRUCTURE and not note.askers_mistake
+    farms = note.verdict.outcome is Outcome.INFRASTRUCTURE and not note.askers_mistake
     return tuple(dict.fromkeys(address for address in (developer, mail.operator if farms else None) if address))
 
 

@@ -78,7 +78,7 @@ class VerdictReport(util.ComparableMixin):
             if note.verdict.outcome is not Outcome.INFRASTRUCTURE:
                 reporter.no_report_needed(build)
                 return None
-        book = await self.directory.book(people_of(note))
+        book = await self.directory.book(people_of(note, self.mail))
         for login, fault in bad_logins(note, self.mail, book):
             reporter.notify_operator_once(
                 login,

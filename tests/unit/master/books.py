@@ -20,4 +20,4 @@ def bad_logins(note: facts.BuildNote, mail: Mail) -> tuple[tuple[str, str], ...]
 
 
 def _book(note: facts.BuildNote, mail: Mail) -> AddressBook:
-    return asyncio.run(Directory(mail).book(facts.people_of(note)))
+    return asyncio.run(Directory(mail).book(facts.people_of(note, mail)))

@@ -9,7 +9,7 @@ import pytest
 
 from oscar_steps.master.history.repeat import Second
 from oscar_steps.master.history.table import Rate
-from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
+from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, people_of
 from oscar_steps.master.steps.results import RunIdentity, lost_worker
 from oscar_steps.site import Mail
 from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
@@ -297,3 +297,29 @@ def test_a_red_that_was_not_green_when_repeated_goes_to_the_authors_with_both_re
     assert recipients(second, MAIL) == ("eric@x.org", "geoffroy@x.org")
     assert second.subject.endswith("failed at finalize: oscarnode2 panicked")
     assert f"Repeated  {words}\n" in second.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "more", "asked"),
+    [
+        (Outcome.PASSED, {}, set()),
+        (Outcome.PASSED, {"before": Before(3, "6", passed=False)}, {"eric", "geoffroy", "boss"}),
+        (Outcome.CANCELLED, {}, set()),
+        (Outcome.FAILED, {}, {"eric", "geoffroy", "boss"}),
+        (Outcome.FAILED, {"scheduler": "candidate"}, set()),
+        (Outcome.FAILED, {"patch_of": "ann"}, {"ann"}),
+        (Outcome.PASSED, {"patch_of": "ann", "goes_on": True}, set()),
+        (Outcome.INFRASTRUCTURE, {}, set()),
+        (Outcome.INFRASTRUCTURE, {"known_already": True}, set()),
+    ],
+)
+def test_only_addresses_that_decide_who_gets_the_mail_are_asked_for(
+    outcome: Outcome, more: dict[str, Any], asked: set[str]
+) -> None:
+    assert people_of(dataclasses.replace(note(outcome), owner="boss", **more), MAIL) == asked
+
+
+def test_of_an_unstable_cell_no_author_is_asked_for() -> None:
+    red = note(Outcome.FAILED)
+    red = dataclasses.replace(red, verdict=red.verdict.model_copy(update={"stability": "unstable"}))
+    assert people_of(red, MAIL) == set()
