@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
+from oscar_steps.lint.perl.exports import exports_of
 from oscar_steps.lint.perl.starts import loads_of
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.tree import Tree
@@ -27,6 +28,8 @@ _NEAR = re.compile(r", (near \".*|at EOF.*)$", re.DOTALL)
 _COMPILER = re.compile(r"(perl|bash|python|XML): |calls \S+, which nothing ")
 """What can be said only where everything before it, and everything that is loaded, can be read."""
 _NAMELESS = re.compile(r"(perl: (?!Global symbol|Bareword|Too many|Not enough)|bash: |python: |XML: )")
+_NOT_EXPORTED = re.compile(r'"\W?(?P<name>\w+)" is not exported by the (?P<module>[\w:]+) module$')
+"""What perl says of the first `use` of a file that cannot be done: the others are behind it."""
 _IS_MISSING = "has to be there"
 _MAX_LINES = 20_000
 _ALIKE = 0.5
@@ -95,14 +98,16 @@ class _Matching:
         for same in (self._same_line, self._same_words):
             open_ = self._pair(open_, lambda problem: by_file[self.origin(problem.file) or ""], same, pairs)
         open_ = self._pair(open_, lambda _problem: self.was.problems, self._same_elsewhere, pairs)
-        hidden = [problem for problem in open_ if self._was_hidden(problem, by_file)]
+        hidden = [each for each in open_ if self._was_hidden(each, by_file) or self._import_was_hidden(each, by_file)]
         pairs += [Standing(problem, problem) for problem in hidden]
         # One that did not lie on the installation's way and does now is brought to it by this change.
         brought = [pair.problem for pair in pairs if pair.problem.gates and not pair.was.gates]
         new = sorted([problem for problem in open_ if problem not in hidden] + brought)
         gone = [problem for problem in self.was.problems if problem not in self._used]
         alone = {self.origin(each.file) for each in now.left_alone}
-        mended = [problem for problem in gone if not self._is_hidden(problem, new, alone)]
+        mended = [
+            each for each in gone if not self._is_hidden(each, new, alone) and not self._import_is_hidden(each, now)
+        ]
         standing = sorted((pair for pair in pairs if pair.problem not in brought), key=lambda pair: pair.problem)
         return Comparison(tuple(new), tuple(mended), tuple(standing))
 
@@ -173,6 +178,29 @@ class _Matching:
             return False
         before = {path, *_loaded_by(path, self.after)}
         return any(_COMPILER.match(problem.what) and problem.file in before for problem in new)
+
+    def _import_was_hidden(self, problem: Problem, by_file: Mapping[str, list[Problem]]) -> bool:
+        """Whether another `use` of the file was said to ask for too much, and the module never had what this one does.
+
+        A module that dies when it is run gives every name: a change that mends it shows what it has not.
+        """
+        origin, said = self.origin(problem.file), _NOT_EXPORTED.match(problem.what)
+        if origin is None or said is None or problem.line not in self._lines(problem.file):
+            return False
+        if not any(_NOT_EXPORTED.match(old.what) for old in by_file.get(origin, ())):
+            return False
+        end = f"/{said['module'].replace('::', '/')}.pm"
+        modules = (file for path, file in self.before.files.items() if f"/{path}".endswith(end))
+        return not any(said["name"] in exports_of(file) for file in modules)
+
+    def _import_is_hidden(self, gone: Problem, now: Report) -> bool:
+        """The reverse: what was said of a line that has not changed, and another `use` of the file is in its way."""
+        if not _NOT_EXPORTED.match(gone.what):
+            return False
+        others = [each for each in now.problems if _NOT_EXPORTED.match(each.what)]
+        return any(
+            self.origin(each.file) == gone.file and gone.line in self._lines(each.file).values() for each in others
+        )
 
     def _essence(self, problem: Problem) -> str:
         """The same with the names that the files had before."""

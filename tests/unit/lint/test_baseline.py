@@ -126,6 +126,31 @@ def test_words_that_name_a_line_of_another_file_do_not_make_it_new(trees: Path) 
     assert change(trees, files, report(problem(3)), files, report(problem(4))).new == ()
 
 
+IMPORTS = "use OSCAR::M qw(one two);\nuse OSCAR::N qw(three);\n"
+M = "lib/OSCAR/M.pm"
+
+
+def not_exported(line: int, name: str, module: str) -> Problem:
+    what = f'"{name}" is not exported by the OSCAR::{module} module'
+    return Problem(A, line, what, "use a name that is in @EXPORT or @EXPORT_OK")
+
+
+def test_an_import_that_was_wrong_already_and_is_said_before_another_one_is_not_new(trees: Path) -> None:
+    """The module died when it was run, and gave every name then; now it is mended."""
+    dies, mended = "our @EXPORT_OK = qw(one);\ndie;\n", "our @EXPORT_OK = qw(one);\n1;\n"
+    first, second = not_exported(1, "two", "M"), not_exported(2, "three", "N")
+    found = change(trees, {A: IMPORTS, M: dies}, report(second), {A: IMPORTS, M: mended}, report(first))
+    assert (found.new, found.mended) == ((), ())
+    assert [pair.problem for pair in found.standing] == [first]
+
+
+def test_an_import_of_what_its_module_does_not_export_any_more_is_new_also_before_another_one(trees: Path) -> None:
+    before, after = "our @EXPORT_OK = qw(one two);\n1;\n", "our @EXPORT_OK = qw(one);\n1;\n"
+    first, second = not_exported(1, "two", "M"), not_exported(2, "three", "N")
+    found = change(trees, {A: IMPORTS, M: before}, report(second), {A: IMPORTS, M: after}, report(first))
+    assert (found.new, found.mended) == ((first,), ())
+
+
 def test_an_old_error_that_comes_to_light_behind_a_mended_one_is_not_new(trees: Path) -> None:
     before = "my (\ntwo\nthree\nelse {\n"
     found = change(trees, {A: before}, report(syntax(1)), {A: "my $x;\ntwo\nthree\nelse {\n"}, report(syntax(4)))
