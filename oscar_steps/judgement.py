@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,9 @@ MAX_WORDS = 500
 MAX_BYTES = 16 * 2**20
 """The master reads no more of a judgement."""
 
+
+MAX_CHAIN = 1000
+COMMIT = r"^([0-9a-f]{40})?$"
 
 _LISTS = ("new", "mended", "standing", "dropped")
 
@@ -38,6 +42,8 @@ class ReportedProblem(_Frozen):
     """Only the comparison of two trees shows it: no later judgement lists it as standing."""
     revision: int = 0
     """The commit that brought a new problem, its author and date; no author: one of several up to this revision."""
+    commit: str = Field(default="", pattern=COMMIT)
+    """Of git: its id; `revision` is its place on the branch."""
     author: str = Field(default="", max_length=MAX_WORDS)
     date: str = Field(default="", max_length=MAX_WORDS)
 
@@ -48,6 +54,10 @@ class Judgement(_Frozen):
     url: str
     revision: int = Field(ge=0)
     base: int = Field(default=0, ge=0)
+    commit: str = Field(default="", pattern=COMMIT)
+    """Of git: its id. The numbers are places on the branch, which a forced push gives to other commits."""
+    chain: tuple[Annotated[str, Field(pattern=COMMIT)], ...] = Field(default=(), max_length=MAX_CHAIN)
+    """Of git: the branch's last commits, the newest first."""
     new: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)
     mended: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)
     standing: tuple[ReportedProblem, ...] = Field(default=(), max_length=MAX_LISTED)

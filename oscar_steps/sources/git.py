@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.sources.source import Source
 
 PROTOCOLS = ("file", "git", "http", "https", "ssh")
 """Others run programs (`ext::`), or are helpers that nobody has looked at."""
@@ -72,6 +73,11 @@ def is_git(url: str) -> bool:
         return any((place / "HEAD").is_file() and (place / "objects").is_dir() for place in (folder, folder / ".git"))
     except (OSError, ValueError):
         return False
+
+
+def url_words(source: Source) -> list[str]:
+    """The options of `oscar-testdriver` that name a repository of Subversion's or git's."""
+    return ["--url", source.url, *(["--git"] if source.kind == "git" and not is_git(source.url) else [])]
 
 
 def name_fault(name: str) -> str:

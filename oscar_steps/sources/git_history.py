@@ -1,6 +1,7 @@
 """What git says of a commit on its branch: what came before it, who made it, what was copied.
 
 A branch is the chain of first parents: what a merge brings is the merge's. A commit's number is its place in the chain.
+A chain may lose its end, where somebody pushes with force: then the same number is another commit's.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from oscar_steps.sources.svn import NOBODY
 
 
 def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Change:
-    """The commit `revision`, or all from `first` to it. Raises SourceError or HostError."""
-    limit = MAX_COMMITS if first else 1
-    words = ("--first-parent", "-z", "--format=%H%n%P%n%cI%n%aN <%aE>", "-n", str(limit), revision, "--")
+    """The commit `revision`, or all from `first` to it. Raises SourceError or HostError.
+
+    If the branch has not got `first` (any more), all from where the branch left it.
+    """
+    words = ("--first-parent", "-z", "--format=%H%n%P%n%cI%n%aN <%aE>", "-n", str(MAX_COMMITS), revision, "--")
     log = mirror.git("log", "--no-show-signature", *words).decode("utf-8", "replace")
-    entries = [entry.split("\n", 3) for entry in log.split("\0") if entry.count("\n") >= 3]
-    if not entries:
+    chain = [entry.split("\n", 3) for entry in log.split("\0") if entry.count("\n") >= 3]
+    if not chain:
         raise HostError(f"{mirror.url}@{revision}: git's answer cannot be read")
-    if first:
-        begins = next((number for number, entry in enumerate(entries) if entry[0] == first), 0)
-        entries = entries[: begins + 1]
+    entries = chain[: _how_many(mirror, [entry[0] for entry in chain], first)]
     number = int(mirror.git("rev-list", "--count", "--first-parent", revision))
     commits = tuple(
         Commit(number - place, author if author.strip() != "<>" else NOBODY, date, identity)
@@ -31,9 +32,29 @@ def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Ch
     )
     base = entries[-1][1].partition(" ")[0]
     change = Change(
-        mirror.url, mirror.url, "git", commits, number - len(commits), number, base_url=mirror.url, base_id=base
-    )
+        mirror.url, mirror.url, "git", commits, number - len(commits), number, base_url=mirror.url, base_id=base,
+        chain=tuple(entry[0] for entry in chain),
+    )  # fmt: skip
     return _with_paths(change, mirror)
+
+
+def commits_between(mirror: Mirror, good: str, bad: str) -> tuple[Commit, ...]:
+    """The commits of the branch that ends with `bad` after `good`; none where `good` is not on it, or is not earlier.
+
+    Raises SourceError or HostError.
+    """
+    change = change_of_git(mirror, bad)
+    if good not in change.chain[1:]:
+        return ()
+    return change_of_git(mirror, bad, change.chain[change.chain.index(good) - 1]).commits
+
+
+def _how_many(mirror: Mirror, chain: list[str], first: str | None) -> int:
+    if first is None:
+        return 1
+    if first in chain:
+        return chain.index(first) + 1
+    return max(int(mirror.git("rev-list", "--count", "--first-parent", chain[0], f"^{first}", "--")), 1)
 
 
 def _with_paths(change: Change, mirror: Mirror) -> Change:

@@ -43,6 +43,8 @@ class Change:
     """Where the branch was then: its origin's address, if the branch was made by the first commit."""
     base_id: str = ""
     """Of git: the commit's id; '' where there is none."""
+    chain: tuple[str, ...] = ()
+    """Of git: the ids of the branch's last commits, the newest first."""
     copied: dict[str, str] = field(default_factory=dict)
     """New path in the tree -> the path in the tree before that it was copied from."""
     touched: dict[str, tuple[Commit, ...]] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from oscar_steps.master.web.standing import GATED_BEFORE, note_judgement
 from oscar_steps.master.web.standing_page import STANDING
 from oscar_steps.site import Site
 from oscar_steps.sources.diffs import PATCH_FILE
+from oscar_steps.sources.git import FULL_ID
 from oscar_steps.sources.source import Patch, Source
 from oscar_steps.verdict import LINT, ExitStatus
 
@@ -41,10 +42,12 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
         self.setProperty(RUN_DIRECTORY, directory, self.name)
         self.addLogObserver("stdio", SummaryObserver(self._show))
         words = [*self.site.driver.command, LINT, source.revision, "--url", source.url, "--run", directory]
+        if source.kind == "git":
+            words.append("--git")
         if source.patch is not None:
             words += await self._bring_patch(source.patch, directory)
         else:
-            words += await self._first_of_several(source.revision)
+            words += await self._first_of_several(source)
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
         if (cut := cut_short(self)) is not None:
@@ -72,12 +75,17 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
             log.msg(f"the worker could not keep the patch in {directory}")  # lint says so
         return ["--patch", f"{directory}/{PATCH_FILE}", "--strip", str(patch.strip), f"--patch-of={patch.who}"]
 
-    async def _first_of_several(self, last: str) -> list[str]:
+    async def _first_of_several(self, source: Source) -> list[str]:
         """A build may be for several commits that came one after the other: all that they brought is new."""
-        changes = [await self.master.data.get(("changes", number)) for number in self.getProperty(CHANGES) or []]
-        revisions = [int(change["revision"]) for change in changes if change and str(change["revision"]).isdigit()]
-        first = min(revisions, default=int(last))
-        return ["--first", str(first)] if 0 < first < int(last) else []
+        numbers = sorted(self.getProperty(CHANGES) or [])
+        changes = [await self.master.data.get(("changes", number)) for number in numbers]
+        revisions = [str(change["revision"]) for change in changes if change]
+        if source.kind == "git":  # they were stored in the branch's order
+            first = next(filter(FULL_ID.fullmatch, revisions), source.revision)
+            return ["--first", first] if first != source.revision else []
+        last = int(source.revision)
+        number = min((int(revision) for revision in revisions if revision.isdecimal()), default=last)
+        return ["--first", str(number)] if 0 < number < last else []
 
     async def _note_what_stands(self, directory: str, url: str) -> None:
         """Whatever goes wrong here is noted, and never changes the result."""
@@ -89,7 +97,8 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
             branch = self.getProperty("branch") or self.site.repository.trunk
             folder = Path(self.master.basedir)
             if judgement.url == url:
-                gated, trouble = await threads.deferToThread(note_judgement, folder, branch, judgement)
+                newest = max(self.getProperty(CHANGES) or (), default=0)
+                gated, trouble = await threads.deferToThread(note_judgement, folder, branch, judgement, newest)
                 self.setProperty(GATED_BEFORE, list(gated), self.name)
                 if trouble:
                     notify_operator(self.master, "the list of standing problems was reset", trouble)

@@ -30,7 +30,10 @@ class _Model(BaseModel):
 
 
 class Stands(_Model):
-    """A problem, and since when. `revision` 0: an older one than `seen`, at which the farm first saw it."""
+    """A problem, and since when. `revision` 0: an older one than `seen`, at which the farm first saw it.
+
+    Of git the numbers are places on the branch; `commit` and `seen_commit` are the ids.
+    """
 
     file: str
     line: int
@@ -41,9 +44,11 @@ class Stands(_Model):
     of_change: bool = False
     """No judgement lists it as standing: it stands until one lists it as mended, or its user is gone."""
     revision: int = 0
+    commit: str = ""
     author: str = ""
     date: str = ""
     seen: int
+    seen_commit: str = ""
 
 
 class Branch(_Model):
@@ -51,6 +56,11 @@ class Branch(_Model):
 
     revision: int
     first: int
+    commit: str = ""
+    first_commit: str = ""
+    """Of git: their ids."""
+    change: int = 0
+    """Of git: the newest change of the commits that were checked. A forced push begins the branch anew."""
     looked_at: float
     problems: dict[str, Stands] = Field(default_factory=dict)
     hidden: dict[str, Stands] = Field(default_factory=dict)
@@ -73,21 +83,33 @@ def load(folder: Path) -> Standing:
         return Standing()
 
 
-def take(standing: Standing, branch: str, judgement: Judgement, now: float) -> tuple[str, ...]:
+def take(standing: Standing, branch: str, judgement: Judgement, now: float, change: int = 0) -> tuple[str, ...]:
     """Add a judgement of the first tier. Gives the authors of gating problems that are mended now.
 
-    A judgement of an older revision than the last one changes nothing; the same revision may be judged again.
+    A judgement of an older revision than the last one changes nothing; the same revision may be judged again. `change`:
+    the newest of the changes that the build was for (0: a person asked for it).
     """
-    known = standing.branches.get(branch)
-    if known is not None and judgement.revision < known.revision:
+    last = standing.branches.get(branch)
+    if last is not None and _is_older(judgement, last, change):
         return ()
-    old = {**known.hidden, **known.problems} if known is not None else _of_others(standing)
+    known = last if last is not None and _goes_on(judgement, last) else None
+    old = {**_of_others(standing), **(last.problems if last else {})}
+    if known is not None:
+        old = {**known.hidden, **known.problems}
     problems = {
         problem.key: _went_on(problem, old.get(problem.was) or old.get(problem.key), judgement)
         for problem in judgement.standing
     }
     problems |= {
-        problem.key: _stands(problem, judgement.revision, problem.revision, problem.author, problem.date)
+        problem.key: _stands(
+            problem,
+            seen=judgement.revision,
+            seen_commit=judgement.commit,
+            revision=problem.revision,
+            commit=problem.commit,
+            author=problem.author,
+            date=problem.date,
+        )
         for problem in judgement.new
     }
     seen = {*problems, *(problem.was for problem in judgement.standing), *(problem.key for problem in judgement.mended)}
@@ -103,11 +125,14 @@ def take(standing: Standing, branch: str, judgement: Judgement, now: float) -> t
         else:
             hidden.append((key, entry))
     gated = {entry.author for entry in mended if entry and entry.gates and entry.revision and entry.author}
-    if known is not None and known.revision == judgement.revision:
+    if known is not None and (known.revision, known.commit) == (judgement.revision, judgement.commit):
         gated |= {*known.gated_before}
     standing.branches[branch] = Branch(
         revision=judgement.revision,
         first=known.first if known else judgement.revision,
+        commit=judgement.commit,
+        first_commit=known.first_commit if known else judgement.commit,
+        change=max(change, last.change if last else 0),
         looked_at=now,
         problems=problems,
         hidden=dict(hidden[-MAX_HIDDEN:]),
@@ -116,6 +141,18 @@ def take(standing: Standing, branch: str, judgement: Judgement, now: float) -> t
     for name in sorted(standing.branches, key=lambda name: standing.branches[name].looked_at)[:-MAX_BRANCHES]:
         del standing.branches[name]
     return tuple(sorted(gated))
+
+
+def _is_older(judgement: Judgement, last: Branch, change: int) -> bool:
+    """Whether a later revision was checked already. Of git what goes on is later, or what was pushed later."""
+    if judgement.commit and last.commit:
+        return not _goes_on(judgement, last) and change <= last.change
+    return judgement.revision < last.revision
+
+
+def _goes_on(judgement: Judgement, last: Branch) -> bool:
+    """Whether the branch still has what was checked last: nobody has pushed with force since."""
+    return not (judgement.commit and last.commit) or last.commit in (judgement.commit, *judgement.chain)
 
 
 def _use_of(entry: Stands) -> str:
@@ -134,16 +171,19 @@ def _of_others(standing: Standing) -> Mapping[str, Stands]:
 
 def _went_on(problem: ReportedProblem, before: Stands | None, judgement: Judgement) -> Stands:
     if before is None:
-        return _stands(problem, judgement.revision, 0, "", "")
-    return _stands(problem, before.seen, before.revision, before.author, before.date)
+        return _stands(problem, seen=judgement.revision, seen_commit=judgement.commit)
+    return _stands(problem, **before.model_dump(include={*_SINCE}))
 
 
-def _stands(problem: ReportedProblem, seen: int, revision: int, author: str, date: str) -> Stands:
+_SINCE = ("seen", "seen_commit", "revision", "commit", "author", "date")
+
+
+def _stands(problem: ReportedProblem, **since: Any) -> Stands:
     words = problem.model_dump(include={"file", "line", "what", "right", "gates", "of_answers", "of_change"})
-    return Stands(**words, seen=seen, revision=revision, author=author, date=date)
+    return Stands(**words, **since)
 
 
-def note_judgement(folder: Path, branch: str, judgement: Judgement) -> tuple[tuple[str, ...], str]:
+def note_judgement(folder: Path, branch: str, judgement: Judgement, change: int = 0) -> tuple[tuple[str, ...], str]:
     """Add a judgement to the file (in any thread). Gives the logins, and a message for the operator.
 
     A file that cannot be read is renamed, and a new one is begun. Raises OSError where it cannot be written.
@@ -155,7 +195,7 @@ def note_judgement(folder: Path, branch: str, judgement: Judgement) -> tuple[tup
         except (OSError, ValueError) as error:
             trouble = _put_aside(folder / STANDING_FILE, error)
             standing = Standing(begun_anew=time.time())
-        gated = take(standing, branch, judgement, time.time())
+        gated = take(standing, branch, judgement, time.time(), change)
         write_atomically(folder / STANDING_FILE, standing.model_dump_json() + "\n")
         return gated, trouble
 

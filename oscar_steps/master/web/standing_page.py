@@ -24,6 +24,7 @@ from oscar_steps.master.history.table import Flake
 from oscar_steps.master.waiting import WaitingCell, waiting_cells
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 from oscar_steps.master.web.standing import page_data
+from oscar_steps.sources.source import short_name
 
 STANDING = "standing"
 """The plug-in's name."""
@@ -36,6 +37,14 @@ _templates = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     autoescape=True,
 )
+
+
+def name_of(revision: int, commit: str) -> str:
+    """A revision, or a commit of git's, for people."""
+    return short_name(commit or str(revision))
+
+
+_templates.globals["name_of"] = name_of
 
 
 def age_of(date: str, now: float) -> str:

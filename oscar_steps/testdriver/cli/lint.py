@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from oscar_steps.environment import cache_directory
-from oscar_steps.errors import FarmError, HostError, PatchRefused, UserError
+from oscar_steps.errors import FarmError, HostError, PatchRefused, SourceError, UserError
 from oscar_steps.lint.baseline import Comparison, compare
 from oscar_steps.lint.lists.leftout import left_out
 from oscar_steps.lint.perl.exports import lost_exports
@@ -20,9 +20,10 @@ from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.lint.remember import report_of
 from oscar_steps.lint.removed import dropped_uses, removed_but_used
 from oscar_steps.lint.tree import Tree
+from oscar_steps.sources.git import FULL_ID
 from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.history import Change, change_of
-from oscar_steps.sources.mirror import mirror_of
+from oscar_steps.sources.mirror import Mirror, mirror_of
 from oscar_steps.sources.resolve import DEFAULT_URL, resolve_revision, source_as_asked
 from oscar_steps.sources.source import Patch, Source
 from oscar_steps.testdriver.cli.common import directory, explained, leave
@@ -89,7 +90,7 @@ def lint(
     try:
         change = read_patch(patch, strip, patch_of)
         looked = (
-            _look_at_folder(tree, cache) if tree else look(url, revision or "", first, cache, change, is_gits=is_gits)
+            look_at_folder(tree, cache) if tree else look(url, revision or "", first, cache, change, is_gits=is_gits)
         )
     except FarmError as error:
         if run is not None:
@@ -126,10 +127,20 @@ def _look_at_commit(asked: Source, first: str | None, cache: Path, patch: Patch 
     began = time.monotonic()
     with mirror_of(asked.url, cache / "git") as mirror:
         exact = mirror.resolve(asked.revision)
-        change = change_of_git(mirror, exact, mirror.resolve(first) if first else None)
+        change = change_of_git(mirror, exact, _first_of(mirror, first) if first else None)
         source = asked.model_copy(update={"revision": exact, "patch": patch})
         trees = trees_of_git(change, mirror, patch)
     return _compared(trees, source, None if patch else change, began, cache)
+
+
+def _first_of(mirror: Mirror, wanted: str) -> str | None:
+    """The first of several commits; None where it is gone: a forced push may have taken it away."""
+    try:
+        return mirror.resolve(wanted)
+    except SourceError:
+        if FULL_ID.fullmatch(wanted):
+            return None
+        raise
 
 
 def _look_at_revision(asked: Source, first: int | None, cache: Path, patch: Patch | None) -> Looked:
@@ -141,7 +152,8 @@ def _look_at_revision(asked: Source, first: int | None, cache: Path, patch: Patc
     return _compared(trees_of(change, cache / "trees"), source, change, began, cache)
 
 
-def _look_at_folder(folder: Path, cache: Path) -> Looked:
+def look_at_folder(folder: Path, cache: Path) -> Looked:
+    """Judge a tree that is checked out, by its last commit where it is a working copy. Raises HostError."""
     began = time.monotonic()
     source = Source(url=str(folder.resolve()), revision=WORKING_COPY)
     return _compared(trees_of_folder(folder), source, None, began, cache)

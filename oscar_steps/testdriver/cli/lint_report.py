@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from oscar_steps.judgement import MAX_LISTED, MAX_WORDS, Judgement, ReportedProb
 from oscar_steps.lint.baseline import Comparison, keys_of
 from oscar_steps.lint.problems import Problem, Report
 from oscar_steps.sources.diffs import PATCH_FILE
+from oscar_steps.sources.git import url_words
 from oscar_steps.sources.history import Change
 from oscar_steps.sources.source import Source
 from oscar_steps.textio import printable
@@ -95,14 +97,15 @@ def verdict_of(looked: Looked, run_id: str) -> Verdict:
 
 
 def _replay(looked: Looked) -> str:
+    words = shlex.join(url_words(looked.source))
     if patch := looked.source.patch:
         strip = f" --strip {patch.strip}" if patch.strip else ""
-        return f"oscar-testdriver lint {looked.source.revision} --url {looked.source.url} --patch {PATCH_FILE}{strip}"
+        return f"oscar-testdriver lint {looked.source.revision} {words} --patch {PATCH_FILE}{strip}"
     if looked.change is None:
         return f"oscar-testdriver lint --tree {looked.source.url}"
     first = looked.change.commits[0].id or looked.change.commits[0].revision
     several = f" --first {first}" if len(looked.change.commits) > 1 else ""
-    return f"oscar-testdriver lint {looked.source.revision} --url {looked.source.url}{several}"
+    return f"oscar-testdriver lint {looked.source.revision} {words}{several}"
 
 
 def _outcome(looked: Looked) -> tuple[Outcome, Category, str]:
@@ -138,6 +141,8 @@ def judgement_of(looked: Looked) -> Judgement:
         url=looked.source.url,
         revision=change.revision if change else 0,
         base=change.base if change else 0,
+        commit=change.commits[-1].id if change else "",
+        chain=change.chain if change else (),
         new=tuple(
             _reported(problem, now[problem], change=change, of_change=problem not in of_tree)
             for problem in looked.new[:MAX_LISTED]
@@ -166,6 +171,7 @@ def _reported(
         of_answers=problem.of_answers,
         of_change=of_change,
         revision=commit.revision if commit else change.revision if change else 0,
+        commit=(commit or change.commits[-1]).id if change else "",
         author=_short(commit.author) if commit else "",
         date=_short(commit.date) if commit else "",
     )

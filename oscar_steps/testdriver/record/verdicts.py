@@ -28,6 +28,7 @@ from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.oscar.failure import Failure
 from oscar_steps.oscar.known import remarks
 from oscar_steps.sources.diffs import PATCH_FILE
+from oscar_steps.sources.git import url_words
 from oscar_steps.testdriver.record.event_history import EventHistory, Recorded, read_event_history
 from oscar_steps.testdriver.record.rejudge import TERMINAL_FILE, Judgement, judge
 from oscar_steps.testdriver.wanted import Wanted
@@ -95,7 +96,7 @@ def replay_command(job: Job) -> str:
     if job.source.kind == "tarball":
         words += [word for file in job.source.files for word in ("--tarball", file.url)]
     else:
-        words += ["--url", job.source.url, "--revision", job.source.revision]
+        words += [*url_words(job.source), "--revision", job.source.revision]
     if job.nodes is not None:
         words += ["--nodes", str(job.nodes)]
     if job.boot is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from buildbot.process.results import EXCEPTION
@@ -15,6 +15,7 @@ from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.master.steps import lint
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.web.standing import GATED_BEFORE, STANDING_FILE, load, note_judgement
+from oscar_steps.sources.source import Source
 
 URL = "svn://host/oscar/trunk"
 NEW = ReportedProblem(
@@ -61,12 +62,52 @@ def test_a_build_of_several_commits_is_judged_from_the_first_of_them_on(
     step: Any, changes: list[int] | None, words: list[str]
 ) -> None:
     step.build.properties[CHANGES] = changes
-    assert asyncio.run(step._first_of_several("7")) == words
+    assert asyncio.run(step._first_of_several(Source(url=URL, revision="7"))) == words
+
+
+FIRST, SECOND, LAST = "a" * 40, "1" * 40, "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [([1, 2, 3], ["--first", FIRST]), ([3, 2], ["--first", SECOND]), ([3], []), ([], []), ([99], []), ([4, 3], [])],
+)
+def test_of_git_the_first_of_several_commits_is_the_one_that_was_stored_first(
+    step: Any, changes: list[int], words: list[str]
+) -> None:
+    step.master.data = Data(c1=FIRST, c2=SECOND, c3=LAST, c4="--json")
+    step.build.properties[CHANGES] = changes
+    assert asyncio.run(step._first_of_several(Source(kind="git", url="https://h/oscar", revision=LAST))) == words
+
+
+@pytest.mark.parametrize(("kind", "words"), [("git", ["--git"]), ("svn", [])])
+def test_the_driver_hears_what_kind_of_repository_it_is(
+    step: Any, monkeypatch: pytest.MonkeyPatch, kind: Literal["git", "svn"], words: list[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    async def command(command: list[str]) -> Any:
+        asked.append(command)
+        return SimpleNamespace(rc=0)
+
+    async def nothing(*_arguments: Any) -> None:
+        return None
+
+    monkeypatch.setattr(lint, "cut_short", lambda _step: None)
+    step.site.driver = SimpleNamespace(command=["driver"])
+    step.makeRemoteShellCommand, step.runCommand = command, nothing
+    step.addLogObserver, step._note_what_stands = lambda *_arguments: None, nothing
+    step.timed_out = False
+    source = Source(kind=kind, url="https://h/oscar", revision=LAST if kind == "git" else "7")
+    asyncio.run(step.begin(source, "run", "/runs/run"))
+    [words_asked] = asked
+    plain = ["driver", "lint", source.revision, "--url", "https://h/oscar", "--run", "/runs/run"]
+    assert words_asked == plain + words
 
 
 def test_a_change_that_is_later_than_what_is_tested_is_not_the_first(step: Any) -> None:
     step.build.properties[CHANGES] = [2]
-    assert asyncio.run(step._first_of_several("6")) == []
+    assert asyncio.run(step._first_of_several(Source(url=URL, revision="6"))) == []
 
 
 def noted(step: Any, monkeypatch: pytest.MonkeyPatch, text: str, rc: int = 0) -> dict[str, Any]:

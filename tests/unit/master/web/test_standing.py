@@ -196,3 +196,62 @@ def test_a_judgement_is_written_as_the_master_reads_it(tmp_path: Path) -> None:
     said = judged(5, new=(told("a", revision=5),))
     said.save(tmp_path)
     assert Judgement.model_validate(json.loads((tmp_path / "lint.json").read_text())) == said
+
+
+def commit(number: int) -> str:
+    return f"{number:040x}"
+
+
+def of_git(place: int, *chain: int, **found: tuple[ReportedProblem, ...]) -> Judgement:
+    """Of the first commit of `chain`; the others came before it on the branch."""
+    ids = tuple(map(commit, chain))
+    return Judgement(url="git://host/oscar", revision=place, base=max(place - 1, 0), commit=ids[0], chain=ids, **found)
+
+
+def brought(key: str, place: int, number: int) -> ReportedProblem:
+    return told(key, revision=place, author="Ada <ada@h>").model_copy(update={"commit": commit(number)})
+
+
+def test_a_commit_of_git_is_named_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    several = told("b", revision=7).model_copy(update={"commit": commit(0xDD << 128)})
+    first = of_git(6, 0xCC << 128, standing=(told("c"),))
+    new = brought("a", 7, 0xDD << 128)
+    then = of_git(7, 0xDD << 128, 0xCC << 128, new=(new, several), standing=(told("c", was="c"),))
+    note_judgement(tmp_path, "git/oscar/main", first, 1)
+    note_judgement(tmp_path, "git/oscar/main", then, 2)
+    html = html_of(page_data(tmp_path), now=0.0)
+    assert "<p>000000dd0000: 3 problems</p>" in html
+    assert "000000dd0000, Ada &lt;ada@h&gt;" in html
+    assert "one of several commits up to 000000dd0000" in html
+    assert "a revision before 000000cc0000, the first one that was checked" in html
+    assert "r7" not in html and "r6" not in html
+
+
+def test_after_a_forced_push_the_branch_is_what_was_pushed() -> None:
+    standing = Standing()
+    taken_away = brought("use", 3, 3).model_copy(update={"of_change": True})
+    take(standing, TRUNK, of_git(2, 2, 1, new=(brought("a", 2, 2),)), 1.0, change=1)
+    take(standing, TRUNK, of_git(3, 3, 2, 1, new=(taken_away,), standing=(told("a", was="a"),)), 1.0, change=2)
+    take(standing, TRUNK, of_git(2, 9, 1, standing=(told("a", was="a"),)), 1.0, change=3)
+    branch = standing.branches[TRUNK]
+    assert (branch.revision, branch.commit, branch.first, branch.change) == (2, commit(9), 2, 3)
+    assert {key: entry.author for key, entry in branch.problems.items()} == {"a": "Ada <ada@h>"}
+    assert branch.hidden == {}
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_an_older_commit_of_git_or_one_of_another_branch_that_a_person_asks_for_changes_nothing(place: int) -> None:
+    standing = Standing()
+    take(standing, TRUNK, of_git(2, 2, 1, new=(brought("a", 2, 2),)), 1.0, change=5)
+    before = standing.model_copy(deep=True)
+    take(standing, TRUNK, of_git(place, place + 6, 1), 2.0)
+    take(standing, TRUNK, of_git(1, 1), 2.0, change=4)
+    assert standing == before
+
+
+def test_a_newer_commit_of_git_that_a_person_asks_for_counts() -> None:
+    standing = Standing()
+    take(standing, TRUNK, of_git(2, 2, 1, new=(brought("a", 2, 2),)), 1.0, change=5)
+    take(standing, TRUNK, of_git(3, 3, 2, 1, mended=(told("a"),)), 2.0)
+    assert (standing.branches[TRUNK].commit, standing.branches[TRUNK].change) == (commit(3), 5)
+    assert standing.branches[TRUNK].problems == {}

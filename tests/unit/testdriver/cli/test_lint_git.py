@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from demo.children import run
+from demo.farm import STANDIN
+from demo.repository import apply_patch
 from oscar_steps.errors import SourceError
+from oscar_steps.sources.git import url_words
 from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.mirror import mirror_of
-from oscar_steps.testdriver.cli.lint import look
-from oscar_steps.testdriver.cli.lint_report import verdict_of
+from oscar_steps.sources.source import Source
+from oscar_steps.testdriver.cli.lint import look, look_at_folder
+from oscar_steps.testdriver.cli.lint_report import judgement_of, verdict_of
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of_git
 from tests.unit.git_server import Repository
 
@@ -103,6 +109,76 @@ def test_a_commit_that_breaks_a_script_fails_and_is_named_by_its_id(repository: 
     assert [problem.file for problem in looked.new] == ["install_cluster"]
     assert (verdict.revision, looked.source.short) == (broken, f"g{broken[:12]}")
     assert verdict.replay == f"oscar-testdriver lint {broken} --url {repository.url}"
+
+
+def test_a_commit_that_was_pushed_over_is_judged_from_where_the_branch_left_it(
+    repository: Repository, tmp_path: Path
+) -> None:
+    start = repository.tip("main")
+    gone = repository.commit({"one": b"1\n"})
+    repository.git("update-ref", "refs/heads/main", start)
+    new = [repository.commit({f"new{number}": b"1\n"}) for number in range(2)]
+    with mirror_of(repository.url, tmp_path / "cache") as mirror:
+        change = change_of_git(mirror, new[1], mirror.resolve(gone))
+    assert (change.base_id, [commit.id for commit in change.commits]) == (start, new)
+
+
+def test_where_the_first_of_several_commits_is_gone_from_the_server_the_last_one_is_judged_alone(
+    repository: Repository, tmp_path: Path
+) -> None:
+    last = repository.commit({"install_cluster": BROKEN})
+    looked = look(repository.url, last, "0" * 39 + "1", tmp_path / "cache")
+    assert looked.change is not None
+    assert [commit.id for commit in looked.change.commits] == [last]
+
+
+def test_what_the_master_keeps_names_each_commit_by_its_id(repository: Repository, tmp_path: Path) -> None:
+    before = repository.tip("main")
+    first = repository.commit({"README": b"1\n"})
+    broken = repository.commit({"install_cluster": BROKEN}, author="Eve <eve@example.org>")
+    said = judgement_of(look(repository.url, "main", first, tmp_path / "cache"))
+    assert (said.revision, said.base, said.commit, said.chain) == (3, 1, broken, (broken, first, before))
+    [new] = said.new
+    assert (new.revision, new.commit, new.author) == (3, broken, "Eve <eve@example.org>")
+
+
+def test_the_same_tree_gets_the_same_judgement_from_subversion_and_from_git(tmp_path: Path) -> None:
+    trunk, git = tmp_path / "trunk", Repository(tmp_path / "oscar.git")
+    shutil.copytree(STANDIN / "tree", trunk, symlinks=True)
+    run("svnadmin", "create", tmp_path / "svn")
+    url = f"file://{tmp_path}/svn"
+    run("svn", "import", "--quiet", "--no-ignore", "-m", "1", trunk, f"{url}/trunk")
+    git.commit_folder(trunk)
+    (trunk / "lib/gone.pl").unlink(missing_ok=True)
+    apply_patch(STANDIN / "faults/main-cli-does-not-compile.patch")(trunk)
+    (trunk / "scripts/new").write_bytes(BROKEN)
+    (trunk / "install_cluster").chmod(0o644)
+    run("svn", "checkout", "--quiet", f"{url}/trunk", tmp_path / "copy")
+    run("cp", "-a", f"{trunk}/.", tmp_path / "copy")
+    run("svn", "add", "--quiet", "--force", "--no-ignore", ".", cwd=tmp_path / "copy")
+    run("svn", "propdel", "--quiet", "svn:executable", "install_cluster", cwd=tmp_path / "copy")
+    run("svn", "commit", "--quiet", "-m", "2", cwd=tmp_path / "copy")
+    git.commit_folder(trunk)
+    of_svn = judgement_of(look(f"{url}/trunk", "2", None, tmp_path / "cache"))
+    of_git = judgement_of(look(git.url, "main", None, tmp_path / "cache"))
+    of_folder = look_at_folder(trunk, tmp_path / "cache").report
+    assert [problem.file for problem in of_git.new] == [problem.file for problem in of_svn.new]
+    assert {"src/cli/main_cli", "scripts/new", "install_cluster"} <= {problem.file for problem in of_git.new}
+    for kind in ("new", "mended", "standing"):
+        words = [
+            [(each.key, each.file, each.line, each.what, each.right, each.gates) for each in getattr(said, kind)]
+            for said in (of_svn, of_git)
+        ]
+        assert words[0] == words[1]
+    assert {(each.file, each.line) for each in of_folder.problems} == {
+        (each.file, each.line) for each in (*of_git.new, *of_git.standing)
+    }
+
+
+def test_a_repository_that_does_not_look_like_gits_is_named_as_one_in_what_repeats_the_check() -> None:
+    source = Source(kind="git", url="https://host/oscar", revision="0" * 40)
+    assert url_words(source) == ["--url", "https://host/oscar", "--git"]
+    assert url_words(source.model_copy(update={"url": "https://host/oscar.git"})) == ["--url", "https://host/oscar.git"]
 
 
 def test_a_first_commit_that_is_none_is_refused(repository: Repository, tmp_path: Path) -> None:
