@@ -25,7 +25,8 @@ from oscar_steps.site import WEEKDAYS, Site
 
 MADE_UP_SECONDS = 12 * 3600.0
 """A run that was missed is made up for within this time; later the next one is near enough."""
-_DONE = "night_done"
+_DONE, _ENDED = "night_done", "night_ended"
+"""States: when the last run began of which all was asked for, and when that had been asked for (Unix time)."""
 _RECENT = 2000
 """So many of the last changes say which branches there are."""
 
@@ -39,6 +40,9 @@ class OncePerNight(schedulers.Nightly):
 
     A run that was missed, or cut short by the master's end, is made up for once. Buildbot's own is forgotten where the
     master is killed after it has noted the time, and made up for however long ago it was: two runs in one night.
+
+    A clock that is set repeats no run and loses none: whether one is due is looked at again when its time has come, and
+    a time that is more than half a day ahead was written down by a clock that was wrong.
     """
 
     lastActuated: float | None
@@ -52,17 +56,21 @@ class OncePerNight(schedulers.Nightly):
         await super().reconfigService(**settings)
 
     def getNextBuildTime(self, lastActuation: float | None) -> Any:
-        after = lastActuation or self.now()
-        day = date.fromtimestamp(after)
+        return defer.succeed(self._next_after(lastActuation or self.now()))
+
+    def _next_after(self, time: float) -> float:
+        day = date.fromtimestamp(time)
         while True:
             run = datetime.combine(day, daytime(self.hour, self.minute)).timestamp()
-            if run > after and self.dayOfWeek in ("*", day.weekday()):
-                return defer.succeed(run)
+            if run > time and self.dayOfWeek in ("*", day.weekday()):
+                return run
             day += timedelta(days=1)
 
     def _scheduleNextBuild_locked(self) -> Any:
         if self.lastActuated is not None:
-            self.lastActuated = max(self.lastActuated, self.now() - MADE_UP_SECONDS)
+            now = self.now()
+            wrong = self.lastActuated > now + MADE_UP_SECONDS
+            self.lastActuated = now if wrong else max(self.lastActuated, now - MADE_UP_SECONDS)
         return super()._scheduleNextBuild_locked()
 
     def getState(self, name: str, *default: Any) -> Any:
@@ -80,13 +88,21 @@ class OncePerNight(schedulers.Nightly):
         return defer.ensureDeferred(self._start()) if self.enabled else super().startBuild()
 
     async def _start(self) -> None:
+        done, now = await self.getState(_DONE, None), self.now()
+        if done is not None and done <= now + MADE_UP_SECONDS and now < self._next_after(done):
+            log.msg(f"{self.name}: the clock was set: the run of {datetime.fromtimestamp(done)} is not repeated")
+            self.lastActuated = done
+            return
+        self.lastActuated = max(self.lastActuated or now, now)
+        since = max(now - MADE_UP_SECONDS, await self.getState(_ENDED, 0.0))
         trunk, repository = self.site.repository.trunk, self.site.repository.url
         places = [(repository, trunk), *await self._maintained()]
         for place in dict.fromkeys(places):
-            if not await self._do(_asked_since, *place, self.now() - MADE_UP_SECONDS):
+            if not await self._do(_asked_between, *place, since, now + MADE_UP_SECONDS):
                 await self._test(*place)
         await self.master.db.schedulers.flushChangeClassifications(self.serviceid)
         await self.setState(_DONE, self.lastActuated)
+        await self.setState(_ENDED, self.now())
 
     async def _test(self, repository: str, branch: str) -> None:
         """Ask for the cells of one branch, at one revision for all of them."""
@@ -154,10 +170,14 @@ def _buildsets(model: Any, scheduler: str, repository: str, branch: str, *column
     return sa.select(*columns).select_from(joined).where(said.c.property_name == "scheduler", by, *place)
 
 
-def _asked_since(connection: Any, model: Any, scheduler: str, repository: str, branch: str, since: float) -> bool:
+def _asked_between(
+    connection: Any, model: Any, scheduler: str, repository: str, branch: str, since: float, until: float
+) -> bool:
     """Whether this night was asked for already, before the master was ended."""
+    submitted = model.buildsets.c.submitted_at
     query = _buildsets(model, scheduler, repository, branch, model.buildsets.c.id)
-    return connection.execute(query.where(model.buildsets.c.submitted_at > since).limit(1)).fetchone() is not None
+    query = query.where(submitted > since, submitted < until).limit(1)
+    return connection.execute(query).fetchone() is not None
 
 
 def _tested(connection: Any, model: Any, scheduler: str, repository: str, branch: str, revision: str) -> set[str]:

@@ -60,6 +60,9 @@ class Night(OncePerNight):
     def now(self) -> float:
         return NOW
 
+    async def getState(self, name: str, *default: Any) -> Any:
+        return self.state.get(name, *default)
+
     async def setState(self, name: str, value: Any) -> None:
         self.state[name] = value
 
@@ -118,7 +121,7 @@ def night(engine: sa.Engine, **schedule: Any) -> list[tuple[str, str | None, lis
     done = scheduler.startBuild()
     done.addErrback(lambda failure: failure.raiseException())
     assert done.called
-    assert scheduler.state == {"night_done": NOW}
+    assert scheduler.state == {"night_done": NOW, "night_ended": NOW}
     return scheduler.asked
 
 
