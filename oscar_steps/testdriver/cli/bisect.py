@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side, compare
 from oscar_steps.bisect.search import Answer, Kind, Search
-from oscar_steps.environment import default_runs, default_store
+from oscar_steps.environment import cache_directory, default_runs, default_store
 from oscar_steps.errors import UserError
 from oscar_steps.images.upgrade import UpgradeStore
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
+from oscar_steps.sources.git_history import commits_between
 from oscar_steps.sources.history import MAX_COMMITS, change_of
-from oscar_steps.sources.resolve import resolve_revision, source_as_asked
+from oscar_steps.sources.mirror import mirror_of
+from oscar_steps.sources.resolve import exact, resolve_revision, source_as_asked
+from oscar_steps.sources.source import short_name
 from oscar_steps.testdriver.cli.bisecting import Bisect, Commits, Packages, side_of
 from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
@@ -33,6 +38,20 @@ from oscar_steps.textio import printable
 from oscar_steps.verdict import VERDICT_FILE, Verdict
 from oscar_steps.words import ExitStatus
 
+_Positions = tuple[tuple[Source, ...], tuple[str, ...]]
+"""What is tested at each position of a search, and its name; position 0 is the last good one."""
+_ORDER = "give the last good revision first, then the bad one"
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which a command takes the repository."""
+    for option in (
+        click.option("--git", "is_gits", is_flag=True, help="The URL is a git repository's, whatever it looks like."),
+        click.option("--url", required=True, help="URL of the OSCAR tree, or of a git repository."),
+    ):
+        command = option(command)
+    return command
+
 
 def _execute(directory: Path, job: Job, images: Path) -> Verdict:
     return execute(directory, job, RunOptions(image_store=images), stepwise=False)
@@ -42,7 +61,7 @@ def _execute(directory: Path, job: Job, images: Path) -> Verdict:
 @click.argument("good")
 @click.argument("bad")
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
-@click.option("--url", required=True, help="Subversion URL of the OSCAR tree.")
+@source_options
 @click.option("--votes", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs that have to agree.")
 @click.option(
     "--flake",
@@ -63,6 +82,7 @@ def bisect(
     bad: str,
     cell_name: str,
     url: str,
+    is_gits: bool,
     votes: int,
     flake: int,
     like: Path | None,
@@ -75,15 +95,16 @@ def bisect(
     """Find the commit that broke it: GOOD is the last revision that passed, BAD the first one that did not.
 
     First come BAD again and GOOD today; then each run halves what is left. A run that fails otherwise counts as not
-    tested. Ctrl-C ends it; the same command goes on where it stopped.
+    tested. Of a git repository the commits are those of BAD's branch: what a merge brought is the merge's. Ctrl-C ends
+    it; the same command goes on where it stopped.
     """
     farm = load_site(site) if site else None
     matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
     plan = CellPlan.of(matrix, matrix.cell(cell_name), farm.timeouts if farm else Timeouts())
-    last = source_as_asked(url, bad)
+    first, last = (source_as_asked(url, end, is_gits=is_gits) for end in (good, bad))
     job = plan.job(f"{cell_name}-bisect", last).model_copy(update={"image_key": image})
     check_job(job)
-    sources, names = _commits(url, source_as_asked(url, good), last)
+    sources, names = (_commits_of_git if last.kind == "git" else _commits)(first, last)
     folder = runs.resolve() / f"bisect-{cell_name}-{sources[0].short}-{sources[-1].short}"
     search = Search(len(sources) - 1, flake=flake / 100, votes=votes)
     wanted = Verdict.load(like) if like else None
@@ -97,8 +118,8 @@ def bisect(
 @click.argument("old", metavar="OLD-IMAGE")
 @click.argument("new", metavar="NEW-IMAGE")
 @click.option("--cell", "cell_name", required=True, help="Cell of the matrix, e.g. debian-12-x86_64.")
-@click.option("--url", required=True, help="Subversion URL of the OSCAR tree.")
-@click.option("--revision", default="HEAD", show_default=True, help="Subversion revision of OSCAR.")
+@source_options
+@click.option("--revision", default="HEAD", show_default=True, help="Revision of OSCAR; of git's a branch, tag or id.")
 @click.option("--votes", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs that have to agree.")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the folder of this search's runs.")
 @click.option("--site", type=click.Path(path_type=Path, dir_okay=False), help="A farm's farm.toml.")
@@ -110,6 +131,7 @@ def bisect_packages(
     new: str,
     cell_name: str,
     url: str,
+    is_gits: bool,
     revision: str,
     votes: int,
     runs: Path,
@@ -125,17 +147,18 @@ def bisect_packages(
     farm = load_site(site) if site else None
     matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
     plan = CellPlan.of(matrix, matrix.cell(cell_name), farm.timeouts if farm else Timeouts())
-    job = plan.job(f"{cell_name}-bisect", source_as_asked(url, revision))
+    asked = source_as_asked(url, revision, is_gits=is_gits)
+    job = plan.job(f"{cell_name}-bisect", asked)
     check_job(job)
-    exact = Source(url=url, revision=resolve_revision(url, revision))
+    source = exact(asked, cache_directory() / "git")
     before, after = (image_entry(images, key) for key in (old, new))
     texts = [manifest.read_manifest(entry.folder / manifest.MANIFEST_FILE) for entry in (before, after)]
     if texts[0] is None or texts[1] is None:
         raise UserError("an image of the two has no list of packages")
     found = tuple(manifest.upgrades(texts[0], texts[1]))
     UpgradeStore(images, before.key)  # before the first run it says whether others can be made on that image
-    places = Packages(job.model_copy(update={"source": exact}), found, before.key, after.key)
-    folder = runs.resolve() / f"bisect-{cell_name}-{exact.short}-{before.key[:12]}-{after.key[:12]}"
+    places = Packages(job.model_copy(update={"source": source}), found, before.key, after.key)
+    folder = runs.resolve() / f"bisect-{cell_name}-{source.short}-{before.key[:12]}-{after.key[:12]}"
     it = Bisect(folder, places, Search(len(found) + 1, votes=votes), new_id, images, _execute)
     it.load()
     click.echo(
@@ -144,15 +167,12 @@ def bisect_packages(
     _say(it, it.go_on())
 
 
-def _commits(url: str, good: Source, bad: Source) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+def _commits(good: Source, bad: Source) -> _Positions:
     """The positions of a search over commits. Raises SourceError, HostError, UserError."""
-    if bad.kind == "git":
-        raise UserError(
-            "a search over the commits of a git repository is not possible yet", hint="git bisect run does it"
-        )
+    url = bad.url
     first, last = (int(resolve_revision(url, source.revision)) for source in (good, bad))
     if first >= last:
-        raise UserError(f"r{first} is not before r{last}", hint="give the last good revision first, then the bad one")
+        raise UserError(f"r{first} is not before r{last}", hint=_ORDER)
     commits = [each for each in change_of(url, str(last), first + 1).commits if each.revision > first]
     if not commits:
         raise UserError(f"{url} has no commit between r{first} and r{last}")
@@ -160,6 +180,19 @@ def _commits(url: str, good: Source, bad: Source) -> tuple[tuple[Source, ...], t
         raise UserError(f"there are {MAX_COMMITS} commits or more between r{first} and r{last}")
     sources = (Source(url=url, revision=str(first)), *(Source(url=url, revision=str(c.revision)) for c in commits))
     return sources, (f"r{first}", *(f"r{c.revision} ({c.author})" for c in commits))
+
+
+def _commits_of_git(good: Source, bad: Source) -> _Positions:
+    """The same, of git."""
+    with mirror_of(bad.url, cache_directory() / "git") as mirror:
+        first, last = (mirror.resolve(source.revision) for source in (good, bad))
+        commits = commits_between(mirror, first, last)
+    if not commits:
+        where = f"is not among the last {MAX_COMMITS} commits before {short_name(last)} on its branch"
+        raise UserError(f"{short_name(first)} {where} (first parents)", hint=_ORDER)
+    revisions = (first, *(commit.id for commit in commits))
+    sources = tuple(bad.model_copy(update={"revision": revision}) for revision in revisions)
+    return sources, (short_name(first), *(f"{short_name(c.id)} ({c.author})" for c in commits))
 
 
 def _say(it: Bisect, answer: Answer | None) -> None:

@@ -15,6 +15,7 @@ from oscar_steps.testdriver.cli import bisect as module
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.verdict import Category, ImageReport, Outcome, Stage, Verdict
 from oscar_steps.words import ExitStatus
+from tests.unit.git_server import Repository
 from tests.unit.images.test_upgrade import stored
 
 CELL = "debian-12-x86_64"
@@ -46,17 +47,31 @@ def _run(*words: object) -> None:
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def git(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A git repository with sixteen commits after the first one; what a merge brings comes from a side branch."""
+    made = Repository(tmp_path_factory.mktemp("git") / "oscar")
+    made.commit({"install_cluster": b"0"})
+    for number in range(1, 17):
+        start = made.tip("main")
+        side = (made.commit({"side": b"%d" % number}, branch="side", parents=(start,)),) if number == 9 else ()
+        author = f"dev{number} <dev{number}@example.org>"
+        made.commit({"install_cluster": b"%d" % number}, author=author, parents=(start, *side))
+    return made
+
+
 class Runs:
     """Stands in for the driver: what each revision's run says, and which were run."""
 
     def __init__(self, outcome: Callable[[int], tuple[Outcome, str]]) -> None:
         self.outcome = outcome
+        self.number: Callable[[str], int] = int
         self.jobs = list[Job]()
 
     def __call__(self, directory: Path, job: Job, images: Path) -> Verdict:
         assert images
         self.jobs.append(job)
-        outcome, sentence = self.outcome(int(job.source.revision))
+        outcome, sentence = self.outcome(self.number(job.source.revision))
         red = outcome is Outcome.FAILED
         verdict = Verdict(
             run_id=job.run_id,
@@ -79,7 +94,7 @@ class Runs:
 
     @property
     def revisions(self) -> list[int]:
-        return [int(job.source.revision) for job in self.jobs]
+        return [self.number(job.source.revision) for job in self.jobs]
 
 
 def broken_since(culprit: int) -> Callable[[int], tuple[Outcome, str]]:
@@ -106,6 +121,34 @@ def test_the_commit_that_broke_it_is_found_and_the_two_runs_are_shown(ask: Calla
     assert len(runs.revisions) == 5
     assert "r6 (dev4) did it" in result.output
     assert "r5 passed" in result.output and "r6 failed at start-install: the image failed" in result.output
+
+
+def test_the_commit_of_a_git_repository_that_broke_it_is_found_among_sixteen(
+    ask: Callable[..., Result], git: Repository
+) -> None:
+    chain = git.git("rev-list", "--first-parent", "--reverse", "main").split()
+    runs = Runs(broken_since(9))
+    runs.number = chain.index
+    result = ask(runs, "bisect", chain[0][:12], "main", "--cell", CELL, "--git", "--url", git.url)
+    assert result.exit_code == ExitStatus.PASSED, result.output
+    assert runs.revisions[:2] == [16, 0]
+    assert len(runs.revisions) == 6
+    assert f"{chain[9][:12]} (dev9 <dev9@example.org>) did it" in result.output
+    assert f"g{chain[8][:12]} passed" in result.output
+    assert all(job.source.kind == "git" and job.run_id.startswith(f"{CELL}-g") for job in runs.jobs)
+
+
+@pytest.mark.parametrize(("good", "bad"), [("main", "{0}"), ("{16}", "main"), ("side", "main")])
+def test_of_git_the_good_commit_has_to_be_earlier_on_the_same_branch(
+    ask: Callable[..., Result], git: Repository, good: str, bad: str
+) -> None:
+    chain = git.git("rev-list", "--first-parent", "--reverse", "main").split()
+    runs = Runs(broken_since(9))
+    ends = [word.format(*chain) for word in (good, bad)]
+    result = ask(runs, "bisect", *ends, "--cell", CELL, "--git", "--url", git.url)
+    assert result.exit_code == ExitStatus.USAGE
+    assert "on its branch (first parents)" in result.output
+    assert runs.jobs == []
 
 
 def test_all_runs_have_the_first_ones_image(ask: Callable[..., Result]) -> None:
