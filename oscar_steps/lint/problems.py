@@ -50,6 +50,11 @@ class LeftAlone:
         return f"{self.file}: left alone: {self.why}"
 
 
+def make_executable(path: str) -> str:
+    """What would be right where a file has no execute bit: a tree does not say where it came from."""
+    return f"svn propset svn:executable, or chmod +x in git, on {path}"
+
+
 @dataclass
 class Findings:
     """What one check found."""

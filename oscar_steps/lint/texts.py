@@ -10,7 +10,7 @@ from oscar_steps.lint.confine import Answer
 from oscar_steps.lint.perl.chain import START, path_of_cells
 from oscar_steps.lint.perl.starts import is_perl
 from oscar_steps.lint.perl.text import PerlText
-from oscar_steps.lint.problems import Findings
+from oscar_steps.lint.problems import Findings, make_executable
 from oscar_steps.lint.tree import File, Tree
 
 _OURS = re.compile(r"^<<<<<<< \S.*$", re.MULTILINE)
@@ -65,8 +65,7 @@ def _check_top(tree: Tree, found: Findings, *, on_the_way: bool) -> None:
             found.add(START, 0, "the installer is missing", "the top of the tree has to have it", gates=True)
         return
     if not installer.executable:
-        right = f"svn propset svn:executable on {START}"
-        found.add(START, 0, "the installer is not executable", right, gates=on_the_way)
+        found.add(START, 0, "the installer is not executable", make_executable(START), gates=on_the_way)
     if re.search(r"\bVERSION file\b", installer.text) and "VERSION" not in tree and not tree.may_have("VERSION"):
         found.add("VERSION", 0, "the file is missing", f"{START} ends without it", gates=on_the_way)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from oscar_steps.lint.perl.starts import Load, Start, loads_of, starts_of
-from oscar_steps.lint.problems import Findings, Problem
+from oscar_steps.lint.problems import Findings, Problem, make_executable
 from oscar_steps.lint.tree import File, Tree
 
 START = "install_cluster"
@@ -111,7 +111,7 @@ def _look_at(start: Start, file: File, tree: Tree, found: Findings, *, on_the_wa
         script = tree.files[target]
         if start.directly and script.shebang and not script.executable and not _MADE_EXECUTABLE.match(target):
             what = f"not executable, but {file.path}:{start.line} starts it"
-            found.add(target, 0, what, f"svn propset svn:executable on {target}", gates=gates)
+            found.add(target, 0, what, make_executable(target), gates=gates)
         yield target
 
 
@@ -131,8 +131,7 @@ def _sanity_checks(tree: Tree, found: Findings) -> Iterator[str]:
     """system-sanity leaves out what is not executable, and the check is silently lost."""
     for file in _checks(tree):
         if not file.executable:
-            right = f"svn propset svn:executable on {file.path}"
-            found.add(file.path, 0, f"not executable, so {SANITY} leaves it out", right)
+            found.add(file.path, 0, f"not executable, so {SANITY} leaves it out", make_executable(file.path))
         yield file.path
 
 

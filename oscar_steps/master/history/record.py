@@ -18,7 +18,7 @@ from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.schedules.names import CHANGES, FORCE
 from oscar_steps.oscar.known import KnownIssue
 from oscar_steps.signature import signature_of
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import Source, short_name
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Outcome, Verdict
 
@@ -89,7 +89,7 @@ def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issu
         cell=cell,
         branch=_text(said.get("branch") or (source.branch if source else "")),
         identity=source.identity if source else "",
-        source=_text(source.short if source else said.get("revision")),
+        source=_text(source.short if source else short_name(str(said.get("revision") or ""))),
         url=_text(source.url if source else ""),
         revision=_text(source.revision if source else said.get("revision")),
         outcome=outcome.value,
@@ -119,6 +119,14 @@ def verdict_in(value: Any) -> Verdict | None:
         return None
 
 
+def source_in(value: Any) -> Source | None:
+    """The source that the property TESTED of a build holds; None: it has none, or one that cannot be read."""
+    try:
+        return Source.model_validate(value)
+    except ValidationError:
+        return None
+
+
 def _text(value: Any) -> str:
     """What every database takes."""
     return one_line(str(value or ""), 500)
@@ -133,12 +141,10 @@ def _verdict(build: Mapping[str, Any], said: Mapping[str, Any]) -> Verdict | Non
 
 def _source(verdict: Verdict | None, said: Mapping[str, Any]) -> Source | None:
     """The exact source; of a build from before the farm noted it, what its verdict says."""
-    try:
-        return Source.model_validate(said[TESTED])
-    except (KeyError, ValidationError):
-        if verdict is None or not verdict.source or not verdict.revision:
-            return None
-        return verdict.tested or Source(url=verdict.source, revision=verdict.revision)
+    source = source_in(said.get(TESTED)) or (verdict.tested if verdict else None)
+    if source is None and verdict is not None and verdict.source and verdict.revision.isdecimal():
+        source = Source(url=verdict.source, revision=verdict.revision)
+    return source
 
 
 def farm_of(job: Job) -> str:

@@ -6,12 +6,12 @@ files below one folder are written, and no more than so many bytes.
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 from oscar_steps import archive as archives
 from oscar_steps.manifest import MANIFEST_FILE
+from oscar_steps.master.steps.results import is_run_of
 from oscar_steps.sources.diffs import PATCH_FILE
 from oscar_steps.textio import printable_name
 
@@ -44,7 +44,6 @@ def _named(part: str) -> str:
 
 def prune(runs: Path, cell: str, keep: int) -> None:
     """Remove all but the newest `keep` runs of a cell from the master's folder of runs."""
-    pattern = re.compile(rf"^{re.escape(cell)}-r[^-]*-b\d+$")
-    ours = [path for path in runs.glob(f"{cell}-*") if pattern.match(path.name)]
+    ours = [path for path in runs.glob(f"{cell}-*") if is_run_of(cell, path.name)]
     for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
         shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from twisted.internet import threads
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.durability.restarts import CutShort, cut_short
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, MISTAKE, PATCH_OF
-from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, TESTED, VERDICT, RunIdentity
+from oscar_steps.master.steps.results import EXACT_REVISION, RUN_ID, SOURCE_URL, TESTED, VERDICT, RunIdentity, is_run_of
 from oscar_steps.master.watch.exact import Asked, exact_source, url_of
 from oscar_steps.site import Site
 from oscar_steps.sources.diffs import changes_of
@@ -99,8 +99,7 @@ class FirstStep(OfCell, CutShort, buildstep.BuildStep):
         """
         command = await on_worker(self, "glob", path=str(self.site.driver.runs / f"{self.cell}-*-b*"))
         found = command.updates.get("files", [[]])[-1] if command.rc == 0 else []
-        ours = re.compile(rf"{re.escape(self.cell)}-[rgt][^-]*-b[0-9]+")  # the shell's * may be in another cell's name
-        found = [path for path in found if ours.fullmatch(PurePosixPath(path).name)]
+        found = [path for path in found if is_run_of(self.cell, PurePosixPath(path).name)]
         for path in {*superseded(found, self.site.driver.keep), directory}:
             await on_worker(self, "rmdir", dir=path)
 

@@ -7,6 +7,7 @@ Green means that the run's own verdict says `passed` and no stage said otherwise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from pydantic import ValidationError
 
 from oscar_steps.master.history.record import TESTED as TESTED
 from oscar_steps.master.history.record import VERDICT as VERDICT
+from oscar_steps.master.history.record import source_in
+from oscar_steps.sources.source import Source
 from oscar_steps.verdict import LINT, Category, ExitStatus, Outcome, Stage, Verdict
 
 RUN_ID = "run_id"
@@ -64,6 +67,14 @@ def stage_result(stage: Stage, status: int | None, so_far: int) -> int:
     return result
 
 
+def is_run_of(cell: str, name: str) -> bool:
+    """Whether a run directory of this name is of a build of the cell: CELL-SOURCE-bNUMBER, see `Source.short`.
+
+    The beginning of the name may be another cell's, too.
+    """
+    return re.fullmatch(rf"{re.escape(cell)}-[rgt][^-]*-b[0-9]+", name) is not None
+
+
 @dataclass(frozen=True)
 class RunIdentity:
     """What a verdict must say about itself; the master's own verdicts say it where a run left none."""
@@ -72,6 +83,7 @@ class RunIdentity:
     cell: str
     source: str
     revision: str
+    tested: Source | None = None
 
     @classmethod
     def of_build(cls, cell: str, number: int, get: Callable[[str], Any]) -> RunIdentity:
@@ -81,6 +93,7 @@ class RunIdentity:
             cell=cell,
             source=str(get(SOURCE_URL) or ""),
             revision=str(get(EXACT_REVISION) or get("revision") or ""),
+            tested=source_in(get(TESTED)),
         )
 
     def verdict(
@@ -92,6 +105,7 @@ class RunIdentity:
             cell=self.cell,
             source=self.source,
             revision=self.revision,
+            tested=self.tested,
             outcome=outcome,
             sentence=sentence,
             hint=hint,

@@ -1,13 +1,16 @@
 """A commit as it is stored: what its author wrote, cut to what the database's columns hold and a page can show.
 
-Subversion accepts an author of 10 kB, and a message of a megabyte without a blank. PostgreSQL refuses the first: the
-farm would ask for that commit for ever; the second would make a page a million pixels wide. `svn log` shows all of it.
+Subversion and git accept an author of 10 kB, and a message of a megabyte without a blank. PostgreSQL refuses the first:
+the farm would ask for that commit for ever; the second would make a page a million pixels wide. `svn log` and
+`git show` show all of it.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from oscar_steps.sources.git import FULL_ID
 
 _AUTHOR, _FILE, _BRANCH, _LINK = 200, 1000, 255, 255
 """Buildbot's columns hold 255, 1024, 255 and 256 characters."""
@@ -37,7 +40,10 @@ def storable(change: dict[str, Any]) -> dict[str, Any] | None:
 
 def _message(text: str, revision: str) -> str:
     said = _NOT_SEEN.sub("\ufffd", text[:_MESSAGE].replace("\r\n", "\n").replace("\r", "\n"))
-    return said if len(text) <= _MESSAGE else f"{said}...\n({len(text)} characters in all: svn log -r {revision})"
+    if len(text) <= _MESSAGE:
+        return said
+    command = f"git show -s {revision}" if FULL_ID.fullmatch(revision) else f"svn log -r {revision}"
+    return f"{said}...\n({len(text)} characters in all: {command})"
 
 
 def _name(text: str, length: int) -> str:

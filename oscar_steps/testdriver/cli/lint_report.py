@@ -86,6 +86,7 @@ def verdict_of(looked: Looked, run_id: str) -> Verdict:
         cell=LINT,
         source=source.url,
         revision=source.revision,
+        tested=source.without_text() if looked.change or source.patch else None,
         outcome=outcome,
         sentence=printable(sentence),
         category=category,

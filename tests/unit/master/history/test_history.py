@@ -120,6 +120,13 @@ def test_a_result_says_all_that_decides_what_was_tested_and_how_it_ended() -> No
     assert made.signature.startswith("wait-nodes:")
 
 
+@pytest.mark.parametrize("wanted", ["main", "0a" * 20])
+def test_a_build_whose_commit_was_never_found_is_no_revision_of_subversions(wanted: str) -> None:
+    lost = verdict(Outcome.INFRASTRUCTURE, source="git://host/oscar", revision=wanted)
+    made = result_of(built(), "cell", {VERDICT: lost, "revision": wanted}, ())
+    assert (made.identity, made.source, made.revision) == ("", wanted[:12], wanted)
+
+
 @pytest.mark.parametrize(
     "more",
     [

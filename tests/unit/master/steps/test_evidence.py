@@ -149,6 +149,15 @@ def test_old_runs_on_the_master_go_and_other_cells_stay(tmp_path: Path) -> None:
     ]
 
 
+def test_old_runs_of_commits_of_git_and_of_releases_go_as_well(tmp_path: Path) -> None:
+    for number, source in enumerate(["r7", "g0123456789ab", "g0123456789ab.p0a1b2c3d", "t5.1rc1"]):
+        run = tmp_path / f"debian-12-x86_64-{source}-b{number}"
+        run.mkdir()
+        os.utime(run, (number, number))
+    evidence.prune(tmp_path, "debian-12-x86_64", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["debian-12-x86_64-t5.1rc1-b3"]
+
+
 def test_the_workers_newest_runs_are_told_by_build_number_not_by_name() -> None:
     runs = [f"/runs/c-r7-b{number}" for number in (2, 10, 9)]
     assert superseded(runs, 2) == ["/runs/c-r7-b2"]

@@ -12,9 +12,11 @@ from oscar_steps.master.steps.results import (
     RESULT_OF_STATUS,
     RunIdentity,
     agreed,
+    lost_worker,
     read_verdict,
     stage_result,
 )
+from oscar_steps.sources.source import Source
 from oscar_steps.verdict import LINT, ExitStatus, Outcome, Stage
 
 IDENTITY = RunIdentity(run_id="c-r7-b1", cell="c", source="svn://h/oscar/trunk", revision="7")
@@ -22,6 +24,14 @@ IDENTITY = RunIdentity(run_id="c-r7-b1", cell="c", source="svn://h/oscar/trunk",
 
 def said(outcome: Outcome) -> str:
     return IDENTITY.verdict(outcome, "so it was").model_dump_json()
+
+
+def test_a_verdict_of_the_masters_own_says_what_was_tested_as_far_as_it_is_known() -> None:
+    source = Source(kind="git", url="git://host/oscar", revision="0a" * 20, branch="git/oscar/main")
+    known = {"tested": source.model_dump(mode="json"), "exact_revision": source.revision}
+    lost = lost_worker(RunIdentity.of_build("c", 1, known.get), "w1")
+    assert (lost.tested, lost.short) == (source, "g0a0a0a0a0a0a")
+    assert RunIdentity.of_build("c", 1, {"revision": "main"}.get).verdict(Outcome.INFRASTRUCTURE, "no").tested is None
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def test_a_message_of_100_kb_in_one_word_is_cut_and_says_where_the_rest_is() -> 
     assert "100000 characters" in said and "svn log -r 4711" in said
 
 
+def test_of_a_commit_of_git_the_rest_of_the_message_is_where_git_has_it() -> None:
+    identity = "0a" * 20
+    assert f"git show -s {identity})" in stored(comments="w" * 5000, revision=identity)["comments"]
+
+
 def test_an_author_and_a_file_of_many_kilobytes_fit_their_columns() -> None:
     tables = Model.changes.c, Model.change_files.c
     found = stored(author="A" * 10_000, files=["d/" * 2000 + "f"], revlink="https://x.org/" + "r" * 300)

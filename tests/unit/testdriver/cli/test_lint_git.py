@@ -107,7 +107,7 @@ def test_a_commit_that_breaks_a_script_fails_and_is_named_by_its_id(repository: 
     looked = look(repository.url, "main", None, tmp_path / "cache")
     verdict = verdict_of(looked, "lint")
     assert [problem.file for problem in looked.new] == ["install_cluster"]
-    assert (verdict.revision, looked.source.short) == (broken, f"g{broken[:12]}")
+    assert (verdict.revision, verdict.short) == (broken, f"g{broken[:12]}")
     assert verdict.replay == f"oscar-testdriver lint {broken} --url {repository.url}"
 
 
