@@ -69,7 +69,7 @@ def leave_files(run: Path) -> None:
     (run / "events.jsonl").write_text("{}\n")
 
 
-def lint(revision: str, url: str, directory: str, _first: str = "", _strip: str = "") -> int:
+def lint(revision: str, url: str, directory: str) -> int:
     """The first tier: it finds, mends or lets stand one problem, or breaks down, only where the scenario says so."""
     from oscar_steps.judgement import Judgement, ReportedProblem
     from oscar_steps.verdict import LINT, Category, Evidence, ExitStatus, Outcome, Verdict
@@ -87,12 +87,15 @@ def lint(revision: str, url: str, directory: str, _first: str = "", _strip: str 
     lines = (PROBLEM,) if bad else mended
     (run / "logs").mkdir(parents=True)
     (run / "logs/lint.txt").write_text(f"{PROBLEM}\n")
+    number = int(revision) if revision.isdecimal() else 1
+    commit = "" if revision.isdecimal() else revision
     told = ReportedProblem(key="a", file="src/cli/main_cli", line=15, what="perl: syntax error", right="x", gates=gates)
-    brought = told.model_copy(update={"revision": int(revision), "author": scenario.get("author", "")})
+    brought = told.model_copy(update={"revision": number, "author": scenario.get("author", ""), "commit": commit})
     Judgement(
         url=url,
-        revision=int(revision),
-        base=int(revision) - 1,
+        revision=number,
+        base=number - 1,
+        commit=commit,
         new=(brought,) if bad else (),
         mended=(told,) if mended else (),
         standing=(told.model_copy(update={"was": "a"}),) if play == "lint-stands" else (),
@@ -131,18 +134,17 @@ def refused(run: Path, revision: str, url: str) -> int:
 
 def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:
     """The play of this run; all stages of one run have the same."""
-    said = str(job["source"]["revision"])  # of a release it is no number
-    revision = int(said) if said.isdecimal() else 0
+    revision = str(job["source"]["revision"])
     if scenario["play"] == "first-fails":
         return "fail" if is_first_run(revision, job, beside) else str(scenario["then"])
     if scenario["play"] != "by-revision":
         return str(scenario["play"])
-    if revision in scenario["infrastructure"] and is_first_run(revision, job, beside):
+    if revision in map(str, scenario["infrastructure"]) and is_first_run(revision, job, beside):
         return "infrastructure"
-    return "fail" if revision in scenario["fail"] else "pass"
+    return "fail" if revision in map(str, scenario["fail"]) else "pass"
 
 
-def is_first_run(revision: int, job: dict[str, Any], beside: Path) -> bool:
+def is_first_run(revision: str, job: dict[str, Any], beside: Path) -> bool:
     """Whether no other run of this revision has begun before."""
     first = beside / f"first-run-of-{revision}"
     with suppress(FileExistsError), first.open("x") as file:
@@ -153,7 +155,7 @@ def is_first_run(revision: int, job: dict[str, Any], beside: Path) -> bool:
 def main() -> int:
     words = sys.argv[1:]
     if words[0] != "stage":
-        return lint(*words[1::2]) if words[0] == "lint" else PASSED
+        return lint(words[1], words[3], words[5]) if words[0] == "lint" else PASSED
     stage, run = words[1], Path(words[3])
     job = json.loads((run / "job.json").read_text())
     scenario = json.loads((run.parent.parent / "scenario").read_text())
