@@ -78,6 +78,10 @@ class Postgres:
         owner = sql.SQL("CREATE USER {} PASSWORD {}").format(sql.Identifier(USER), sql.Literal(password))
         self.administer(owner, f"CREATE DATABASE {DATABASE} OWNER {USER}")
 
+    def administrators_url(self, database: str) -> str:
+        """The address of a database for the administrator, who needs no password on this host."""
+        return f"postgresql://{_ADMINISTRATOR}@/{database}?host={self.folder}&port={self.port}"
+
     def url(self, database: str = DATABASE) -> str:
         return f"postgresql://{USER}@{LOOPBACK}:{self.port}/{database}"
 

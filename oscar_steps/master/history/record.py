@@ -30,6 +30,8 @@ FARM = "farm"
 """Build property: a digest of the farm's own program and of all that it gave to the run, except source and image."""
 NOT_COUNTED = "not_counted"
 """Build property: an experiment (a step of a bisect). It says nothing about how a cell usually does."""
+_LONGEST = 500
+"""Characters. PostgreSQL indexes no row of more than 2.7 kB."""
 _OUTCOMES = {SUCCESS: Outcome.PASSED, WARNINGS: Outcome.WARNING, FAILURE: Outcome.FAILED, CANCELLED: Outcome.CANCELLED}
 
 
@@ -87,26 +89,26 @@ def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issu
         number=build["number"],
         request=build["buildrequestid"],
         cell=cell,
-        branch=_text(said.get("branch") or (source.branch if source else "")),
+        branch=storable(said.get("branch") or (source.branch if source else "")),
         identity=source.identity if source else "",
-        source=_text(source.short if source else short_name(str(said.get("revision") or ""))),
-        url=_text(source.url if source else ""),
-        revision=_text(source.revision if source else said.get("revision")),
+        source=storable(source.short if source else short_name(str(said.get("revision") or ""))),
+        url=storable(source.url if source else ""),
+        revision=storable(source.revision if source else said.get("revision")),
         outcome=outcome.value,
         stage=verdict.stage.value if verdict and verdict.stage else "",
-        oscar_stage=_text(verdict.oscar_stage if verdict else ""),
+        oscar_stage=storable(verdict.oscar_stage if verdict else ""),
         category=verdict.category.value if verdict else "",
         signature=signature_of(verdict) if verdict else "",
         sentence=one_line(verdict.sentence if verdict else "the build ended without a verdict", 300),
-        image=image.key if image else "",
-        packages=image.manifest if image else "",
-        farm=_text(said.get(FARM)),
-        worker=_text(said.get("workername")),
-        scheduler=_text(said.get("scheduler")),
+        image=storable(image.key if image else ""),
+        packages=storable(image.manifest if image else ""),
+        farm=storable(said.get(FARM)),
+        worker=storable(said.get("workername")),
+        scheduler=storable(said.get("scheduler")),
         ended=build["complete_at"].timestamp(),
         changes=tuple(n for n in changes if isinstance(n, int)) if isinstance(changes, list) else (),
         known=tuple(dict.fromkeys(issue.reference for issue in issues if bad and issue.shows_in(cell, lines))),
-        repeat_of=int(said.get(REPEAT_OF) or 0),
+        repeat_of=_number(said.get(REPEAT_OF)),
         counts=not (patched or said.get("owner") or said.get("scheduler") == FORCE or said.get(NOT_COUNTED)),
     )
 
@@ -127,9 +129,14 @@ def source_in(value: Any) -> Source | None:
         return None
 
 
-def _text(value: Any) -> str:
-    """What every database takes."""
-    return one_line(str(value or ""), 500)
+def storable(value: Any) -> str:
+    """As text that every database takes, in every index."""
+    return one_line(str(value or ""), _LONGEST)
+
+
+def _number(value: Any) -> int:
+    """The id of something of Buildbot's; 0: it is none."""
+    return value if type(value) is int and 0 < value < 2**31 else 0
 
 
 def _verdict(build: Mapping[str, Any], said: Mapping[str, Any]) -> Verdict | None:

@@ -16,9 +16,8 @@ from oscar_steps.master.history.table import Flake, Rate, Seen, Shown
 from oscar_steps.oscar.known import KnownIssue
 
 HISTORY_SERVICE = "oscar-history"
-_LOOK_BACK = 20_000
-"""After its start the master looks for results that it has not noted among so many builds."""
 _KEPT = 3 * 365 * 86400.0
+"""Seconds. Of builds in this time the master looks, after its start, for those that it has not noted."""
 _AT_ONCE = 200
 YEAR = 365 * 86400.0
 
@@ -115,12 +114,22 @@ class HistoryService(service.BuildbotService):
         return result_of(build, builder["name"], {name: value for name, (value, _) in said.items()}, self.issues)
 
     async def _catch_up(self) -> None:
-        pool = self.master.db.pool
-        await pool.do(table.forget, time.time() - _KEPT)
-        missing = await pool.do(table.not_noted, self.master.db.model, RETRY, _LOOK_BACK)
+        pool, since = self.master.db.pool, time.time() - _KEPT
+        await pool.do(table.forget, since)
+        missing = await pool.do(table.not_noted, self.master.db.model, RETRY, since)
         for begin in range(0, len(missing), _AT_ONCE):
-            found = [await self._result(number) for number in missing[begin : begin + _AT_ONCE]]
+            found = [await self._result_or_none(number) for number in missing[begin : begin + _AT_ONCE]]
+            if self._consumer is None:  # the master ends: the next start goes on
+                return
             await self._add([result for result in found if result is not None])
+
+    async def _result_or_none(self, number: int) -> Result | None:
+        """One build that cannot be read keeps no other from being noted."""
+        try:
+            return await self._result(number)
+        except Exception as error:
+            log.err(error, f"the result of the build {number} could not be noted")
+            return None
 
 
 async def note_now(master: Any, *builds: int) -> None:

@@ -12,21 +12,48 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 
-from oscar_steps.master.history.record import Result
+from oscar_steps.master.history.record import Result, storable
 from oscar_steps.verdict import Outcome
 
 _LISTS = ("changes", "known")
 _SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
-_KINDS: dict[str, type[Any]] = {"int": sa.Integer, "bool": sa.Boolean, "float": sa.Float}
+
+
+class _Words(sa.TypeDecorator[str]):
+    """Text that every database takes: PostgreSQL refuses some. What is asked for is changed as what is noted was."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        """The text as it is noted."""
+        return None if value is None else storable(value)
+
+
+_KINDS: dict[str, tuple[type[Any], Any]] = {
+    "int": (sa.Integer, "0"),
+    "bool": (sa.Boolean, sa.false()),
+    "float": (sa.Float, "0"),
+    "str": (_Words, ""),
+}
+"""The type of a column, and what a row of an older farm has in it. All others are lists, in JSON."""
+
+
+def _column(name: str, kind: str) -> Any:
+    of_type, default = _KINDS.get(kind, (sa.Text, "[]"))
+    if name == "build":
+        return sa.Column(name, of_type, nullable=False, primary_key=True, autoincrement=False)
+    return sa.Column(name, of_type, nullable=False, server_default=default)
+
+
 _metadata = sa.MetaData()
 RESULTS = sa.Table(
     "farm_results",
     _metadata,
-    *(
-        sa.Column(each.name, _KINDS.get(str(each.type), sa.Text), nullable=False, primary_key=each.name == "build")
-        for each in fields(Result)
-    ),
+    *(_column(each.name, str(each.type)) for each in fields(Result)),
     sa.Index("farm_results_cell", "cell", "build"),
     sa.Index("farm_results_identity", "cell", "identity"),
     sa.Index("farm_results_signature", "signature", "build"),
@@ -36,17 +63,31 @@ RESULTS = sa.Table(
 SHOWN = sa.Table(
     "farm_known_shown",
     _metadata,
-    sa.Column("reference", sa.Text, nullable=False, primary_key=True),
-    sa.Column("build", sa.Integer, nullable=False, primary_key=True),
-    sa.Column("cell", sa.Text, nullable=False),
+    sa.Column("reference", _Words, nullable=False, primary_key=True),
+    sa.Column("build", sa.Integer, nullable=False, primary_key=True, autoincrement=False),
+    sa.Column("cell", _Words, nullable=False),
 )
 """Which builds have shown a known issue."""
 _row = RESULTS.c
 
 
 def create(engine: Any) -> None:
-    """Make the tables where there are none. (The ids of builds come from Buildbot: nothing counts by itself here.)"""
+    """Make the tables where there are none, and what those of an older farm lack.
+
+    The ids of builds come from Buildbot: nothing counts by itself here.
+    """
     _metadata.create_all(engine)
+    with engine.begin() as connection:
+        change = Operations(MigrationContext.configure(connection))
+        for table in _metadata.sorted_tables:
+            there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            for column in [each for each in table.columns if each.name not in there]:
+                new: Any = sa.Column(
+                    column.name, column.type, nullable=column.nullable, server_default=column.server_default
+                )
+                change.add_column(table.name, new)
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
 
 
 def add(connection: Any, results: Iterable[Result]) -> None:
@@ -177,16 +218,17 @@ def flakes(connection: Any, since: float, most: int) -> list[Flake]:
     return [Flake(flake_rate(connection, each.cell, each.signature), each) for each in last if each is not None]
 
 
-def not_noted(connection: Any, model: Any, skipped: int, most: int) -> list[int]:
-    """Finished builds that have no result here, of the last `most`. `skipped`: Buildbot's result of those without."""
+def not_noted(connection: Any, model: Any, skipped: int, since: float) -> list[int]:
+    """Builds that ended after that time and have no result here, the last one first.
+
+    `skipped`: Buildbot's result of those that have none.
+    """
     builds = model.builds.c
-    newest = connection.execute(sa.select(sa.func.max(builds.id))).scalar() or 0
     query = (
         sa.select(builds.id)
-        .select_from(model.builds.outerjoin(RESULTS, RESULTS.c.build == builds.id))
-        .where(builds.id > newest - most, builds.complete_at.is_not(None), builds.results != skipped)
-        .where(RESULTS.c.build.is_(None))
-        .order_by(builds.id)
+        .select_from(model.builds.outerjoin(RESULTS, _row.build == builds.id))
+        .where(builds.complete_at > since, builds.results != skipped, _row.build.is_(None))
+        .order_by(builds.id.desc())
     )
     return [int(number) for (number,) in connection.execute(query).fetchall()]
 
