@@ -10,6 +10,7 @@ from sqlalchemy.pool import QueuePool
 from oscar_steps.master.bisect.service import BisectService
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
 from oscar_steps.master.database import database_address
+from oscar_steps.master.durability.leaving import end_without_the_database
 from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.history.store import HistoryService
 from oscar_steps.master.reports.candidate import CandidateReports
@@ -37,6 +38,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
     Raises ConfigError for whatever the site or the profiles have wrong, and for every secret that is missing.
     """
     wait_for_the_database()
+    end_without_the_database()
     look_at_few()
     note_all_at_once()
     plans = build_plans(site, matrix)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import FileLoader
@@ -17,6 +18,7 @@ from demo import children
 from demo.farm import CHECKOUT, USERS, Farm
 from demo.mailsink import read_mail
 from demo.ports import LOOPBACK, free_port
+from oscar_steps.master.durability import leaving
 from tests.farm.postgres import DATABASE, PROGRAMS, USER, Postgres, postgres
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
@@ -89,6 +91,59 @@ def test_a_database_that_dies_and_comes_back_in_the_middle_loses_nothing(farm: F
     for revision in (before, meanwhile):
         done = farm.follow(revision, DEVELOPER, lambda _line: None, seconds=60)
         assert done.build.result_name == "success"
+    assert [len(mails_about(farm, revision)) for revision in (before, meanwhile)] == [1, 1]
+    farm.check()
+
+
+def killed(server: Postgres) -> None:
+    server.server.kill()
+
+
+def started(server: Postgres) -> None:
+    server.server.start_again()
+
+
+def processes(server: Postgres) -> list[psutil.Process]:
+    return [psutil.Process(server.server.pid), *psutil.Process(server.server.pid).children(recursive=True)]
+
+
+def hangs(server: Postgres) -> None:
+    """Its kernel takes connections and questions, and nobody answers."""
+    for process in processes(server):
+        process.suspend()
+
+
+def answers(server: Postgres) -> None:
+    for process in processes(server):
+        process.resume()
+
+
+@pytest.mark.parametrize(("goes", "comes_back"), [(killed, started), (hangs, answers)], ids=["killed", "hangs"])
+def test_a_master_that_is_stopped_while_its_database_is_away_ends_soon_and_loses_nothing(
+    farm: Farm, server: Postgres, goes: Callable[[Postgres], None], comes_back: Callable[[Postgres], None]
+) -> None:
+    for flag in ("waiting", "go"):
+        (farm.directory / flag).unlink(missing_ok=True)
+    play(farm, "wait")
+    before = farm.commit_harmless(DEVELOPER)
+    eventually((farm.directory / "waiting").exists)
+    goes(server)
+    try:
+        meanwhile = farm.commit_harmless(DEVELOPER)
+        assert farm.master_server.stop(leaving.SECONDS + 15)
+    finally:
+        (farm.directory / "go").touch()
+        comes_back(server)
+        server.wait()
+        farm.master_server.start_again()
+    assert b"the database has not answered for 30 s" in (farm.directory / "master.log").read_bytes()
+    farm.master_server.wait_until(farm.master.answers, "serving its web page", 60)
+    for revision in (before, meanwhile):
+        eventually(lambda: mails_about(farm, revision), 120)  # noqa: B023
+    assert (
+        farm.follow(farm.commit_harmless(DEVELOPER), DEVELOPER, lambda _line: None, seconds=120).build.result_name
+        == "success"
+    )
     assert [len(mails_about(farm, revision)) for revision in (before, meanwhile)] == [1, 1]
     farm.check()
 
