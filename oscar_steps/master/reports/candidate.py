@@ -32,6 +32,7 @@ from oscar_steps.textio import json_line, json_object, one_line, read_regular, s
 from oscar_steps.verdict import Category, Outcome, Stability, Verdict
 
 _LOOK_BACK = 50
+"""Releases. Any number of commits may come while the cells of one are tested."""
 _NAMED = 3
 _AGAIN_SECONDS = 1.0
 """The mail service may begin a moment later than this one."""
@@ -126,7 +127,8 @@ class CandidateReports(service.BuildbotService):
     async def _all(self) -> None:
         """Report each of the last releases that has all its results and no report yet."""
         branches = {place.branch: place for place in self.places}
-        newest = await self.master.data.get(("changes",), order=["-changeid"], limit=_LOOK_BACK)
+        ours = [resultspec.Filter("branch", "eq", list(branches))]
+        newest = await self.master.data.get(("changes",), filters=ours, order=["-changeid"], limit=_LOOK_BACK)
         reported = self._reported()
         for change in sorted(newest, key=lambda change: change["changeid"]):
             place, name = branches.get(str(change["branch"])), _key_of(change)

@@ -7,6 +7,7 @@ from typing import Any
 
 from buildbot.changes.changes import Change
 from buildbot.changes.filter import ChangeFilter
+from buildbot.data import resultspec
 from twisted.python import log
 
 from oscar_steps.master.schedules.commit import PerCommit, changes_with_builds
@@ -15,6 +16,7 @@ from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import TARBALLS
 
 _LOOK_BACK = 100
+"""Releases, however many commits have come since."""
 
 
 class PerRelease(PerCommit):
@@ -22,7 +24,8 @@ class PerRelease(PerCommit):
 
     async def _catch_up(self) -> None:
         asked = {*await self.master.db.pool.do(changes_with_builds, self.master.db.model)}
-        newest = await self.master.data.get(("changes",), order=["-changeid"], limit=_LOOK_BACK)
+        releases = [resultspec.Filter("branch", "contains", [TARBALLS])]
+        newest = await self.master.data.get(("changes",), filters=releases, order=["-changeid"], limit=_LOOK_BACK)
         ours = sorted(c["changeid"] for c in newest if str(c["branch"]).startswith(TARBALLS))
         last = max((number for number in ours if number in asked), default=0)
         for number in ours:

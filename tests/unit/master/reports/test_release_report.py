@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from buildbot.data import resultspec
 
 from oscar_steps.master.operator_mail import MAIL_SERVICE
 from oscar_steps.master.reports.candidate import CandidateReports, CellResult
@@ -19,10 +20,14 @@ PASSED = Verdict(run_id="c-t5.1-b1", cell="c", source="/r", revision="5.1", outc
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CandidateReports:
-    """Of a master that knows one release, whose cell has passed."""
+    """Of a master that knows one release, whose cell has passed, and many commits since."""
 
-    async def changes(*_: Any, **_how: Any) -> list[dict[str, Any]]:
-        return [{"changeid": 1, "branch": "tarballs/ftp", "revision": "5.1", "comments": "OSCAR 5.1, as tarballs:"}]
+    release = {"changeid": 1, "branch": "tarballs/ftp", "revision": "5.1", "comments": "OSCAR 5.1, as tarballs:"}
+    commits = [{"changeid": n, "branch": "trunk", "revision": str(n), "comments": "a commit"} for n in range(2, 200)]
+
+    async def changes(*_: Any, **how: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = resultspec.ResultSpec(**how).apply([release, *commits])
+        return found
 
     async def results(*_: Any) -> list[CellResult]:
         return [CellResult("c", PASSED)]
