@@ -27,7 +27,7 @@ def notify_operator(master: Any, subject: str, text: str) -> None:
 
 
 def notify(master: Any, subject: str, text: str, addresses: Sequence[str], *, operator: bool, name: str = "") -> bool:
-    """The same to these addresses, and to the operator if so wished. One that waits under `name` is not doubled.
+    """The same to these addresses, and to the operator if so wished. What has a `name` is sent once.
 
     False: the mail service does not run yet. Nothing was done, so ask again.
     """

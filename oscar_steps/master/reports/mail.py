@@ -145,13 +145,13 @@ class OscarMail(reporters.MailNotifier):
         return self.notify(subject, text, (), operator=True)
 
     def notify(self, subject: str, text: str, addresses: Sequence[str], *, operator: bool, name: str = "") -> bool:
-        """The same to these addresses, and to the operator if so wished. One that waits under `name` is not doubled."""
+        """The same to these addresses, and to the operator if so wished. What has a `name` is sent once."""
         if self.spool is None:
             return False
         people = [*dict.fromkeys((*addresses, *([self.operator] if operator else [])))]
         if not (name and self.spool.has(name)):
             plain = self._plain(f"[oscar-farm] {one_line(subject)}", text)
-            self.spool.add(self._letter(name or new_name(), plain, people))
+            self.spool.add(self._letter(name or new_name(), plain, people, once=bool(name)))
         return True
 
     async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> bool:
@@ -231,11 +231,10 @@ class OscarMail(reporters.MailNotifier):
                 else:
                     await self._got_event(("builds", str(build["buildid"]), "finished"), build)
 
-    def _letter(self, name: str, mail: EmailMessage, recipients: list[str], *, report: bool = False) -> Letter:
+    def _letter(self, name: str, mail: EmailMessage, recipients: list[str], **what: bool) -> Letter:
         mail["To"] = ", ".join(recipients)
-        return Letter(
-            name, self.fromaddr, tuple(recipients), mail.as_bytes(), subject=str(mail["Subject"]), report=report
-        )
+        subject = str(mail["Subject"])
+        return Letter(name, self.fromaddr, tuple(recipients), mail.as_bytes(), subject=subject, **what)
 
     def _plain(self, subject: str, text: str, build: dict[str, Any] | None = None) -> EmailMessage:
         text = text.encode("utf-8", "replace").decode("utf-8").rstrip("\n") + "\n\n"

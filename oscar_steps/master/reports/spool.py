@@ -2,7 +2,8 @@
 
 A file holds the envelope (one line of JSON) and then the mail. It is written before the first attempt, and removed as
 soon as the relay has accepted the mail for its last recipient: a master that dies in between the two, and only there,
-sends it again, with the same Message-ID. `reported.json` remembers of which builds a report was spooled.
+sends it again, with the same Message-ID. `reported.json` remembers of which builds a report was spooled; a mail with
+a name of its own leaves a file `NAME.sent`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ DELAYS = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 """Seconds between attempts; the last one again and again."""
 _LAST_ANSWER = 20
 """Seconds that the end of the master waits for the relay's answer."""
-_SUFFIX = ".mail"
+_SUFFIX, _SENT = ".mail", ".sent"
+_SENT_SECONDS = 30 * 86400.0
+"""For so long it is remembered that a mail with a name of its own went out."""
 _BROKEN = "broken"
 _SPOILED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 """What reading JSON may raise that another program has written."""
@@ -49,6 +52,8 @@ class Letter:
     spooled: float = 0.0
     report: bool = False
     """A build's report: it may be made again after a restart, so it waits until the disk knows that it was made."""
+    once: bool = False
+    """Who made it may make it again, having noted nothing when the master was killed: its name goes out once."""
 
     @property
     def build(self) -> int | None:
@@ -63,6 +68,7 @@ class Letter:
             "subject": self.subject,
             "spooled": self.spooled,
             "report": self.report,
+            "once": self.once,
         }
         return json_line(envelope) + self.content
 
@@ -90,6 +96,7 @@ class Letter:
             str(value.get("subject", "")),
             spooled,
             bool(value.get("report", False)),
+            bool(value.get("once", False)),
         )
 
 
@@ -201,7 +208,8 @@ class Spool:
         return min((item.letter.spooled for item in self._waiting.values()), default=None)
 
     def has(self, name: str) -> bool:
-        return name in self._waiting
+        """Whether a mail of this name waits, or has gone out."""
+        return name in self._waiting or (self.folder / f"{name}{_SENT}").exists()
 
     def add(self, letter: Letter) -> None:
         """Keep a mail, and send it as soon as the reactor is free."""
@@ -238,6 +246,10 @@ class Spool:
         for leftover in self.folder.glob(".*.tmp"):
             with suppress(OSError):
                 leftover.unlink()
+        for path in self.folder.glob(f"*{_SENT}"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - _SENT_SECONDS:
+                    path.unlink()
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             try:
                 letter = Letter.from_file(path)
@@ -342,7 +354,7 @@ class Spool:
         """Make the disk say who is left, before anything else happens."""
         if not left:
             del self._waiting[item.letter.name]
-            self._remove(self._path(item.letter))
+            self._remove(item.letter)
         elif left != item.letter.recipients:
             item.letter = replace(item.letter, recipients=left)
             item.on_disk = False
@@ -351,8 +363,11 @@ class Spool:
         elif self._away_until == 0.0:
             self._later(item)
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, letter: Letter) -> None:
+        path = self._path(letter)
         try:
+            if letter.once and path.exists():
+                path.rename(path.with_suffix(_SENT))
             path.unlink(missing_ok=True)
             sync_folder(self.folder)
         except OSError as error:

@@ -482,3 +482,26 @@ def test_a_master_that_starts_in_the_doubled_hour_makes_no_second_run() -> None:
     following: list[float] = []
     night.getNextBuildTime(None).addCallback(following.append)
     assert following == [datetime.fromisoformat("2026-10-26T02:30+01:00").timestamp()]
+
+
+def test_a_mail_with_a_name_of_its_own_goes_out_once_whatever_its_maker_forgot(
+    tmp_path: Path, relay: FakeRelay, spools: Any
+) -> None:
+    """As that of a search: the master was killed when the mail had gone out, and the database did not know that yet."""
+    folder = tmp_path / "spool"
+    for _start in range(2):
+        spool = spools(folder)
+        service = mail_service(spool, [])
+        for name in ("bisect-5", "bisect-5", ""):
+            threads.blockingCallFromThread(
+                reactor,
+                lambda: service.notify("s", "text", ["a@x.org"], operator=False, name=name),  # noqa: B023
+            )
+        until(lambda: spool.waiting() == 0)  # noqa: B023
+        threads.blockingCallFromThread(reactor, spool.stop)
+    assert len(relay.mails) == 1 + 2
+    assert [path.name for path in folder.glob("*.sent")] == ["bisect-5.sent"]
+    month_ago = time.time() - 31 * 86400
+    os.utime(folder / "bisect-5.sent", (month_ago, month_ago))
+    spools(folder)
+    assert not list(folder.glob("*.sent"))
