@@ -19,6 +19,7 @@ from oscar_steps.master.history.record import Result, storable
 from oscar_steps.verdict import Outcome
 
 _LISTS = ("changes", "known")
+_AT_ONCE = 500
 _SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
 
 
@@ -255,26 +256,40 @@ class Shown:
 
 def shown(connection: Any, reference: str) -> Sequence[Shown]:
     """In which cells a known issue has shown."""
-    table = SHOWN.c
-    query = (
-        sa.select(table.cell, sa.func.count(), sa.func.min(table.build), sa.func.max(table.build))
-        .where(table.reference == reference)
-        .group_by(table.cell)
+    each = (
+        sa.select(
+            SHOWN.c.cell,
+            sa.func.count().label("count"),
+            sa.func.min(SHOWN.c.build).label("first"),
+            sa.func.max(SHOWN.c.build).label("last"),
+        )
+        .where(SHOWN.c.reference == reference)
+        .group_by(SHOWN.c.cell)
+        .subquery()
     )
-    found = []
-    for cell, count, first, last in connection.execute(query).fetchall():
-        ends = result_of_build(connection, first), result_of_build(connection, last)
-        if ends[0] is not None and ends[1] is not None:
-            found.append(Shown(cell, int(count), ends[0], ends[1], _cured(connection, ends[1])))
-    return found
-
-
-def _cured(connection: Any, last: Result) -> Result | None:
-    query = (
-        sa.select(RESULTS)
-        .where(_row.cell == last.cell, _row.build > last.build, _row.branch == last.branch)
-        .where(_row.counts.is_(sa.true()), _row.outcome == Outcome.PASSED.value)
-        .order_by(_row.build)
+    last, after = RESULTS.alias(), RESULTS.alias().c
+    cured = (
+        sa.select(after.build)
+        .where(after.cell == last.c.cell, after.build > last.c.build, after.branch == last.c.branch)
+        .where(after.counts.is_(sa.true()), after.outcome == Outcome.PASSED.value)
+        .order_by(after.build)
         .limit(1)
+        .scalar_subquery()
     )
-    return next(iter(_read(connection.execute(query))), None)
+    query = sa.select(each, cured.label("cured")).join(last, last.c.build == each.c.last)
+    rows = connection.execute(query).fetchall()
+    wanted = {build for row in rows for build in (row.first, row.last, row.cured) if build is not None}
+    known = {result.build: result for result in _results(connection, sorted(wanted))}
+    return [
+        Shown(row.cell, int(row.count), known[row.first], known[row.last], known.get(row.cured))
+        for row in rows
+        if row.first in known
+    ]
+
+
+def _results(connection: Any, builds: Sequence[int]) -> list[Result]:
+    found = []
+    for begin in range(0, len(builds), _AT_ONCE):
+        some = builds[begin : begin + _AT_ONCE]
+        found += _read(connection.execute(sa.select(RESULTS).where(_row.build.in_(some))))
+    return found
