@@ -102,10 +102,14 @@ def test_the_branches_with_commits_are_those_of_the_project(rows: Rows) -> None:
 def test_a_night_that_was_asked_for_is_found_by_its_branch_and_time(rows: Rows) -> None:
     rows.buildset(NIGHTLY, ODD, "7", "a", submitted=100)
     rows.buildset(PER_COMMIT, "trunk", "7", "a", submitted=100)
-    asked = lambda branch, since: rows.ask(clock._asked_since, Model, NIGHTLY, URL, branch, since)  # noqa: E731
-    assert asked(ODD, 99.5)
-    assert not asked(ODD, 100.5)
-    assert not asked("trunk", 0.0)
+
+    def asked(branch: str, since: float, until: float) -> Any:
+        return rows.ask(clock._asked_between, Model, NIGHTLY, URL, branch, since, until)
+
+    assert asked(ODD, 99.5, 100.5)
+    assert not asked(ODD, 100.5, 200.0)
+    assert not asked(ODD, 0.0, 99.5)
+    assert not asked("trunk", 0.0, 200.0)
 
 
 def test_the_cells_that_a_night_has_tested_are_those_with_a_result(rows: Rows) -> None:
