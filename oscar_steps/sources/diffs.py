@@ -29,6 +29,8 @@ _GIT_HEADER = re.compile(
     r"(?P<word>old mode|new mode|new file mode|deleted file mode|(?:rename|copy) (?:from|to)) (?P<value>.+)"
     r"|(?:similarity |dissimilarity |index ).*"
 )
+_STATE = re.compile(r"(?:revision \d+|working copy|nonexistent)\)")
+"""What Subversion says behind the name of a file."""
 _NO_FILE = re.compile(r"1[26]0000$")
 _ADMINISTRATIVE = {".svn", ".git", ".hg", "CVS"}
 _SAID = re.compile(r"^(?:checking|patching) file |^Hunk #(\d{1,6}) FAILED", re.MULTILINE)
@@ -320,8 +322,9 @@ def _prefixes(old: str, new: str) -> tuple[str, str]:
 def _name(line: str) -> str:
     """The file of a line '--- FILE' or '+++ FILE'; '' where it says that there is none."""
     text, _, more = line[4:].rstrip("\r").partition("\t")
-    if found := re.search(r"\s+\((?:revision \d+|working copy|nonexistent)\)$", text):  # tabs do not survive all mail
-        text, more = text[: found.start()], found[0]
+    before, bracket, said = text.rpartition("(")
+    if before != before.rstrip() and _STATE.fullmatch(said):  # tabs do not survive all mail
+        text, more = before, bracket + said
     name = _bare(text.strip())
     return "" if name == "/dev/null" or "(nonexistent)" in more else name
 

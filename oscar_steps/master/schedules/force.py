@@ -24,6 +24,8 @@ LABEL = "label"
 """What a person who forces a build may ask for: all cells of this label."""
 PATCH_BODY = "patch_body"
 """The form's field with a patch."""
+_REASON = r"[^\x00\ud800-\udfff]{0,150}"
+"""What PostgreSQL takes, in the 256 characters that Buildbot's column has."""
 AS_BUTTON = "this cell alone"
 
 
@@ -153,7 +155,14 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
         label="Test a revision",
         buttonName="Test a revision",
         builderNames=list(cells),
-        reason=util.StringParameter(name="reason", label="Why", default="asked for", size=40),
+        reason=Checked(
+            name="reason",
+            label="Why",
+            default="asked for",
+            size=40,
+            pattern=_REASON,
+            right="give at most 150 letters",
+        ),
         codebases=[
             util.CodebaseParameter(
                 codebase="",

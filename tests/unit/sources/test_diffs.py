@@ -174,6 +174,12 @@ def test_a_patch_that_cannot_be_used_is_refused_in_one_sentence_that_names_its_l
     assert "\n" not in refused.value.sentence
 
 
+@pytest.mark.parametrize("line", ["--- a" + " " * 10**6 + "x", "--- a" + "\r" * 10**6 + "x", "--- a " + "(" * 10**6])
+def test_a_line_of_a_megabyte_is_read_at_once_whatever_is_in_it(line: str) -> None:
+    with pytest.raises(PatchRefused, match="no name of a file"):
+        changes_of(Patch.of(f"{line}\n+++ a\n@@ -1 +1 @@\n-a\n+b\n", "dev"))
+
+
 def test_a_level_that_takes_all_of_a_name_is_refused() -> None:
     with pytest.raises(PatchRefused, match="'scripts/one' has no 2 folders"):
         changes_of(patch_of(ONE, strip=2))

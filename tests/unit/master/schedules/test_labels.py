@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buildbot.schedulers.forcesched import CollectedValidationError, ForceScheduler
+from buildbot.schedulers.forcesched import CollectedValidationError, ForceScheduler, ValidationError
 from twisted.internet import defer
 
 from oscar_steps.job import CellPlan, Source
 from oscar_steps.master.builders import build_builders, build_plans, cell_factories
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.schedules.all import build_schedulers
-from oscar_steps.master.schedules.force import AS_BUTTON, LABEL
+from oscar_steps.master.schedules.force import AS_BUTTON, LABEL, button
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Mail, Site
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Stage, Verdict
-from oscar_steps.words import UNSTABLE
+from oscar_steps.words import UNSTABLE, Label
 from tests.unit.master.books import bad_logins, recipients
 
 MATRIX = """\
@@ -150,6 +150,14 @@ def test_all_cells_of_a_label_get_the_same_revision(forced: Any) -> None:
     with pytest.raises(CollectedValidationError) as error:
         forced(label="candidate", revision=" ")
     assert error.value.errors["revision"].startswith("give the number of a revision")
+
+
+@pytest.mark.parametrize("reason", ["x" * 151, "a\x00b", "a\ud800b"])
+def test_a_reason_that_a_database_does_not_take_is_refused(reason: str) -> None:
+    form = button(site(), ["a"], {label: ["a"] for label in Label})._config_kwargs["reason"]
+    assert form.parse_from_arg("why not: ünïcode,\ntwo lines") == "why not: ünïcode,\ntwo lines"
+    with pytest.raises(ValidationError, match="is not valid; give at most 150 letters"):
+        form.parse_from_arg(reason)
 
 
 def test_the_form_offers_the_labels_that_cells_have(plans: Sequence[CellPlan]) -> None:
