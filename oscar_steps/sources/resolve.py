@@ -9,9 +9,10 @@ from pathlib import Path
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.sources.externals import Answer, Memory, externals_of, seconds_of
 from oscar_steps.sources.git import FULL_ID, PROTOCOLS, is_git, may_be_id, name_fault, named
 from oscar_steps.sources.mirror import mirror_of, remote_refs
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import External, Source
 from oscar_steps.sources.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
 from oscar_steps.v3m.host.ledger import owned
 
@@ -47,7 +48,8 @@ def _check_git(url: str, revision: str) -> None:
 def exact(asked: Source, cache: Path) -> Source:
     """The same with its exact revision: a number, or a commit's full id. Raises SourceError or HostError."""
     if asked.kind == "svn":
-        return asked.model_copy(update={"revision": resolve_revision(asked.url, asked.revision)})
+        number = resolve_revision(asked.url, asked.revision)
+        return asked.model_copy(update={"revision": number, "externals": externals_at(asked.url, number)})
     if FULL_ID.fullmatch(asked.revision):
         return asked
     if not may_be_id(asked.revision) and (found := named(remote_refs(asked.url), asked.revision)):
@@ -60,6 +62,20 @@ def resolve_revision(url: str, revision: str) -> str:
     """The number of `revision`, as the farm's master finds it. Raises SourceError or HostError, in svn's words."""
     answer = run_svn(revision_question(url, revision), ASK_SECONDS, url)
     return revision_answer(url, revision, *(each.decode("utf-8", "replace") for each in (answer.stdout, answer.stderr)))
+
+
+def externals_at(url: str, revision: str) -> tuple[External, ...]:
+    """What a checkout of an exact revision gets from elsewhere, as the farm's master finds it. Raises as `exact`."""
+    questions = externals_of(url, revision, Memory())
+    try:
+        words = next(questions)
+        while True:
+            said = run_svn([words[0], "--non-interactive", *words[1:]], seconds_of(words), url)
+            answer = Answer(said.returncode, said.stdout, said.stderr.decode("utf-8", "replace"))
+            words = questions.send(answer)
+    except StopIteration as end:
+        found: tuple[External, ...] = end.value
+        return found
 
 
 def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:

@@ -30,11 +30,18 @@ class TarFile(_Frozen):
 
 
 class External(_Frozen):
-    """What a checkout gets from elsewhere (svn:externals): path in the tree, address, exact revision."""
+    """What a checkout gets from elsewhere (svn:externals): path in the tree, address, revision.
+
+    The revision is exact on the repository's own server. Another server is not asked: it is what the property says.
+    """
 
     path: str = Field(min_length=1)
     url: str = Field(min_length=1)
     revision: str = Field(min_length=1)
+    kind: Literal["folder", "file"] = "folder"
+
+    def __str__(self) -> str:
+        return f"{self.path} from {self.url}@{self.revision}"
 
 
 class Patch(_Frozen):
@@ -93,6 +100,7 @@ class Source(_Frozen):
     """As the farm names it ('trunk', 'branches/NAME'); '' where nobody said it. It is no part of the identity."""
     files: tuple[TarFile, ...] = ()
     externals: tuple[External, ...] = ()
+    """In the order in which they are checked out: one may be inside another."""
     patch: Patch | None = None
 
     @model_validator(mode="after")

@@ -36,8 +36,8 @@ MOST_TEXT = 1 << 25
 
 async def look_ahead(source: Source, run_directory: Path, diary: Diary) -> Flavour | None:
     """The flavour of the OSCAR to be tested; None where only the head node will see it. Raises AnswersRefused."""
-    if source.kind == "tarball" or source.patch is not None:
-        return None
+    if source.kind == "tarball" or source.patch is not None or source.externals:
+        return None  # the address alone does not have all of it
     try:
         with diary.step(f"the installer's sources of {source}"):
             files = await fetch(source, run_directory)

@@ -57,6 +57,10 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     async def on_the_farm(*_: Any) -> str:
         return "7"
 
+    async def none(*_: Any) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(exact_module, "externals_at", none)
     monkeypatch.setattr(exact_module, "exact_revision", on_the_farm)
     monkeypatch.setattr(run, "exact", lambda asked, _cache: asked.model_copy(update={"revision": "7"}))
 

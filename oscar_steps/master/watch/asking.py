@@ -15,12 +15,12 @@ from oscar_steps.sources.svn import revision_answer, revision_question
 _SVN_SECONDS = 120
 
 
-async def run_svn(reactor: Any, words: list[str], running: set[Any] | None = None) -> tuple[int, bytes, bytes]:
+async def run_svn(
+    reactor: Any, words: list[str], running: set[Any] | None = None, seconds: float = _SVN_SECONDS
+) -> tuple[int, bytes, bytes]:
     """Run svn to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed."""
     environment: dict[str, str | None] = {**dict.fromkeys(os.environ), **tool_environment()}  # None: not inherited
-    process = runprocess.RunProcess(
-        reactor, ["svn", *words], env=environment, io_timeout=None, runtime_timeout=_SVN_SECONDS
-    )
+    process = runprocess.RunProcess(reactor, ["svn", *words], env=environment, io_timeout=None, runtime_timeout=seconds)
     running = set() if running is None else running
     running.add(process)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oscar_steps.master.watch.asking import exact_revision
+from oscar_steps.master.watch.externals import externals_at
 from oscar_steps.master.watch.released import is_tarball, place_of, tarball_source
 from oscar_steps.site import Site
 from oscar_steps.sources.source import Source
@@ -42,4 +43,5 @@ async def exact_source(reactor: Any, site: Site, asked: Asked) -> Source:
         return tarball_source(site, asked.folder, asked.branch, asked.revision, asked.oscar_names)
     url = url_of(site, asked)
     revision = await exact_revision(reactor, url, asked.revision or None, asked.running)
-    return Source(url=url, revision=revision, branch=asked.branch or site.repository.trunk)
+    externals = await externals_at(reactor, url, revision, asked.folder, asked.running)
+    return Source(url=url, revision=revision, branch=asked.branch or site.repository.trunk, externals=externals)

@@ -11,10 +11,8 @@ import hashlib
 import os
 import posixpath
 import re
-import shlex
 import shutil
 import subprocess
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,11 +25,11 @@ from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.lint.scratch import scratch_folder
 from oscar_steps.lint.tree import Tree
+from oscar_steps.sources.externals_text import known_paths, properties_in
 from oscar_steps.sources.history import Change
 from oscar_steps.sources.mirror import Mirror
 from oscar_steps.sources.resolve import EXPORT_SECONDS, svn
 from oscar_steps.sources.source import Patch
-from oscar_steps.sources.svn import characters
 from oscar_steps.testdriver.cli.patches import patched
 from oscar_steps.textio import read_regular, write_atomically
 from oscar_steps.v3m.host.ledger import owned
@@ -39,7 +37,6 @@ from oscar_steps.v3m.host.ledger import owned
 MAX_COPIES = 4
 _LOCK_SECONDS = 300
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|disk is full")
-_ADDRESS = re.compile(r"^(\^/|//|/|\.\./|[A-Za-z][\w+.-]*://)")
 
 
 @dataclass(frozen=True)
@@ -207,25 +204,12 @@ def _git(folder: Path, *words: str) -> bytes:
 def external_folders(copy: Path) -> frozenset[str]:
     """What `svn:externals` would fill in a working copy: the cells check it out, and the first tier does not."""
     try:
-        output = svn("propget", "-R", "--xml", "svn:externals", f"{copy}@", about=str(copy))
-        targets = ElementTree.fromstring(characters(output)).findall("target")
-    except (FarmError, ElementTree.ParseError):
+        found = properties_in(svn("propget", "-R", "--xml", "svn:externals", f"{copy}@", about=str(copy)))
+    except (FarmError, ValueError):
         return frozenset()
-    found = set[str]()
-    for target in targets:
-        folder = os.path.relpath(target.get("path") or "", copy)
-        for line in (target.findtext("property") or "").splitlines():
-            if name := external_name(line):
-                found.add(posixpath.normpath(posixpath.join(folder, name)))
-    return frozenset(name for name in found if not name.startswith(".."))
-
-
-def external_name(line: str) -> str:
-    """The folder that a line of `svn:externals` names, in either of its two orders; '' for none."""
-    try:
-        words = shlex.split(line, comments=line.lstrip().startswith("#"))
-    except ValueError:
-        return ""
-    words = [word for word in re.sub(r"(^|\0)-r\0?\d+(?=\0|$)", r"\1", "\0".join(words)).split("\0") if word]
-    names = [word for word in words if not _ADDRESS.match(word)]
-    return names[0] if len(words) == 2 and len(names) == 1 else ""
+    places = (
+        posixpath.normpath(posixpath.join(os.path.relpath(path, copy), name))
+        for path, text in found
+        for name in known_paths(text)
+    )
+    return frozenset(place for place in places if not place.startswith(".."))

@@ -1,10 +1,17 @@
-"""A revision of Subversion's, checked out by the head node's own client."""
+"""A revision of Subversion's, checked out by the head node's own client.
+
+svn itself would take the externals of today. So it is told to leave them out, and each one that the job names is
+checked out behind it, at the job's revision. A job that names none is left to svn.
+"""
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 
+from oscar_steps.sources.externals_text import is_same_server
+from oscar_steps.sources.source import External, Source
 from oscar_steps.sources.svn import error_kind, svn_words
 from oscar_steps.testdriver.deadline import Deadline
 from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
@@ -14,7 +21,7 @@ from oscar_steps.testdriver.run import Run
 # Subversion's own number for externals that could not be had.
 EXTERNALS = re.compile(r"E205011\b")
 OTHER_SERVERS = (
-    "externals by a full URL are out of reach (write them from the repository's root, as ^/...), "
+    "externals on other servers are out of reach (write them from the repository's root, as ^/...), "
     'unless the host\'s settings say to_host = "open"'
 )
 
@@ -22,15 +29,41 @@ OTHER_SERVERS = (
 async def bring(run: Run, booted: Booted, deadline: Deadline) -> str:
     """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached."""
     source, home = run.job.source, run.job.answers.oscar_home
+    words = ["checkout", *(["--ignore-externals"] if source.externals else [])]
+    await _fetch(booted, words, source.url, source.revision, home, str(source), deadline)
+    answer = await booted.head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
+    for external in source.externals:
+        await _fetch_external(run, booted, external, source, deadline)
+    count = len(source.externals)
+    more = f", with {count} external{'s' if count > 1 else ''}" if count else ""
+    return f"{home} is at revision {source.revision} (last changed in {answer.strip()}){more}"
+
+
+async def _fetch_external(run: Run, booted: Booted, external: External, source: Source, deadline: Deadline) -> None:
+    place = posixpath.join(run.job.answers.oscar_home, external.path)
+    words = ["export" if external.kind == "file" else "checkout", "--ignore-externals"]
+    is_ours = is_same_server(external.url, source.url)
+    hint = "" if is_ours else OTHER_SERVERS
+    with run.diary.step(f"the external {external}"):
+        await booted.head.check(f"mkdir -p {shlex.quote(posixpath.dirname(place))}")
+        async with deadline.enforced(f"the head node to check out the external {external}"):
+            what = f"the external {external}"
+            await _fetch(booted, words, external.url, external.revision, place, what, deadline, hint)
+    if not is_ours:
+        where = await booted.head.check(f"svn info --show-item revision {shlex.quote(place + '@')}")
+        run.diary.say(f"{external} is on another server, and was at revision {where.strip()} there")
+
+
+async def _fetch(
+    booted: Booted, words: list[str], url: str, revision: str, place: str, what: str, deadline: Deadline, hint: str = ""
+) -> None:
     head, forwards = booted.head, booted.head.forwards
-    words = ["svn", "checkout", "--non-interactive", "--quiet", "-r", source.revision]
-    command = shlex.join([*words, f"{url_in_guest(source.url, forwards)}@{source.revision}", home])
-    result = await head.run(command, seconds=deadline.seconds)
+    # Of an export what follows an '@' in the target is taken for a revision; of a checkout it is not.
+    target = f"{place}@" if words[0] == "export" else place
+    words = ["svn", *words, "--non-interactive", "--quiet", "-r", revision]
+    command = shlex.join([*words, f"{url_in_guest(url, forwards)}@{revision}", target])
+    result = await head.run(command, seconds=max(deadline.left, 1.0))
     if not result.ok:
         why = words_from_guest(svn_words(result.output), forwards)
-        raise error_kind(result.output)(
-            f"the head node could not check out {source}: {why}",
-            hint=head.forward_trouble or (OTHER_SERVERS if EXTERNALS.search(result.output) else ""),
-        )
-    answer = await head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
-    return f"{home} is at revision {source.revision} (last changed in {answer.strip()})"
+        hint = head.forward_trouble or hint or (OTHER_SERVERS if EXTERNALS.search(result.output) else "")
+        raise error_kind(result.output)(f"the head node could not check out {what}: {why}", hint=hint)

@@ -17,7 +17,7 @@ from oscar_steps.sources import history
 from oscar_steps.sources.history import Change, change_of
 from oscar_steps.testdriver.cli import lint_trees
 from oscar_steps.testdriver.cli.lint import look
-from oscar_steps.testdriver.cli.lint_trees import external_name, trees_of, trees_of_folder
+from oscar_steps.testdriver.cli.lint_trees import trees_of, trees_of_folder
 
 PROGRAM = "scripts/go"
 
@@ -301,26 +301,6 @@ def test_externals_are_known_and_are_not_called_missing(repo: Repo, cache: Path)
     repo.svn("propset", "--quiet", "svn:externals", lines, "trunk/scripts")
     tree = trees_of(change_of(repo.trunk, str(repo.done())), cache).after
     assert tree.externals == {"scripts/Ext", "scripts/More", "scripts/Old"}
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("^/shared/Ext Ext", "Ext"),
-        ("//host/x lib/Ext", "lib/Ext"),
-        ("../other@12 Ext", "Ext"),
-        ("-r12 svn://h/x@14 Ext", "Ext"),
-        ("Ext -r 12 http://h/x", "Ext"),
-        ("Ext https://h/x", "Ext"),
-        ("'^/a b' 'C D'", "C D"),
-        ("# ^/x Ext", ""),
-        ("", ""),
-        ("'", ""),
-        ("a b c d", ""),
-    ],
-)
-def test_a_line_of_externals_names_its_folder_in_either_order(line: str, name: str) -> None:
-    assert external_name(line) == name
 
 
 def test_a_working_copy_is_compared_with_what_was_committed_last(repo: Repo) -> None:

@@ -1,0 +1,121 @@
+"""A revision of Subversion's comes into the head node with exactly the externals of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oscar_steps.errors import FarmError, HostError, SourceError, StageTimeout
+from oscar_steps.sources.resolve import exact, source_as_asked
+from oscar_steps.sources.source import External, Source
+from oscar_steps.testdriver.deadline import Deadline
+from oscar_steps.testdriver.head.headnode import HeadNode
+from oscar_steps.testdriver.record.events import Diary
+from oscar_steps.testdriver.stages.sources import svn
+from tests.unit.svn_server import Repository, served, svn_tool
+from tests.unit.testdriver.head.sshd import Server, server, with_head
+
+__all__ = ["server"]
+
+
+@pytest.fixture(autouse=True)
+def svn_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's SSH server leaves standard error out; and what is called large takes for ever."""
+    program = tmp_path / "bin/svn"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\ncase "$*" in *large*) exec sleep 600;; esac\nexec /usr/bin/svn "$@" 2>&1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = Repository(tmp_path / "oscar")
+    made.put({"trunk/install_cluster": "x\n", "trunk/lib/": "", "shared/a@1/f": "1\n", "shared/in/f": "1\n"})
+    made.externals("shared/a@1@", "../in in")
+    made.externals("trunk/lib", "^/shared/a@1@ 'deep/my @1'\n^/shared/in/f@ 'f@2'")
+    made.commit()
+    return made
+
+
+@pytest.fixture
+def url(repository: Repository) -> Iterator[str]:
+    with served(repository.place.parent) as root:
+        yield f"{root}/oscar"
+
+
+def brought(server: Server, folder: Path, source: Source, seconds: float = 60) -> str | FarmError:
+    """What is said, or the error, after the source was brought into `folder`/home."""
+    (folder / "run").mkdir()
+    job = SimpleNamespace(source=source, answers=SimpleNamespace(oscar_home=str(folder / "home")))
+    run: Any = SimpleNamespace(directory=folder / "run", job=job, diary=Diary(folder / "run"))
+    said: list[str | FarmError] = []
+
+    async def work(head: HeadNode) -> None:
+        booted: Any = SimpleNamespace(head=head)
+        try:
+            said.append(await svn.bring(run, booted, Deadline(seconds)))
+        except FarmError as error:
+            said.append(error)
+
+    with_head(server, work)
+    return said[0]
+
+
+def test_a_checkout_gets_the_externals_of_its_job_whatever_was_committed_since(
+    repository: Repository, url: str, server: Server, tmp_path: Path
+) -> None:
+    source = exact(source_as_asked(f"{url}/trunk", "HEAD"), tmp_path)
+    assert [each.path for each in source.externals] == ["lib/deep/my @1", "lib/deep/my @1/in", "lib/f@2"]
+    repository.put({"shared/a@1/f": "2\n", "shared/in/f": "2\n"})
+    said = brought(server, tmp_path, source)
+    assert str(said).endswith("with 3 externals")
+    home = tmp_path / "home/lib"
+    assert [(home / name).read_text() for name in ("deep/my @1/f", "deep/my @1/in/f", "f@2")] == ["1\n"] * 3
+    assert svn_tool("svn", "info", "--show-item", "url", f"{home}/deep/my @1@").strip() == f"{url}/shared/a@1"
+
+
+def test_a_job_that_names_no_externals_gets_those_of_today(
+    repository: Repository, url: str, server: Server, tmp_path: Path
+) -> None:
+    repository.put({"shared/in/f": "2\n"})
+    said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2"))
+    assert (tmp_path / "home/lib/deep/my @1/in/f").read_text() == "2\n", said
+
+
+@pytest.mark.parametrize(
+    ("external", "kind", "words", "hint"),
+    [
+        (
+            External(path="lib/x", url="{}/nowhere", revision="2"),
+            SourceError,
+            "check out the external lib/x from {}/nowhere@2: ",
+            "",
+        ),
+        (
+            External(path="lib/x", url="svn://127.0.0.1:9/x", revision="HEAD"),
+            HostError,
+            "lib/x from svn://127.0.0.1:9/x@HEAD: ",
+            "externals on other servers are out of reach",
+        ),
+    ],
+    ids=["gone", "another server"],
+)
+def test_an_external_that_cannot_be_had_is_named(
+    external: External, kind: type[FarmError], words: str, hint: str, url: str, server: Server, tmp_path: Path
+) -> None:
+    external = external.model_copy(update={"url": external.url.format(url)})
+    said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2", externals=(external,)))
+    assert isinstance(said, kind)
+    assert words.format(url) in said.sentence and said.hint.startswith(hint)
+
+
+def test_an_external_that_takes_too_long_is_named(url: str, server: Server, tmp_path: Path) -> None:
+    external = External(path="large", url=f"{url}/shared", revision="2")
+    said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2", externals=(external,)), seconds=6)
+    assert isinstance(said, StageTimeout)
+    assert f"the head node to check out the external large from {url}/shared@2" in said.sentence
