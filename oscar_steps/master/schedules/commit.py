@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from fnmatch import fnmatch
 from typing import Any
 
@@ -27,6 +28,8 @@ from oscar_steps.site import Schedule, Site
 from oscar_steps.verdict import LINT
 
 _LOOK_BACK = 1000
+_REFUSED_SECONDS = 86400.0
+"""A branch that is watched only now may have older commits, which nobody wants tested."""
 AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
 
@@ -110,16 +113,26 @@ class PerCommit(schedulers.AnyBranchScheduler):
         await database.pool.do(_forget, database.model, self.serviceid, list(waiting))
 
     async def _catch_up(self) -> None:
-        """Take the changes that came after the last one for which a build was, or will be, requested."""
+        """Take the changes after the last one for which a build was, or will be, requested, and those of the last day
+        before it: the database may have refused one and taken the next, of this scheduler or of another.
+        """
         waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
-        last = max([*waiting, *await self.master.db.pool.do(changes_with_builds, self.master.db.model)], default=0)
-        later = [resultspec.Filter("changeid", "gt", [last])]
-        for stored in await self.master.data.get(("changes",), filters=later, order=["changeid"]):
-            found = await self.master.db.changes.getChange(stored["changeid"])
-            change = await Change.fromChdict(self.master, found)
-            if change.number not in self._heard and self.change_filter.filter_change(change):
-                log.msg(f"the change {change.number} (r{change.revision}) was stored when the master ended")
-                await self._change_consumption_lock.run(self.gotChange, change, True)
+        known = {*waiting, *await self.master.db.pool.do(changes_with_builds, self.master.db.model)}
+        last = max(known, default=0)
+        day_ago = time.time() - _REFUSED_SECONDS
+        before = [resultspec.Filter("changeid", "lt", [last]), resultspec.Filter("when_timestamp", "gt", [day_ago])]
+        for filters in (before, [resultspec.Filter("changeid", "gt", [last])]):
+            for stored in await self.master.data.get(("changes",), filters=filters, order=["changeid"]):
+                if stored["changeid"] not in known:
+                    await self._catch(stored["changeid"])
+
+    async def _catch(self, number: int) -> None:
+        change = await Change.fromChdict(self.master, await self.master.db.changes.getChange(number))
+        if number in self._heard or not self.change_filter.filter_change(change):
+            return
+        if not await self.master.db.pool.do(_was_asked_for, self.master.db.model, number):
+            log.msg(f"the change {number} (r{change.revision}) was stored when the master ended")
+            await self._change_consumption_lock.run(self.gotChange, change, True)
 
 
 def changes_with_builds(connection: Any, model: Any) -> list[int]:
@@ -133,6 +146,15 @@ def changes_with_builds(connection: Any, model: Any) -> list[int]:
     )
     rows = connection.execute(query).fetchall()
     return [int(number) for (value,) in rows for number in json.loads(value)[0] or ()]
+
+
+def _was_asked_for(connection: Any, model: Any, change: int) -> bool:
+    """Whether any build was ever asked for because of this change."""
+    table = model.buildset_properties.c
+    query = sa.select(table.property_value).where(
+        table.property_name == CHANGES, table.property_value.contains(str(change))
+    )
+    return any(change in (json.loads(value)[0] or ()) for (value,) in connection.execute(query).fetchall())
 
 
 def _forget(connection: Any, model: Any, scheduler: int, changes: list[int]) -> None:

@@ -126,6 +126,8 @@ def test_the_changes_that_builds_were_asked_for_and_forgetting_them(rows: Rows) 
     rows.buildset(PER_COMMIT, "trunk", "1", "a", **{CHANGES: numbers[:2]})
     rows.buildset(PER_COMMIT, "trunk", "1", "a", **{CHANGES: None})
     assert rows.ask(commit.changes_with_builds, Model) == numbers[:2]
+    rows.buildset(PER_COMMIT, "trunk", "1", "a", **{CHANGES: [34]})
+    assert [rows.ask(commit._was_asked_for, Model, number) for number in (1, 2, 3, 34)] == [True, True, False, True]
     rows.ask(commit._forget, Model, scheduler, numbers[:2])
     rows.ask(commit._forget, Model, scheduler, [])
     left = rows.ask(lambda connection: connection.execute(sa.select(Model.scheduler_changes.c.changeid)).fetchall())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from buildbot.changes.filter import ChangeFilter
+from buildbot.data import resultspec
 from buildbot.db.model import Model
 from twisted.internet import defer, task
 
@@ -65,9 +67,14 @@ class Data:
         with self.engine.begin() as connection:
             connection.execute(table.delete().where(table.c.schedulerid == scheduler, table.c.changeid < less_than))
 
-    async def get(self, _path: tuple[str], filters: Any, order: Any) -> list[dict[str, Any]]:
-        (later,), _ = filters, order
-        return [{"changeid": number} for number in sorted(self.stored) if number > later.values[0]]
+    async def get(self, _path: tuple[str], **how: Any) -> list[dict[str, Any]]:
+        rows = [{"changeid": number, "when_timestamp": self.when(number)} for number in self.stored]
+        found: list[dict[str, Any]] = resultspec.ResultSpec(**how).apply(rows)
+        return found
+
+    def when(self, number: int) -> int:
+        """Commits on branches are a week old."""
+        return int(time.time()) - (0 if self.stored[number] == "trunk" else 7 * 86400)
 
     async def getChange(self, number: int) -> Any:
         return SimpleNamespace(
@@ -152,6 +159,18 @@ def test_changes_that_no_build_was_asked_for_are_heard_at_the_start(
     asked: list[list[int]], waiting: list[int], heard: list[int]
 ) -> None:
     assert caught_up(TRUNK, asked, waiting).asked == heard
+
+
+def test_a_change_that_the_database_refused_before_it_took_the_next_is_heard_at_the_start() -> None:
+    stored = TRUNK | {3: "branches/watched-since-today"}
+    assert caught_up(stored, [[1], [5]]).asked == [2, 4, 6]
+    assert caught_up(TRUNK, [[2], [5]], [3]).asked == [1, 4, 6]
+
+
+def test_a_change_whose_build_is_long_ago_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit of git's may have a date that is still to come."""
+    monkeypatch.setattr(schedulers, "_LOOK_BACK", 1)
+    assert caught_up(TRUNK, [[2, 3], [12], [4], [1], [6]]).asked == [5]
 
 
 def test_a_branch_that_is_not_watched_stays_so() -> None:
