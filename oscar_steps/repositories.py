@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from oscar_steps.addresses import address_fault
+from oscar_steps.sources.git import name_fault
+from oscar_steps.sources.source import SourceKind
 from oscar_steps.sources.svn import PASSWORD_IN_URL
 from oscar_steps.sources.tarballs.looking import Place
 from oscar_steps.sources.tarballs.names import NotOurTarball, Version
@@ -50,9 +53,83 @@ class Repository(_Frozen):
             )
         return url
 
+    @field_validator("trunk", "branches", "tags")
+    @classmethod
+    def _is_ours(cls, folder: str) -> str:
+        if kind_of(f"{folder}/") != "svn":
+            sentence = "no folder of Subversion can be called {folder} here: the branches of others begin so"
+            raise PydanticCustomError("folder", sentence, {"folder": folder})
+        return folder
+
     def source_url(self, branch: str) -> str:
         """The URL that is checked out for `branch` ('trunk', 'branches/NAME', 'tags/NAME')."""
         return f"{self.url.rstrip('/')}/{quote(branch)}"
+
+
+class Branch(NamedTuple):
+    """A branch as changes and builds name it, and the address of its repository."""
+
+    repository: str
+    name: str
+
+
+GIT = "git/"
+"""Before the name of a git repository: the branch of a change is git/NAME/BRANCH."""
+
+
+class Git(_Frozen):
+    """A git repository with OSCAR's source: `[[git]]`. docs/operator-guide.md says how it is watched."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
+    url: str = Field(pattern=r"^(git|ssh|https?|file)://[^\s]+$")
+    branches: tuple[Annotated[str, Field(min_length=1)], ...] = ("*",)
+    """Shell patterns of the branches that are watched, as git calls them."""
+    main: str = "main"
+    """The branch that is tested by night, as the trunk is."""
+    poll: int = Field(default=60, ge=1)
+    """Seconds between two looks."""
+    skip: tuple[str, ...] = ("ChangeLog", "CREDITS", "doc/*")
+    """As of `[repository]`."""
+    burst: Literal["newest", "each"] = "newest"
+    """As of `[repository]`."""
+    revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
+    """Address of a commit's web page, with %s where its id goes; empty: there is none."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if PASSWORD_IN_URL.search(url):
+            sentence = (
+                "this URL must not contain a password, because logs and mails show it; use a key of the farm's user "
+                "(ssh://), or a URL that needs no password"
+            )
+            raise PydanticCustomError("password", sentence)
+        return url
+
+    @field_validator("main")
+    @classmethod
+    def _is_a_branch(cls, name: str) -> str:
+        if fault := name_fault(name):
+            raise PydanticCustomError("branch", "{fault}", {"fault": fault})
+        return name
+
+    @property
+    def prefix(self) -> str:
+        """Before git's name of a branch."""
+        return f"{GIT}{self.name}/"
+
+    @property
+    def main_branch(self) -> Branch:
+        """Its main branch."""
+        return Branch(self.url, self.prefix + self.main)
+
+    def copy_below(self, folder: Path) -> Path:
+        """Where the master, whose folder this is, has its copy."""
+        return folder / f"git-{self.name}.git"
+
+    def watches(self, name: str) -> bool:
+        """Whether commits on the branch that git calls so are tested."""
+        return any(fnmatchcase(name, pattern) for pattern in self.branches)
 
 
 TARBALLS = "tarballs/"
@@ -128,3 +205,8 @@ class Tarballs(_Frozen):
             file_bytes=self.size_mib << 20,
             keep_bytes=self.keep_mib << 20,
         )
+
+
+def kind_of(branch: str) -> SourceKind:
+    """The kind of what is on a branch, by the farm's name of it."""
+    return "git" if branch.startswith(GIT) else "tarball" if branch.startswith(TARBALLS) else "svn"

@@ -23,7 +23,7 @@ from oscar_steps.addresses import address_fault, is_mail_host
 from oscar_steps.errors import ConfigError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
-from oscar_steps.repositories import Repository, Tarballs
+from oscar_steps.repositories import GIT, TARBALLS, Branch, Git, Repository, Tarballs
 from oscar_steps.textio import open_to_others, read_regular, some
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 from oscar_steps.words import ExitStatus, Label
@@ -75,7 +75,7 @@ class Schedule(_Frozen):
     busy: Literal["newest", "each"] = "newest"
     """Of commits that wait on a branch for a cell that is busy: the newest alone is tested, for all their authors, or
     each of them."""
-    branches: tuple[str, ...] = ("trunk", "branches/*")
+    branches: tuple[str, ...] = ("trunk", "branches/*", f"{GIT}*")
     """Shell patterns of the branches whose commits are tested."""
 
 
@@ -260,7 +260,8 @@ class Site(_Frozen):
 
     profiles: Path | None = None
     """What is tested; none: `profiles/` beside `master.cfg`."""
-    repository: Repository
+    repository: Repository | None = None
+    git: tuple[Git, ...] = ()
     tarballs: tuple[Tarballs, ...] = ()
     schedule: Schedule = Schedule()
     try_: Try | None = Field(default=None, alias="try")
@@ -272,6 +273,50 @@ class Site(_Frozen):
     master: Master = Master()
     timeouts: Timeouts = Timeouts()
     worker: tuple[Worker, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _watches_something(self) -> Self:
+        if self.repository is None and not self.git:
+            raise ValueError("there is nothing to test: give [repository] (Subversion) or [[git]], each with its url")
+        return self
+
+    @property
+    def mains(self) -> tuple[Branch, ...]:
+        """The main branch of each repository, Subversion's first."""
+        trunk = [Branch(self.repository.url.rstrip("/"), self.repository.trunk)] if self.repository else []
+        return (*trunk, *(git.main_branch for git in self.git))
+
+    @property
+    def main(self) -> Branch:
+        """The branch that is meant where nobody names one."""
+        return self.mains[0]
+
+    @property
+    def branch_names(self) -> tuple[str, ...]:
+        """The forms that names of branches have here, for sentences."""
+        svn = self.repository
+        forms = (svn.trunk, f"{svn.branches}/NAME", f"{svn.tags}/NAME") if svn else ()
+        return (*forms, *(f"{git.prefix}BRANCH" for git in self.git))
+
+    @property
+    def tested_each(self) -> frozenset[str]:
+        """The repositories of which each commit of a burst is tested by itself."""
+        svn = [(self.repository.url.rstrip("/"), self.repository.burst)] if self.repository else []
+        return frozenset(url for url, burst in (*svn, *((git.url, git.burst) for git in self.git)) if burst == "each")
+
+    def branch_called(self, name: str) -> Branch:
+        """What a person means by the name of a branch: '' is the main one, and git's own name will do without svn."""
+        if not name:
+            return self.main
+        if git := self.git_of(name):
+            return Branch(git.url, name)
+        if self.repository is None and not name.startswith((GIT, TARBALLS)):
+            return Branch(self.git[0].url, self.git[0].prefix + name)
+        return Branch(self.main.repository, name)
+
+    def git_of(self, branch: str) -> Git | None:
+        """The git repository that a branch is in, by the farm's name of it; None: it is in none of them."""
+        return next((git for git in self.git if branch.startswith(git.prefix)), None)
 
     def workers_for(self, cell: str) -> tuple[str, ...]:
         """Names of the workers that can run `cell`."""
@@ -324,6 +369,7 @@ def load_site(path: Path) -> Site:
     check_values(path, text, value)
     site = validate(Site, path, text, value)
     _check_names(path, text, "worker", [worker.name for worker in site.worker])
+    _check_names(path, text, "git", [git.name for git in site.git])
     _check_names(path, text, "tarballs", [place.name for place in site.tarballs])
     site = _absolute(site, path.resolve().parent)
     for index, place in enumerate(site.tarballs):

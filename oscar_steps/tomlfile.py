@@ -226,4 +226,4 @@ def mistake(path: Path, text: str, error: ValidationError, location: tuple[int |
     first = error.errors()[0]
     location = location or first["loc"]
     key = ".".join(str(part) for part in location if part != "[key]")
-    return ConfigError(f"{path}:{line_of(text, location)}: {key}: {_plainly(first)}")
+    return ConfigError(f"{path}:{line_of(text, location)}: {f'{key}: ' if key else ''}{_plainly(first)}")

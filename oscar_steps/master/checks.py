@@ -21,8 +21,8 @@ from oscar_steps.master import database
 from oscar_steps.master.privacy import check_private
 from oscar_steps.master.scale.slots import MAX_BUILDS
 from oscar_steps.matrix.cells import Matrix, default_profiles
-from oscar_steps.repositories import Repository
-from oscar_steps.site import Site
+from oscar_steps.site import Schedule, Site
+from oscar_steps.textio import some
 from oscar_steps.tomlfile import line_of, read_text
 
 _TOKENS = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
@@ -43,8 +43,8 @@ def check_start(site: Site, matrix: Matrix, site_file: Path, state: Path) -> Non
     for said in database.faults(site, state):
         raise refuse(said, "database", "url")
     for index, pattern in enumerate(site.schedule.branches):
-        if not can_match(pattern, site.repository):
-            raise refuse(_matches_nothing(pattern, site.repository), "schedule", "branches", index)
+        if pattern not in Schedule().branches and not can_match(pattern, site):
+            raise refuse(_matches_nothing(pattern, site), "schedule", "branches", index)
     for said in _address(site.web.address):
         raise refuse(said, "web", "address")
     for said in _endpoint(site.master.port):
@@ -140,9 +140,13 @@ def _is_our_master(port: int, state: Path) -> bool:
     return False
 
 
-def can_match(pattern: str, repository: Repository) -> bool:
-    """Whether a shell pattern matches the name of any branch there could be: trunk, branches/NAME, tags/NAME."""
-    tokens = _TOKENS.findall(pattern)
+def can_match(pattern: str, site: Site) -> bool:
+    """Whether a shell pattern matches the name of any branch there could be: trunk, branches/NAME, git/NAME/BRANCH."""
+    tokens, repository = _TOKENS.findall(pattern), site.repository
+    if any(len(tokens) > after for git in site.git for after in _consumed(tokens, git.prefix)):
+        return True
+    if repository is None:
+        return False
     if len(tokens) in _consumed(tokens, repository.trunk):
         return True
     for folder in (repository.branches, repository.tags):
@@ -177,9 +181,8 @@ def _takes(token: str, character: str) -> bool:
     return fnmatchcase(character, token)
 
 
-def _matches_nothing(pattern: str, repository: Repository) -> str:
-    names = f"{repository.trunk}, {repository.branches}/NAME and {repository.tags}/NAME"
-    return f"'{pattern}' can match no branch: they are called {names}"
+def _matches_nothing(pattern: str, site: Site) -> str:
+    return f"'{pattern}' can match no branch: they are called {some(site.branch_names)}"
 
 
 def _check_cluster(path: Path, xml: str) -> None:

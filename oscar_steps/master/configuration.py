@@ -19,6 +19,7 @@ from oscar_steps.master.reports.queue import QueueNotes
 from oscar_steps.master.scale.distribution import look_at_few, waiting_builders
 from oscar_steps.master.scale.registry import note_all_at_once
 from oscar_steps.master.schedules.all import build_schedulers
+from oscar_steps.master.watch.git import git_pollers
 from oscar_steps.master.watch.svn import svn_poller
 from oscar_steps.master.watch.tarballs import tarball_watchers
 from oscar_steps.master.web.health import DiskWatch
@@ -52,7 +53,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "db": _database(site),
         "protocols": {"pb": {"port": site.master.port}},
         "workers": workers,
-        "change_source": [svn_poller(site, state), *tarball_watchers(site, state)],
+        "change_source": _watchers(site, state),
         "schedulers": build_schedulers(site, plans),
         "builders": build_builders(site, plans),
         # True would take two forced builds with different numbers of nodes for the same.
@@ -71,6 +72,11 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "logMaxSize": 20 * 2**20,
         "logMaxTailSize": 2**20,
     }
+
+
+def _watchers(site: Site, state: Path) -> list[Any]:
+    svn = [svn_poller(site.repository, state)] if site.repository else []
+    return [*svn, *git_pollers(site, state), *tarball_watchers(site, state)]
 
 
 def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:

@@ -135,7 +135,9 @@ def test_the_same_cell_revision_and_wishes_are_the_same_job_on_the_farm_and_on_a
     site: Path, monkeypatch: pytest.MonkeyPatch, properties: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     farm = job_of_the_farm(site, **properties)
-    url = load_site(site).repository.source_url(properties.get("branch", "trunk"))
+    repository = load_site(site).repository
+    assert repository
+    url = repository.source_url(properties.get("branch", "trunk"))
     common = ("run", "--cell", farm.cell, "--url", url, "--site", str(site))
     laptop = job_of_a_laptop(monkeypatch, *common, *words)
     assert without_name(laptop) == without_name(farm)

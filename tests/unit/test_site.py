@@ -62,6 +62,28 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('[repository]\nurl = "oscar"\n[[worker]]\nname = "w"\n', "farm.toml:2: repository.url: String should match"),
         ('[repository]\nurl = "svn://h/o"\n', "farm.toml:1: worker: this setting is missing, and has no default"),
         (
+            '[[worker]]\nname = "w"\n',
+            "farm.toml:1: there is nothing to test: give [repository] (Subversion) or [[git]]",
+        ),
+        (MINIMAL + '[[git]]\nname = "a b"\n', "farm.toml:7: git.0.name: String should match"),
+        (MINIMAL + '[[git]]\nname = "a"\nurl = "svn://h/o"\n', "farm.toml:8: git.0.url: String should match"),
+        (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "https://me:secret@h/o.git"\n',
+            "farm.toml:8: git.0.url: this URL must not contain a password",
+        ),
+        (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "git://h/o"\nmain = "a b"\n',
+            "farm.toml:9: git.0.main: 'a b' is no branch, tag or commit id of git's",
+        ),
+        (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "git://h/o"\n' * 2,
+            "farm.toml:10: git.1.name: there are two [[git]] called 'a'; the other is on line 7",
+        ),
+        (
+            MINIMAL.replace('oscar"\n', 'oscar"\nbranches = "git/x"\n'),
+            "farm.toml:3: repository.branches: no folder of Subversion can be called git/x here",
+        ),
+        (
             MINIMAL + '[mail]\nfrom = "f@x"\noperator = "jürgen@x.org"\n',
             "farm.toml:8: mail.operator: 'j\\xfcrgen@x.org' cannot be used with every mail relay",
         ),

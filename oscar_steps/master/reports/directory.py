@@ -30,6 +30,8 @@ _REMEMBERED_SECONDS = 600.0
 _LINE = re.compile(r"^(?P<login>[^:=]*[^:=\s])\s*[:=]\s*(?P<address>.+)$")
 _COMMIT = re.compile(r"[^<>]*[^<>\s] <[^<>]+>")
 """An author as git has it: Name <address>."""
+_OF_SUBVERSION = re.compile("@[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""Of a commit that git-svn has brought: LOGIN@UUID."""
 _NO_SUCH_ENTRY = 32
 """LDAP's own number for it."""
 
@@ -112,8 +114,10 @@ class Directory:
             return Entry.of(found)
         if asked and mail.command and (found := await self._ask_command(asked)):
             return Entry.of(found)
-        if "@" in login:
-            return Entry.of(own or login)
+        address = own or login
+        if "@" in address and not (mail.domain and _OF_SUBVERSION.search(address)):
+            return Entry.of(address)
+        login = address.partition("@")[0] or login
         return Entry.of(f"{login}@{mail.domain}", guessed=True) if mail.domain else Entry()
 
     def _in_file(self, login: str) -> str:

@@ -48,6 +48,7 @@ from oscar_steps.master.steps.results import (
     RunIdentity,
     lost_worker,
 )
+from oscar_steps.master.watch.git import MERGED_AUTHORS
 from oscar_steps.master.web.run_files import run_url
 from oscar_steps.master.web.standing import GATED_BEFORE
 from oscar_steps.signature import signature_of
@@ -82,6 +83,12 @@ class ChangeNote:
     author: str
     message: str
     link: str = ""
+    merged: tuple[str, ...] = ()
+    """Whose commits a merge brought."""
+
+    @property
+    def authors(self) -> tuple[str, ...]:
+        return (self.author, *self.merged)
 
     @property
     def name(self) -> str:
@@ -134,6 +141,11 @@ class BuildNote:
     second_url: str = ""
     rate: Rate = field(default_factory=Rate)
     """How often this failure has come and gone in this cell."""
+
+    @property
+    def authors(self) -> tuple[str, ...]:
+        """Of its commits, and of those that merges brought."""
+        return tuple(author for change in self.changes for author in change.authors)
 
     @property
     def flaky(self) -> bool:
@@ -244,7 +256,7 @@ def _is_due(note: BuildNote, mail: Mail) -> bool:
 def _blamed(note: BuildNote) -> list[str]:
     """Logins: the authors of the commits. The author of a mended problem has no part in what this commit breaks."""
     others = note.gated_before if note.verdict.outcome is not Outcome.FAILED else ()
-    return [*(change.author for change in note.changes), *others]
+    return [*note.authors, *others]
 
 
 def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:
@@ -281,7 +293,7 @@ def bad_logins(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[tuple[st
     none_due = note.verdict.outcome in (Outcome.CANCELLED, Outcome.INFRASTRUCTURE)
     if nobody_blamed or none_due or not recipients(note, mail, book):
         return ()
-    logins = [note.patch_of] if note.patch_of else [change.author for change in note.changes]
+    logins = [note.patch_of] if note.patch_of else note.authors
     faults = {login: book.fault(login) for login in logins}
     return tuple((login, fault) for login, fault in sorted(faults.items()) if fault)
 
@@ -346,6 +358,7 @@ async def _changes(master: Any, ids: list[int]) -> tuple[ChangeNote, ...]:
             author=str(change["author"]),
             message=str(change["comments"]).strip(),
             link=str(change["revlink"] or ""),
+            merged=tuple(map(str, (change.get("properties") or {}).get(MERGED_AUTHORS, ((),))[0])),
         )
         for change in found
         if change

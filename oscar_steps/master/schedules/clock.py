@@ -21,6 +21,7 @@ from oscar_steps.master.schedules.names import NIGHTLY, WEEKLY
 from oscar_steps.master.watch.exact import Asked, exact_source
 from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.repositories import Branch
 from oscar_steps.site import WEEKDAYS, Site
 
 MADE_UP_SECONDS = 12 * 3600.0
@@ -95,8 +96,7 @@ class OncePerNight(schedulers.Nightly):
             return
         self.lastActuated = max(self.lastActuated or now, now)
         since = max(now - MADE_UP_SECONDS, await self.getState(_ENDED, 0.0))
-        trunk, repository = self.site.repository.trunk, self.site.repository.url
-        places = [(repository, trunk), *await self._maintained()]
+        places = [*self.site.mains, *await self._maintained()]
         for place in dict.fromkeys(places):
             if not await self._do(_asked_between, *place, since, now + MADE_UP_SECONDS):
                 await self._test(*place)
@@ -129,17 +129,17 @@ class OncePerNight(schedulers.Nightly):
             reason=self.reason, sourcestamps=[stamp], builderNames=cells, priority=self.priority
         )
 
-    async def _maintained(self) -> Iterable[tuple[str, str]]:
+    async def _maintained(self) -> Iterable[Branch]:
         """The maintained branches among those that had commits, by repository and name."""
         known = await self.master.db.pool.do(_known_branches, self.master.db.model) if self.branches else []
-        commits = [place for place in known if not is_tarball(place[1])]
-        return [place for place in commits if any(fnmatch(place[1], pattern) for pattern in self.branches)]
+        commits = [place for place in known if not is_tarball(place.name)]
+        return [place for place in commits if any(fnmatch(place.name, pattern) for pattern in self.branches)]
 
     async def _do(self, query: Any, *more: Any) -> Any:
         return await self.master.db.pool.do(query, self.master.db.model, self.name, *more)
 
 
-def _known_branches(connection: Any, model: Any) -> list[tuple[str, str]]:
+def _known_branches(connection: Any, model: Any) -> list[Branch]:
     table = model.changes.c
     query = (
         sa.select(table.repository, table.branch)
@@ -147,7 +147,7 @@ def _known_branches(connection: Any, model: Any) -> list[tuple[str, str]]:
         .order_by(table.changeid.desc())
         .limit(_RECENT)
     )
-    return sorted({(str(repository), str(branch)) for repository, branch in connection.execute(query).fetchall()})
+    return sorted({Branch(str(repository), str(branch)) for repository, branch in connection.execute(query).fetchall()})
 
 
 def _buildsets(model: Any, scheduler: str, repository: str, branch: str, *columns: Any) -> Any:
@@ -199,7 +199,6 @@ def weekly(site: Site, cells: Sequence[str]) -> Any:
 def _by_the_clock(
     site: Site, cells: Sequence[str], name: str, reason: str, branches: Sequence[str] = (), **when: int
 ) -> Any:
-    trunk = {"repository": site.repository.url, "branch": site.repository.trunk, "revision": None}
     return OncePerNight(
         name=name,
         site=site,
@@ -209,6 +208,6 @@ def _by_the_clock(
         **when,
         builderNames=list(cells),
         reason=reason,
-        change_filter=ChangeFilter(project=PROJECT, branch=site.repository.trunk),
-        codebases={"": trunk},
+        change_filter=ChangeFilter(project=PROJECT, branch=site.main.name),
+        codebases={"": {"repository": site.main.repository, "branch": site.main.name, "revision": None}},
     )

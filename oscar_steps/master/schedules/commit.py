@@ -45,9 +45,22 @@ class PerCommit(schedulers.AnyBranchScheduler):
     before its build is asked for, is forgotten by it.
     """
 
+    compare_attrs = (*schedulers.AnyBranchScheduler.compare_attrs, "each")
+    each: frozenset[str] = frozenset()
+    """The repositories whose commits are tested one by one."""
+
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._heard: set[int] = set()
+
+    def checkConfig(self, each: frozenset[str] = frozenset(), **settings: Any) -> Any:  # noqa: ARG002
+        """The site has checked it."""
+        return super().checkConfig(**settings)
+
+    def reconfigService(self, each: frozenset[str] = frozenset(), **settings: Any) -> Any:
+        """Take new settings."""
+        self.each = each
+        return super().reconfigService(**settings)
 
     def addBuildsetForChanges(self, **arguments: Any) -> Any:
         properties = arguments.pop("properties", None) or Properties()
@@ -74,7 +87,10 @@ class PerCommit(schedulers.AnyBranchScheduler):
             database = self.master.db
             if again and change.number in await database.pool.do(changes_with_builds, database.model):
                 return
-            await super().gotChange(change, important)
+            if change.repository in self.each:
+                await self.addBuildsetForChanges(reason=self.reason, changeids=[change.number], priority=self.priority)
+            else:
+                await super().gotChange(change, important)
         except Exception as error:
             log.err(error, f"the change {change.number} (r{change.revision}) could not be noted; that is tried again")
             self.master.reactor.callLater(AGAIN_SECONDS, self._take_again, change, important)
@@ -186,7 +202,8 @@ def first_tier(site: Site) -> Any:
     return PerCommit(
         name=LINT,
         change_filter=ChangeFilter(project=PROJECT, branch_fn=WatchedBranch(site.schedule), category_fn=starts_tests),
-        treeStableTimer=None if site.repository.burst == "each" else site.schedule.tree_stable or None,
+        treeStableTimer=site.schedule.tree_stable or None,
+        each=site.tested_each,
         builderNames=[LINT],
         reason="a commit",
     )

@@ -13,9 +13,11 @@ from twisted.internet import defer
 from oscar_steps.errors import SourceError
 from oscar_steps.master.schedules.names import CELLS, FORCE, PATCH_OF
 from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.repositories import kind_of
 from oscar_steps.site import Site
 from oscar_steps.sources.diffs import changes_of
-from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch
+from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch, SourceKind
+from oscar_steps.textio import some
 from oscar_steps.verdict import LINT
 from oscar_steps.words import MAX_NODES, Label, NodeBoot
 
@@ -32,11 +34,12 @@ AS_BUTTON = "this cell alone"
 class ForceCells(schedulers.ForceScheduler):
     """Starts the cell whose button was pressed, or all cells of a label."""
 
-    def reconfigService(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:
+    def reconfigService(self, of_label: Mapping[str, Sequence[str]], site: Site, **settings: Any) -> Any:
+        self.site = site
         self.of_label = {label: list(cells) for label, cells in of_label.items() if cells}
         return super().reconfigService(**settings)
 
-    def checkConfig(self, of_label: Mapping[str, Sequence[str]], **settings: Any) -> Any:  # noqa: ARG002
+    def checkConfig(self, of_label: Mapping[str, Sequence[str]], site: Site, **settings: Any) -> Any:  # noqa: ARG002
         return super().checkConfig(**settings)
 
     def force(self, owner: Any, builderNames: Any = None, builderid: Any = None, **wishes: Any) -> Any:
@@ -67,10 +70,20 @@ class ForceCells(schedulers.ForceScheduler):
     async def gatherPropertiesAndChanges(self, collector: Any, **wishes: Any) -> Any:
         """The form's wishes, and whose patch it is."""
         properties, changes, stamps = await super().gatherPropertiesAndChanges(collector, **wishes)
+        for stamp in stamps.values():
+            await collector.collectValidationErrors("revision", self._check, stamp)
         if PATCH_OF in wishes:
             properties.setProperty(PATCH_OF, _one(wishes[PATCH_OF]), "Force Build Form")
             properties.setProperty(CELLS, list(wishes[CELLS]), "Force Build Form")
         return properties, changes, stamps
+
+    def _check(self, stamp: dict[str, Any]) -> None:
+        """Raise ValidationError where the revision is none of the branch's kind; else name the repository."""
+        branch, revision = str(stamp.get("branch") or ""), str(stamp.get("revision") or "")
+        pattern, words = _REVISIONS[kind_of(branch)]
+        if revision and not re.fullmatch(pattern, revision):
+            raise ValidationError(f"{revision[:60]!a} is no revision of {branch[:60]!a}; give {words}, or nothing")
+        stamp["repository"] = self.site.branch_called(branch).repository
 
 
 def _one(wish: Any) -> str:
@@ -138,19 +151,30 @@ class Level(util.IntParameter):
         return int(text)
 
 
+_REVISIONS: Mapping[SourceKind, tuple[str, str]] = {
+    "svn": (r"[1-9][0-9]{0,9}", "the number of a revision"),
+    "git": (r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,99}", "a commit's id or a tag"),
+    "tarball": (r"[0-9]{1,4}\.[A-Za-z0-9.:#-]{1,60}", "a release's version"),
+}
+"""What a revision looks like, and what it is called."""
+
+
+def _branches(site: Site) -> str:
+    """The pattern of the branches that a person may ask for."""
+    patterns = [re.escape(place.branch) for place in site.tarballs]
+    patterns += [rf"{re.escape(git.prefix)}[^\x00-\x20\x7f~^:?*\[\\]{{1,200}}" for git in site.git]
+    if svn := site.repository:
+        folders = "|".join(re.escape(folder) for folder in (svn.branches, svn.tags))
+        patterns += [re.escape(svn.trunk), rf"({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"]
+    return "|".join(patterns)
+
+
 def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
-    repository = site.repository
-    folders = "|".join(re.escape(folder) for folder in (repository.branches, repository.tags))
-    branch = rf"{re.escape(repository.trunk)}|({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"
-    right = f"give {repository.trunk}, {repository.branches}/NAME or {repository.tags}/NAME"
-    revision, exact = r"|[1-9][0-9]{0,9}", "give the number of a revision, or nothing"
-    if site.tarballs:
-        branch += "|" + "|".join(re.escape(place.branch) for place in site.tarballs)
-        right += f", or {site.tarballs[0].branch} for a release"
-        revision += r"|[0-9]{1,4}\.[A-Za-z0-9.:#-]{1,60}"
-        exact = "give the number of a revision, a release's version, or nothing"
+    kinds = dict.fromkeys(kind_of(name) for name in (*site.branch_names, *(place.branch for place in site.tarballs)))
+    revisions = [_REVISIONS[kind] for kind in kinds]
     return ForceCells(
         name=FORCE,
+        site=site,
         of_label=of_label,
         label="Test a revision",
         buttonName="Test a revision",
@@ -170,18 +194,18 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
                 branch=Checked(
                     name="branch",
                     label="Branch",
-                    default=repository.trunk,
-                    pattern=branch,
-                    right=right,
+                    default=site.main.name,
+                    pattern=_branches(site),
+                    right=f"give one of {some([*site.branch_names, *(place.branch for place in site.tarballs)])}",
                 ),
                 revision=Checked(
                     name="revision",
                     label="Revision (empty: the last one)",
                     default="",
-                    pattern=revision,
-                    right=exact,
+                    pattern="|" + "|".join(pattern for pattern, _words in revisions),
+                    right=f"give {' or '.join(words for _pattern, words in revisions)}, or nothing",
                 ),
-                repository=util.FixedParameter(name="repository", default=repository.url),
+                repository=util.FixedParameter(name="repository", default=site.main.repository),
                 project=util.FixedParameter(name="project", default=PROJECT),
                 patch=_patch_fields(),
             )

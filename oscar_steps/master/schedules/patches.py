@@ -40,13 +40,13 @@ _MAX_CELLS = 200
 class TryPatch(Try_Userpass):
     """Takes patches: the first tier sees each of them, then the cells that were asked for (none: the smoke cells)."""
 
-    compare_attrs = (*Try_Userpass.compare_attrs, "smoke", "repository", "trunk")
+    compare_attrs = (*Try_Userpass.compare_attrs, "smoke", "site")
 
-    def checkConfig(self, smoke: Sequence[str], repository: str, trunk: str, **settings: Any) -> None:  # noqa: ARG002
+    def checkConfig(self, smoke: Sequence[str], site: Site, **settings: Any) -> None:  # noqa: ARG002
         super().checkConfig(**settings)
 
-    async def reconfigService(self, smoke: Sequence[str], repository: str, trunk: str, **settings: Any) -> None:
-        self.smoke, self.repository, self.trunk = list(smoke), repository, trunk
+    async def reconfigService(self, smoke: Sequence[str], site: Site, **settings: Any) -> None:
+        self.smoke, self.site = list(smoke), site
         await super().reconfigService(**settings)
 
     async def _create_pb(self) -> None:
@@ -95,13 +95,14 @@ class _Developer(Try_Userpass_Perspective):
             wrong = wrong or f"{number!r} is no revision; give --baserev NUMBER"
         if wrong := wrong or wrong_patch or wrong_wish:
             wishes, cells = {MISTAKE: wrong}, []
+        base = self.scheduler.site.branch_called(_text(branch, 200))
         return await ask_for_patch(
             self.scheduler,
             login=self.username,
             stamp={
-                "branch": _text(branch, 200) or self.scheduler.trunk,
+                "branch": base.name,
                 "revision": number or None,
-                "repository": self.scheduler.repository,
+                "repository": base.repository,
                 "patch_body": body,
                 "patch_level": level,
                 "patch_comment": _text(comment, 200),
@@ -274,6 +275,5 @@ def try_scheduler(site: Site, cells: Sequence[str], smoke: Sequence[str]) -> Any
             (login, site.secrets.read(f"try-{login}", f"password of {login}, {TRY}")) for login in site.try_.users
         ],
         smoke=list(smoke),
-        repository=site.repository.url,
-        trunk=site.repository.trunk,
+        site=site,
     )

@@ -94,7 +94,7 @@ class LintStep(FirstStep, buildstep.ShellMixin, buildstep.BuildStep):
             if not await upload(self, directory, LINT_FILE, writer, MAX_BYTES):
                 return  # nothing was judged: the verdict says why
             judgement = Judgement.model_validate_json(writer.buffer)
-            branch = self.getProperty("branch") or self.site.repository.trunk
+            branch = self.getProperty("branch") or self.site.main.name
             folder = Path(self.master.basedir)
             if judgement.url == url:
                 newest = max(self.getProperty(CHANGES) or (), default=0)

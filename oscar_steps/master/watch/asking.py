@@ -1,8 +1,9 @@
-"""Questions to Subversion, asked by the master without waiting for the answer."""
+"""Questions to Subversion and git, asked by the master without waiting for the answer."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from buildbot.util import runprocess
@@ -13,21 +14,58 @@ from oscar_steps.errors import HostError, SourceError
 from oscar_steps.sources.svn import revision_answer, revision_question
 
 _SVN_SECONDS = 120
+_MOST_BYTES = 128 << 20
+"""Of what a program prints; a server may send without end."""
+
+
+async def run_program(
+    reactor: Any,
+    words: list[str],
+    environment: Mapping[str, str],
+    seconds: float,
+    running: set[Any] | None = None,
+    stdin: bytes = b"",
+) -> tuple[int, bytes, str]:
+    """Run a program to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed.
+
+    One that was ended has a status below 0, and its complaint says why.
+    """
+    output, complaint = bytearray(), bytearray()
+
+    def keep(kept: bytearray, more: bytes) -> None:
+        kept += more[: max(0, _MOST_BYTES - len(kept))]
+        if len(kept) >= _MOST_BYTES and not process.killed:
+            process.kill("it prints too much")
+
+    process = runprocess.RunProcess(
+        reactor,
+        words,
+        env={**dict.fromkeys(os.environ), **environment},  # None: not inherited
+        collect_stdout=lambda more: keep(output, more),
+        collect_stderr=lambda more: keep(complaint, more),
+        io_timeout=None,
+        runtime_timeout=seconds,
+        initial_stdin=stdin or None,
+    )
+    running = set() if running is None else running
+    running.add(process)
+    try:
+        status = await process.start()
+    finally:
+        running.discard(process)
+    said = complaint.decode("utf-8", "replace")
+    if process.killed and len(output) >= _MOST_BYTES:
+        said = f"it was ended after it had printed {_MOST_BYTES >> 20} MiB"
+    elif process.killed and not said.strip():
+        said = f"timed out after {seconds:.0f} s waiting for {words[0]}"
+    return status, bytes(output), said
 
 
 async def run_svn(
     reactor: Any, words: list[str], running: set[Any] | None = None, seconds: float = _SVN_SECONDS
-) -> tuple[int, bytes, bytes]:
-    """Run svn to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed."""
-    environment: dict[str, str | None] = {**dict.fromkeys(os.environ), **tool_environment()}  # None: not inherited
-    process = runprocess.RunProcess(reactor, ["svn", *words], env=environment, io_timeout=None, runtime_timeout=seconds)
-    running = set() if running is None else running
-    running.add(process)
-    try:
-        status, output, complaint = await process.start()
-    finally:
-        running.discard(process)
-    return status, output, complaint
+) -> tuple[int, bytes, str]:
+    """Run svn to its end, as `run_program` does."""
+    return await run_program(reactor, ["svn", *words], tool_environment(), seconds, running)
 
 
 async def exact_revision(reactor: Any, url: str, wanted: str | None, running: set[Any] | None = None) -> str:
@@ -37,16 +75,7 @@ async def exact_revision(reactor: Any, url: str, wanted: str | None, running: se
     """
     _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running)
     try:
-        return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), complaint_of(complaint))
+        return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), complaint)
     except (SourceError, HostError):
         log.msg(f"svn info {url}@{wanted or 'HEAD'} said {complaint!r}")
         raise
-
-
-def complaint_of(complaint: bytes) -> str:
-    """What svn complains of; a timeout, where it was ended before it printed anything."""
-    return (
-        complaint.decode("utf-8", "replace")
-        if complaint.strip()
-        else f"timed out after {_SVN_SECONDS} s waiting for svn"
-    )

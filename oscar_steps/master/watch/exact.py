@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oscar_steps.errors import SourceError
 from oscar_steps.master.watch.asking import exact_revision
+from oscar_steps.master.watch.copy import Copy
 from oscar_steps.master.watch.externals import externals_at
 from oscar_steps.master.watch.released import is_tarball, place_of, tarball_source
+from oscar_steps.repositories import kind_of
 from oscar_steps.site import Site
 from oscar_steps.sources.source import Source
+from oscar_steps.textio import one_line, some
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,24 @@ def url_of(site: Site, asked: Asked) -> str:
     """The address of what is asked for, before its revision is known. Raises SourceError."""
     if is_tarball(asked.branch):
         return place_of(site, asked.branch).url
-    return site.repository.source_url(asked.branch or site.repository.trunk)
+    branch = site.branch_called(asked.branch)
+    if git := site.git_of(branch.name):
+        return git.url
+    if site.repository is None or kind_of(branch.name) == "git":
+        known = some(site.branch_names)
+        raise SourceError(f"farm.toml has no repository for the branch '{one_line(branch.name)}'; there are: {known}")
+    return site.repository.source_url(branch.name)
 
 
 async def exact_source(reactor: Any, site: Site, asked: Asked) -> Source:
     """Raises SourceError where there is no such thing, HostError where it cannot be found out."""
     if is_tarball(asked.branch):
         return tarball_source(site, asked.folder, asked.branch, asked.revision, asked.oscar_names)
-    url = url_of(site, asked)
+    url, branch = url_of(site, asked), site.branch_called(asked.branch).name
+    if git := site.git_of(branch):
+        copy = Copy(git.copy_below(asked.folder), url, reactor, asked.running)
+        revision = await copy.resolve(asked.revision or branch.removeprefix(git.prefix))
+        return Source(kind="git", url=url, revision=revision, branch=branch)
     revision = await exact_revision(reactor, url, asked.revision or None, asked.running)
     externals = await externals_at(reactor, url, revision, asked.folder, asked.running)
-    return Source(url=url, revision=revision, branch=asked.branch or site.repository.trunk, externals=externals)
+    return Source(url=url, revision=revision, branch=branch, externals=externals)

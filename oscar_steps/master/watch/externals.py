@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import DeferredLock
 from twisted.python import log
 
-from oscar_steps.master.watch.asking import complaint_of, run_svn
+from oscar_steps.master.watch.asking import run_svn
 from oscar_steps.sources.externals import Answer, Memory, externals_of, seconds_of
 from oscar_steps.sources.source import External
 from oscar_steps.textio import read_regular, write_atomically
@@ -38,7 +38,7 @@ async def externals_at(
             while True:
                 command = [words[0], "--non-interactive", *words[1:]]
                 status, output, complaint = await run_svn(reactor, command, running, seconds_of(words))
-                words = questions.send(Answer(status, output, complaint_of(complaint)))
+                words = questions.send(Answer(status, output, complaint))
         except StopIteration as end:
             found: tuple[External, ...] = end.value
         if memory.known != before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oscar_steps.errors import SourceError
-from oscar_steps.repositories import TARBALLS, Tarballs
+from oscar_steps.repositories import TARBALLS, Tarballs, kind_of
 from oscar_steps.site import Site
 from oscar_steps.sources.source import Source
 from oscar_steps.sources.tarballs.memory import Shelf
@@ -16,7 +16,7 @@ from oscar_steps.textio import one_line
 
 def is_tarball(branch: str | None) -> bool:
     """Whether a build is of a release's tarballs."""
-    return (branch or "").startswith(TARBALLS)
+    return kind_of(branch or "") == "tarball"
 
 
 def place_of(site: Site, branch: str) -> Tarballs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from twisted.python import log
 
 from oscar_steps.errors import FarmError, HostError
 from oscar_steps.master.operator_mail import notify_operator
-from oscar_steps.master.watch.asking import complaint_of, run_svn
+from oscar_steps.master.watch.asking import run_svn
 from oscar_steps.master.watch.commits import (
     Commit,
     are_harmless,
@@ -25,18 +24,16 @@ from oscar_steps.master.watch.commits import (
     skipped_by,
     text_of,
 )
+from oscar_steps.master.watch.looks import Looks, readable_again, unreadable
 from oscar_steps.master.watch.mark import AnotherRepository, Mark
 from oscar_steps.master.watch.storable import storable
 from oscar_steps.repositories import Repository
-from oscar_steps.site import Site
 from oscar_steps.sources.svn import svn_words
 from oscar_steps.sources.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.textio import read_regular, write_atomically
 
 PROJECT = "oscar"
 _REMEMBERED = 500
-FAILURES_BEFORE_MAIL = 3
-"""So many polls must fail in a row before the operator gets a mail: a server may be restarted."""
 
 
 class BranchSplitter:
@@ -68,7 +65,7 @@ class BranchSplitter:
         return None
 
 
-class FarmPoller(SVNPoller):
+class FarmPoller(Looks, SVNPoller):
     """Buildbot's poller, made to lose nothing.
 
     It asks for all revisions since the last one it has seen (the original asks for the newest `histmax`, and older ones
@@ -82,10 +79,6 @@ class FarmPoller(SVNPoller):
     last_change: int | None
     _prefix: str | None
     state: Path | None = None
-    trouble = ""
-    """Why the last polls have failed, in one sentence; '' while all is well."""
-    last_success: float | None = None
-    """When a poll ended well (Unix time)."""
     somewhere = "trunk"
     """A branch that is tested for a revision that does not show what it changed."""
     skip: tuple[str, ...] = ()
@@ -95,7 +88,6 @@ class FarmPoller(SVNPoller):
 
     def __init__(self, repourl: str, **kwargs: Any) -> None:
         self.svn: set[Any] = set()
-        self._failures = 0
         self._known: set[tuple[str, str]] | None = None
         super().__init__(repourl, **kwargs)
 
@@ -134,28 +126,10 @@ class FarmPoller(SVNPoller):
             if isinstance(error, AnotherRepository):
                 self._wait(said)
             else:
-                self._failed(said)
+                self.ended_badly(said, unreadable(self.repourl, said, self.pollInterval))
             return
-        self._failures = 0
-        self.last_success = time.time()
-        if self.trouble:
-            self.trouble = ""
-            text = f"The repository {self.repourl} can be read again. Commits made in the meantime are tested now.\n"
-            notify_operator(self.master, "the repository can be read again", text)
+        self.ended_well(readable_again(self.repourl))
         log.msg("SVNPoller: finished polling")
-
-    def _failed(self, said: str) -> None:
-        self._failures += 1
-        if self._failures < FAILURES_BEFORE_MAIL:
-            return
-        first, self.trouble = not self.trouble, said
-        if first:
-            text = (
-                f"The last {FAILURES_BEFORE_MAIL} polls of the repository failed ({self.pollInterval} s apart):\n\n"
-                f"  {said}\n\n"
-                "No commit is tested until the repository can be read again; none is lost. You will get a mail then.\n"
-            )
-            notify_operator(self.master, "the repository cannot be read", text)
 
     def _wait(self, said: str) -> None:
         """Nothing is tested any more until the operator has decided: numbers mean other commits than before."""
@@ -298,7 +272,7 @@ class FarmPoller(SVNPoller):
             self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
         )
         if rc != 0:
-            said = svn_words(complaint_of(complaint))
+            said = svn_words(complaint)
             raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
         return output
 
@@ -385,9 +359,8 @@ def _number_in(path: Path) -> int | None:
         return None
 
 
-def svn_poller(site: Site, state: Path) -> FarmPoller:
-    """The poller of the site's repository; the last revision it has seen is kept in a file below `state`."""
-    repository = site.repository
+def svn_poller(repository: Repository, state: Path) -> FarmPoller:
+    """The poller of a site's repository; the last revision it has seen is kept in a file below `state`."""
     return FarmPoller(
         repository.url.rstrip("/"),
         name="svn",

@@ -17,8 +17,9 @@ from twisted.internet import threads
 from twisted.python import log
 
 from oscar_steps.errors import Cancelled, FarmError, HostError
-from oscar_steps.master.operator_mail import notify, notify_operator
-from oscar_steps.master.watch.svn import FAILURES_BEFORE_MAIL, PROJECT
+from oscar_steps.master.operator_mail import notify
+from oscar_steps.master.watch.looks import FAILURES_BEFORE_MAIL, Letter, Looks
+from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import Tarballs
 from oscar_steps.site import Site
 from oscar_steps.sources.tarballs.fetch import Limit
@@ -29,19 +30,14 @@ AUTHOR = "release"
 """Who made a release is not known; the release manager gets the report, not the mails of each cell."""
 
 
-class TarballWatcher(base.ReconfigurablePollingChangeSource):
+class TarballWatcher(Looks, base.ReconfigurablePollingChangeSource):
     """Looks at one place, again and again."""
 
     compare_attrs = ("table", "folder")
-    trouble = ""
-    """Why the last looks have failed, in one sentence; '' while all is well."""
-    last_success: float | None = None
-    """When a look ended well (Unix time)."""
     waiting: tuple[str, ...] = ()
     """What each set that is not complete waits for."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        self._failures = 0
         self._stop = Event()
         self._known: set[str] | None = None
         super().__init__(*arguments, **settings)
@@ -85,25 +81,18 @@ class TarballWatcher(base.ReconfigurablePollingChangeSource):
         Look(self.table.place, shelf, memory, Limit(0, 0, stop), _say).all()
 
     def _note(self, fault: HostError | None) -> None:
+        name, url = self.table.name, self.table.url
         if fault is None:
-            self._failures, self.last_success = 0, time.time()
-            if self.trouble:
-                self.trouble = ""
-                text = f"The releases at {self.table.url} can be read again.\n"
-                notify_operator(self.master, f"the releases {self.table.name} can be read again", text)
+            text = f"The releases at {url} can be read again.\n"
+            self.ended_well(Letter(f"the releases {name} can be read again", text))
             return
-        log.msg(f"{self.table.name}: {fault.sentence}")
-        self._failures += 1
-        if self._failures < FAILURES_BEFORE_MAIL:
-            return
-        first, self.trouble = not self.trouble, fault.sentence
-        if first:
-            text = (
-                f"The last {FAILURES_BEFORE_MAIL} looks at the releases at {self.table.url} failed "
-                f"({self.table.poll} s apart):\n\n  {fault.explain()}\n\n"
-                "No release is lost: it is tested when it can be read. You will get a mail then.\n"
-            )
-            notify_operator(self.master, f"the releases {self.table.name} cannot be read", text)
+        log.msg(f"{name}: {fault.sentence}")
+        text = (
+            f"The last {FAILURES_BEFORE_MAIL} looks at the releases at {url} failed ({self.table.poll} s apart):\n\n"
+            f"  {fault.explain()}\n\n"
+            "No release is lost: it is tested when it can be read. You will get a mail then.\n"
+        )
+        self.ended_badly(fault.sentence, Letter(f"the releases {name} cannot be read", text))
 
     async def _hand_over(self, shelf: Shelf) -> None:
         """A change for each set that has none, and the mails. Nothing else changes the memory meanwhile."""

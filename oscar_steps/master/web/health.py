@@ -18,6 +18,7 @@ from twisted.python import log
 
 from oscar_steps.capacity import SAYS_NOTHING
 from oscar_steps.master.operator_mail import MAIL_SERVICE, notify_operator
+from oscar_steps.master.watch.git import GitPoller
 from oscar_steps.master.watch.svn import FarmPoller
 from oscar_steps.master.watch.tarballs import TarballWatcher
 from oscar_steps.master.web.plugin import Content, Page, Plugin
@@ -107,10 +108,12 @@ def _part(look: Callable[[Any], dict[str, Any]], master: Any) -> dict[str, Any]:
 
 
 def _poller(master: Any) -> dict[str, Any]:
-    pollers = [source for source in master.change_svc if isinstance(source, FarmPoller)]
+    pollers = [source for source in master.change_svc if isinstance(source, FarmPoller | GitPoller)]
     if not pollers:
         return {"trouble": "the poller of the repository does not run", "last_success": None}
-    return {"trouble": pollers[0].trouble, "last_success": pollers[0].last_success}
+    trouble = "; ".join(poller.trouble for poller in pollers if poller.trouble)
+    ended = [poller.last_success or 0.0 for poller in pollers]
+    return {"trouble": trouble, "last_success": min(ended) or None}
 
 
 def _releases(master: Any) -> dict[str, Any]:

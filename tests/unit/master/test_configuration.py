@@ -33,7 +33,7 @@ from oscar_steps.master.bisect.service import BISECT_SERVICE
 from oscar_steps.master.checks import can_match
 from oscar_steps.master.schedules.commit import is_good_commit
 from oscar_steps.matrix.cells import default_profiles, load_matrix
-from oscar_steps.repositories import Repository
+from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
 
 ROOT = default_profiles().parent
@@ -349,7 +349,35 @@ def test_a_site_that_is_there_but_cannot_be_read_is_not_replaced_by_the_example(
     ],
 )
 def test_a_branch_pattern_is_good_when_a_branch_could_have_such_a_name(pattern: str, can: bool) -> None:
-    assert can_match(pattern, Repository(url="svn://127.0.0.1/oscar")) is can
+    site = {"repository": {"url": "svn://127.0.0.1/oscar"}, "worker": [{"name": "w"}]}
+    assert can_match(pattern, Site.model_validate(site)) is can
+
+
+@pytest.mark.parametrize(
+    ("pattern", "can"),
+    [
+        ("git/oscar/main", True),
+        ("git/*/x/y", True),
+        ("*", True),
+        ("git/oscar/", False),
+        ("git/*x", True),
+        ("trunk", False),
+    ],
+)
+def test_a_branch_pattern_of_a_site_with_git_alone_needs_a_name_of_gits(pattern: str, can: bool) -> None:
+    site = {"git": [{"name": "oscar", "url": "git://h/oscar"}], "worker": [{"name": "w"}]}
+    assert can_match(pattern, Site.model_validate(site)) is can
+
+
+def test_a_site_may_have_git_alone_or_beside_subversion(tmp_path: Path) -> None:
+    table = '[[git]]\nname = "oscar"\nurl = "git://127.0.0.1/oscar.git"\nmain = "master"\n'
+    alone = load(base(tmp_path, table + SITE.partition("\n")[2].partition("\n")[2]))
+    assert alone.schedulers["nightly"]._config_kwargs["site"].mains == (
+        ("git://127.0.0.1/oscar.git", "git/oscar/master"),
+    )
+    assert [source.name for source in alone.change_sources] == ["git-oscar"]
+    both = load(base(tmp_path, SITE + table))
+    assert [source.name for source in both.change_sources] == ["svn", "git-oscar"]
 
 
 class Connection:

@@ -47,6 +47,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a@b.org", "a@b.org"),
         ("Jane Doe <jane@home.org>", "jane@home.org"),
         ("Eric <old@home.org>", "eric@now.org"),
+        ("bli <bli@18f9d06c-6ae2-0310-8438-938a554feff9>", "bli@oscar.org"),
+        ("eric <eric@18f9d06c-6ae2-0310-8438-938a554feff9>", "e@x.org"),
         ("Somebody <moved@home.org>", "new@home.org"),
     ],
 )

@@ -49,6 +49,14 @@ def test_a_failure_goes_to_the_authors_of_its_changes() -> None:
     assert recipients(note(Outcome.FAILED), MAIL) == ("eric@x.org", "geoffroy@x.org")
 
 
+def test_a_failure_of_a_merge_goes_to_the_authors_of_what_it_brought_too() -> None:
+    merge = ChangeNote("0" * 40, "Ann <ann@h.org>", "Merge", merged=("Bob <bob@h.org>", "Bad <böd@h.org>"))
+    failed = dataclasses.replace(note(Outcome.FAILED), changes=(merge,))
+    assert recipients(failed, MAIL) == ("ann@h.org", "bob@h.org")
+    ((login, why),) = bad_logins(failed, MAIL)
+    assert login == "Bad <böd@h.org>" and "ASCII" in why
+
+
 def test_the_first_failure_of_a_new_cell_is_told_as_well() -> None:
     assert note(Outcome.FAILED).before is None
     assert recipients(note(Outcome.FAILED), MAIL)

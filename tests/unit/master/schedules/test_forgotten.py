@@ -179,8 +179,8 @@ def test_a_branch_that_is_not_watched_stays_so() -> None:
 
 def test_a_change_that_comes_by_itself_as_well_is_built_once() -> None:
     scheduler = caught_up(TRUNK, [[1], [2], [3], [4]])
-    scheduler.gotChange(SimpleNamespace(number=5), True)
-    scheduler.gotChange(SimpleNamespace(number=7), True)
+    scheduler.gotChange(SimpleNamespace(number=5, repository="r"), True)
+    scheduler.gotChange(SimpleNamespace(number=7, repository="r"), True)
     assert scheduler.asked == [5, 6, 7]
     assert defer.ensureDeferred(scheduler._catch_up()).called
     assert scheduler.asked == [5, 6, 7]
@@ -217,9 +217,17 @@ def with_clock(stored: dict[int, str], waiting: Sequence[int]) -> tuple[Alone, t
     return scheduler, clock
 
 
+def test_a_repository_may_have_each_commit_tested_by_itself_though_others_wait_for_a_quiet_branch() -> None:
+    scheduler, _ = with_clock(TRUNK, [])
+    scheduler.each, scheduler.treeStableTimer = frozenset({"each"}), 60
+    scheduler.refusals = 0
+    scheduler.gotChange(SimpleNamespace(number=5, repository="each"), True)
+    assert scheduler.asked == [5]
+
+
 def test_a_change_that_the_database_did_not_take_is_tried_again(noted: list[str]) -> None:
     scheduler, clock = with_clock(TRUNK, [])
-    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5", repository="r"), True)
     assert scheduler.asked == []
     clock.pump([schedulers.AGAIN_SECONDS] * 4)
     assert scheduler.asked == [5]
@@ -229,7 +237,7 @@ def test_a_change_that_the_database_did_not_take_is_tried_again(noted: list[str]
 def test_a_change_that_the_database_took_and_denied_is_not_built_twice(noted: list[str]) -> None:
     scheduler, clock = with_clock(TRUNK, [])
     scheduler.stored_all_the_same = True
-    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5", repository="r"), True)
     clock.pump([schedulers.AGAIN_SECONDS] * 4)
     assert scheduler.asked == []
     assert len(noted) == 1
@@ -248,7 +256,7 @@ def test_a_quiet_branch_whose_build_the_database_did_not_take_is_asked_for_again
 
 def test_a_scheduler_that_ends_tries_nothing_again(noted: list[str]) -> None:
     scheduler, clock = with_clock(TRUNK, [])
-    scheduler.gotChange(SimpleNamespace(number=5, revision="5"), True)
+    scheduler.gotChange(SimpleNamespace(number=5, revision="5", repository="r"), True)
     scheduler.active = False
     clock.pump([schedulers.AGAIN_SECONDS] * 4)
     assert scheduler.asked == []

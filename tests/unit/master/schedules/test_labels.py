@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buildbot.schedulers.base import ReconfigurableBaseScheduler as BaseScheduler
 from buildbot.schedulers.forcesched import CollectedValidationError, ForceScheduler, ValidationError
 from twisted.internet import defer
 
@@ -20,6 +21,7 @@ from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.force import AS_BUTTON, LABEL, button
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
+from oscar_steps.repositories import Git
 from oscar_steps.site import Mail, Site
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Stage, Verdict
 from oscar_steps.words import UNSTABLE, Label
@@ -158,6 +160,43 @@ def test_a_reason_that_a_database_does_not_take_is_refused(reason: str) -> None:
     assert form.parse_from_arg("why not: ünïcode,\ntwo lines") == "why not: ünïcode,\ntwo lines"
     with pytest.raises(ValidationError, match="is not valid; give at most 150 letters"):
         form.parse_from_arg(reason)
+
+
+@pytest.mark.parametrize(
+    ("branch", "revision", "why"),
+    [
+        ("git/oscar/main", "0a1b2c3", ""),
+        ("git/oscar/topic/x", "rel-5.1", ""),
+        ("git/oscar/main", "", ""),
+        ("trunk", "12", ""),
+        ("trunk", "0a1b2c3", "give the number of a revision"),
+        ("git/oscar/main", "-rf", "a commit's id or a tag"),
+        ("git/other/main", "", "give one of trunk, branches/NAME, tags/NAME, git/oscar/BRANCH"),
+        ("git/oscar/a b", "", "give one of"),
+    ],
+)
+def test_a_person_names_a_branch_of_git_and_a_revision_of_its_kind(
+    plans: Sequence[CellPlan], monkeypatch: pytest.MonkeyPatch, branch: str, revision: str, why: str
+) -> None:
+    both = site().model_copy(update={"git": (Git(name="oscar", url="git://h/oscar"),)})
+    force = next(each for each in build_schedulers(both, plans) if each.name == "force")
+    made: list[Any] = []
+    monkeypatch.setattr(
+        type(force), "addBuildsetForSourceStampsWithDefaults", lambda _self, **said: made.extend(said["sourcestamps"])
+    )
+    monkeypatch.setattr(BaseScheduler, "reconfigService", lambda _self, **_settings: defer.succeed(None))
+    monkeypatch.setattr(type(force), "master", None)
+    force.reconfigService(**force._config_kwargs)
+    done = defer.ensureDeferred(force.force("ann", builderNames=["a-1-x86_64"], branch=[branch], revision=[revision]))
+    failed: list[Any] = []
+    done.addErrback(failed.append)
+    assert done.called
+    said = str(failed[0].value.errors) if failed else ""
+    assert why in said and bool(why) is bool(said), said
+    if not why:
+        (stamp,) = made
+        repository = "git://h/oscar" if branch.startswith("git/") else "svn://h/oscar"
+        assert (stamp["branch"], stamp["revision"], stamp["repository"]) == (branch, revision, repository)
 
 
 def test_the_form_offers_the_labels_that_cells_have(plans: Sequence[CellPlan]) -> None:

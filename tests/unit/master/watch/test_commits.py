@@ -160,7 +160,8 @@ def test_a_commit_without_an_author_is_nobodys_and_gets_no_mail(author: str) -> 
     assert address_fault(f"{NOBODY}@example.org")
 
 
-@pytest.mark.parametrize(("burst", "timer"), [("newest", 60), ("each", None)])
-def test_the_site_says_whether_each_commit_of_a_burst_is_tested(burst: str, timer: float | None) -> None:
-    site = Site(repository={"url": "svn://h/oscar", "burst": burst}, worker=[{"name": "w"}])
-    assert first_tier(site)._config_kwargs["treeStableTimer"] == timer
+@pytest.mark.parametrize(("burst", "each"), [("newest", set()), ("each", {"svn://h/oscar"})])
+def test_the_site_says_whether_each_commit_of_a_burst_is_tested(burst: str, each: set[str]) -> None:
+    site = Site.model_validate({"repository": {"url": "svn://h/oscar/", "burst": burst}, "worker": [{"name": "w"}]})
+    settings = first_tier(site)._config_kwargs
+    assert (settings["treeStableTimer"], settings["each"]) == (60, each)

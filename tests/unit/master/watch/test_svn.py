@@ -16,9 +16,10 @@ from demo.children import Child
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.schedules.commit import WatchedBranch
-from oscar_steps.master.watch import svn as pollers
+from oscar_steps.master.watch import looks
 from oscar_steps.master.watch.asking import exact_revision
-from oscar_steps.master.watch.svn import FAILURES_BEFORE_MAIL, BranchSplitter, FarmPoller
+from oscar_steps.master.watch.looks import FAILURES_BEFORE_MAIL
+from oscar_steps.master.watch.svn import BranchSplitter, FarmPoller
 from oscar_steps.site import Schedule
 from oscar_steps.sources.resolve import resolve_revision
 from oscar_steps.sources.svn_xml import UNREADABLE, log_entries
@@ -241,14 +242,14 @@ class WithRepository(AtRepository):
 
     async def test_a_deaf_poller_is_told_once_and_so_is_that_it_hears_again(self) -> None:
         told: list[tuple[str, str]] = []
-        self.patch(pollers, "notify_operator", lambda _master, subject, text: told.append((subject, text)))
+        self.patch(looks, "notify_operator", lambda _master, subject, text: told.append((subject, text)))
         updates = FakeUpdates("")
         poller = await self.looking(updates)
         await poller.poll()
         heard = poller.last_success
         away = self.path.with_name("away")
         self.path.rename(away)
-        for _ in range(pollers.FAILURES_BEFORE_MAIL - 1):
+        for _ in range(FAILURES_BEFORE_MAIL - 1):
             await poller.poll()
         assert (told, poller.trouble) == ([], "")
         for _ in range(4):
@@ -263,7 +264,7 @@ class WithRepository(AtRepository):
         assert [subject for subject, _ in told[1:]] == ["the repository can be read again"]
         assert (poller.trouble, updates.stored) == ("", ["2"])
         assert poller.last_success and heard and poller.last_success > heard
-        assert len(self.flushLoggedErrors(HostError)) == pollers.FAILURES_BEFORE_MAIL + 3
+        assert len(self.flushLoggedErrors(HostError)) == FAILURES_BEFORE_MAIL + 3
 
     async def test_a_revision_whose_log_svn_cannot_print_is_tested_all_the_same_and_hides_no_other(self) -> None:
         updates = FakeUpdates("")
@@ -311,7 +312,7 @@ class WithRepository(AtRepository):
         state = self.path.parent / "svn-last-revision"
         state.write_text("4711\n")
         poller = await self.looking(FakeUpdates(""), state=state)
-        for _ in range(pollers.FAILURES_BEFORE_MAIL):
+        for _ in range(FAILURES_BEFORE_MAIL):
             await poller.poll()
         self.flushLoggedErrors(HostError)
         assert "has seen 4711 already" in poller.trouble

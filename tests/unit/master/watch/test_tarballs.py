@@ -15,7 +15,7 @@ from twisted.internet import threads
 from oscar_steps.errors import ConfigError, HostError, SourceError
 from oscar_steps.master.reports.candidate import CellResult, releasable, report_text
 from oscar_steps.master.schedules.force import button
-from oscar_steps.master.watch import tarballs
+from oscar_steps.master.watch import looks, tarballs
 from oscar_steps.master.watch.exact import Asked, url_of
 from oscar_steps.master.watch.released import tarball_source
 from oscar_steps.master.watch.tarballs import TarballWatcher
@@ -143,7 +143,7 @@ class Watched:
 
         monkeypatch.setattr(threads, "deferToThread", at_once)
         monkeypatch.setattr(tarballs, "notify", note)
-        monkeypatch.setattr(tarballs, "notify_operator", note)
+        monkeypatch.setattr(looks, "notify_operator", note)
         self.start()
 
     def start(self) -> None:

@@ -1,0 +1,233 @@
+"""The master's copy of a git repository: brought up to date, asked for branches and commits, without waiting.
+
+It lies below the master's folder, and only the poller writes branches into it. It is never the only one that knows
+something: one that is damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import defer, threads
+from twisted.python import log
+
+from oscar_steps.errors import HostError, SourceError
+from oscar_steps.master.watch.asking import run_program
+from oscar_steps.master.watch.commits import Commit, Touched
+from oscar_steps.sources.git import (
+    FULL_ID,
+    HEADS,
+    error_kind,
+    git_environment,
+    git_words,
+    may_be_id,
+    name_fault,
+    named,
+    refs_in,
+)
+from oscar_steps.sources.svn import NOBODY
+
+_ASK_SECONDS = 120
+_FETCH_SECONDS = 3600
+_EVERY_HEAD = "+refs/heads/*:refs/heads/*"
+_FORMAT = "--format=%aN%x00%aE%x00%P%x00%B"
+_NAME = 100
+"""Characters of an author's name: address and name have to fit into the database's column."""
+_MOST_AUTHORS = 50
+_NO_ANCESTOR = 1
+_writing = defaultdict[Path, defer.DeferredLock](defer.DeferredLock)
+"""One at a time writes into a copy: the poller, or a build that fetches an old commit."""
+
+
+@dataclass
+class GitCommit(Commit):
+    """A commit, compared with its first parent."""
+
+    parents: tuple[str, ...] = ()
+
+
+class Copy:
+    """The copy of one repository. `running` are its programs, so that they can be ended."""
+
+    def __init__(self, place: Path, url: str, reactor: Any, running: set[Any] | None = None) -> None:
+        self.place, self.url = place, url
+        self.running: set[Any] = set() if running is None else running
+        self.closed = False
+        """Nothing is begun any more: the master ends."""
+        self.damaged = False
+        self._reactor = reactor
+
+    def close(self) -> None:
+        """End what runs, and begin nothing any more."""
+        self.closed = True
+        for process in tuple(self.running):
+            process.kill("the poller stops")
+
+    async def _run(self, words: Iterable[str], seconds: float, stdin: bytes = b"") -> tuple[int, bytes, str]:
+        if self.closed:
+            raise HostError("the master ends")
+        # Where the master is killed git ends, too: nobody would wait for a server that does not answer.
+        command = ["setpriv", "--pdeathsig", "KILL", "--", "git", *words]
+        return await run_program(self._reactor, command, git_environment(), seconds, self.running, stdin)
+
+    async def _ask(self, *words: str, seconds: float = _ASK_SECONDS) -> bytes:
+        """Of the repository. Raises SourceError where nothing of the kind is there, HostError otherwise."""
+        status, output, complaint = await self._run(words, seconds)
+        if status != 0:
+            said = f"{self.url}: git says {git_words(complaint)}"
+            raise error_kind(complaint)(said, hint="check the address and the revision")
+        return output
+
+    async def _look(self, *words: str, stdin: bytes = b"", good: tuple[int, ...] = (0,)) -> tuple[int, bytes]:
+        """Into the copy. Raises HostError; the copy is made anew then."""
+        status, output, complaint = await self._run([f"--git-dir={self.place}", *words], _ASK_SECONDS, stdin)
+        if status not in good:
+            self.damaged = self.damaged or not self.closed
+            raise HostError(f"the copy {self.place} of {self.url} cannot be read: git says {git_words(complaint)}")
+        return status, output
+
+    @property
+    def is_there(self) -> bool:
+        return (self.place / "HEAD").is_file()
+
+    async def remote(self) -> dict[str, str]:
+        """What the repository has: the full names of its references, HEAD among them, and their commits."""
+        return refs_in(await self._ask("ls-remote", "--quiet", self.url))
+
+    async def heads(self) -> dict[str, str]:
+        """The branches that the repository has now, and their last commits."""
+        return _branches(refs_in(await self._ask("ls-remote", "--quiet", "--heads", self.url)))
+
+    async def update(self) -> dict[str, str]:
+        """Fetch what is new; gives the branches with their last commits. Raises SourceError or HostError."""
+        await self._alone(self._update())
+        _, output = await self._look("for-each-ref", "--format=%(objectname)%09%(refname)", HEADS)
+        return _branches(refs_in(output))
+
+    async def _alone(self, work: Coroutine[Any, Any, None]) -> None:
+        await _writing[self.place].run(lambda: defer.ensureDeferred(work))
+
+    async def _update(self) -> None:
+        if not self.is_there or self.damaged:
+            await self._make_anew()
+        else:
+            try:
+                await self._fetch(self.place)
+            except HostError as error:
+                await self.heads()  # raises where it is the server
+                log.msg(f"the copy {self.place} is made anew: {error}")
+                await self._make_anew()
+
+    async def _fetch(self, place: Path, *what: str) -> None:
+        words = (f"--git-dir={place}", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok")
+        await self._ask(*words, *(what or ("--prune", self.url, _EVERY_HEAD)), seconds=_FETCH_SECONDS)
+
+    async def _make_anew(self) -> None:
+        """Beside the one that is there, which stays until then."""
+        new = self.place.with_suffix(".new")
+        await threads.deferToThread(_remove, new)
+        await self._ask("init", "--quiet", "--bare", "--template=", str(new))
+        await self._fetch(new)
+        await threads.deferToThread(_remove, self.place)
+        new.rename(self.place)
+        self.damaged = False
+
+    async def resolve(self, wanted: str) -> str:
+        """The full id of a branch, tag, HEAD or (abbreviated) commit id. Raises SourceError where there is none."""
+        if fault := name_fault(wanted):
+            raise SourceError(f"{self.url}: {fault}")
+        ids = await self._ids(wanted) if may_be_id(wanted) else []
+        if wanted in ids:
+            return wanted
+        found = named(await self.remote(), wanted, ids)
+        if not found and FULL_ID.fullmatch(wanted) and await self._brings(wanted):
+            found = wanted
+        if not found:
+            raise SourceError(f"{self.url} has no branch, tag or commit '{wanted}'", hint="check the revision")
+        return found
+
+    async def _ids(self, wanted: str) -> list[str]:
+        """The commits of the copy whose ids begin so."""
+        if not self.is_there:
+            return []
+        _, output = await self._look("rev-parse", f"--disambiguate={wanted.lower()}")
+        return await self._there(output.decode().split())
+
+    async def _there(self, ids: Iterable[str]) -> list[str]:
+        """Those that are commits of the copy."""
+        stdin = _lines(dict.fromkeys(ids))
+        _, output = await self._look("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=stdin)
+        found = (line.partition(" ") for line in output.decode().splitlines())
+        return [identity for identity, _, kind in found if kind == "commit"]
+
+    async def _brings(self, identity: str) -> bool:
+        """Whether the repository gives a commit that the copy has not: a new one, or one of no branch."""
+        if not self.is_there:
+            await self._alone(self._update())
+        if not await self._there([identity]):
+            try:
+                await self._alone(self._fetch(self.place, self.url, identity))
+            except SourceError:
+                return False
+        return bool(await self._there([identity]))
+
+    async def leads_to(self, old: str, new: str) -> bool:
+        """Whether `old` is an ancestor of `new`; one that the copy does not have is none."""
+        if not await self._there([old]):
+            return False
+        status, _ = await self._look("merge-base", "--is-ancestor", old, new, good=(0, _NO_ANCESTOR))
+        return status == 0
+
+    async def between(self, tip: str, known: Iterable[str]) -> list[str]:
+        """The commits of a branch from its tip back to what leads to `known`, the oldest first.
+
+        A branch is the chain of first parents: what a merge brings is the merge's.
+        """
+        stdin = _lines([tip, *(f"^{each}" for each in await self._there(known))])
+        _, output = await self._look("rev-list", "--first-parent", "--reverse", "--stdin", stdin=stdin)
+        return output.decode().split()
+
+    async def commit(self, identity: str, branch: str) -> GitCommit:
+        """All that is told of a commit, whose branch the farm calls so."""
+        words = ("-1", "-z", "--first-parent", "-m", "--root", "-r", "--no-renames", "--name-status")
+        _, output = await self._look("log", *words, "--no-show-signature", _FORMAT, identity, "--")
+        name, address, parents, message, *rest = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
+        rest = [part.removeprefix("\n") for part in rest[:1]] + rest[1:]
+        touched = [Touched(path, action[:1]) for action, path in zip(rest[::2], rest[1::2], strict=False) if path]
+        return GitCommit(identity, author(name, address), message, branch, touched, tuple(parents.split()))
+
+    async def merged_authors(self, commit: GitCommit) -> list[str]:
+        """Whose commits a merge brings."""
+        if len(commit.parents) < 2:
+            return []
+        stdin = _lines([*commit.parents[1:], f"^{commit.parents[0]}"])
+        _, output = await self._look("log", "-z", "--format=%aN%x00%aE", "--stdin", stdin=stdin)
+        parts = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
+        names = dict.fromkeys(author(*pair) for pair in zip(parts[::2], parts[1::2], strict=False))
+        return [name for name in names if name not in (commit.author, NOBODY)][:_MOST_AUTHORS]
+
+
+def author(name: str, address: str) -> str:
+    """Who made a commit, as the farm's mails look for an address: 'Name <address>'."""
+    name, address = " ".join(name.split())[:_NAME], address.strip()
+    return f"{name} <{address}>" if name and address else name or address or NOBODY
+
+
+def _branches(refs: dict[str, str]) -> dict[str, str]:
+    return {name.removeprefix(HEADS): tip for name, tip in refs.items() if name.startswith(HEADS)}
+
+
+def _lines(words: Iterable[str]) -> bytes:
+    return "".join(f"{word}\n" for word in words).encode()
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.unlink(missing_ok=True)
