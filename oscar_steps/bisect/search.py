@@ -85,14 +85,17 @@ class Answer:
     def sentence(self, names: Sequence[str]) -> str:
         """In words; `names` are the positions' names, the last good one first."""
         sure = f"{min(self.confidence, 0.999):.1%} sure"
+        before = f"no candidate did it: {names[0]}, which was good, shows it now as well ({sure})"
+        gone = f"it does not come back: {names[-1]}, which was bad, does not show it now ({sure})"
+        if self.kind is Kind.UNKNOWN:
+            likely = {0: before, len(names): gone}.get(self.first) or f"{names[self.first]} did it ({sure})"
+            return f"it was not found; the most likely is: {likely}"
         if self.kind is Kind.FOUND:
             return f"{names[self.first]} did it ({sure})"
         if self.kind is Kind.BEFORE:
-            return f"no candidate did it: {names[0]}, which was good, shows it now as well ({sure})"
+            return before
         if self.kind is Kind.GONE:
-            return f"it does not come back: {names[-1]}, which was bad, does not show it now ({sure})"
-        if self.kind is Kind.UNKNOWN:
-            return f"it was not found; the most likely is {names[self.first]} ({sure})"
+            return gone
         left = f"it cannot be told between {names[self.first]} and {names[self.last]}"
         skipped = ", ".join(names[position] for position in self.untested)
         return f"{left}, because {skipped} could not be tested ({sure})"
@@ -124,11 +127,12 @@ class Search:
         best = max(groups, key=lambda group: sum(odds[c] for c in group))
         sure = sum(odds[c] for c in best)
         answer = self._answer(best, sure)
+        over = len(runs) >= self.limit
         if sure >= CONFIDENCE:
-            return self._one_more_vote(counts, answer) or answer
-        if len(runs) >= self.limit:
+            return (None if over else self._one_more_vote(counts, answer)) or answer
+        if over:
             likely = max(range(len(odds)), key=odds.__getitem__)
-            return Answer(Kind.UNKNOWN, min(max(likely, 1), self.candidates), likely, odds[likely])
+            return Answer(Kind.UNKNOWN, likely, likely, odds[likely])
         return Ask(self._halving(odds, counts, skipped), "it halves what is left")
 
     def odds(self, runs: Sequence[Run]) -> list[float]:
