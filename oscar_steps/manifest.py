@@ -79,12 +79,15 @@ def packages(text: str) -> Packages:
 
 
 def changes(old: str, new: str) -> list[Change]:
-    """What differs between two manifests, by name. A package that is installed is not named again for the pool."""
+    """What differs between two manifests, by name. A package that is installed is not named again for the pool, and
+    one that is installed in both is neither new nor gone because the pool has it no more.
+    """
     before, after = packages(old), packages(new)
     found = dict[tuple[str, str, str], Change]()
     for key in sorted(before.keys() | after.keys(), key=lambda key: (key[0], len(key), key)):
         was, now = (", ".join(side.get(key, ())) for side in (before, after))
-        if was != now:
+        kept = "pool" in key[2:] and key[:2] in before and key[:2] in after and not (was and now)
+        if was != now and not kept:
             found.setdefault((key[0], was, now), Change(*(one_line(word) for word in (key[0], was, now))))
     return list(found.values())
 

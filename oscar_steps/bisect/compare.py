@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from oscar_steps import manifest
 from oscar_steps.textio import one_line
@@ -12,17 +13,22 @@ from oscar_steps.verdict import NodeReport, Outcome, Verdict
 _INDENT = "    "
 _EVIDENCE_LINES = 8
 _PACKAGES = 20
+_SHOWN = 8
+_LONGEST_VALUE = 60
+_NO_SETTINGS = ("run_id", "cell", "source", "image_key", "known_issues")
+"""Of a job: what is told otherwise, and what decides nothing."""
 _NOTABLE_SECONDS = 20.0
 _NOTABLE_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. `packages`: the list of its image's packages; None: it was not kept."""
+    """One of the two. `packages`: the list of its image's packages; None: it was not kept. `job`: its job, as JSON."""
 
     verdict: Verdict
     packages: str | None = None
     link: str = ""
+    job: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -34,6 +40,8 @@ def compare(left: Side, right: Side) -> list[str]:
     found = [*_ends(left), *_ends(right)]
     found += _parting(left.verdict, right.verdict)
     found += _durations(left, right)
+    found += _what_was_tested(left.verdict, right.verdict)
+    found += _settings(left.job, right.job)
     found += _worlds(left, right)
     return [_INDENT * line.startswith(_INDENT) + one_line(line, 200) for line in found]
 
@@ -72,8 +80,8 @@ def _first_difference(left: Mapping[str, str], right: Mapping[str, str]) -> str:
 
 def _node_words(left: NodeReport, right: NodeReport) -> str:
     reached = [[state for state, _ in node.history] or [node.state] for node in (left, right)]
-    if reached[0] == reached[1]:
-        return ""
+    if reached[0] == reached[1] or left.state == right.state:
+        return ""  # by the network or from its disk: it came to the same end
     missing = next((state for state in reached[0] if state not in reached[1]), "")
     if missing:
         return f"it was '{missing}', and then it never was; it ended as '{right.state}'"
@@ -89,6 +97,45 @@ def _durations(left: Side, right: Side) -> Iterator[str]:
         short, long = sorted((was.seconds, now.seconds))
         if long - short > _NOTABLE_SECONDS and long > short * _NOTABLE_FACTOR:
             yield f"the stage {now.stage} took {was.seconds:.0f} s, then {now.seconds:.0f} s"
+
+
+def _what_was_tested(left: Verdict, right: Verdict) -> Iterator[str]:
+    if left.cell != right.cell:
+        yield f"two cells: {left.cell}, then {right.cell}"
+    if left.tested and right.tested and left.tested.identity == right.tested.identity:
+        yield f"both tested the same: {left.tested}"
+    elif left.source != right.source:
+        yield f"two places: {left.source}, then {right.source}"
+
+
+def _settings(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[str]:
+    """What the two jobs had different, beside source and image."""
+    if not left or not right:
+        return
+    before, now = (dict(_flat({k: v for k, v in job.items() if k not in _NO_SETTINGS})) for job in (left, right))
+    found = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    for name in found[:_SHOWN]:
+        yield f"the job's {name}{_values(before.get(name), now.get(name))}"
+    if len(found) > _SHOWN:
+        yield f"and {len(found) - _SHOWN} more settings of the two jobs differ"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, each in value.items():
+        if isinstance(each, Mapping):
+            yield from _flat(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", each
+
+
+def _values(before: Any, now: Any) -> str:
+    if isinstance(before, list) and isinstance(now, list):
+        words = [f"+ {each}" for each in now if each not in before]
+        words += [f"- {each}" for each in before if each not in now]
+        return f": {', '.join(words) or 'their order'}"
+    values = ["nothing" if each in (None, "") else str(each) for each in (before, now)]
+    short = all(len(value) <= _LONGEST_VALUE and "\n" not in value for value in values)
+    return f": {values[0]}, then {values[1]}" if short else " differs"
 
 
 def _worlds(left: Side, right: Side) -> Iterator[str]:

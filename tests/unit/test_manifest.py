@@ -63,3 +63,8 @@ def test_what_a_hostile_list_names_gives_a_terminal_no_orders() -> None:
 @given(st.text(), st.text())
 def test_any_two_texts_can_be_compared(old: str, new: str) -> None:
     assert summary(changes(old, new)).isprintable()
+
+
+def test_a_package_that_is_installed_in_both_is_not_gone_because_the_pool_has_it_no_more() -> None:
+    old = "sed 4.8 amd64\nsed 4.8 amd64 pool\nzip 1 amd64 pool\n"
+    assert [str(change) for change in changes(old, "sed 4.9 amd64\n")] == ["sed 4.8 -> 4.9", "zip 1 is gone"]

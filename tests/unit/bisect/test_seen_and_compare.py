@@ -10,6 +10,7 @@ from oscar_steps.bisect.compare import Side, compare
 from oscar_steps.bisect.search import Seen
 from oscar_steps.bisect.seen import seen
 from oscar_steps.errors import Evidence
+from oscar_steps.sources.source import Source
 from oscar_steps.verdict import (
     Category,
     ImageReport,
@@ -110,3 +111,39 @@ def test_two_runs_side_by_side_say_where_they_parted_and_what_was_different() ->
         "    perl 5.36-1 -> 5.36-2",
     ]
     assert "no such package" in said[5] and "\x1b" not in said[5]
+
+
+def test_two_runs_side_by_side_say_what_their_jobs_had_different() -> None:
+    job = {
+        "run_id": "1", "cell": "c", "nodes": 2, "cluster_xml": "<a>\n</a>", "boot": None,
+        "image": {"suite": "bookworm", "packages": ["perl", "sed"]}, "known_issues": [1],
+    }  # fmt: skip
+    other = {
+        **job, "run_id": "2", "nodes": 4, "cluster_xml": "<b>\n</b>", "boot": "network",
+        "image": {"suite": "trixie", "packages": ["sed", "zstd"]}, "known_issues": [],
+    }  # fmt: skip
+    said = compare(Side(verdict(), job=job), Side(verdict(cell="d", source="svn://h/branch"), job=other))
+    assert said[4:] == [
+        "two cells: c, then d",
+        "two places: svn://h/trunk, then svn://h/branch",
+        "the job's nodes: 2, then 4",
+        "the job's cluster_xml differs",
+        "the job's boot: nothing, then network",
+        "the job's image.suite: bookworm, then trixie",
+        "the job's image.packages: + zstd, - perl",
+    ]
+
+
+def test_two_runs_of_the_same_source_are_said_to_be_so() -> None:
+    tested = Source(url="svn://h/trunk", revision="9")
+    said = compare(Side(verdict(tested=tested)), Side(failed("it failed", tested=tested)))
+    assert "both tested the same: svn://h/trunk@9" in said
+
+
+def test_nodes_that_came_up_by_another_way_have_not_parted() -> None:
+    def node(*states: str) -> tuple[NodeReport, ...]:
+        history = tuple((state, float(number)) for number, state in enumerate(states))
+        return (NodeReport(name="n1", state=states[-1], since=9.0, history=history),)
+
+    said = compare(Side(verdict(nodes=node("powered on", "given its address", "up"))), Side(verdict(nodes=node("up"))))
+    assert not [line for line in said if line.startswith("node")]
