@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from oscar_steps.bisect.search import Seen
 from oscar_steps.signature import signature_of
 from oscar_steps.verdict import Category, Outcome, Stage, StageResult, Verdict
 
-_NOT_THE_COMMITS = (Category.FARM, Category.HOST)
+NOT_THE_COMMITS = (Category.FARM, Category.HOST)
 
 
 def is_fault(verdict: Verdict) -> bool:
     """Whether a run has a fault that can be searched for: OSCAR's, the distribution's or the answers'."""
     red = verdict.outcome in (Outcome.FAILED, Outcome.INFRASTRUCTURE)
-    return red and verdict.category not in _NOT_THE_COMMITS
+    return red and verdict.category not in NOT_THE_COMMITS
 
 
 def seen(verdict: Verdict, bad: Verdict | None) -> Seen:
@@ -38,3 +40,13 @@ def _got_past(verdict: Verdict, bad: Verdict) -> bool:
     if bad.oscar_stage:
         return any(each.stage == bad.oscar_stage and each.result == "passed" for each in verdict.installer)
     return any(each.stage == bad.stage and each.result is StageResult.PASSED for each in verdict.stages)
+
+
+def other_faults(verdicts: Iterable[Verdict], bad: Verdict | None) -> list[Verdict]:
+    """Of each fault that is not the one of the run `bad`, the first run with it: each deserves a search of its own."""
+    known = signature_of(bad) if bad else ""
+    found = dict[str, Verdict]()
+    for verdict in verdicts:
+        if is_fault(verdict) and signature_of(verdict) != known:
+            found.setdefault(signature_of(verdict), verdict)
+    return list(found.values())

@@ -29,12 +29,13 @@ from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
 from oscar_steps.testdriver.cli.images import image_entry
+from oscar_steps.testdriver.cli.patches import patch_options, read_patch
 from oscar_steps.testdriver.cli.run import image_option, new_id
 from oscar_steps.testdriver.process.run_process import execute
 from oscar_steps.testdriver.process.rundirectory import is_running
 from oscar_steps.testdriver.run import RunOptions
 from oscar_steps.testdriver.stages.create_image import check_job
-from oscar_steps.textio import printable
+from oscar_steps.textio import one_line, printable
 from oscar_steps.verdict import VERDICT_FILE, Verdict
 from oscar_steps.words import ExitStatus
 
@@ -70,6 +71,7 @@ def _execute(directory: Path, job: Job, images: Path) -> Verdict:
     show_default=True,
     help="How many runs of 100 say the wrong thing, as far as you know.",
 )
+@patch_options
 @click.option("--like", type=_directory(exists=True), help="A run with the fault [the first red one of BAD].")
 @click.option("--runs", type=_directory(), default=default_runs, help="Folder for the folder of this search's runs.")
 @click.option("--site", type=click.Path(path_type=Path, dir_okay=False), help="A farm's farm.toml.")
@@ -85,6 +87,9 @@ def bisect(
     is_gits: bool,
     votes: int,
     flake: int,
+    patch: Path | None,
+    strip: int,
+    patch_of: str,
     like: Path | None,
     runs: Path,
     site: Path | None,
@@ -95,8 +100,9 @@ def bisect(
     """Find the commit that broke it: GOOD is the last revision that passed, BAD the first one that did not.
 
     First come BAD again and GOOD today; then each run halves what is left. A run that fails otherwise counts as not
-    tested. Of a git repository the commits are those of BAD's branch: what a merge brought is the merge's. Ctrl-C ends
-    it; the same command goes on where it stopped.
+    tested. With --patch FIX each revision is tested with that fix, where it applies: this finds a fault that another
+    one hides. Of a git repository the commits are those of BAD's branch: what a merge brought is the merge's. Ctrl-C
+    ends it; the same command goes on where it stopped.
     """
     farm = load_site(site) if site else None
     matrix = load_matrix(profiles or (farm and farm.profiles) or default_profiles())
@@ -104,11 +110,13 @@ def bisect(
     first, last = (source_as_asked(url, end, is_gits=is_gits) for end in (good, bad))
     job = plan.job(f"{cell_name}-bisect", last).model_copy(update={"image_key": image})
     check_job(job)
+    fix = read_patch(patch, strip, patch_of)
     sources, names = (_commits_of_git if last.kind == "git" else _commits)(first, last)
-    folder = runs.resolve() / f"bisect-{cell_name}-{sources[0].short}-{sources[-1].short}"
+    fixed = sources[-1].model_copy(update={"patch": fix})
+    folder = runs.resolve() / f"bisect-{cell_name}-{sources[0].short}-{fixed.short}"
     search = Search(len(sources) - 1, flake=flake / 100, votes=votes)
     wanted = Verdict.load(like) if like else None
-    it = Bisect(folder, Commits(job, sources, names), search, new_id, images, _execute, wanted)
+    it = Bisect(folder, Commits(job, sources, names, fix), search, new_id, images, _execute, wanted)
     it.load()
     click.echo(f"{len(sources) - 1} candidates: {names[1]} to {names[-1]}; the last good revision is {names[0]}")
     _say(it, it.go_on())
@@ -205,6 +213,10 @@ def _say(it: Bisect, answer: Answer | None) -> None:
     if sides := it.sides(answer):
         click.echo("\n".join(["", *map(printable, compare(*sides)), ""]))
         click.echo(f"again: {shlex.join(['oscar-testdriver', 'compare', *(side.link for side in sides)])}")
+    for other in it.others:
+        place = f" at {other.stage}" if other.stage else ""
+        click.echo(printable(one_line(f"another fault: {other.short} failed{place}: {other.sentence}", 200)))
+        click.echo(f"    to search for it: --like {shlex.quote(str(it.folder / other.run_id))}")
     _leave(ExitStatus.PASSED if answer.kind is Kind.FOUND else ExitStatus.NOT_REACHED)
 
 

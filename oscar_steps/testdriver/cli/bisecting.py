@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,13 @@ import click
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side
 from oscar_steps.bisect.search import Answer, Ask, Run, Search, Seen
-from oscar_steps.bisect.seen import is_fault, seen, seen_of_image
-from oscar_steps.errors import FarmError
+from oscar_steps.bisect.seen import is_fault, other_faults, seen, seen_of_image
+from oscar_steps.errors import FarmError, UserError
 from oscar_steps.job import JOB_FILE, Job, Source
 from oscar_steps.manifest import Upgrade, versions_of
+from oscar_steps.sources.source import Patch
 from oscar_steps.textio import one_line, printable
-from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
+from oscar_steps.verdict import VERDICT_FILE, Category, Outcome, Stage, Verdict
 
 Execute = Callable[[Path, Job, Path], Verdict]
 
@@ -33,8 +34,8 @@ class Places(Protocol):
     def place(self, job: Job) -> int | None:
         """The position that this job tests; None: it is of another search."""
 
-    def job(self, position: int, used: str) -> Job:
-        """The job of a position, without its name; `used`: the first run's image."""
+    def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:
+        """The job of a position, without its name; `done`: the runs until now, and their positions."""
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
         """What a run says of the fault of the run `bad`."""
@@ -47,17 +48,29 @@ class Commits:
     template: Job
     sources: tuple[Source, ...]
     names: tuple[str, ...]
+    patch: Patch | None = None
+    """A fix that is applied to each of them; one to which it does not apply is tested as it is."""
 
     def place(self, job: Job) -> int | None:
-        same = [number for number, source in enumerate(self.sources) if source.identity == job.source.identity]
-        return same[0] if same and job.cell == self.template.cell else None
+        if job.cell != self.template.cell or (job.source.patch and job.source.patch != self.patch):
+            return None
+        plain = job.source.model_copy(update={"patch": None}).identity
+        return next((number for number, each in enumerate(self.sources) if each.identity == plain), None)
 
-    def job(self, position: int, used: str) -> Job:
-        key = self.template.image_key or used
-        return self.template.model_copy(update={"source": self.sources[position], "image_key": key})
+    def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:
+        used = next((verdict.image.key for _, verdict in done if verdict.image), "")
+        refused = any(place == position and patch_refused(verdict) for place, verdict in done)
+        source = self.sources[position].model_copy(update={"patch": None if refused else self.patch})
+        return self.template.model_copy(update={"source": source, "image_key": self.template.image_key or used})
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
         return seen(verdict, bad)
+
+
+def patch_refused(verdict: Verdict) -> bool:
+    """Whether the run ended because its patch did not apply."""
+    patched = verdict.tested is not None and verdict.tested.patch is not None
+    return patched and verdict.stage is Stage.CHECKOUT and verdict.category is Category.FARM
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class Packages:
         theirs = {"image_key": job.image_key, "image_versions": job.image_versions}
         return next((n for n in range(len(self.upgrades) + 2) if self._image(n) == theirs), None)
 
-    def job(self, position: int, used: str) -> Job:  # noqa: ARG002 - each position has an image of its own
+    def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:  # noqa: ARG002 - each has its own image
         return self.template.model_copy(update=self._image(position))
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
@@ -126,7 +139,7 @@ class Bisect:
 
     @property
     def runs(self) -> list[Run]:
-        return [Run(position, self._seen(verdict)) for position, verdict in self.done]
+        return [Run(position, self._seen(run)) for position, run in self.done if not patch_refused(run)]
 
     def _seen(self, verdict: Verdict) -> Seen:
         return self.places.seen(verdict, self.bad)
@@ -143,14 +156,27 @@ class Bisect:
             if verdict.outcome is Outcome.CANCELLED:
                 return None
             self.done.append((step.position, verdict))
+            if patch_refused(verdict):
+                self._without_patch(step.position, verdict)
+                continue
             said = self._seen(verdict)
             words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
             click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
         return step
 
+    def _without_patch(self, position: int, verdict: Verdict) -> None:
+        """Raises UserError for the bad revision: without its patch it shows the fault that is known already."""
+        if position == len(self.places.names) - 1:
+            raise UserError(verdict.sentence, hint="make the patch against the bad revision")
+        click.echo(f"    {printable(one_line(verdict.sentence))}; it is tested as it is")
+
+    @property
+    def others(self) -> list[Verdict]:
+        """Runs with other faults than the one that is looked for, one of each."""
+        return other_faults((run for _, run in self.done), self.bad)
+
     def _job(self, position: int) -> Job:
-        used = next((verdict.image.key for _, verdict in self.done if verdict.image), "")
-        job = self.places.job(position, used)
+        job = self.places.job(position, self.done)
         return job.model_copy(update={"run_id": self.new_id(job.cell, job.source)})
 
     def sides(self, answer: Answer) -> tuple[Side, Side] | None:
@@ -165,4 +191,8 @@ class Bisect:
 
 
 def side_of(directory: Path, verdict: Verdict) -> Side:
-    return Side(verdict, manifest.read_manifest(directory / manifest.MANIFEST_FILE), str(directory))
+    """What is kept of a run."""
+    job = dict[str, Any]()
+    with suppress(FarmError, OSError):  # an archive may be without it, or of another version
+        job = Job.load(directory / JOB_FILE).model_dump(mode="json")
+    return Side(verdict, manifest.read_manifest(directory / manifest.MANIFEST_FILE), str(directory), job)
