@@ -109,7 +109,8 @@ class TarballWatcher(Looks, base.ReconfigurablePollingChangeSource):
             letter = memory.letters[0]
             addresses = (self.table.release_manager,) if self.table.release_manager else ()
             to_operator = letter.to_operator or not addresses
-            if not notify(self.master, letter.subject, letter.text, addresses, operator=to_operator):
+            name = f"tarballs-{letter.name}"
+            if not notify(self.master, letter.subject, letter.text, addresses, operator=to_operator, name=name):
                 break  # the next look hands it over
             del memory.letters[0]
             await threads.deferToThread(shelf.save, memory)

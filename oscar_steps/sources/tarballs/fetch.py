@@ -64,7 +64,10 @@ def download(url: str, target: Path, limit: Limit) -> Fetched:
     """Fetch `url` into `target`. Raises HostError with the reason, Cancelled where `limit.stop` was set."""
     with target.open("wb") as file:
         path = local_path(url)
-        return _copy(path, file, limit) if path is not None else _fetch(url, file, limit)
+        fetched = _copy(path, file, limit) if path is not None else _fetch(url, file, limit)
+        file.flush()
+        os.fsync(file.fileno())  # before anybody notes that it has come
+        return fetched
 
 
 def page(url: str, limit: Limit, *words: str) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,6 +64,8 @@ class Letter(_Model):
     subject: str
     text: str
     to_operator: bool = True
+    name: str = Field(default_factory=lambda: uuid4().hex)
+    """By which the mail service knows it again: a master may be killed before it has noted that it was handed over."""
 
 
 class Memory(_Model):

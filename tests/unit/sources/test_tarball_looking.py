@@ -79,6 +79,30 @@ def test_a_file_is_taken_when_two_looks_find_it_the_same_and_its_set_is_tested_o
     assert farm.mails() == []
 
 
+def test_a_file_is_on_the_disk_before_it_is_noted_that_it_has_come(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would leave an empty file of that digest, which no worker takes."""
+    happened: list[str] = []
+    plain_sync, plain_save = os.fsync, Shelf.save
+
+    def sync(descriptor: int) -> None:
+        plain_sync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+            happened.append(f"{os.fstat(descriptor).st_size} bytes are on the disk")
+
+    def save(shelf: Shelf, memory: Memory) -> None:
+        happened.extend(f"noted: {note.size} bytes" for note in memory.files.values() if note.sha256)
+        plain_save(shelf, memory)
+
+    farm.put("oscar-base-5.1.tar.gz", "content")
+    farm.look()
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Shelf, "save", save)
+    farm.look()
+    assert happened[:2] == ["7 bytes are on the disk", "noted: 7 bytes"]
+
+
 def test_a_set_in_pieces_waits_says_what_for_and_is_tested_once(tmp_path: Path) -> None:
     farm = Farm(tmp_path, parts=("base", "repo-common-rpms", "repo-rhel-*"), remind_seconds=3600)
     farm.look()

@@ -22,7 +22,7 @@ from oscar_steps.master.watch.tarballs import TarballWatcher
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.repositories import Tarballs
 from oscar_steps.site import Site, load_site
-from oscar_steps.sources.tarballs.memory import Shelf
+from oscar_steps.sources.tarballs.memory import Letter, Shelf
 from oscar_steps.verdict import Category, Outcome, Stability, Verdict
 from oscar_steps.words import Label
 
@@ -130,15 +130,17 @@ class Watched:
         self.at.mkdir()
         self.master = Master(tmp_path)
         self.mail_runs = True
+        self.names: list[str] = []
         self.shelf = Shelf(tmp_path, "releases")
         self.table = Tarballs(name="releases", url=str(self.at), release_manager="manager@oscar.test")
 
         async def at_once(work: Any, *arguments: Any) -> Any:
             return work(*arguments)
 
-        def note(_master: Any, subject: str, _text: str, addresses: tuple[str, ...] = (), **_how: Any) -> bool:
+        def note(_master: Any, subject: str, _text: str, addresses: tuple[str, ...] = (), **how: Any) -> bool:
             if self.mail_runs:
                 self.master.mails.append((subject, *addresses))
+                self.names.append(how.get("name", ""))
             return self.mail_runs
 
         monkeypatch.setattr(threads, "deferToThread", at_once)
@@ -207,6 +209,27 @@ def test_what_is_to_be_mailed_waits_for_the_mail_service(watched: Watched) -> No
     watched.start()
     watched.poll(2)
     assert len([mail for mail in watched.master.mails if "has changed" in mail[0]]) == 1
+
+
+def test_a_mail_that_was_handed_over_when_the_master_was_killed_has_the_same_name_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it goes out once (`test_a_mail_with_a_name_of_its_own_goes_out_once_whatever_its_maker_forgot`)."""
+    memory = watched.shelf.load()
+    memory.letters = [Letter(subject="one", text="x"), Letter(subject="two", text="x")]
+    watched.shelf.save(memory)
+
+    def killed(_shelf: Shelf, _memory: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Shelf, "save", killed)
+        asyncio.run(watched.watcher._hand_over(watched.shelf))
+    watched.start()
+    watched.poll()
+    first, again, other = watched.names
+    assert first == again != other
+    assert len(first) > len("tarballs-")
 
 
 def test_a_release_that_changes_under_its_name_is_said_to_the_release_manager_and_tested_again(
