@@ -79,16 +79,14 @@ def test_a_file_is_taken_when_two_looks_find_it_the_same_and_its_set_is_tested_o
     assert farm.mails() == []
 
 
-def test_a_file_is_on_the_disk_before_it_is_noted_that_it_has_come(
-    farm: Farm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_on_the_disk_before_it_is_noted_that_it_has_come(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut would leave an empty file of that digest, which no worker takes."""
     happened: list[str] = []
     plain_sync, plain_save = os.fsync, Shelf.save
 
     def sync(descriptor: int) -> None:
         plain_sync(descriptor)
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".part":
             happened.append(f"{os.fstat(descriptor).st_size} bytes are on the disk")
 
     def save(shelf: Shelf, memory: Memory) -> None:
