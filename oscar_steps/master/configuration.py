@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.pool import QueuePool
-
 from oscar_steps.master.bisect.service import BisectService
 from oscar_steps.master.builders import build_builders, build_plans, build_workers
-from oscar_steps.master.database import database_address
+from oscar_steps.master.database import database_settings
 from oscar_steps.master.durability.leaving import end_without_the_database
 from oscar_steps.master.durability.patience import wait_for_the_database
 from oscar_steps.master.history.store import HistoryService
@@ -50,7 +48,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "titleURL": site.web.base,
         "buildbotURL": site.web.base,
         "buildbotNetUsageData": None,
-        "db": _database(site),
+        "db": database_settings(site),
         "protocols": {"pb": {"port": site.master.port}},
         "workers": workers,
         "change_source": _watchers(site, state),
@@ -91,11 +89,3 @@ def _mail(site: Site, builders: tuple[str, ...]) -> list[OscarMail]:
 
 def _reports(site: Site) -> list[CandidateReports]:
     return [CandidateReports(places=site.tarballs)] if site.tarballs else []
-
-
-def _database(site: Site) -> dict[str, Any]:
-    address = database_address(site)
-    if not str(address).startswith("sqlite"):
-        return {"db_url": address}
-    # Without a pool Buildbot opens the file anew for every query: three times the CPU time. One connection deadlocks.
-    return {"db_url": address, "engine_kwargs": {"poolclass": QueuePool, "pool_size": 5}}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from buildbot.db import model
+from buildbot.db import enginestrategy, model
 from sqlalchemy.engine import make_url
 
 from demo.ports import free_port
 from oscar_steps.master import database
 from oscar_steps.repositories import Repository
 from oscar_steps.site import Database, Secrets, Site, Worker
+from tests.farm.postgres import Postgres
 
 HEAD = ScriptDirectory(str(Path(model.__file__).with_name("migrations"))).get_current_head()
 
@@ -102,3 +105,25 @@ def test_a_password_of_any_letters_arrives_as_it_is(tmp_path: Path, password: st
     assert isinstance(address, database.DatabaseAddress)
     assert str(address) == "postgresql://farm@h/f"
     assert make_url(address.getRenderingFor(None)).password == password
+
+
+def test_a_server_that_does_not_even_say_that_it_is_gone_is_noticed_within_a_minute(
+    postgresql: Postgres, tmp_path: Path
+) -> None:
+    postgresql.make_database("secret")
+    settings = database.database_settings(site(postgresql.url(), tmp_path))
+    url = make_url(settings["db_url"]).set(password="secret")
+    engine: Any = enginestrategy.create_engine(url, basedir=str(tmp_path), **settings["engine_kwargs"])
+    with engine.connect() as connection, socket.socket(fileno=os.dup(connection.connection.fileno())) as wire:
+        idle, interval, count, unheard = (
+            wire.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        )
+    engine.dispose()
+    assert idle + interval * count <= 60
+    assert unheard == 60_000
+
+
+@pytest.mark.parametrize("url", ["sqlite:///state.sqlite", "mysql://farm@h/farm", "nothing://h/x"])
+def test_another_database_gets_no_settings_of_postgresqls(url: str, tmp_path: Path) -> None:
+    assert "connect_args" not in database.database_settings(site(url, tmp_path)).get("engine_kwargs", {})

@@ -480,3 +480,15 @@ def test_an_older_farm_works_with_the_table_of_a_newer_one(engine: sa.Engine) ->
     with engine.begin() as connection:
         connection.execute(sa.insert(table.RESULTS).values(values | {"changes": "[]"}))
         assert table.result_of_build(connection, 1) == result(1)
+
+
+def test_of_a_batch_that_fails_nothing_is_noted_and_the_next_one_is(engine: sa.Engine) -> None:
+    master = Master(engine)
+    table.create(engine)
+    broken: Any = result(2, counts=None)
+    with pytest.raises(sa.exc.IntegrityError):
+        run(master.do(table.add, [result(1, "failed", known=("T1",)), broken]))
+    assert noted(master) == []
+    run(master.do(table.add, [result(1, "failed", known=("T1",)), result(2)]))
+    assert noted(master) == [2, 1]
+    assert [each.count for each in run(master.do(table.shown, "T1"))] == [1]
