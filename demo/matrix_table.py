@@ -38,6 +38,7 @@ COLUMNS = (
 
 _INSTALLING = (Stage.START_INSTALL, Stage.BOOT_NODES, Stage.WAIT_NODES, Stage.FINALIZE)
 _STAMP = re.compile(r"-(\d{8})-\d{6}-\d+$")
+_COLUMN_END = re.compile(r"(?<!\\)\|")
 
 _HEAD = """\
 # The matrix, as it ran
@@ -45,7 +46,8 @@ _HEAD = """\
 {green} of {all} cells are green. Made by `make matrix` from the verdicts of runs; do not edit it.
 
 Each run is a whole one: a head node boots from the base image, the stand-in OSCAR (`tests/oscar_standin`) makes it a
-server and installs its compute nodes, which boot from a CD or the network (PXE), and tests the cluster.
+server and installs its compute nodes, which boot from a CD or the network (PXE), and tests the cluster. The row is that
+of the cell's last run, whose day it tells.
 
 """
 
@@ -197,10 +199,21 @@ def _run_all(cells: Cells, names: Sequence[str], at_once: int, resume: bool) -> 
         yield from rows_as_they_come(lambda name: cells.run(name, url), left, at_once)
 
 
-def page(rows: Sequence[Row]) -> str:
-    """`docs/matrix.md`."""
-    head = _HEAD.format(green=sum(row.green for row in rows), all=len(rows))
-    return head + markdown(COLUMNS, [row.cells() for row in rows])
+def page(rows: Sequence[Row], earlier: str = "") -> str:
+    """`docs/matrix.md`. A cell that no run is known of keeps the row that it has in `earlier`, which tells its day."""
+    before = _rows_in(earlier)
+    lines = [row.cells() if row.verdict or row.trouble else before.get(row.cell, row.cells()) for row in rows]
+    green = sum(line[1] == Outcome.PASSED for line in lines)
+    return _HEAD.format(green=green, all=len(lines)) + markdown(COLUMNS, lines)
+
+
+def _rows_in(text: str) -> dict[str, tuple[str, ...]]:
+    """The rows of a page by their cells; none of a page whose table has other columns."""
+    found = [_COLUMN_END.split(line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    rows = [tuple(word.strip().replace("\\|", "|") for word in row) for row in found]
+    if not rows or rows[0] != COLUMNS:
+        return {}
+    return {row[0]: row for row in rows[2:] if len(row) == len(COLUMNS)}
 
 
 @click.command()
@@ -212,7 +225,12 @@ def page(rows: Sequence[Row]) -> str:
 @click.option("--resume", is_flag=True, help="Cells that have a verdict in --runs are not run again.")
 @click.option("--no-run", is_flag=True, help="Run nothing; make the table of what has run.")
 @click.option("--at-once", default=1, show_default=True, type=click.IntRange(1, 16), help="Virtual clusters at once.")
-@click.option("--markdown", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the table there too.")
+@click.option(
+    "--markdown",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the table there too. Cells without a run in --runs keep their rows there.",
+)
 @click.option("--profiles", type=click.Path(path_type=Path, file_okay=False), default=CHECKOUT / "profiles",
               help="Folder with matrix.toml and what it names.")  # fmt: skip
 def main(only: str, runs: str, resume: bool, no_run: bool, at_once: int, file: Path | None, profiles: Path) -> NoReturn:
@@ -227,7 +245,8 @@ def main(only: str, runs: str, resume: bool, no_run: bool, at_once: int, file: P
         show(COLUMNS, [(row.cells(), row.green) for row in rows])
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(page(rows), encoding="utf-8")
+            earlier = file.read_text(encoding="utf-8") if file.exists() else ""
+            file.write_text(page(rows, earlier), encoding="utf-8")
     except KeyboardInterrupt:
         sys.exit(130)
     except FarmError as error:

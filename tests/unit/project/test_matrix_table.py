@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from demo import replays
 from demo.farm import CHECKOUT
 from demo.matrix_table import COLUMNS, Asked, Row, main, page
+from demo.replays import markdown
 from oscar_steps.errors import ConfigError
 from oscar_steps.images import foreign
 from oscar_steps.job import JOB_FILE, CellPlan, Source, Timeouts
@@ -202,3 +203,25 @@ def test_a_cell_without_a_run_is_a_row_that_says_so() -> None:
     assert page([Row(CELL)]).splitlines()[-1] == (
         f"| {CELL} | not run | {'- | ' * (len(COLUMNS) - 3)}no run of it has a verdict |"
     )
+
+
+def test_a_page_keeps_the_row_of_a_cell_that_was_not_run_again(fake: Fake) -> None:
+    others = [cell.name for cell in load_matrix(CHECKOUT / "profiles").cells if cell.name != CELL]
+    old = ("passed", "CD", "2", "-", "1", "2", "3", "4", "2026-01-02", "")
+    red = ("infrastructure", "network", "3", "-", "1", "2", "3", "4", "2026-01-02", "it says a|b")
+    rows = [(CELL, *old), (others[0], *old), (others[1], *red)]
+    fake.page.parent.mkdir()
+    fake.page.write_text(f"# The matrix\n\n{markdown(COLUMNS, rows)}")
+    fake.say(NO_IMAGE)
+    fake.run("--only", CELL, "--markdown", str(fake.page))
+    text = fake.page.read_text()
+    assert markdown(rows[1], [rows[2]]).splitlines()[0] in text
+    assert markdown(rows[2], []).splitlines()[0] in text
+    assert f"| {CELL} | infrastructure |" in text
+    assert f"| {others[2]} | not run |" in text
+    assert f"1 of {len(others) + 1} cells are green" in text
+
+
+def test_a_page_whose_table_has_other_columns_lends_no_row() -> None:
+    old = markdown(("cell", "outcome"), [(CELL, "passed")])
+    assert f"| {CELL} | not run |" in page([Row(CELL)], old)
