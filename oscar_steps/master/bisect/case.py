@@ -6,8 +6,9 @@ All of it is read from Buildbot's database each time it is wanted. So a master m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +21,8 @@ from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.history.record import FARM, NOT_COUNTED, VERDICT, Result, verdict_in
 from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
+from oscar_steps.master.watch.copy import Copy
+from oscar_steps.repositories import Git
 from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 
@@ -79,8 +82,8 @@ class Step:
     verdict: Verdict | None = None
 
 
-async def case_of(master: Any, build_id: int) -> Case | None:
-    """The case that this build is; None: nothing is to be searched for."""
+async def case_of(master: Any, build_id: int, git: Sequence[Git] = ()) -> Case | None:
+    """The case that this build is; None: nothing is to be searched for. `git`: the git repositories of the site."""
     build = await master.data.get(("builds", build_id))
     if not build or not build["complete"] or build["results"] != FAILURE:
         return None
@@ -92,7 +95,11 @@ async def case_of(master: Any, build_id: int) -> Case | None:
     if good is None:
         return None
     stamp = await _stamp(master, build["buildrequestid"])
-    candidates = await _between(master, stamp, good, verdict, said)
+    place = next((each for each in git if str(stamp["branch"]).startswith(each.prefix)), None)
+    if place is not None:
+        candidates = await _on_branch(master, place, good.revision, verdict.revision)
+    else:
+        candidates = await _between(master, stamp, good, verdict, said)
     if not 1 < len(candidates) <= MAX_CANDIDATES:
         return None
     return Case(
@@ -160,6 +167,21 @@ async def _between(
             rows = rows[names.index(first) + 1 : names.index(last) + 1]
     found = [Candidate(str(row["revision"]), str(row["author"]), str(row["comments"])) for row in rows]
     return tuple(found)
+
+
+async def _on_branch(master: Any, place: Git, first: str, last: str) -> tuple[Candidate, ...]:
+    """The same, of git. A good commit that is not on the branch any more, as after a forced push, says nothing of it.
+
+    Raises HostError, SourceError.
+    """
+    copy = Copy(place.copy_below(Path(master.basedir)), place.url, master.reactor)
+    names = await copy.between(last, [first])
+    if len(names) > MAX_CANDIDATES:
+        return ()
+    commits = [await copy.commit(name, "") for name in names]
+    if not commits or commits[0].parents[:1] != (first,):
+        return ()
+    return tuple(Candidate(commit.revision, commit.author, commit.message) for commit in commits)
 
 
 def _within(first: str, revision: Any, last: str) -> bool:

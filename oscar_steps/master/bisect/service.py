@@ -19,6 +19,7 @@ from oscar_steps.master.history.record import NOT_COUNTED
 from oscar_steps.master.history.store import History
 from oscar_steps.master.operator_mail import MAIL_SERVICE
 from oscar_steps.master.schedules.names import BISECT
+from oscar_steps.repositories import Git
 from oscar_steps.signature import signature_of
 from oscar_steps.verdict import Outcome
 
@@ -36,9 +37,15 @@ class BisectService(service.BuildbotService):
     """Begins a search when a cell turned red with several candidates, and ends it with one mail."""
 
     name = BISECT_SERVICE
+    git: tuple[Git, ...] = ()
+    """The git repositories of the site."""
     _consumer: Any = None
 
-    async def reconfigService(self) -> None:
+    def checkConfig(self, git: tuple[Git, ...] = ()) -> None:
+        """The site has checked it."""
+
+    async def reconfigService(self, git: tuple[Git, ...] = ()) -> None:
+        self.git = git
         if self._consumer is None:
             self._turn = defer.DeferredLock()
             self._consumer = await self.master.mq.startConsuming(self._heard, ("builds", None, "finished"))
@@ -82,7 +89,7 @@ class BisectService(service.BuildbotService):
             log.err(error, f"the search for the cause of the build {build} could not go on")
 
     async def _step(self, build: int) -> None:
-        case = await case_of(self.master, build)
+        case = await case_of(self.master, build, self.git)
         if case is None:
             return
         steps = await steps_of(self.master, build)

@@ -51,7 +51,7 @@ class ForceCells(schedulers.ForceScheduler):
             return defer.ensureDeferred(self._with_patch(owner, builderNames, builderid, wishes))
         if label in self.of_label:
             if not _one(wishes.get("revision")):
-                said = "give the number of a revision: each cell looks for the last one by itself, and they may differ"
+                said = "give a revision: each cell looks for the last one by itself, and they may differ"
                 raise CollectedValidationError({"revision": said})
             builderNames, builderid = self.of_label[label], None
         return super().force(owner, builderNames=builderNames, builderid=builderid, **wishes)
@@ -59,7 +59,7 @@ class ForceCells(schedulers.ForceScheduler):
     async def _with_patch(self, owner: Any, names: Any, builderid: Any, wishes: dict[str, Any]) -> Any:
         """A patch goes to the first tier, and then to the cells."""
         if not _one(wishes.get("revision")):
-            raise CollectedValidationError({"revision": "give the number of the revision that your patch is made for"})
+            raise CollectedValidationError({"revision": "give the revision that your patch is made for"})
         label = _one(wishes.get(LABEL))
         asked = self.of_label[label] if label in self.of_label else await self.computeBuilderNames(names, builderid)
         login = owner if owner and owner != "anonymous" else _one(wishes.get("username"))
@@ -80,7 +80,7 @@ class ForceCells(schedulers.ForceScheduler):
     def _check(self, stamp: dict[str, Any]) -> None:
         """Raise ValidationError where the revision is none of the branch's kind; else name the repository."""
         branch, revision = str(stamp.get("branch") or ""), str(stamp.get("revision") or "")
-        pattern, words = _REVISIONS[kind_of(branch)]
+        pattern, words = REVISIONS[kind_of(branch)]
         if revision and not re.fullmatch(pattern, revision):
             raise ValidationError(f"{revision[:60]!a} is no revision of {branch[:60]!a}; give {words}, or nothing")
         stamp["repository"] = self.site.branch_called(branch).repository
@@ -151,7 +151,7 @@ class Level(util.IntParameter):
         return int(text)
 
 
-_REVISIONS: Mapping[SourceKind, tuple[str, str]] = {
+REVISIONS: Mapping[SourceKind, tuple[str, str]] = {
     "svn": (r"[1-9][0-9]{0,9}", "the number of a revision"),
     "git": (r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,99}", "a commit's id or a tag"),
     "tarball": (r"[0-9]{1,4}\.[A-Za-z0-9.:#-]{1,60}", "a release's version"),
@@ -171,7 +171,7 @@ def _branches(site: Site) -> str:
 
 def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
     kinds = dict.fromkeys(kind_of(name) for name in (*site.branch_names, *(place.branch for place in site.tarballs)))
-    revisions = [_REVISIONS[kind] for kind in kinds]
+    revisions = [REVISIONS[kind] for kind in kinds]
     return ForceCells(
         name=FORCE,
         site=site,

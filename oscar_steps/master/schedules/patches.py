@@ -26,8 +26,11 @@ from twisted.internet import defer
 
 from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import CutShort, cut_short
+from oscar_steps.master.schedules.force import REVISIONS
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CELLS, MISTAKE, PATCH_OF, TRY
+from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.repositories import kind_of
 from oscar_steps.site import Site
 from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP
 from oscar_steps.textio import one_line
@@ -90,18 +93,17 @@ class _Developer(Try_Userpass_Perspective):
         cells, wrong = self.scheduler.cells_of(builderNames)
         level, body, wrong_patch = _patch(patch)
         wishes, wrong_wish = _wishes(properties)
-        number = _text(revision, 60)
-        if number and not re.fullmatch(r"[0-9]{1,10}|[0-9a-f]{40}", number):
-            wrong = wrong or f"{number!r} is no revision; give --baserev NUMBER"
-        if wrong := wrong or wrong_patch or wrong_wish:
-            wishes, cells = {MISTAKE: wrong}, []
         base = self.scheduler.site.branch_called(_text(branch, 200))
+        wanted = _text(revision, 100)
+        wrong = wrong or _wrong_base(base.name, wanted) or wrong_patch or wrong_wish
+        if wrong:
+            wishes, cells = {MISTAKE: wrong}, []
         return await ask_for_patch(
             self.scheduler,
             login=self.username,
             stamp={
                 "branch": base.name,
-                "revision": number or None,
+                "revision": wanted or None,
                 "repository": base.repository,
                 "patch_body": body,
                 "patch_level": level,
@@ -131,6 +133,15 @@ def _text(value: Any, length: int) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return one_line(value, length).strip() if isinstance(value, str) else ""
+
+
+def _wrong_base(branch: str, revision: str) -> str:
+    """What is wrong with what a patch is said to be made for; '': nothing."""
+    if is_tarball(branch):
+        return f"a release cannot be patched; give --branch, which '{branch}' is not"
+    pattern, words = REVISIONS[kind_of(branch)]
+    wrong = revision and not re.fullmatch(pattern, revision)
+    return f"{revision!r} is no revision of {branch}; give --baserev with {words}" if wrong else ""
 
 
 def _patch(patch: Any) -> tuple[int, bytes, str]:

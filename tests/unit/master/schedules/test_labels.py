@@ -151,7 +151,7 @@ def test_a_person_starts_one_cell_or_all_cells_of_a_label(forced: Any) -> None:
 def test_all_cells_of_a_label_get_the_same_revision(forced: Any) -> None:
     with pytest.raises(CollectedValidationError) as error:
         forced(label="candidate", revision=" ")
-    assert error.value.errors["revision"].startswith("give the number of a revision")
+    assert error.value.errors["revision"].startswith("give a revision")
 
 
 @pytest.mark.parametrize("reason", ["x" * 151, "a\x00b", "a\ud800b"])
