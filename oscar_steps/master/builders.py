@@ -18,6 +18,7 @@ from oscar_steps.master.scale.slots import SlotWorker
 from oscar_steps.master.schedules.commit import start_cells
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE
 from oscar_steps.master.schedules.patches import StartAsked
+from oscar_steps.master.steps.already import AlreadyStep
 from oscar_steps.master.steps.lint import LintStep
 from oscar_steps.master.steps.report import ReportStep
 from oscar_steps.master.steps.stages import JobStep, StageStep
@@ -119,7 +120,12 @@ def cell_factories(plans: Iterable[CellPlan], site: Site) -> dict[float, BuildFa
     of_cell = {plan.name: plan for plan in plans}
     return {
         factor: FarmFactory(
-            [JobStep(of_cell, site), *(StageStep(stage, site, factor) for stage in Stage), ReportStep(site)]
+            [
+                JobStep(of_cell, site),
+                AlreadyStep(site),
+                *(StageStep(stage, site, factor) for stage in Stage),
+                ReportStep(site),
+            ]
         )
         for factor in {plan.cell.timeout_factor for plan in of_cell.values()}
     }

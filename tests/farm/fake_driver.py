@@ -3,6 +3,7 @@
 What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}. The play
 `by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count); in
 `first-fails` the first run of each revision fails, and later ones play `then`. `sentence` is what a bad run says.
+`image` is the key of the base image of today; without it no run has an image, and `images key` fails.
 """
 
 from __future__ import annotations
@@ -25,11 +26,21 @@ SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <
 PASSED = 0
 
 
-def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str) -> Verdict:
+def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str, image: str = "") -> Verdict:
     """What the run says in the end."""
     # The models take half a second, and most stages need none: imported where they are.
     from oscar_steps.testdriver.record.verdicts import replay_command
-    from oscar_steps.verdict import Category, Evidence, NodeReport, Outcome, Stage, StageReport, StageResult, Verdict
+    from oscar_steps.verdict import (
+        Category,
+        Evidence,
+        ImageReport,
+        NodeReport,
+        Outcome,
+        Stage,
+        StageReport,
+        StageResult,
+        Verdict,
+    )
 
     failed = outcome is not Outcome.PASSED
     result = StageResult(outcome.value)
@@ -43,6 +54,7 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str) -> V
         sentence=sentence if failed else "the cluster was installed and tested",
         stage=stage,
         stability=job.stability,
+        image=ImageReport(key=image) if image else None,
         category=Category.OSCAR if outcome is Outcome.FAILED else Category.NONE,
         evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
         if failed
@@ -154,6 +166,8 @@ def is_first_run(revision: str, job: dict[str, Any], beside: Path) -> bool:
 
 def main() -> int:
     words = sys.argv[1:]
+    if words[:2] == ["images", "key"]:
+        return image_key(Path(words[2]))
     if words[0] != "stage":
         return lint(words[1], words[3], words[5]) if words[0] == "lint" else PASSED
     stage, run = words[1], Path(words[3])
@@ -181,6 +195,16 @@ def main() -> int:
     return PASSED
 
 
+def image_key(job: Path) -> int:
+    """The key of the base image of today; where there is none the mirror is away."""
+    from oscar_steps.verdict import ExitStatus
+
+    json.loads(job.read_text())
+    if key := json.loads((job.parents[2] / "scenario").read_text()).get("image"):
+        print(key)
+    return ExitStatus.PASSED if key else ExitStatus.INFRASTRUCTURE
+
+
 def exit_status(play: str) -> int:
     """How a stage ends in which such a play goes wrong."""
     from oscar_steps.verdict import ExitStatus
@@ -204,7 +228,8 @@ def tear_down(run: Path, play: str, scenario: dict[str, Any]) -> int:
     outcome = outcomes.get(play, Outcome.PASSED)
     if play != "no-verdict":
         stage = Stage(scenario["stage"]) if outcome is not Outcome.PASSED else None
-        verdict(Job.load(run / JOB_FILE), outcome, stage, scenario.get("sentence", SENTENCE)).save(run)
+        said, image = scenario.get("sentence", SENTENCE), scenario.get("image", "")
+        verdict(Job.load(run / JOB_FILE), outcome, stage, said, image).save(run)
     return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
 
 

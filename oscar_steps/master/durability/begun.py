@@ -11,11 +11,14 @@ from typing import Any
 
 from buildbot.process.build import Build
 from buildbot.process.factory import BuildFactory
-from buildbot.process.results import RETRY
+from buildbot.process.results import RETRY, SKIPPED, SUCCESS
 from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.master.fair import memory_of
+
+NOTHING_TO_DO = "nothing_to_do"
+"""Build property: why nothing was tested, in words. The build's result is SKIPPED: it says nothing about the cell."""
 
 
 class FarmBuild(Build):
@@ -37,6 +40,9 @@ class FarmBuild(Build):
                 await self.buildFinished(["worker", "lost"], RETRY)
 
     async def _finish(self, text: Any, results: int) -> None:
+        if results == SUCCESS and (why := self.getProperty(NOTHING_TO_DO)):
+            text, results = [str(why)], SKIPPED
+            self.results = SKIPPED
         await super().buildFinished(text, results)
         memory_of(self.master).noted(self.builder.name, results, time.time())
         if self in self.builder.building:

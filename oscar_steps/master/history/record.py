@@ -32,12 +32,15 @@ NOT_COUNTED = "not_counted"
 """Build property: an experiment (a step of a bisect). It says nothing about how a cell usually does."""
 _LONGEST = 500
 """Characters. PostgreSQL indexes no row of more than 2.7 kB."""
+SAME_AS = "same_as"
+"""Build property: the id of the build that has tested the same before, whose result this one has. It is no run."""
 _OUTCOMES = {SUCCESS: Outcome.PASSED, WARNINGS: Outcome.WARNING, FAILURE: Outcome.FAILED, CANCELLED: Outcome.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one build of a cell ended. `counts`: no forced, patched or bisecting one; only those make rates."""
+    """How one build of a cell ended. `counts`: it makes rates; no forced, patched or bisecting one does, and none that
+    only has the result of an earlier one."""
 
     build: int
     number: int
@@ -109,7 +112,7 @@ def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issu
         changes=tuple(n for n in changes if isinstance(n, int)) if isinstance(changes, list) else (),
         known=tuple(dict.fromkeys(issue.reference for issue in issues if bad and issue.shows_in(cell, lines))),
         repeat_of=_number(said.get(REPEAT_OF)),
-        counts=not (patched or said.get("owner") or said.get("scheduler") == FORCE or said.get(NOT_COUNTED)),
+        counts=not (patched or said.get("scheduler") == FORCE or any(map(said.get, ("owner", NOT_COUNTED, SAME_AS)))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from buildbot.process.results import RETRY
+from buildbot.process.results import RETRY, SKIPPED
 from buildbot.util import service
 from twisted.internet import defer
 from twisted.python import log
@@ -20,6 +20,8 @@ _KEPT = 3 * 365 * 86400.0
 """Seconds. Of builds in this time the master looks, after its start, for those that it has not noted."""
 _AT_ONCE = 200
 YEAR = 365 * 86400.0
+_NO_RESULT = (RETRY, SKIPPED)
+"""Buildbot's results of builds that are taken up again, or had nothing to do."""
 
 
 class History:
@@ -43,6 +45,16 @@ class History:
     async def result_of(self, build: int) -> Result | None:
         """The result of a build, by its id."""
         found: Result | None = await self._ask(table.result_of_build, build)
+        return found
+
+    async def last_judged(self, cell: str, branch: str, scheduler: str) -> Result | None:
+        """The last result on a branch of what this scheduler asked for, if it passed or failed."""
+        found: Result | None = await self._ask(table.last_judged, cell, branch, scheduler)
+        return found
+
+    async def judged(self, cell: str, identity: str, farm: str) -> list[Result]:
+        """The cell's results of a source by the same farm that passed or failed, the newest first."""
+        found: list[Result] = await self._ask(table.judged, cell, identity, farm)
         return found
 
     async def seen(self, signature: str, cell: str | None = None, before: int | None = None) -> Seen:
@@ -107,7 +119,7 @@ class HistoryService(service.BuildbotService):
 
     async def _result(self, number: int) -> Result | None:
         build = await self.master.data.get(("builds", number))
-        if not build or not build["complete"] or build["results"] == RETRY:
+        if not build or not build["complete"] or build["results"] in _NO_RESULT:
             return None
         builder = await self.master.data.get(("builders", build["builderid"]))
         said = await self.master.data.get(("builds", number, "properties"))
@@ -116,7 +128,7 @@ class HistoryService(service.BuildbotService):
     async def _catch_up(self) -> None:
         pool, since = self.master.db.pool, time.time() - _KEPT
         await pool.do(table.forget, since)
-        missing = await pool.do(table.not_noted, self.master.db.model, RETRY, since)
+        missing = await pool.do(table.not_noted, self.master.db.model, _NO_RESULT, since)
         for begin in range(0, len(missing), _AT_ONCE):
             found = [await self._result_or_none(number) for number in missing[begin : begin + _AT_ONCE]]
             if self._consumer is None:  # the master ends: the next start goes on

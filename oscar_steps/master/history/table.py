@@ -20,6 +20,7 @@ from oscar_steps.verdict import Outcome
 
 _LISTS = ("changes", "known")
 _AT_ONCE = 500
+_MOST_SAME = 100
 _SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
 
 
@@ -149,6 +150,29 @@ def result_of_build(connection: Any, build: int) -> Result | None:
     return next(iter(_read(connection.execute(sa.select(RESULTS).where(_row.build == build)))), None)
 
 
+def last_judged(connection: Any, cell: str, branch: str, scheduler: str) -> Result | None:
+    """The last result of a cell that a scheduler asked for on a branch, and that says something about OSCAR."""
+    query = (
+        sa.select(RESULTS)
+        .where(_row.cell == cell, _row.branch == branch, _row.scheduler == scheduler)
+        .where(_row.counts.is_(sa.true()), _row.outcome.in_(_SAYS_SOMETHING))
+        .order_by(_row.build.desc())
+        .limit(1)
+    )
+    return next(iter(_read(connection.execute(query))), None)
+
+
+def judged(connection: Any, cell: str, identity: str, farm: str) -> list[Result]:
+    """What a cell has said of a source by the same farm, the newest first."""
+    query = (
+        sa.select(RESULTS)
+        .where(_row.cell == cell, _row.identity == identity, _row.farm == farm)
+        .where(_row.counts.is_(sa.true()), _row.outcome.in_(_SAYS_SOMETHING))
+        .order_by(_row.build.desc())
+    )
+    return _read(connection.execute(query.limit(_MOST_SAME)))
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """When a failure was seen; `count` 0: never."""
@@ -219,16 +243,16 @@ def flakes(connection: Any, since: float, most: int) -> list[Flake]:
     return [Flake(flake_rate(connection, each.cell, each.signature), each) for each in last if each is not None]
 
 
-def not_noted(connection: Any, model: Any, skipped: int, since: float) -> list[int]:
+def not_noted(connection: Any, model: Any, skipped: Sequence[int], since: float) -> list[int]:
     """Builds that ended after that time and have no result here, the last one first.
 
-    `skipped`: Buildbot's result of those that have none.
+    `skipped`: Buildbot's results of those that have none.
     """
     builds = model.builds.c
     query = (
         sa.select(builds.id)
         .select_from(model.builds.outerjoin(RESULTS, _row.build == builds.id))
-        .where(builds.complete_at > since, builds.results != skipped, _row.build.is_(None))
+        .where(builds.complete_at > since, builds.results.not_in(skipped), _row.build.is_(None))
         .order_by(builds.id.desc())
     )
     return [int(number) for (number,) in connection.execute(query).fetchall()]

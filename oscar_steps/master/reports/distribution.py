@@ -13,7 +13,7 @@ from oscar_steps.master.schedules.names import PATCH_OF
 from oscar_steps.master.web.run_files import RUNS
 from oscar_steps.verdict import Outcome, Verdict
 
-_LOOK_BACK = 20
+_LOOK_BACK = 100
 
 
 async def changed_since_good(master: Any, build: dict[str, Any], verdict: Verdict) -> str:

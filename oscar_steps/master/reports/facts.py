@@ -19,12 +19,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from buildbot.process.results import CANCELLED, FAILURE, RETRY, SUCCESS, WARNINGS, Results
+from buildbot.process.results import CANCELLED, FAILURE, RETRY, SKIPPED, SUCCESS, WARNINGS, Results
 from buildbot.reporters import utils
 from pydantic import ValidationError
 
@@ -32,7 +33,7 @@ from oscar_steps.job import JOB_FILE
 from oscar_steps.master.again import TRIED_AGAIN, TRIES_BEFORE
 from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.durability.restarts import RESTARTED
-from oscar_steps.master.history.record import NOT_COUNTED
+from oscar_steps.master.history.record import NOT_COUNTED, SAME_AS
 from oscar_steps.master.history.repeat import Second, second_of
 from oscar_steps.master.history.store import History, note_now
 from oscar_steps.master.history.table import Rate
@@ -59,6 +60,7 @@ from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 from oscar_steps.words import UNSTABLE
 
 _LOOK_BACK = 20
+_MOST_NIGHTS = 200
 _FARMS_OWN = "the farm or a host failed"
 _NOT_OSCAR = {
     Category.DISTRIBUTION: "the distribution's packages are broken",
@@ -139,6 +141,8 @@ class BuildNote:
     second: Second | None = None
     """What became of the repetition of this red build."""
     second_url: str = ""
+    known_to_them: bool = False
+    """Another build has tested the same before, and all authors of these changes are authors of those, too."""
     rate: Rate = field(default_factory=Rate)
     """How often this failure has come and gone in this cell."""
 
@@ -250,6 +254,8 @@ def _is_due(note: BuildNote, mail: Mail) -> bool:
     always = mail.always and note.verdict.cell != LINT and note.blames
     if outcome is Outcome.PASSED:
         return note.fixed or always
+    if outcome is Outcome.FAILED and note.known_to_them:
+        return False
     return outcome is not Outcome.CANCELLED and not (outcome is Outcome.INFRASTRUCTURE and note.known_already)
 
 
@@ -306,6 +312,7 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
     changes = properties.get(CHANGES) or []
     if changes and verdict.outcome is Outcome.FAILED and verdict.cell != LINT:
         changes = sorted({*untested, *changes})
+    notes = await _changes(master, changes)
     second = await second_of(master, build, properties)
     then = second.build if second else None
     if then:
@@ -320,7 +327,8 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         scheduler=str(properties.get("scheduler", "")),
         owner=str(properties.get("owner", "")),
         cell_owner=str(properties.get(CELL_OWNER) or ""),
-        changes=await _changes(master, changes),
+        changes=notes,
+        known_to_them=await _known_to_all(master, properties.get(SAME_AS), notes),
         patch_of=str(properties.get(PATCH_OF) or ""),
         goes_on=bool(properties.get(CELLS)),
         askers_mistake=bool(properties.get(ASKERS_MISTAKE)),
@@ -331,6 +339,16 @@ async def note_of(master: Any, build: dict[str, Any]) -> BuildNote:
         gated_before=tuple(map(str, properties.get(GATED_BEFORE) or ())),
         has_files=RUN_DIRECTORY in properties and VERDICT in properties,
     )
+
+
+async def _known_to_all(master: Any, earlier: int | None, notes: Iterable[ChangeNote]) -> bool:
+    """Whether the authors of these changes have had the mail about the build whose result this one has."""
+    if earlier is None:
+        return False
+    said = await master.data.get(("builds", earlier, "properties"))
+    before = await _changes(master, (said or {}).get(CHANGES, ((),))[0] or [])
+    authors = {change.author for change in notes}
+    return bool(authors) and authors <= {change.author for change in before}
 
 
 def _verdict_of(build: dict[str, Any], properties: dict[str, Any]) -> Verdict:
@@ -371,10 +389,14 @@ async def _before(master: Any, build: dict[str, Any], branch: str | None) -> tup
     And the changes of the builds since then: nobody has seen yet what these did.
     """
     number, untested = build["number"], list[int]()
-    for earlier in range(number - 1, max(0, number - 1 - _LOOK_BACK), -1):
+    looked = 0
+    for earlier in range(number - 1, max(0, number - 1 - _MOST_NIGHTS), -1):
         found = await master.data.get(("builders", build["builder"]["builderid"], "builds", earlier))
-        if not found:
+        if not found or found["results"] == SKIPPED:  # a night in which nothing had changed
             continue
+        looked += 1
+        if looked > _LOOK_BACK:
+            break
         said = await master.data.get(("builds", found["buildid"], "properties"))
         if said.get("branch", (None,))[0] != branch or {PATCH_OF, NOT_COUNTED} & said.keys():
             continue

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from buildbot import interfaces, util
 from buildbot.data import resultspec
 from buildbot.plugins import reporters
-from buildbot.process.results import RETRY
+from buildbot.process.results import RETRY, SKIPPED
 from buildbot.reporters import utils
 from twisted.internet import defer, reactor
 from twisted.python import log
@@ -66,7 +66,7 @@ class VerdictReport(util.ComparableMixin):
         if build["builder"]["name"] not in self.builders:
             reporter.no_report_needed(build)
             return None
-        if BISECT in build["properties"]:  # its search ends with one mail
+        if build["results"] == SKIPPED or BISECT in build["properties"]:  # a search ends with one mail
             reporter.no_report_needed(build)
             return None
         note = await note_of(master, build)

@@ -11,8 +11,10 @@ from twisted.internet import threads
 from twisted.python import log
 
 from oscar_steps.master.again import ask_again, note_image
+from oscar_steps.master.durability.begun import NOTHING_TO_DO
 from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.durability.restarts import CutShort, cut_short
+from oscar_steps.master.history.record import SAME_AS
 from oscar_steps.master.history.repeat import ask_repetition
 from oscar_steps.master.steps import evidence
 from oscar_steps.master.steps.first import OfCell, upload
@@ -51,6 +53,9 @@ class ReportStep(OfCell, CutShort, buildstep.BuildStep):
     async def run(self) -> int:
         if (cut := self._cut_short()) is not None:
             return cut
+        if self.getProperty(NOTHING_TO_DO):
+            self.summary = str(self.getProperty(NOTHING_TO_DO))
+            return int(SUCCESS)
         identity = RunIdentity.of_build(self.cell, self.getProperty("buildnumber"), self.getProperty)
         verdict = await self._verdict(identity)
         if (cut := self._cut_short()) is not None:
@@ -59,6 +64,8 @@ class ReportStep(OfCell, CutShort, buildstep.BuildStep):
         self.summary = headline(verdict)
         if verdict.outcome is Outcome.PASSED and self.getProperty(REPEAT_OF):
             self.summary = "passed: flaky, for the build before it was red and is the same"
+        if self.getProperty(SAME_AS):
+            self.summary += f"; {verdict.hint}"
         if has_run(self):
             await self._fetch_evidence(verdict)
         if (cut := self._cut_short()) is not None:

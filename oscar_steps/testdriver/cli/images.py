@@ -18,6 +18,7 @@ from oscar_steps.images.key import ImageKey
 from oscar_steps.images.kind import Report
 from oscar_steps.images.record import ImageRecord
 from oscar_steps.images.store import ImageStore
+from oscar_steps.job import Job
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.matrix.recipes import ImageRecipe, load_recipe
 from oscar_steps.testdriver.cli.common import directory as _directory
@@ -137,6 +138,20 @@ def explain(recipe: str, profiles: Path, folder: Path) -> None:
         click.echo(_difference(key, others[-1]))
     elif here is None:
         click.echo("the store has no earlier one")
+
+
+@images.command("key")
+@click.argument("recipe", metavar="RECIPE")
+@_profiles_option
+@_store_option
+@_explained
+def key_(recipe: str, profiles: Path, folder: Path) -> None:
+    """Print the key of the image that RECIPE needs today, without building it: one line.
+
+    RECIPE: the name of a file in profiles/images, or the path of one, or the job.json of a run. The mirror is asked, a
+    few KB; what it has said within five minutes is believed.
+    """
+    click.echo(eventloop.run(ImageStore(folder).key_of(_recipe(recipe, profiles))).digest)
 
 
 def _standing(entry: room.Entry | None) -> str:
@@ -296,6 +311,8 @@ def image_entry(folder: Path, key: str) -> room.Entry:
 def _recipe(name: str, profiles: Path) -> ImageRecipe:
     """The recipe that a word on the command line means."""
     path = Path(name)
+    if path.suffix == ".json":
+        return Job.load(path).image
     if path.suffix == ".toml" or "/" in name:
         return load_recipe(path)
     path = profiles / "images" / f"{name}.toml"

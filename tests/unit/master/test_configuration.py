@@ -85,7 +85,7 @@ def test_every_cell_has_a_builder_that_can_be_forced_and_all_stages_in_their_ord
     assert sorted(configuration.schedulers["force"].builderNames) == sorted(cells)
     for builder in configuration.builders[:-1]:
         steps = [step.buildStep().name for step in builder.factory.steps]
-        assert steps == ["job", *(stage.value for stage in Stage), "report"]
+        assert steps == ["job", "already tested", *(stage.value for stage in Stage), "report"]
 
 
 def test_cells_of_every_commit_and_of_the_night_are_scheduled(tmp_path: Path) -> None:

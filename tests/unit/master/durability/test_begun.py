@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from buildbot.process.build import Build
-from buildbot.process.results import EXCEPTION, RETRY, SUCCESS
+from buildbot.process.results import EXCEPTION, FAILURE, RETRY, SKIPPED, SUCCESS
 from twisted.internet import defer
 from twisted.python import log
 
-from oscar_steps.master.durability.begun import FarmBuild, FarmFactory
+from oscar_steps.master.durability.begun import NOTHING_TO_DO, FarmBuild, FarmFactory
 
 
 class Builder:
@@ -91,3 +91,17 @@ def test_a_build_whose_worker_is_lost_while_its_end_is_written_down_ends_once(re
     assert build.buildFinished(["done"], result).called
     assert builder.ended == [result]
     assert len(errors) == (result == EXCEPTION), "Buildbot's own stumbles over the quarantine of no worker"
+
+
+@pytest.mark.parametrize(("results", "ends"), [(SUCCESS, SKIPPED), (FAILURE, FAILURE), (RETRY, RETRY)])
+def test_a_build_that_had_nothing_to_do_is_skipped_unless_it_went_wrong(results: int, ends: int) -> None:
+    builder = Builder()
+    build = build_of(builder)
+    build.setProperty(NOTHING_TO_DO, "nothing changed since build 3 (passed)", "test")
+    said: list[str] = []
+    updates = builder.master.data.updates
+    updates.setBuildStateString = lambda _number, text: defer.succeed(said.append(text))
+    build.results = results
+    build.buildFinished(["build", "successful"], results)
+    assert builder.ended == [ends]
+    assert (said == ["nothing changed since build 3 (passed)"]) == (ends == SKIPPED)

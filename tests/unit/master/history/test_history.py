@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from buildbot.db.model import Model
-from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SUCCESS
+from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SKIPPED, SUCCESS
 
 from oscar_steps.job import CellPlan, Timeouts
 from oscar_steps.master.durability.once import REPEAT_OF
@@ -22,6 +22,7 @@ from oscar_steps.master.history import store, table
 from oscar_steps.master.history.record import (
     FARM,
     NOT_COUNTED,
+    SAME_AS,
     TESTED,
     VERDICT,
     Result,
@@ -492,3 +493,45 @@ def test_of_a_batch_that_fails_nothing_is_noted_and_the_next_one_is(engine: sa.E
     run(master.do(table.add, [result(1, "failed", known=("T1",)), result(2)]))
     assert noted(master) == [2, 1]
     assert [each.count for each in run(master.do(table.shown, "T1"))] == [1]
+
+
+def test_what_a_cell_has_said_of_the_same_is_found_without_what_was_no_run_of_it(connection: Any) -> None:
+    note(
+        connection,
+        result(1, farm="f"),
+        result(2, "failed", farm="f"),
+        result(3, "infrastructure", farm="f"),
+        result(4, farm="f", counts=False),
+        result(5, farm="g"),
+        result(6, farm="f", identity="id8"),
+        result(7, farm="f", cell="other"),
+    )
+    assert [each.build for each in table.judged(connection, "cell", "id7", "f")] == [2, 1]
+
+
+def test_the_last_night_of_a_branch_is_the_last_that_judged_it(connection: Any) -> None:
+    night = {"scheduler": "nightly"}
+    note(
+        connection,
+        result(1, **night),
+        result(2, "failed", **night),
+        result(3, "infrastructure", **night),
+        result(4, scheduler="commit"),
+        result(5, branch="branches/x", **night),
+    )
+    last = table.last_judged(connection, "cell", "trunk", "nightly")
+    assert last is not None and last.build == 2
+    assert table.last_judged(connection, "cell", "trunk", "weekly") is None
+
+
+def test_a_build_with_the_result_of_an_earlier_one_makes_no_rates_and_a_night_without_changes_has_no_result() -> None:
+    assert not result_of(built(), "cell", said(**{SAME_AS: 3}), ()).counts
+    ended = built(SKIPPED)
+
+    async def get(_path: Any) -> Any:
+        return ended
+
+    service: Any = SimpleNamespace(master=SimpleNamespace(data=SimpleNamespace(get=get)))
+    with pytest.raises(StopIteration) as done:
+        HistoryService._result(service, 5).send(None)
+    assert done.value.value is None

@@ -331,3 +331,10 @@ def test_of_an_unstable_cell_no_author_is_asked_for() -> None:
     red = note(Outcome.FAILED)
     red = dataclasses.replace(red, verdict=red.verdict.model_copy(update={"stability": "unstable"}))
     assert people_of(red, MAIL) == set()
+
+
+def test_a_red_that_its_authors_have_had_a_mail_about_is_told_once_and_a_fix_in_any_case() -> None:
+    red = dataclasses.replace(note(Outcome.FAILED), known_to_them=True, cell_owner="owner@x.org")
+    assert recipients(red, MAIL) == ()
+    fixed = dataclasses.replace(note(Outcome.PASSED), known_to_them=True, before=Before(3, "6", passed=False))
+    assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org")

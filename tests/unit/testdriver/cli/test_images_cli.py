@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import os
+import re
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from oscar_steps.errors import OutsideUnknown
-from oscar_steps.images import build, lease, room
+from oscar_steps.images import build, lease, outside, room
 from oscar_steps.images.key import ImageKey, own_digests
-from oscar_steps.images.kinds.bootstrap import Bootstrap
+from oscar_steps.images.kinds import bootstrap
+from oscar_steps.images.kinds.bootstrap import AptSource, Bootstrap
 from oscar_steps.images.record import KEY_FILE, describe
 from oscar_steps.images.store import ImageStore
+from oscar_steps.job import CellPlan, Timeouts
 from oscar_steps.manifest import MANIFEST_FILE
-from oscar_steps.matrix.cells import default_profiles
+from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.matrix.recipes import load_recipe
+from oscar_steps.sources.source import Source
 from oscar_steps.testdriver.cli.images import images
 from oscar_steps.verdict import ImageReport, Outcome, Verdict
 
@@ -104,6 +113,57 @@ def test_explain_says_that_the_mirror_is_away(tmp_path: Path, today: dict[str, s
         "the mirror http://m cannot be asked for 'bookworm' (refused); a run uses the newest image of the same recipe "
         "and code, if there is one\n",
     )
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="asks by apt")
+def test_the_key_changes_with_the_mirror_s_packages_alone_and_is_that_of_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror is a server on loopback, asked through apt."""
+    matrix = load_matrix(default_profiles())
+    job = CellPlan.of(matrix, matrix.cell(NAME), Timeouts()).job("run", Source(url="svn://h/oscar/trunk", revision="7"))
+    job.save(tmp_path / "job.json")
+    release = tmp_path / "dists/bookworm/InRelease"
+    release.parent.mkdir(parents=True)
+    packages = f" {'a' * 64} 1234 main/binary-amd64/Packages\n"
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    def key(text: str) -> str:
+        release.write_text(text)
+        outside.forget(tmp_path / "store")
+        done = call(tmp_path / "store", "key", str(tmp_path / "job.json"))
+        assert done.exit_code == 0, done.output
+        assert re.fullmatch("[0-9a-f]{64}\n", done.output)
+        return done.output.strip()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        mirror = AptSource(f"http://127.0.0.1:{server.server_address[1]}", "bookworm", "bookworm", "Debian")
+
+        async def host_sources() -> tuple[AptSource, ...]:
+            return (mirror,)
+
+        monkeypatch.setattr(bootstrap, "host_sources", host_sources)
+        (tmp_path / "store").mkdir()
+        first = key(f"Date: Sat, 28 Nov 2026\nSHA256:\n{packages}")
+        assert key(f"Date: Sun, 29 Nov 2026\nSHA256:\n{packages}") == first
+        other = key(f"Date: Mon, 30 Nov 2026\nSHA256:\n{packages.replace('a', 'b', 1)}")
+        assert other != first
+        assert asyncio.run(ImageStore(tmp_path / "store").key_of(job.image)).digest == other
+        server.shutdown()
+
+
+def test_without_its_mirror_an_image_has_no_key(tmp_path: Path, today: dict[str, str]) -> None:
+    key = put(tmp_path, today[INDEX])
+    assert call(tmp_path, "key", NAME).output == f"{key}\n"
+    today["away"] = ""
+    outside.forget(tmp_path)
+    done = CliRunner().invoke(images, ["key", NAME, "--images", str(tmp_path)], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (20, "")
+    assert "the mirror http://m cannot be asked for 'bookworm' (refused)" in done.stderr
 
 
 def test_verify_takes_a_damaged_image_out_of_use(tmp_path: Path) -> None:
