@@ -148,6 +148,7 @@ class Bisect:
         """Run what is needed to the answer; None: a person ended it."""
         if self.done:
             click.echo(f"{len(self.done)} runs are there already, in {self.folder}")
+        self._check_patch()
         while isinstance(step := self.search.next(self.runs), Ask):
             click.echo(f"run {len(self.done) + 1}: {printable(self.places.names[step.position])}: {step.why}")
             job = self._job(step.position)
@@ -157,18 +158,20 @@ class Bisect:
                 return None
             self.done.append((step.position, verdict))
             if patch_refused(verdict):
-                self._without_patch(step.position, verdict)
+                self._check_patch()
+                click.echo(f"    {printable(one_line(verdict.sentence))}; it is tested as it is")
                 continue
             said = self._seen(verdict)
             words = verdict.sentence if said is not Seen.GOOD or verdict.outcome is not Outcome.PASSED else "passed"
             click.echo(f"    {said} after {verdict.seconds:.0f} s: {printable(one_line(words))}")
         return step
 
-    def _without_patch(self, position: int, verdict: Verdict) -> None:
+    def _check_patch(self) -> None:
         """Raises UserError for the bad revision: without its patch it shows the fault that is known already."""
-        if position == len(self.places.names) - 1:
-            raise UserError(verdict.sentence, hint="make the patch against the bad revision")
-        click.echo(f"    {printable(one_line(verdict.sentence))}; it is tested as it is")
+        last = len(self.places.names) - 1
+        refused = [run.sentence for position, run in self.done if position == last and patch_refused(run)]
+        if refused:
+            raise UserError(refused[-1], hint="make the patch against the bad revision")
 
     @property
     def others(self) -> list[Verdict]:

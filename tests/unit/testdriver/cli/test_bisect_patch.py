@@ -165,12 +165,13 @@ def test_a_fault_behind_the_one_that_is_looked_for_is_reported_with_how_to_searc
 def test_a_fix_that_does_not_apply_to_the_bad_revision_ends_the_search_in_a_sentence(
     ask: Callable[..., Result], tmp_path: Path
 ) -> None:
-    trees = Trees()
     fix = FIX.replace("-broken", "-something else")
-    result = ask(trees, "--patch", str(tmp_path / "fix.diff"), fix=fix)
-    assert result.exit_code == ExitStatus.USAGE
-    assert "does not apply" in result.output and "make the patch against the bad revision" in result.output
-    assert len(trees.jobs) == 1
+    for runs in (1, 0):
+        trees = Trees()
+        result = ask(trees, "--patch", str(tmp_path / "fix.diff"), fix=fix)
+        assert result.exit_code == ExitStatus.USAGE
+        assert "does not apply" in result.output and "make the patch against the bad revision" in result.output
+        assert len(trees.jobs) == runs
 
 
 def test_a_fix_behind_which_all_is_well_leaves_no_second_fault(ask: Callable[..., Result], tmp_path: Path) -> None:
