@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.sources.source import Source
+from oscar_steps.sources.svn import NOBODY
 
 PROTOCOLS = ("file", "git", "http", "https", "ssh")
 """Others run programs (`ext::`), or are helpers that nobody has looked at."""
@@ -20,6 +21,8 @@ ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 FULL_ID = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-fA-F]{4,40}")
 _LONGEST_NAME = 255
+_LONGEST_AUTHOR = 100
+"""Characters of an author's name: address and name have to fit into a column of Buildbot's database."""
 _NO_NAME = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]\Z|\.lock\Z")
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
@@ -78,6 +81,17 @@ def is_git(url: str) -> bool:
 def url_words(source: Source) -> list[str]:
     """The options of `oscar-testdriver` that name a repository of Subversion's or git's."""
     return ["--url", source.url, *(["--git"] if source.kind == "git" and not is_git(source.url) else [])]
+
+
+def author_of(name: str, address: str) -> str:
+    """Who made a commit, as the farm's mails look for an address: 'Name <address>'."""
+    name, address = " ".join(name.split())[:_LONGEST_AUTHOR], address.strip()
+    return f"{name} <{address}>" if name and address else name or address or NOBODY
+
+
+def person(author: str) -> str:
+    """An author for people: without the address, where there is more than that."""
+    return re.sub(r"(?<=\S) <[^<>]*>$", "", author)
 
 
 def name_fault(name: str) -> str:

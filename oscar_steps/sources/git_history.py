@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oscar_steps.errors import HostError
+from oscar_steps.sources.git import author_of
 from oscar_steps.sources.history import MAX_COMMITS, Change, Commit
 from oscar_steps.sources.mirror import Mirror
-from oscar_steps.sources.svn import NOBODY
 
 
 def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Change:
@@ -19,16 +19,16 @@ def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Ch
 
     If the branch has not got `first` (any more), all from where the branch left it.
     """
-    words = ("--first-parent", "-z", "--format=%H%n%P%n%cI%n%aN <%aE>", "-n", str(MAX_COMMITS), revision, "--")
+    words = ("--first-parent", "-z", "--format=%H%n%P%n%cI%n%aE%n%aN", "-n", str(MAX_COMMITS), revision, "--")
     log = mirror.git("log", "--no-show-signature", *words).decode("utf-8", "replace")
-    chain = [entry.split("\n", 3) for entry in log.split("\0") if entry.count("\n") >= 3]
+    chain = [entry.split("\n", 4) for entry in log.split("\0") if entry.count("\n") >= 4]
     if not chain:
         raise HostError(f"{mirror.url}@{revision}: git's answer cannot be read")
     entries = chain[: _how_many(mirror, [entry[0] for entry in chain], first)]
     number = int(mirror.git("rev-list", "--count", "--first-parent", revision))
     commits = tuple(
-        Commit(number - place, author if author.strip() != "<>" else NOBODY, date, identity)
-        for place, (identity, _, date, author) in reversed([*enumerate(entries)])
+        Commit(number - place, author_of(name, address), date, identity)
+        for place, (identity, _, date, address, name) in reversed([*enumerate(entries)])
     )
     base = entries[-1][1].partition(" ")[0]
     change = Change(

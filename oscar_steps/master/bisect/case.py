@@ -23,6 +23,7 @@ from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.master.watch.copy import Copy
 from oscar_steps.repositories import Git
+from oscar_steps.sources.git import person
 from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 
@@ -43,7 +44,7 @@ class Candidate:
     message: str = ""
 
     def __str__(self) -> str:
-        return f"{short_name(self.revision)} ({self.author})"
+        return f"{short_name(self.revision)} ({person(self.author)})"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from oscar_steps.master.watch.commits import starts_tests
 from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Schedule, Site
+from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT
 
 _LOOK_BACK = 1000
@@ -92,7 +93,10 @@ class PerCommit(schedulers.AnyBranchScheduler):
             else:
                 await super().gotChange(change, important)
         except Exception as error:
-            log.err(error, f"the change {change.number} (r{change.revision}) could not be noted; that is tried again")
+            log.err(
+                error,
+                f"the change {change.number} ({short_name(change.revision)}) could not be noted; that is tried again",
+            )
             self.master.reactor.callLater(AGAIN_SECONDS, self._take_again, change, important)
 
     def _take_again(self, change: Any, important: bool) -> None:
@@ -147,7 +151,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         if number in self._heard or not self.change_filter.filter_change(change):
             return
         if not await self.master.db.pool.do(_was_asked_for, self.master.db.model, number):
-            log.msg(f"the change {number} (r{change.revision}) was stored when the master ended")
+            log.msg(f"the change {number} ({short_name(change.revision)}) was stored when the master ended")
             await self._change_consumption_lock.run(self.gotChange, change, True)
 
 

@@ -131,6 +131,8 @@ def read_verdict(identity: RunIdentity, text: str | None) -> Verdict:
         )
     if verdict.outcome is Outcome.WARNING and identity.cell != LINT:
         return identity.verdict(Outcome.INFRASTRUCTURE, "the run's verdict is a warning, which no cell may end with")
+    if identity.cell == LINT and identity.tested is not None:  # the first tier does not know the branch
+        return verdict.model_copy(update={"tested": identity.tested})
     return verdict
 
 

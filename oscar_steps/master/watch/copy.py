@@ -22,6 +22,7 @@ from oscar_steps.master.watch.commits import Commit, Touched
 from oscar_steps.sources.git import (
     FULL_ID,
     HEADS,
+    author_of,
     error_kind,
     git_environment,
     git_words,
@@ -36,8 +37,6 @@ _ASK_SECONDS = 120
 _FETCH_SECONDS = 3600
 _EVERY_HEAD = "+refs/heads/*:refs/heads/*"
 _FORMAT = "--format=%aN%x00%aE%x00%P%x00%B"
-_NAME = 100
-"""Characters of an author's name: address and name have to fit into the database's column."""
 _MOST_AUTHORS = 50
 _NO_ANCESTOR = 1
 _writing = defaultdict[Path, defer.DeferredLock](defer.DeferredLock)
@@ -199,7 +198,7 @@ class Copy:
         name, address, parents, message, *rest = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
         rest = [part.removeprefix("\n") for part in rest[:1]] + rest[1:]
         touched = [Touched(path, action[:1]) for action, path in zip(rest[::2], rest[1::2], strict=False) if path]
-        return GitCommit(identity, author(name, address), message, branch, touched, tuple(parents.split()))
+        return GitCommit(identity, author_of(name, address), message, branch, touched, tuple(parents.split()))
 
     async def merged_authors(self, commit: GitCommit) -> list[str]:
         """Whose commits a merge brings."""
@@ -208,14 +207,8 @@ class Copy:
         stdin = _lines([*commit.parents[1:], f"^{commit.parents[0]}"])
         _, output = await self._look("log", "-z", "--format=%aN%x00%aE", "--stdin", stdin=stdin)
         parts = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
-        names = dict.fromkeys(author(*pair) for pair in zip(parts[::2], parts[1::2], strict=False))
+        names = dict.fromkeys(author_of(*pair) for pair in zip(parts[::2], parts[1::2], strict=False))
         return [name for name in names if name not in (commit.author, NOBODY)][:_MOST_AUTHORS]
-
-
-def author(name: str, address: str) -> str:
-    """Who made a commit, as the farm's mails look for an address: 'Name <address>'."""
-    name, address = " ".join(name.split())[:_NAME], address.strip()
-    return f"{name} <{address}>" if name and address else name or address or NOBODY
 
 
 def _branches(refs: dict[str, str]) -> dict[str, str]:

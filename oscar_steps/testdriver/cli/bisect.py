@@ -19,6 +19,7 @@ from oscar_steps.images.upgrade import UpgradeStore
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
+from oscar_steps.sources.git import person
 from oscar_steps.sources.git_history import commits_between
 from oscar_steps.sources.history import MAX_COMMITS, change_of
 from oscar_steps.sources.mirror import mirror_of
@@ -200,7 +201,7 @@ def _commits_of_git(good: Source, bad: Source) -> _Positions:
         raise UserError(f"{short_name(first)} {where} (first parents)", hint=_ORDER)
     revisions = (first, *(commit.id for commit in commits))
     sources = tuple(bad.model_copy(update={"revision": revision}) for revision in revisions)
-    return sources, (short_name(first), *(f"{short_name(c.id)} ({c.author})" for c in commits))
+    return sources, (short_name(first), *(f"{short_name(c.id)} ({person(c.author)})" for c in commits))
 
 
 def _say(it: Bisect, answer: Answer | None) -> None:

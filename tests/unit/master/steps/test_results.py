@@ -34,6 +34,13 @@ def test_a_verdict_of_the_masters_own_says_what_was_tested_as_far_as_it_is_known
     assert RunIdentity.of_build("c", 1, {"revision": "main"}.get).verdict(Outcome.INFRASTRUCTURE, "no").tested is None
 
 
+def test_a_verdict_of_the_first_tier_says_what_the_master_asked_for() -> None:
+    source = Source(kind="git", url="git://host/oscar", revision="0a" * 20, branch="git/oscar/main")
+    identity = replace(IDENTITY, cell=LINT, tested=source)
+    said = replace(identity, tested=source.model_copy(update={"branch": ""})).verdict(Outcome.PASSED, "fine")
+    assert read_verdict(identity, said.model_dump_json()).tested == source
+
+
 @pytest.mark.parametrize(
     ("status", "result"),
     [

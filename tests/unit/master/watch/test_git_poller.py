@@ -14,12 +14,13 @@ from twisted.trial import unittest
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.watch import git as pollers
 from oscar_steps.master.watch import looks
-from oscar_steps.master.watch.copy import Copy, author
+from oscar_steps.master.watch.copy import Copy
 from oscar_steps.master.watch.exact import Asked, exact_source
 from oscar_steps.master.watch.git import MERGED_AUTHORS, GitPoller
 from oscar_steps.master.watch.looks import FAILURES_BEFORE_MAIL
 from oscar_steps.repositories import Git
 from oscar_steps.site import Site
+from oscar_steps.sources.git import author_of
 from oscar_steps.sources.svn import NOBODY
 from tests.unit.git_server import Repository
 from tests.unit.master.watch.support import Fake, FakeUpdates
@@ -378,8 +379,8 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
 
 
 def test_an_author_is_a_name_and_an_address_that_fit_where_they_are_kept() -> None:
-    assert author("Ada  L.\n", "ada@x.org") == "Ada L. <ada@x.org>"
-    assert author("", "ada@x.org") == "ada@x.org"
-    assert author("ada", "") == "ada"
-    assert author("", "") == NOBODY
-    assert author("a" * 500, "a@x.org") == f"{'a' * 100} <a@x.org>"
+    assert author_of("Ada  L.\n", "ada@x.org") == "Ada L. <ada@x.org>"
+    assert author_of("", "ada@x.org") == "ada@x.org"
+    assert author_of("ada", "") == "ada"
+    assert author_of("", "") == NOBODY
+    assert author_of("a" * 500, "a@x.org") == f"{'a' * 100} <a@x.org>"

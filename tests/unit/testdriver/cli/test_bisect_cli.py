@@ -133,7 +133,7 @@ def test_the_commit_of_a_git_repository_that_broke_it_is_found_among_sixteen(
     assert result.exit_code == ExitStatus.PASSED, result.output
     assert runs.revisions[:2] == [16, 0]
     assert len(runs.revisions) == 6
-    assert f"{chain[9][:12]} (dev9 <dev9@example.org>) did it" in result.output
+    assert f"{chain[9][:12]} (dev9) did it" in result.output
     assert f"g{chain[8][:12]} passed" in result.output
     assert all(job.source.kind == "git" and job.run_id.startswith(f"{CELL}-g") for job in runs.jobs)
 
