@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from oscar_steps import manifest
 from oscar_steps.environment import default_runs, default_store
@@ -59,6 +60,8 @@ def images(context: click.Context, folder: Path) -> None:
     """
     if context.invoked_subcommand is None:
         _list(folder, as_json=False)
+    elif context.get_parameter_source("folder") is ParameterSource.COMMANDLINE:
+        context.default_map = {context.invoked_subcommand: {"folder": str(folder)}}
 
 
 @images.command("list")

@@ -68,6 +68,14 @@ def today(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("command", ["list", "verify"])  # without the store's name they change nothing in the real one
+def test_the_store_may_be_named_before_the_command_and_a_later_one_counts(tmp_path: Path, command: str) -> None:
+    key = put(tmp_path / "one", "1")
+    before = ["--images", str(tmp_path / "one"), command]
+    assert key[:12] not in CliRunner().invoke(images, [*before, "--images", str(tmp_path / "other")]).output
+    assert key[:12] in CliRunner().invoke(images, before).output
+
+
 def test_the_list_has_name_key_size_and_who_uses_it(tmp_path: Path) -> None:
     key = put(tmp_path, "1")
     (tmp_path / ("0" * 64)).mkdir()
