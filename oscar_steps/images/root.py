@@ -5,6 +5,7 @@ mkfs.ext4 turns the folder into a file system. No loop device, and no mount that
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ class Layers(Protocol):
 
 async def build_from_root(build: Build[PackageRecipe], install: Install, layers: Layers | None = None) -> Base | None:
     """Build an image of a folder, and say on which base. With `layers` the folder is kept as one for its successors."""
+    _make_own(build.work)
     root, early, late = (build.work / name for name in ("root", "early", "late"))
     _lay_out(early_files(build.recipe), early)
     _lay_out(late_files(build.recipe), late, build.recipe.masked_units)
@@ -121,6 +123,14 @@ async def build_from_root(build: Build[PackageRecipe], install: Install, layers:
     await disk.make(build, root)
     await run_jailed(["rm", "-rf", str(build.work)], build.log)
     return base
+
+
+def _make_own(folder: Path) -> None:
+    """A folder whose files get this process's group. In a store that is shared they would get the store's group, which
+    does not exist in the guest; an ordinary user's namespace lets nobody change the owner of such a file."""
+    folder.mkdir(exist_ok=True)
+    os.chown(folder, -1, os.getegid())
+    folder.chmod(0o777 & ~UMASK)  # without the setgid bit
 
 
 async def _from_layer(build: Build[PackageRecipe], layers: Layers, root: Path, early: Path) -> Base | None:

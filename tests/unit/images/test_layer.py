@@ -119,12 +119,16 @@ class Recorder:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[Path, list[str]]:
-    """What was in the root of which each disk was made, with modes."""
+    """What was in the root of which each disk was made, with modes, and groups that are not ours."""
     found: dict[Path, list[str]] = {}
 
+    def line(folder: Path, path: Path) -> str:
+        status = path.lstat()
+        group = "" if status.st_gid == os.getegid() else f" of {status.st_gid}"
+        return f"{path.relative_to(folder)} {stat.filemode(status.st_mode)}{group}"
+
     async def make(build: Build[Any], folder: Path) -> None:
-        paths = sorted(folder.rglob("*"))
-        found[build.directory] = [f"{path.relative_to(folder)} {stat.filemode(path.lstat().st_mode)}" for path in paths]
+        found[build.directory] = [line(folder, path) for path in sorted(folder.rglob("*"))]
 
     monkeypatch.setattr(disk, "make", make)
     return found
@@ -153,6 +157,22 @@ def test_a_changed_file_of_ours_installs_nothing_and_gives_the_same_as_a_full_bu
     assert made[quick] == made[full] != made[one]
     assert (quick / MANIFEST_FILE).read_text() == (full / MANIFEST_FILE).read_text()
     assert (quick / LAYER).samefile(one / LAYER)
+
+
+@needs_root
+def test_in_a_store_that_is_shared_the_guests_files_do_not_get_the_stores_group(
+    tmp_path: Path, made: dict[Path, list[str]]
+) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    shared.mkdir()
+    os.chown(shared, -1, 4242)
+    shared.chmod(0o2770)
+    built(own)
+    built(shared / "one")
+    assert (shared / "one").stat().st_gid == 4242
+    assert made[shared / "one"] == made[own]
+    built(shared / "two", Base(shared / "one"))
+    assert made[shared / "two"] == made[own]
 
 
 @needs_root
