@@ -109,12 +109,24 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         }
         if replaced and not self._tell(replaced):
             tips = {name: tip for name, tip in tips.items() if name not in replaced}  # they are told at the next look
-        for name in sorted(tips, key=lambda name: (self.table.watches(name), name not in marks, self._turn(name))):
+        for name in await self._in_turn(copy, tips):
             await self._take(copy, name, tips[name], replaced=name in replaced)
         self._write()
 
-    def _turn(self, name: str) -> tuple[bool, str]:
-        return name != self.table.main, name
+    async def _in_turn(self, copy: Copy, tips: Mapping[str, str]) -> list[str]:
+        """The branches in an order in which a commit that several have is the one's that it was made on.
+
+        That is a branch that is known; of new ones the one that has the fewest commits of its own, as others go off it.
+        One that is not watched takes a commit from none that is.
+        """
+        watches, known = self.table.watches, {*(self._marks or {})}
+        own = {name: await self._own(copy, tips[name]) for name in tips if name not in known and watches(name)}
+
+        def turn(name: str) -> tuple[Any, ...]:
+            is_new = name not in known
+            return is_new, watches(name) != is_new, len(own.get(name, ())), name != self.table.main, name
+
+        return sorted(tips, key=turn)
 
     def _look_for_main(self, tips: Mapping[str, str]) -> None:
         if self.table.main in tips or self._told_of_main:

@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import defer, protocol, reactor, task
 from twisted.trial import unittest
 
+from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.master.watch import asking, looks
 from oscar_steps.master.watch import git as pollers
-from oscar_steps.master.watch import looks
-from oscar_steps.master.watch.copy import Copy
 from oscar_steps.master.watch.exact import Asked, exact_source
 from oscar_steps.master.watch.git import MERGED_AUTHORS, GitPoller
 from oscar_steps.master.watch.looks import FAILURES_BEFORE_MAIL
@@ -191,9 +191,20 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         await poller.poll()
         self.commit("topic", parents=(root,))
         topic = self.commit("topic")
+        await poller.poll()
         release = self.commit("5-1", parents=(topic,))
         await poller.poll()
         assert self.seen() == [("5-1", release)]
+
+    async def test_of_new_branches_that_share_commits_each_has_its_own(self) -> None:
+        root = self.commit()
+        poller = self.poller(branches=["main", "5-*"])
+        await poller.poll()
+        below = [self.commit("5-2", parents=(root,)), self.commit("5-2")]
+        above = self.commit("5-1", parents=(below[-1],))
+        self.commit("topic", parents=(above,))
+        await poller.poll()
+        assert self.seen() == [*(("5-2", each) for each in below), ("5-1", above)]
 
     async def test_a_master_that_is_killed_after_a_change_is_stored_neither_loses_nor_doubles_one(self) -> None:
         self.commit()
@@ -323,14 +334,46 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         ((_, text),) = self.told
         assert "no branch 'main'" in text and "There are: master." in text
 
-    async def test_a_poller_that_stops_ends_its_git(self) -> None:
+    def server(self, said: bytes) -> str:
+        """The address of a server that says this to everybody, and then waits (b"": only that)."""
+
+        class Talker(protocol.Protocol):  # type: ignore[misc]
+            def connectionMade(self) -> None:
+                self.transport.write(said)
+                if said:
+                    self.transport.loseConnection()
+
+        port = reactor.listenTCP(0, protocol.Factory.forProtocol(Talker), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        return f"git://127.0.0.1:{port.getHost().port}/x"
+
+    async def test_a_server_that_answers_nonsense_is_told_of_and_harms_nothing(self) -> None:
         self.commit()
-        poller = self.poller(url="git://127.0.0.1:9/x")
-        copy = Copy(self.state / "x.git", "ssh://127.0.0.1/x", reactor)
-        poller._copy = copy
-        copy.close()
-        await poller.poll()
+        await self.poller().poll()
+        note = (self.state / "git-oscar.json").read_bytes()
+        for said in (b"\x00\xff" * 5000, b"0006a\n0000", b"003f" + b"0" * 40 + b" refs/heads/a..b\n0000"):
+            poller = self.poller(url=self.server(said))
+            for _ in range(FAILURES_BEFORE_MAIL):
+                await poller.poll()
+            assert poller.trouble
+        assert len(self.told) == 3
+        assert (self.state / "git-oscar.json").read_bytes() == note
+        self.flushLoggedErrors(HostError, SourceError)
+
+    async def test_a_poller_that_stops_does_not_wait_for_a_server_that_does_not_answer(self) -> None:
+        poller = self.poller(url=self.server(b""))
+        looking = defer.ensureDeferred(poller.poll())
+        while poller._copy is None or not poller._copy.running:
+            await task.deferLater(reactor, 0.02, lambda: None)
+        poller._copy.close()
+        looking.addTimeout(30, reactor)
+        await looking
         assert (poller.trouble, poller._failures) == ("", 0)
+
+    async def test_a_program_that_prints_without_end_is_ended(self) -> None:
+        self.patch(asking, "_MOST_BYTES", 100_000)
+        status, output, said = await asking.run_program(reactor, ["yes"], tool_environment(), 60)
+        assert status < 0 and len(output) == 100_000 and "ended after it had printed" in said
 
     async def test_a_build_tests_the_tip_a_tag_or_a_commit_exactly(self) -> None:
         first = self.commit()
