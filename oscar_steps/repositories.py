@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from oscar_steps.addresses import address_fault
@@ -17,6 +17,14 @@ from oscar_steps.sources.svn import PASSWORD_IN_URL
 from oscar_steps.sources.tarballs.looking import Place
 from oscar_steps.sources.tarballs.names import NotOurTarball, Version
 
+_LOGINS = {
+    "user": ("svn", "http", "https"),
+    "certificate": ("https",),
+    "authorities": ("https",),
+    "ssh_key": ("svn+ssh",),
+    "known_hosts": ("svn+ssh",),
+}
+"""Settings of `[repository]`, and the addresses that they are for."""
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 
@@ -42,6 +50,17 @@ class Repository(_Frozen):
     revision_link: str = Field(default="", pattern=r"^$|^https?://[^%\s]*%s[^%\s]*$")
     """Address of a revision's web page, with %s where its number goes; empty: there is none."""
 
+    user: str = Field(default="", pattern=r"^[^\x00-\x1f]*$")
+    """The account that the farm has there; its password is the secret `svn-password`."""
+    certificate: Path | None = None
+    """The farm's own certificate with its key (PKCS#12), for a server that asks for one: `svn-certificate` opens it."""
+    authorities: Path | None = None
+    """Certificates (PEM) of authorities that sign the server's, beside those that the system knows."""
+    ssh_key: Path | None = None
+    """For svn+ssh: a private key without a passphrase."""
+    known_hosts: Path | None = None
+    """For svn+ssh: the server's key, as ssh-keyscan writes it; none: those that the farm's user and the system know."""
+
     @field_validator("url")
     @classmethod
     def _has_no_password(cls, url: str) -> str:
@@ -49,9 +68,33 @@ class Repository(_Frozen):
             raise PydanticCustomError(
                 "password",
                 "this URL must not contain a password, because logs and mails show it, and svn ignores it there; "
-                "as the farm's user, type svn info and the URL without it: svn asks for the password and keeps it",
+                "write the account into `user`, and type its password as the secret svn-password",
             )
         return url
+
+    @field_validator("certificate", "authorities", "ssh_key", "known_hosts", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return path or None
+
+    @model_validator(mode="after")
+    def _has_the_login_of_its_kind(self) -> Self:
+        kind = self.url.partition(":")[0]
+        for name, kinds in _LOGINS.items():
+            if getattr(self, name) and kind not in kinds:
+                said = f"{name} is for {', '.join(f'{each}://' for each in kinds)}, and the url begins with {kind}://"
+                raise PydanticCustomError("login", "{said}", {"said": said})
+        return self
+
+    @property
+    def has_login(self) -> bool:
+        """Whether anything is said of how the farm shows who it is."""
+        return any(getattr(self, name) for name in _LOGINS)
+
+    def below(self, folder: Path) -> Self:
+        """The same with absolute paths."""
+        paths = {name: getattr(self, name) for name in _LOGINS if name != "user"}
+        return self.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})
 
     @field_validator("trunk", "branches", "tags")
     @classmethod

@@ -20,16 +20,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 
 from oscar_steps.addresses import address_fault, is_mail_host
-from oscar_steps.errors import ConfigError
+from oscar_steps.errors import ConfigError, HostError
 from oscar_steps.job import Timeouts
 from oscar_steps.matrix.cells import Matrix
 from oscar_steps.repositories import GIT, TARBALLS, Branch, Git, Repository, Tarballs
+from oscar_steps.sources.login import Login, Logins
 from oscar_steps.textio import open_to_others, read_regular, some
 from oscar_steps.tomlfile import check_values, line_of, load_toml, validate
 from oscar_steps.words import ExitStatus, Label
 
 SITE_FILE = "farm.toml"
 MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD = "mail-password", "database-password", "ldap-password"
+SVN_PASSWORD, SVN_PASSPHRASE = "svn-password", "svn-certificate"
+GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD, SVN_PASSWORD, SVN_PASSPHRASE)
+"""Secrets that somebody else has made."""
 POLL_HOOK = "poll-hook"
 """What commit hooks have to know, so that the farm looks at its repositories at once. A site may have none."""
 _PASSWORD_IN_URL = re.compile(r"^[\w+]+://[^:/?]*:[^@]*@|[?&](password|passwd|pwd)=", re.IGNORECASE)
@@ -190,7 +194,7 @@ class Secrets(_Frozen):
         """The secret `name`. Raises ConfigError that says which file to create, and how."""
         path = self.directory / name
         make = f"{sys.executable} -P -m oscar_steps.master.secret {SITE_FILE} {name}"
-        create = f"{make} --ask" if name in (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD) else make
+        create = f"{make} --ask" if name in GIVEN else make
         again = f"write it anew: {create} --new"
         try:
             secret = read_regular(path).decode("utf-8").strip()
@@ -319,6 +323,46 @@ class Site(_Frozen):
         """The git repository that a branch is in, by the farm's name of it; None: it is in none of them."""
         return next((git for git in self.git if branch.startswith(git.prefix)), None)
 
+    @property
+    def svn_secrets(self) -> dict[str, str]:
+        """Name and purpose of the secrets that Subversion's server asks for."""
+        if self.repository is None:
+            return {}
+        at, secrets = self.repository.url, dict[str, str]()
+        if self.repository.user:
+            secrets[SVN_PASSWORD] = f"password of {self.repository.user} at {at}"
+        if self.repository.certificate is not None:
+            secrets[SVN_PASSPHRASE] = f"passphrase of the certificate for {at}"
+        return secrets
+
+    def check_svn_login(self) -> None:
+        """Raise ConfigError where a secret or a file of it is missing, or open to others."""
+        for name, purpose in self.svn_secrets.items():
+            self.secrets.read(name, purpose)
+        if self.repository is not None:
+            try:
+                self.svn_logins(Path()).check()
+            except HostError as error:
+                raise ConfigError(f"[repository]: {error.sentence}", hint=error.hint) from None
+
+    def svn_logins(self, folder: Path) -> Logins:
+        """How the master shows Subversion's server who it is. `folder`: the master's."""
+        table = self.repository
+        if table is None or not table.has_login:
+            return Logins()
+        secrets = {name: self.secrets.directory / name for name in self.svn_secrets}
+        login = Login(
+            url=table.url,
+            user=table.user,
+            password_file=secrets.get(SVN_PASSWORD),
+            certificate=table.certificate,
+            passphrase_file=secrets.get(SVN_PASSPHRASE),
+            authorities=table.authorities,
+            ssh_key=table.ssh_key,
+            known_hosts=table.known_hosts,
+        )
+        return Logins(folder / "svn-settings", (login,))
+
     def workers_for(self, cell: str) -> tuple[str, ...]:
         """Names of the workers that can run `cell`."""
         return tuple(worker.name for worker in self.worker if not worker.cells or cell in worker.cells)
@@ -349,6 +393,7 @@ def _absolute(site: Site, base: Path) -> Site:
             "profiles": base / site.profiles if site.profiles else None,
             "mail": _mail_absolute(site.mail, base),
             "secrets": Secrets(directory=base / site.secrets.directory),
+            "repository": site.repository.below(base) if site.repository else None,
             "tarballs": tuple(
                 place.model_copy(update={"keyring": base / place.keyring}) if place.keyring else place
                 for place in site.tarballs

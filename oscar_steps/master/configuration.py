@@ -73,7 +73,8 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
 
 
 def _watchers(site: Site, state: Path) -> list[Any]:
-    svn = [svn_poller(site.repository, state)] if site.repository else []
+    site.check_svn_login()
+    svn = [svn_poller(site.repository, state, site.svn_logins(state))] if site.repository else []
     return [*svn, *git_pollers(site, state), *tarball_watchers(site, state)]
 
 

@@ -16,12 +16,9 @@ from pathlib import Path
 import click
 
 from oscar_steps.errors import ConfigError, FarmError, UserError
-from oscar_steps.site import DATABASE_PASSWORD, LDAP_PASSWORD, MAIL_PASSWORD, POLL_HOOK, Site, load_site
+from oscar_steps.site import DATABASE_PASSWORD, GIVEN, LDAP_PASSWORD, MAIL_PASSWORD, POLL_HOOK, Site, load_site
 from oscar_steps.textio import close_to_others, keep_private, write_atomically
 from oscar_steps.words import ExitStatus
-
-_GIVEN = (MAIL_PASSWORD, DATABASE_PASSWORD, LDAP_PASSWORD)
-"""Those that somebody else has made."""
 
 
 def needed(site: Site) -> Iterator[tuple[str, str]]:
@@ -36,6 +33,7 @@ def needed(site: Site) -> Iterator[tuple[str, str]]:
         yield MAIL_PASSWORD, f"password of {site.mail.user} at the mail relay {site.mail.relay}"
     if site.mail and site.mail.ldap and site.mail.ldap.bind:
         yield LDAP_PASSWORD, f"password of {site.mail.ldap.bind} at {site.mail.ldap.url}"
+    yield from site.svn_secrets.items()
     if not site.database.url.startswith("sqlite"):
         yield DATABASE_PASSWORD, "password at the database, if it has one"
 
@@ -116,7 +114,7 @@ def cli(farm_toml: Path, name: str | None, ask: bool, new: bool) -> None:
         raise UserError(f"{farm_toml} needs no secret '{name}'; it needs: {', '.join(known)}")
     if os.path.lexists(site.secrets.directory / name) and not new:
         raise UserError(f"the secret {site.secrets.directory / name} exists already", hint="to replace it: --new")
-    if name in _GIVEN and not ask:
+    if name in GIVEN and not ask:
         raise UserError(f"the farm cannot choose the secret {name}", hint="enter the one that you were given: --ask")
     path = write(site, name, _asked(name) if ask else secrets.token_urlsafe(24))
     click.echo(f"{path} ({known[name]}) is written")

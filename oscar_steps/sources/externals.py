@@ -27,7 +27,7 @@ from oscar_steps.sources.externals_text import (
     properties_in,
 )
 from oscar_steps.sources.source import External
-from oscar_steps.sources.svn import characters, error_kind, svn_words
+from oscar_steps.sources.svn import advice, characters, error_kind, svn_words
 
 MAX_EXTERNALS = 200
 MAX_DEPTH = 10
@@ -196,7 +196,7 @@ def _xml(answer: Answer, about: str) -> ElementTree.Element:
 
 
 def _refuse(answer: Answer, about: str) -> NoReturn:
-    raise error_kind(answer.complaint)(f"{about}: {svn_words(answer.complaint)}")
+    raise error_kind(answer.complaint)(f"{about}: {svn_words(answer.complaint)}", hint=advice(answer.complaint))
 
 
 def _text(element: ElementTree.Element | None, path: str) -> str:

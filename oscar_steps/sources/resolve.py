@@ -7,16 +7,22 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from oscar_steps.environment import tool_environment
+from pydantic import BaseModel, ConfigDict
+
+from oscar_steps.environment import cache_directory, tool_environment
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.sources.externals import Answer, Memory, externals_of, seconds_of
 from oscar_steps.sources.git import FULL_ID, PROTOCOLS, is_git, may_be_id, name_fault, named
+from oscar_steps.sources.login import Login, Logins
 from oscar_steps.sources.mirror import mirror_of, remote_refs
 from oscar_steps.sources.source import External, Source
-from oscar_steps.sources.svn import PASSWORD_IN_URL, error_kind, revision_answer, revision_question, svn_words
+from oscar_steps.sources.svn import PASSWORD_IN_URL, advice, error_kind, revision_answer, revision_question, svn_words
+from oscar_steps.tomlfile import load_toml, validate
 from oscar_steps.v3m.host.ledger import owned
 
 DEFAULT_URL = "http://svn.oscar.openclustergroup.org/oscar/trunk"  # where OSCAR's own Subversion server has it
+LOGINS_FILE = Path("/etc/oscar-farm/subversion.toml")
+"""The administrator's; without it svn's own settings of the user count."""
 EXPORT_SECONDS = 300
 ASK_SECONDS = 60
 
@@ -84,16 +90,45 @@ def svn(*words: str, seconds: float = ASK_SECONDS, about: str) -> bytes:
     if answer.returncode == 0:
         return answer.stdout
     errors = answer.stderr.decode("utf-8", "replace")
-    raise error_kind(errors)(f"{about}: svn {words[0]} says {svn_words(errors)}", hint="check --url and the revision")
+    hint = advice(errors) or "check --url and the revision"
+    raise error_kind(errors)(f"{about}: svn {words[0]} says {svn_words(errors)}", hint=hint)
+
+
+class HostLogins(BaseModel):
+    """`LOGINS_FILE`, which need not be there: the servers at which this host shows who it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server: tuple[Login, ...] = ()
+
+
+def host_logins() -> Logins:
+    """The logins at Subversion servers that this host has. Raises ConfigError with file and line."""
+    if not LOGINS_FILE.exists():
+        return Logins()
+    servers = validate(HostLogins, LOGINS_FILE, *load_toml(LOGINS_FILE)).server
+    folder = LOGINS_FILE.parent
+    return Logins(cache_directory() / "svn", tuple(server.below(folder) for server in servers))
+
+
+def is_carried(source: Source) -> bool:
+    """Whether this host checks it out for the head node, which has no login. Raises ConfigError."""
+    return source.kind == "svn" and host_logins().of(source.url) is not None
 
 
 def run_svn(words: list[str], seconds: float, about: str) -> subprocess.CompletedProcess[bytes]:
     """Run svn to its end. Raises HostError where there is none on this host, or where it takes longer."""
     if shutil.which("svn") is None:
         raise HostError("there is no Subversion client on this host", hint="apt-get install subversion")
+    asking = host_logins().command(words)
     try:
         return subprocess.run(
-            owned(["svn", *words]), capture_output=True, timeout=seconds, check=False, env=tool_environment()
+            owned(asking.words),
+            input=asking.stdin,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            env=tool_environment(),
         )
     except subprocess.TimeoutExpired:
         raise HostError(f"timed out after {seconds:.0f} s waiting for svn {words[0]} of {about}") from None

@@ -36,7 +36,7 @@ def revision_answer(url: str, wanted: str, output: str, complaint: str) -> str:
         return number if number.isdecimal() else output.strip()
     if error_kind(complaint) is SourceError:
         raise SourceError(f"{url} at revision {wanted}: {svn_words(complaint)}", hint="check address and revision")
-    hint = "is the server up, and the address right?"
+    hint = advice(complaint) or "is the server up, and the address right?"
     raise HostError(f"{url} cannot be asked for a revision: {svn_words(complaint)}", hint=hint)
 
 
@@ -51,6 +51,10 @@ def svn_words(errors: str) -> str:
     # A warning says more than the error after it, which is that there was one; an error that says only that something
     # did not work is followed by the reason, whose second line may name what it is about.
     said = _SAID.findall(errors)
+    if "E210002" in errors:  # it is about its connection to ssh, which has said why before
+        before = errors.partition("svn: ")[0].strip().splitlines()
+        if before:
+            return before[-1].strip()
     causes = [line for line in said if not line.startswith(_WRAPPERS)] or said
     if not causes:
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
@@ -58,6 +62,35 @@ def svn_words(errors: str) -> str:
     first = next((line for line in causes if line.startswith("W")), causes[0])
     after = causes[causes.index(first) + 1 :]
     return f"{first} {after[0].partition(': ')[2]}" if first.endswith(":") and after else first
+
+
+_ADVICE = (
+    (
+        r"issuer is not trusted",
+        "compare its fingerprint with its owner, then name the file of the authority that signed it: `authorities`",
+    ),
+    (r"certificate has expired", "its owner has to renew the server's certificate, unless this host's clock is wrong"),
+    (r"not yet valid", "is the clock of this host right?"),
+    (r"different hostname", "the address has to have the name that the server's certificate is for"),
+    (r"SSL communication", "a server that asks for a certificate needs `certificate` and the right passphrase for it"),
+    (
+        r"E215004|E170001|Authentication failed",
+        "give the farm a login that may read the repository: `user` and its password",
+    ),
+    (
+        r"Host key verification failed",
+        "compare the server's key with its owner, then keep it in a file, as ssh-keyscan writes it: `known_hosts`",
+    ),
+    (
+        r"Permission denied \(",
+        "the server has to know the farm's key: `ssh_key`, a private key without a passphrase",
+    ),
+)
+
+
+def advice(errors: str) -> str:
+    """What a person can do about what svn says of a login or a certificate; '' for what is about neither."""
+    return next((words for pattern, words in _ADVICE if re.search(pattern, errors)), "")
 
 
 def characters(output: bytes) -> str:

@@ -19,8 +19,9 @@ from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, Flavour, flavour_of
 from oscar_steps.sources.git import error_kind as git_kind
 from oscar_steps.sources.git import git_environment, git_words
+from oscar_steps.sources.resolve import host_logins
+from oscar_steps.sources.svn import advice, svn_words
 from oscar_steps.sources.svn import error_kind as svn_kind
-from oscar_steps.sources.svn import svn_words
 from oscar_steps.testdriver.lines import decoded
 from oscar_steps.v3m.host.ledger import owned
 
@@ -72,7 +73,7 @@ async def _from_git(source: Source, copy: Path, tree: Path) -> None:
 
     async def git(*words: str, stdin: bytes = b"") -> bytes:
         what = f"{source.url} at commit {source.revision}"
-        return await _run(["git", *words], git_environment(), what, git_kind, git_words, stdin)
+        return await run_tool(["git", *words], git_environment(), what, git_kind, git_words, stdin)
 
     await git("init", "--quiet", "--bare", "--template=", str(copy))
     here = f"--git-dir={copy}"
@@ -87,20 +88,26 @@ async def _from_git(source: Source, copy: Path, tree: Path) -> None:
 
 
 async def _export(url: str, revision: str, place: Path, *options: str) -> None:
-    command = ["svn", "export", "--quiet", "--non-interactive", "--ignore-externals", "-r", revision, *options]
-    command += [f"{url}@{revision}", str(place)]
-    await _run(command, tool_environment(), f"{url} at revision {revision}", svn_kind, svn_words)
+    words = ["export", "--quiet", "--non-interactive", "--ignore-externals", "-r", revision, *options]
+    asking = host_logins().command([*words, f"{url}@{revision}", str(place)])
+    what = f"{url} at revision {revision}"
+    await run_tool(asking.words, tool_environment(), what, svn_kind, svn_words, asking.stdin)
 
 
-async def _run(
+async def run_tool(
     command: list[str],
     environment: dict[str, str],
     what: str,
     kind: Callable[[str], type[FarmError]],
     reason: Callable[[str], str],
     stdin: bytes = b"",
+    seconds: float | None = None,
 ) -> bytes:
-    program = command[0]
+    """What a program prints that brings `what`; it ends with the caller, and after `seconds` (None: EXPORT_SECONDS).
+
+    Raises HostError, and the error that `kind` makes of what it complains of.
+    """
+    program, seconds = command[0], seconds or EXPORT_SECONDS
     try:
         process = await asyncio.create_subprocess_exec(
             *owned(command),
@@ -113,17 +120,18 @@ async def _run(
         package = {"svn": "subversion"}.get(program, program)
         raise HostError(f"there is no {program} on this host", hint=f"apt-get install {package}") from None
     try:
-        async with asyncio.timeout(EXPORT_SECONDS):
+        async with asyncio.timeout(seconds):
             output, complaint = await process.communicate(stdin)
     except TimeoutError:
-        raise HostError(f"timed out after {EXPORT_SECONDS} s waiting for the repository to deliver {what}") from None
+        raise HostError(f"timed out after {seconds:g} s waiting for the repository to deliver {what}") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
         words = complaint.decode("utf-8", "replace")
-        raise kind(words)(f"{what} cannot be exported: {reason(words)}")
+        hint = advice(words) if program == "svn" else ""
+        raise kind(words)(f"{what} cannot be read: {reason(words)}", hint=hint)
     return output
 
 

@@ -268,3 +268,37 @@ def test_a_secret_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     for name in ("folder", "pipe", "x" * 300):
         with pytest.raises(ConfigError, match="cannot be read"):
             Secrets(directory=tmp_path).read(name, "password")
+
+
+def test_a_login_is_of_the_kind_of_the_repositorys_address(tmp_path: Path) -> None:
+    path = tmp_path / "farm.toml"
+    for url, setting, said in (
+        (
+            "file:///srv/oscar",
+            'user = "farm"',
+            "user is for svn://, http://, https://, and the url begins with file://",
+        ),
+        ("svn://h/oscar", 'certificate = "x"', "certificate is for https://, and the url begins with svn://"),
+        ("https://h/oscar", 'ssh_key = "x"', "ssh_key is for svn+ssh://, and the url begins with https://"),
+    ):
+        path.write_text(f'[repository]\nurl = "{url}"\n{setting}\n[[worker]]\nname = "w"\n')
+        with pytest.raises(ConfigError) as caught:
+            load_site(path)
+        assert said in caught.value.sentence
+
+
+def test_a_login_at_the_repository_needs_its_secrets_and_files_and_says_how_to_make_them(tmp_path: Path) -> None:
+    path = tmp_path / "farm.toml"
+    worker = '[[worker]]\nname = "w"\n'
+    path.write_text(f'[repository]\nurl = "svn://h/oscar"\nuser = "farm"\n{worker}')
+    with pytest.raises(ConfigError, match=r"svn-password \(password of farm at svn://h/oscar\) is missing.* --ask"):
+        load_site(path).check_svn_login()
+    path.write_text(f'[repository]\nurl = "https://h/oscar"\nauthorities = "ca.pem"\n{worker}')
+    with pytest.raises(ConfigError) as caught:
+        load_site(path).check_svn_login()
+    assert f"the file {tmp_path}/ca.pem (" in caught.value.sentence
+    path.write_text(path.read_text().replace("ca.pem", ""))
+    load_site(path).check_svn_login()
+    path.write_text(path.read_text().replace('authorities = ""', 'authorities = "ca.pem"'))
+    (tmp_path / "ca.pem").write_text("x")
+    load_site(path).check_svn_login()

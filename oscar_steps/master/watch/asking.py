@@ -11,9 +11,11 @@ from twisted.python import log
 
 from oscar_steps.environment import tool_environment
 from oscar_steps.errors import HostError, SourceError
+from oscar_steps.sources.login import Logins
 from oscar_steps.sources.svn import revision_answer, revision_question
 
 _SVN_SECONDS = 120
+_NONE = Logins()
 _MOST_BYTES = 128 << 20
 """Of what a program prints; a server may send without end."""
 
@@ -62,18 +64,25 @@ async def run_program(
 
 
 async def run_svn(
-    reactor: Any, words: list[str], running: set[Any] | None = None, seconds: float = _SVN_SECONDS
+    reactor: Any,
+    words: list[str],
+    running: set[Any] | None = None,
+    seconds: float = _SVN_SECONDS,
+    logins: Logins = _NONE,
 ) -> tuple[int, bytes, str]:
-    """Run svn to its end, as `run_program` does."""
-    return await run_program(reactor, ["svn", *words], tool_environment(), seconds, running)
+    """Run svn to its end, as `run_program` does. Raises HostError where a file of the login cannot be used."""
+    asking = logins.command(words)
+    return await run_program(reactor, asking.words, tool_environment(), seconds, running, asking.stdin)
 
 
-async def exact_revision(reactor: Any, url: str, wanted: str | None, running: set[Any] | None = None) -> str:
+async def exact_revision(
+    reactor: Any, url: str, wanted: str | None, running: set[Any] | None = None, logins: Logins = _NONE
+) -> str:
     """The number of the revision to test at `url`: `wanted` if it exists there, else the last that changed anything.
 
     Raises SourceError where there is no such revision or path, HostError where the repository does not answer.
     """
-    _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running)
+    _, output, complaint = await run_svn(reactor, revision_question(url, wanted or "HEAD"), running, logins=logins)
     try:
         return revision_answer(url, wanted or "HEAD", output.decode("utf-8", "replace"), complaint)
     except (SourceError, HostError):

@@ -11,6 +11,7 @@ from twisted.python import log
 
 from oscar_steps.master.watch.asking import run_svn
 from oscar_steps.sources.externals import Answer, Memory, externals_of, seconds_of
+from oscar_steps.sources.login import Logins
 from oscar_steps.sources.source import External
 from oscar_steps.textio import read_regular, write_atomically
 
@@ -22,7 +23,7 @@ _one_at_a_time = DeferredLock()
 
 
 async def externals_at(
-    reactor: Any, url: str, revision: str, folder: Path, running: set[Any] | None = None
+    reactor: Any, url: str, revision: str, folder: Path, running: set[Any] | None = None, logins: Logins | None = None
 ) -> tuple[External, ...]:
     """What a checkout of an exact revision gets from elsewhere. `folder` is the master's.
 
@@ -37,7 +38,9 @@ async def externals_at(
             words = next(questions)
             while True:
                 command = [words[0], "--non-interactive", *words[1:]]
-                status, output, complaint = await run_svn(reactor, command, running, seconds_of(words))
+                status, output, complaint = await run_svn(
+                    reactor, command, running, seconds_of(words), logins or Logins()
+                )
                 words = questions.send(Answer(status, output, complaint))
         except StopIteration as end:
             found: tuple[External, ...] = end.value

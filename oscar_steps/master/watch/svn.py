@@ -28,7 +28,8 @@ from oscar_steps.master.watch.looks import Looks, readable_again, unreadable
 from oscar_steps.master.watch.mark import AnotherRepository, Mark
 from oscar_steps.master.watch.storable import storable
 from oscar_steps.repositories import Repository
-from oscar_steps.sources.svn import svn_words
+from oscar_steps.sources.login import Logins
+from oscar_steps.sources.svn import advice, svn_words
 from oscar_steps.sources.svn_xml import UNREADABLE, Address, address, log_entries, unreadable_entry
 from oscar_steps.textio import read_regular, write_atomically
 
@@ -82,6 +83,7 @@ class FarmPoller(Looks, SVNPoller):
     somewhere = "trunk"
     """A branch that is tested for a revision that does not show what it changed."""
     skip: tuple[str, ...] = ()
+    logins = Logins()
     _mark: Mark | None = None
     _waits = False
     """For the operator, who has to say that another repository is meant."""
@@ -91,11 +93,17 @@ class FarmPoller(Looks, SVNPoller):
         self._known: set[tuple[str, str]] | None = None
         super().__init__(repourl, **kwargs)
 
-    async def reconfigService(self, repourl: str, *, cachepath: str | None = None, **kwargs: Any) -> None:
+    def checkConfig(self, repourl: str, *, logins: Logins | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+        super().checkConfig(repourl, **kwargs)
+
+    async def reconfigService(
+        self, repourl: str, *, cachepath: str | None = None, logins: Logins | None = None, **kwargs: Any
+    ) -> None:
         """Buildbot's own reading of its file gives up for good where the file is empty."""
         moved = self.state is not None and repourl.rstrip("/") != self.repourl
         await super().reconfigService(repourl, cachepath=None, **kwargs)
         self.state = Path(cachepath) if cachepath else None
+        self.logins = logins or Logins()
         self.somewhere = getattr(self.split_file, "trunk", self.somewhere)
         self.skip = getattr(self.split_file, "skip", self.skip)
         if self._mark is None and self.note is not None:
@@ -268,12 +276,12 @@ class FarmPoller(Looks, SVNPoller):
             self.last_change = max(revisions) - 1
 
     async def _ask(self, *words: str) -> bytes:
-        rc, output, complaint = await run_svn(
-            self.master.reactor, [words[0], "--non-interactive", *words[1:]], self.svn
-        )
+        command = [words[0], "--non-interactive", *words[1:]]
+        rc, output, complaint = await run_svn(self.master.reactor, command, self.svn, logins=self.logins)
         if rc != 0:
-            said = svn_words(complaint)
-            raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said})")
+            said, more = svn_words(complaint), advice(complaint)
+            more = f"; {more}" if more else ""
+            raise HostError(f"the repository {self.repourl} cannot be read (svn says: {said}){more}")
         return output
 
     def _transform_path(self, path: str) -> dict[str, str] | None:
@@ -359,7 +367,7 @@ def _number_in(path: Path) -> int | None:
         return None
 
 
-def svn_poller(repository: Repository, state: Path) -> FarmPoller:
+def svn_poller(repository: Repository, state: Path, logins: Logins) -> FarmPoller:
     """The poller of a site's repository; the last revision it has seen is kept in a file below `state`."""
     return FarmPoller(
         repository.url.rstrip("/"),
@@ -371,4 +379,5 @@ def svn_poller(repository: Repository, state: Path) -> FarmPoller:
         histmax=repository.history,
         cachepath=str(state / "svn-last-revision"),
         revlinktmpl=repository.revision_link,
+        logins=logins,
     )

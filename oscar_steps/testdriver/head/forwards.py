@@ -55,20 +55,21 @@ class Forward:
         return self.host if self.host != "localhost" and _NAME.fullmatch(self.host) else GUEST_LOOPBACK
 
 
-def forwards_of(job: Job, *, is_open: bool = False) -> tuple[Forward, ...]:
+def forwards_of(job: Job, *, is_open: bool = False, is_carried: bool = False) -> tuple[Forward, ...]:
     """The servers that a run needs: its repository's, and those of the packages that its answers name.
 
-    Where the host is open the guest reaches them by itself, but for those on the host's own loopback interface.
+    `is_carried`: the host brings OSCAR into the head node, which then has no way to its server. Where the host is open
+    the guest reaches them by itself, but for those on the host's own loopback interface.
     """
     answers = job.answers
-    own = [] if job.source.kind == "tarball" else [job.source.url]  # the host fetches a tarball itself
+    own = [] if is_carried or job.source.kind == "tarball" else [job.source.url]  # the host fetches a tarball itself
     urls = [*own, answers.oscar_repository.partition(" ")[0], *answers.repositories.split(",")]
     return forwards_for(url for url in urls if not is_open or _is_on_loopback(url))
 
 
-def check_reach(job: Job, *, is_open: bool) -> None:
+def check_reach(job: Job, *, is_open: bool, is_carried: bool = False) -> None:
     """Raise SourceError where a head node cannot reach the repository, whatever is forwarded: it checks out itself."""
-    if job.source.kind == "tarball":
+    if is_carried or job.source.kind == "tarball":
         return
     url = job.source.url
     scheme = url.partition(":")[0].lower()
@@ -79,7 +80,9 @@ def check_reach(job: Job, *, is_open: bool) -> None:
     what = f"the head node checks OSCAR out itself, and cannot reach {url}; it can reach {reached}, followed by a host"
     serve = "git daemon: git://HOST/..." if job.source.kind == "git" else "svnserve: svn://HOST/..."
     hint = f"serve the repository with {serve}"
-    if scheme != "file":
+    if scheme != "file" and job.source.kind == "svn":
+        hint += "; or give this host a login for it, in subversion.toml"
+    elif scheme != "file":
         hint += "; or set to_host = 'open' in host.toml, if the server asks for no key or password"
     raise SourceError(what, hint=hint)
 

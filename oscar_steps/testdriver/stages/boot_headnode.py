@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from oscar_steps.errors import MachineLost
 from oscar_steps.images.seed import write_seed
 from oscar_steps.oscar.logs.nodeconsole import SignKind, classify
+from oscar_steps.sources.resolve import is_carried
 from oscar_steps.testdriver.cleanup import SEED_FILE
 from oscar_steps.testdriver.head.access import save_access
 from oscar_steps.testdriver.head.check import head_rebooted
@@ -40,7 +41,7 @@ async def run_stage(run: Run, prepared: Prepared) -> None:
     profile, speed, answers = prepared.profile, prepared.speed, run.job.answers
     settings = load_settings()
     is_open = settings.of_runs.network.to_host is ToHost.OPEN
-    forwards = forwards_of(run.job, is_open=is_open)
+    forwards = forwards_of(run.job, is_open=is_open, is_carried=is_carried(run.job.source))
     seed_path = run.directory / SEED_FILE
     seed = write_seed(
         seed_path,

@@ -12,6 +12,7 @@ from oscar_steps.errors import ConfigError, UserError
 from oscar_steps.images.store import BaseImage, ImageStore
 from oscar_steps.images.upgrade import UpgradeStore
 from oscar_steps.manifest import MANIFEST_FILE
+from oscar_steps.sources.resolve import is_carried
 from oscar_steps.testdriver.deadline import Deadline, HostSpeed
 from oscar_steps.testdriver.head.forwards import check_reach
 from oscar_steps.testdriver.lookahead import look_ahead
@@ -62,7 +63,8 @@ async def run_stage(run: Run) -> None:
     """Raises ToolMissing, HostError, ProfileError, ConfigError, SourceError, ImageBuildFailed; AnswersRefused by the
     sources."""
     profile = check_job(run.job)
-    check_reach(run.job, is_open=load_settings().of_runs.network.to_host is ToHost.OPEN)
+    is_open = load_settings().of_runs.network.to_host is ToHost.OPEN
+    check_reach(run.job, is_open=is_open, is_carried=is_carried(run.job.source))
     (run.directory / "cluster.xml").write_text(cluster_to_xml(profile), encoding="utf-8")
     require(check_host(run.directory, None, machines=profile.machines))
     wanted = room_for(profile)

@@ -369,6 +369,17 @@ def test_a_branch_pattern_of_a_site_with_git_alone_needs_a_name_of_gits(pattern:
     assert can_match(pattern, Site.model_validate(site)) is can
 
 
+def test_a_login_at_the_repository_needs_its_secret_and_is_in_nothing_that_is_printed(tmp_path: Path) -> None:
+    site = SITE.replace('/oscar"\n', '/oscar"\nuser = "farm"\n', 1)
+    (said,) = complaints(base(tmp_path, site))
+    assert "secrets/svn-password (password of farm at svn://127.0.0.1/oscar) is missing" in said
+    (tmp_path / "secrets/svn-password").write_text("hush, this is secret\n")
+    (tmp_path / "secrets/svn-password").chmod(0o600)
+    (poller,) = load(tmp_path).change_sources
+    assert poller._config_kwargs["logins"].of("svn://127.0.0.1/other") is not None
+    assert "hush" not in repr(poller._config_kwargs)
+
+
 def test_a_site_may_have_git_alone_or_beside_subversion(tmp_path: Path) -> None:
     table = '[[git]]\nname = "oscar"\nurl = "git://127.0.0.1/oscar.git"\nmain = "master"\n'
     alone = load(base(tmp_path, table + SITE.partition("\n")[2].partition("\n")[2]))

@@ -1,7 +1,8 @@
 """A revision of Subversion's, checked out by the head node's own client.
 
 svn itself would take the externals of today. So it is told to leave them out, and each one that the job names is
-checked out behind it, at the job's revision. A job that names none is left to svn.
+checked out behind it, at the job's revision. A job that names none is left to svn. Where this host has a login at the
+server it checks out itself (`carried`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import re
 import shlex
 
 from oscar_steps.sources.externals_text import is_same_server
+from oscar_steps.sources.resolve import LOGINS_FILE, host_logins
 from oscar_steps.sources.source import External, Source
-from oscar_steps.sources.svn import error_kind, svn_words
+from oscar_steps.sources.svn import advice, error_kind, svn_words
 from oscar_steps.testdriver.deadline import Deadline
 from oscar_steps.testdriver.head.forwards import url_in_guest, words_from_guest
 from oscar_steps.testdriver.reached import Booted
 from oscar_steps.testdriver.run import Run
+from oscar_steps.testdriver.stages.sources.carried import carry
 
 # Subversion's own number for externals that could not be had.
 EXTERNALS = re.compile(r"E205011\b")
@@ -25,10 +28,17 @@ OTHER_SERVERS = (
     'unless the host\'s settings say to_host = "open"'
 )
 
+WITHOUT_LOGIN = (
+    "a head node has no login, and knows the authorities of its system alone: "
+    f"write a login for this host into {LOGINS_FILE}, and it checks out for its head nodes"
+)
+
 
 async def bring(run: Run, booted: Booted, deadline: Deadline) -> str:
     """Raises SourceError where the revision or repository does not exist, HostError where it cannot be reached."""
     source, home = run.job.source, run.job.answers.oscar_home
+    if (logins := host_logins()).of(source.url):
+        return await carry(run, booted, logins, deadline)
     words = ["checkout", *(["--ignore-externals"] if source.externals else [])]
     await _fetch(booted, words, source.url, source.revision, home, str(source), deadline)
     answer = await booted.head.check(f"svn info --show-item last-changed-revision {shlex.quote(home)}")
@@ -66,4 +76,6 @@ async def _fetch(
     if not result.ok:
         why = words_from_guest(svn_words(result.output), forwards)
         hint = head.forward_trouble or hint or (OTHER_SERVERS if EXTERNALS.search(result.output) else "")
+        if advice(result.output):
+            hint = hint or WITHOUT_LOGIN
         raise error_kind(result.output)(f"the head node could not check out {what}: {why}", hint=hint)

@@ -121,6 +121,14 @@ def test_a_repository_that_no_head_node_reaches_is_refused_before_anything_boots
         check_reach(job_of(url), is_open=False)
 
 
+def test_what_the_host_carries_gives_the_head_node_no_way_to_its_server() -> None:
+    job = job_of("svn+ssh://svn.example.org/oscar", repositories="http://deb.example.org/debian")
+    check_reach(job, is_open=False, is_carried=True)
+    assert [forward.host for forward in forwards_of(job, is_carried=True)] == ["deb.example.org"]
+    job = job_of("https://svn.example.org/oscar", repositories="http://deb.example.org/debian")
+    assert [forward.host for forward in forwards_of(job, is_carried=True)] == ["deb.example.org"]
+
+
 def test_an_open_host_lets_a_head_node_try_every_server_but_no_file() -> None:
     check_reach(job_of("svn://svn.example.org/oscar"), is_open=False)
     check_reach(job_of("svn+ssh://h/oscar"), is_open=True)

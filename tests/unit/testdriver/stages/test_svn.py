@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from oscar_steps.errors import FarmError, HostError, SourceError, StageTimeout
+from oscar_steps.sources import resolve
 from oscar_steps.sources.resolve import exact, source_as_asked
 from oscar_steps.sources.source import External, Source
 from oscar_steps.testdriver.deadline import Deadline
@@ -119,3 +121,73 @@ def test_an_external_that_takes_too_long_is_named(url: str, server: Server, tmp_
     said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2", externals=(external,)), seconds=6)
     assert isinstance(said, StageTimeout)
     assert f"the head node to check out the external large from {url}/shared@2" in said.sentence
+
+
+@pytest.fixture
+def with_login(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the repository on a server that lets nobody read without a password, which this host has."""
+    (repository.place / "conf/svnserve.conf").write_text("[general]\nanon-access = none\npassword-db = passwd\n")
+    (repository.place / "conf/passwd").write_text("[users]\nfarm = a secret of the test's\n")
+    (tmp_path / "password").write_text("a secret of the test's\n")
+    (tmp_path / "password").chmod(0o600)
+    monkeypatch.setattr(resolve, "LOGINS_FILE", tmp_path / "subversion.toml")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with served(repository.place.parent) as root:
+        settings = f'[[server]]\nurl = "{root}"\nuser = "farm"\npassword_file = "password"\n'
+        (tmp_path / "subversion.toml").write_text(settings)
+        yield f"{root}/oscar"
+
+
+def test_what_not_everybody_may_read_is_carried_into_the_head_node_without_the_login(
+    with_login: str, server: Server, tmp_path: Path
+) -> None:
+    source = exact(source_as_asked(f"{with_login}/trunk", "HEAD"), tmp_path)
+    os.umask(0o077)
+    said = brought(server, tmp_path, source)
+    assert "which this host checked out with its login" in str(said)
+    home = tmp_path / "home"
+    assert [(home / "lib" / name).read_text() for name in ("deep/my @1/f", "deep/my @1/in/f", "f@2")] == ["1\n"] * 3
+    assert (home / "install_cluster").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["events.jsonl"], "nothing is left on the host"
+    for place in (home, tmp_path / "run"):
+        for path in place.rglob("*"):
+            assert path.is_dir() or b"a secret of" not in path.read_bytes()
+
+
+def test_a_host_without_the_login_says_where_it_gets_one(with_login: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "subversion.toml").unlink()
+    said = brought(server, tmp_path, Source(url=f"{with_login}/trunk", revision="2"))
+    assert isinstance(said, HostError)
+    assert "write a login for this host into /etc/oscar-farm/subversion.toml" in said.hint
+
+
+def test_a_host_with_a_wrong_password_says_so(
+    with_login: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    (tmp_path / "password").write_text("wrong\n")
+    said = brought(server, tmp_path, Source(url=f"{with_login}/trunk", revision="2"))
+    assert isinstance(said, HostError)
+    assert "E170001" in said.sentence and "`user` and its password" in said.hint
+
+
+@pytest.mark.parametrize(
+    ("external", "words"),
+    [
+        (External(path="x", url="svn://127.0.0.1:9/x", revision="1"), "on another server, and a host that checks out"),
+        (External(path="out/x", url="{}/shared", revision="2"), "behind a link of the tree, out"),
+        (External(path="out", url="{}/shared", revision="2"), "behind a link of the tree, out"),
+    ],
+    ids=["another server", "behind a link", "over a link"],
+)
+def test_a_commit_makes_a_host_with_a_login_neither_call_nor_write_elsewhere(
+    external: External, words: str, with_login: str, repository: Repository, server: Server, tmp_path: Path
+) -> None:
+    (repository.place / "conf/svnserve.conf").write_text("[general]\nanon-access = write\n")
+    (repository.copy / "trunk/out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    number = repository.put({})
+    external = external.model_copy(update={"url": external.url.format(with_login)})
+    said = brought(server, tmp_path, Source(url=f"{with_login}/trunk", revision=str(number), externals=(external,)))
+    assert isinstance(said, SourceError) and words in said.sentence
+    assert not list((tmp_path / "elsewhere").iterdir())
