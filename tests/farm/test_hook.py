@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 import pytest
@@ -14,9 +16,11 @@ import pytest
 from demo import children
 from demo.children import run
 from demo.farm import CHECKOUT
+from demo.ports import LOOPBACK
 from oscar_steps.environment import tool_environment
 from tests.farm.support import eventually
 from tests.farm.watching import Server, Watching
+from tests.unit.git_server import Repository
 
 SECRET = "a-secret-of-hooks-0123456789"
 HOOK = CHECKOUT / "workers/post-commit"
@@ -94,6 +98,33 @@ def test_a_farm_that_is_away_neither_delays_nor_fails_a_commit(tmp_path: Path) -
             hook.with_name("post-commit.curl").unlink()
         done = subprocess.run([hook, tmp_path, "7"], capture_output=True, timeout=5, check=True, env=environment)
         assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_the_same_script_is_the_hook_of_a_git_repository(tmp_path: Path) -> None:
+    made, there = Repository(tmp_path / "made.git"), Repository(tmp_path / "oscar.git")
+    heard: SimpleQueue[tuple[str, str]] = SimpleQueue()
+
+    class Heard(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.put((self.path, self.headers["X-Oscar-Farm-Hook"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_words: object) -> None:
+            """Nothing."""
+
+    with HTTPServer((LOOPBACK, 0), Heard) as farm:
+        hook = there.path / "hooks/post-receive"
+        hook.parent.mkdir(exist_ok=True)
+        shutil.copy(HOOK, hook)
+        settings = f'url = "http://{LOOPBACK}:{farm.server_port}/poke"\nheader = "X-Oscar-Farm-Hook: {SECRET}"\n'
+        hook.with_name("post-receive.curl").write_text(settings)
+        made.commit({"README": b"x\n"})
+        # Not our own environment for git, which runs no hooks.
+        words = ["git", f"--git-dir={made.path}", "push", "--quiet", there.path.as_uri(), "main"]
+        pushed = subprocess.run(words, env=tool_environment(), capture_output=True, timeout=30, check=True)
+        farm.handle_request()
+    assert (heard.get(timeout=30), pushed.stderr) == (("/poke", SECRET), b"")
 
 
 def test_shellcheck_finds_nothing_in_the_hook() -> None:

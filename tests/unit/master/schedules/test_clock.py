@@ -19,6 +19,7 @@ from oscar_steps.master.schedules import clock
 from oscar_steps.master.schedules.clock import OncePerNight, nightly
 from oscar_steps.master.schedules.names import NIGHTLY
 from oscar_steps.master.watch.svn import PROJECT
+from oscar_steps.repositories import Git
 from oscar_steps.site import Site
 from oscar_steps.sources.source import Source
 
@@ -115,9 +116,10 @@ def had(engine: sa.Engine, branch: str, revision: str, hours: float, **cells: in
             add("buildrequests", id=number, buildsetid=1, builderid=number, results=results)
 
 
-def night(engine: sa.Engine, **schedule: Any) -> list[tuple[str, str | None, list[str]]]:
+def night(engine: sa.Engine, git: tuple[Git, ...] = (), **schedule: Any) -> list[tuple[str, str | None, list[str]]]:
     """What a night asks for."""
     scheduler = Night(engine, **schedule)
+    scheduler.site = scheduler.site.model_copy(update={"git": git})
     done = scheduler.startBuild()
     done.addErrback(lambda failure: failure.raiseException())
     assert done.called
@@ -154,6 +156,24 @@ def test_where_the_site_says_so_no_cell_judges_the_same_revision_in_two_nights(
     had(engine, "trunk", "9", 24, **ended)
     assert night(engine, nightly_branches=[], nightly="commits") == ([("trunk", "9", cells)] if cells else [])
     assert night(engine, nightly_branches=[]) == [("trunk", "9", ["a", "b"])]
+
+
+def test_the_main_branch_of_a_git_repository_has_the_nights_of_the_trunk(
+    engine: sa.Engine, newest: dict[str, Any]
+) -> None:
+    newest |= {"git/oscar/master": "a" * 40, "git/oscar/5-1": "b" * 40}
+    with engine.begin() as connection:
+        query = "INSERT INTO changes (changeid, project, branch, repository) VALUES (:number, :project, :branch, :url)"
+        for number, branch in ((6, "git/oscar/topic"), (7, "git/oscar/5-1")):
+            row = {"number": number, "project": PROJECT, "branch": branch, "url": "git://h/o"}
+            connection.execute(sa.text(query), row)
+    git = Git(name="oscar", url="git://h/o", main="master")
+    asked = night(engine, (git,), nightly_branches=["git/oscar/5-*"])
+    assert [(branch, revision) for branch, revision, _ in asked] == [
+        ("trunk", "9"),
+        ("git/oscar/master", "a" * 40),
+        ("git/oscar/5-1", "b" * 40),
+    ]
 
 
 def test_a_release_is_no_branch_that_is_maintained(engine: sa.Engine, newest: dict[str, Any]) -> None:
