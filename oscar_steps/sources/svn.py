@@ -17,12 +17,16 @@ _REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 _WRAPPERS = ("E170013", "E200009", "E155009", "E205011")
 # What does not exist (revision, path, repository), and what cannot be meant. Warnings have the same numbers.
 _ASKERS = {"125002", "160005", "160006", "160013", "170000", "180001", "195002", "195012", "205000", "210005"}
+_LOGGED = re.compile(r"""<logentry\s+revision=["'](\d+)["']""")
 _SAID = re.compile(r"^svn: (?:[^:]+: )?([EW]\d+: .*)", re.MULTILINE)
 
 
 def revision_question(url: str, wanted: str) -> list[str]:
     """The words for svn that ask which revision `wanted` (a number, 'HEAD', a date) is at `url`."""
-    return ["info", "--non-interactive", "--show-item", "last-changed-revision", f"{url}@{wanted}"]
+    if wanted.lower().removeprefix("r").isdecimal():
+        return ["info", "--non-interactive", "--show-item", "last-changed-revision", f"{url}@{wanted}"]
+    # What came with the copy of a folder above it was last changed before it was there: its log knows the copy.
+    return ["log", "--non-interactive", "--xml", "--quiet", "--limit", "1", "-r", f"{wanted}:1", f"{url}@{wanted}"]
 
 
 def revision_answer(url: str, wanted: str, output: str, complaint: str) -> str:
@@ -32,8 +36,10 @@ def revision_answer(url: str, wanted: str, output: str, complaint: str) -> str:
     revision, path or repository, HostError where svn cannot find out.
     """
     number = wanted.lower().removeprefix("r")
-    if output.strip().isdecimal():
-        return number if number.isdecimal() else output.strip()
+    if number.isdecimal() and output.strip().isdecimal():
+        return number
+    if not number.isdecimal() and (found := _LOGGED.search(output)):
+        return found[1]
     if error_kind(complaint) is SourceError:
         raise SourceError(f"{url} at revision {wanted}: {svn_words(complaint)}", hint="check address and revision")
     hint = advice(complaint) or "is the server up, and the address right?"

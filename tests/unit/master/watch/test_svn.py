@@ -110,6 +110,15 @@ class WithRepository(AtRepository):
             assert await exact_revision(reactor, url, wanted.replace("HEAD", "") or None) == number
             assert resolve_revision(url, wanted) == number
 
+    async def test_a_branch_that_came_with_the_copy_of_a_folder_above_it_is_there_at_its_revision(self) -> None:
+        run("svn", "copy", "--quiet", "-m", "moved", f"{self.url}/trunk", f"{self.url}/old")
+        run("svn", "mkdir", "--quiet", "-m", "more", f"{self.url}/old/trunk")
+        run("svn", "copy", "--quiet", "-m", "all of it", f"{self.url}/old", f"{self.url}/new")
+        url = f"{self.url}/new/trunk"
+        number = await exact_revision(reactor, url, None)
+        assert number == resolve_revision(url, "HEAD") == "4"
+        run("svn", "info", f"{url}@{number}")
+
     async def test_a_fault_of_the_source_has_one_owner_and_one_sentence_on_a_laptop_and_on_the_farm(self) -> None:
         self.commit("branches")
         run("svn", "copy", "--quiet", "-m", "branch", f"{self.url}/trunk", f"{self.url}/branches/5.1")
