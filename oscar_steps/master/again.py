@@ -16,7 +16,7 @@ from twisted.python import log
 from oscar_steps.master.durability.once import AGAIN_OF, asked_for, is_open
 from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedules.busy import newest_of_each
-from oscar_steps.master.schedules.names import BISECT, CHANGES, NIGHTLY, WEEKLY
+from oscar_steps.master.schedules.names import BISECT, CHANGES, IMAGE_WANTED, NIGHTLY, ONLY_ON, WEEKLY
 from oscar_steps.verdict import LINT, Category, Outcome, Stage, Verdict
 
 TRIES_BEFORE = "tries_before"
@@ -72,6 +72,8 @@ def note_image(step: Any, cell: str, verdict: Verdict) -> None:
     failed = verdict.outcome is Outcome.INFRASTRUCTURE and verdict.image_failed and not past
     if failed:
         step.setProperty(IMAGE_FAILED, True, "Build")
+    if step.getProperty(IMAGE_WANTED):
+        return  # an image of a search, not the cell's
     if failed or past or verdict.outcome is Outcome.PASSED:
         memory_of(step.master).image_ended(cell, time.time(), failed=failed)
 
@@ -166,6 +168,8 @@ def _turn(request: Any) -> tuple[bool, bool]:
 
 def may_begin_here(builder: Any, offered: Any, request: Any, fits: Callable[[Any], bool] = bool) -> bool:
     """Whether a worker may have a request: elsewhere first, if there is another worker, and its host `fits`."""
+    if request.properties.getProperty(ONLY_ON) not in (None, "", offered.worker.workername):
+        return False
     bad = request.properties.getProperty(NOT_ON) or ()
     if offered.worker.workername not in bad:
         return True

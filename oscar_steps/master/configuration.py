@@ -61,7 +61,7 @@ def build_configuration(site: Site, matrix: Matrix, state: Path) -> dict[str, An
         "services": [
             HistoryService(issues=tuple(dict.fromkeys(issue for plan in plans for issue in plan.known_issues))),
             *_mail(site, names),
-            *([BisectService(git=site.git)] if site.schedule.search else []),
+            BisectService(automatic=site.schedule.search, git=site.git),
             DiskWatch(disk_mib=site.master.disk_mib),
             QueueNotes(night=(site.schedule.hour, site.schedule.minute)),
             *_reports(site),

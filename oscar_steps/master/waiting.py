@@ -14,6 +14,7 @@ from buildbot.process.results import FAILURE, SUCCESS, WARNINGS
 from oscar_steps.master.again import NOT_BEFORE, NOT_ON
 from oscar_steps.master.fair import in_order, memory_of
 from oscar_steps.master.fitting import CellFits
+from oscar_steps.master.schedules.names import ONLY_ON
 from oscar_steps.verdict import LINT
 
 MOST = 100
@@ -101,6 +102,8 @@ def _never(worker: Any, builder: Any, wanted: _Request) -> str:
         return "is not connected"
     if worker.isPaused():
         return "is paused"
+    if wanted.getProperty(ONLY_ON) not in (None, "", worker.name):
+        return "has not the old image, which a search wants"
     fits = builder.config.canStartBuild
     return fits.why_not(worker, wanted) if isinstance(fits, CellFits) else ""
 

@@ -3,11 +3,13 @@
 What it plays is in the file `scenario` beside the folder of runs, as JSON: {"stage": ..., "play": ...}. The play
 `by-revision` has the lists `fail` (revisions that fail) and `infrastructure` (those whose first run does not count); in
 `first-fails` the first run of each revision fails, and later ones play `then`. `sentence` is what a bad run says.
-`image` is the key of the base image of today; without it no run has an image, and `images key` fails.
+`image` is the key of the base image of today; without it no run has an image, and `images key` fails. `packages` (a
+list of packages) is an image, too; in `by-package` a run fails whose image has the line `breaks`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,21 +21,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oscar_steps.job import Job
-    from oscar_steps.verdict import Outcome, Stage, Verdict
+    from oscar_steps.verdict import ImageReport, Outcome, Stage, Verdict
 
 PROBLEM = "src/cli/main_cli:15: perl: syntax error"
 SENTENCE = "oscarnode2 stopped in mid-pull: 41 MB came, then nothing for 150 s <script>alert(1)</script>"
 PASSED = 0
 
 
-def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str, image: str = "") -> Verdict:
+def packages_of(job: dict[str, Any], scenario: dict[str, Any], beside: Path) -> str:
+    """The packages of this run's image. Each image that was ever used is kept under its key."""
+    images = beside / "images"
+    images.mkdir(exist_ok=True)
+    text = (images / job["image_key"]).read_text() if job["image_key"] else str(scenario.get("packages", ""))
+    lines = [line.split() for line in text.splitlines()]
+    wanted = job["image_versions"]
+    text = "".join(f"{name} {wanted.get(name, version)} {more}\n" for name, version, more in lines)
+    (images / key_of(text)).write_text(text)
+    return text
+
+
+def key_of(packages: str) -> str:
+    """The key of the image with these packages."""
+    return hashlib.sha256(packages.encode()).hexdigest()
+
+
+def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str, image: ImageReport | None) -> Verdict:
     """What the run says in the end."""
     # The models take half a second, and most stages need none: imported where they are.
     from oscar_steps.testdriver.record.verdicts import replay_command
     from oscar_steps.verdict import (
         Category,
         Evidence,
-        ImageReport,
         NodeReport,
         Outcome,
         Stage,
@@ -54,7 +72,7 @@ def verdict(job: Job, outcome: Outcome, stage: Stage | None, sentence: str, imag
         sentence=sentence if failed else "the cluster was installed and tested",
         stage=stage,
         stability=job.stability,
-        image=ImageReport(key=image) if image else None,
+        image=image,
         category=Category.OSCAR if outcome is Outcome.FAILED else Category.NONE,
         evidence=(Evidence(file="console/oscarnode2.log", first_line=2, lines=("rsync: read error", "é\x07")),)
         if failed
@@ -149,6 +167,8 @@ def played(scenario: dict[str, Any], job: dict[str, Any], beside: Path) -> str:
     revision = str(job["source"]["revision"])
     if scenario["play"] == "first-fails":
         return "fail" if is_first_run(revision, job, beside) else str(scenario["then"])
+    if scenario["play"] == "by-package":
+        return "fail" if scenario["breaks"] in packages_of(job, scenario, beside).splitlines() else "pass"
     if scenario["play"] != "by-revision":
         return str(scenario["play"])
     if revision in map(str, scenario["infrastructure"]) and is_first_run(revision, job, beside):
@@ -180,7 +200,7 @@ def main() -> int:
     if stage == "extract-logs":
         leave_files(run)
     elif stage == "teardown":
-        return tear_down(run, play, scenario)
+        return tear_down(run, play, scenario, packages_of(job, scenario, run.parent.parent))
     elif here and play == "hang":
         (run / "hanging.new").write_text(str(os.getpid()))
         (run / "hanging.new").rename(run / "hanging")
@@ -219,17 +239,21 @@ def exit_status(play: str) -> int:
     return known.get(play, ExitStatus.PASSED)
 
 
-def tear_down(run: Path, play: str, scenario: dict[str, Any]) -> int:
+def tear_down(run: Path, play: str, scenario: dict[str, Any], packages: str) -> int:
     """The last stage, which writes the verdict."""
     from oscar_steps.job import JOB_FILE, Job
-    from oscar_steps.verdict import ExitStatus, Outcome, Stage
+    from oscar_steps.manifest import MANIFEST_FILE
+    from oscar_steps.verdict import ExitStatus, ImageReport, Outcome, Stage
 
     outcomes = {"fail": Outcome.FAILED, "infrastructure": Outcome.INFRASTRUCTURE, "hang": Outcome.CANCELLED}
     outcome = outcomes.get(play, Outcome.PASSED)
     if play != "no-verdict":
         stage = Stage(scenario["stage"]) if outcome is not Outcome.PASSED else None
-        said, image = scenario.get("sentence", SENTENCE), scenario.get("image", "")
-        verdict(Job.load(run / JOB_FILE), outcome, stage, said, image).save(run)
+        image = ImageReport(key=key) if (key := scenario.get("image", "")) else None
+        if packages:
+            (run / MANIFEST_FILE).write_text(packages)
+            image = ImageReport(key=key_of(packages), manifest=key_of(packages))
+        verdict(Job.load(run / JOB_FILE), outcome, stage, scenario.get("sentence", SENTENCE), image).save(run)
     return ExitStatus.INFRASTRUCTURE if play == "fail" and scenario.get("bad_teardown") else ExitStatus.PASSED
 
 

@@ -16,9 +16,9 @@ from buildbot.data import resultspec
 from buildbot.process.results import CANCELLED, FAILURE, RETRY
 
 from oscar_steps.bisect.search import Run, Seen
-from oscar_steps.bisect.seen import seen
+from oscar_steps.bisect.seen import is_fault, seen
 from oscar_steps.master.durability.once import REPEAT_OF
-from oscar_steps.master.history.record import FARM, NOT_COUNTED, VERDICT, Result, verdict_in
+from oscar_steps.master.history.record import NOT_COUNTED, VERDICT, Result, verdict_in
 from oscar_steps.master.history.store import History
 from oscar_steps.master.schedules.names import BISECT, CHANGES, FORCE, PATCH_OF
 from oscar_steps.master.watch.copy import Copy
@@ -29,9 +29,11 @@ from oscar_steps.verdict import LINT, Category, Outcome, Stability, Verdict
 
 MAX_CANDIDATES = 300
 _LOOK_BACK = 100
+_MANY = 1000
 _STOPPED = Verdict(
     run_id="-", cell="-", source="-", revision="-", outcome=Outcome.CANCELLED, sentence="it was cancelled"
 )
+STOPPED = "a person stopped it"
 _SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
 
 
@@ -45,6 +47,18 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"{short_name(self.revision)} ({person(self.author)})"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A person's wish: to search for what broke a build. `good`: the revision to begin at ('': the last good one).
+
+    `after`: buildsets up to this one are of earlier searches for the same build.
+    """
+
+    who: str
+    good: str = ""
+    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,8 @@ class Case:
     """What the builds of the search are made for, without the revision."""
     wishes: Mapping[str, Any]
     """What the red build was asked for beside it: nodes, boot."""
-    farm: str = ""
-    """A digest of the farm's own program and settings (`record.FARM`)."""
+    asked: Asked | None = None
+    """Who asked for the search; None: the farm began it by itself."""
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -81,18 +95,32 @@ class Step:
 
     position: int
     verdict: Verdict | None = None
+    build: int = 0
+    of_image: bool = False
+    """The position is one of the search over images."""
 
 
-async def case_of(master: Any, build_id: int, git: Sequence[Git] = ()) -> Case | None:
-    """The case that this build is; None: nothing is to be searched for. `git`: the git repositories of the site."""
+async def case_of(master: Any, build_id: int, git: Sequence[Git] = (), asked: Asked | None = None) -> Case | None:
+    """The case that this build is; None: nothing is to be searched for. `git`: the git repositories of the site.
+
+    What a person has asked for needs less.
+    """
     build = await master.data.get(("builds", build_id))
-    if not build or not build["complete"] or build["results"] != FAILURE:
+    if not build or not build["complete"]:
         return None
-    said = _values(await master.data.get(("builds", build_id, "properties")))
+    said = values_of(await master.data.get(("builds", build_id, "properties")))
     verdict = verdict_in(said.get(VERDICT))
-    if verdict is None or not _is_a_commits(verdict) or not _counts(said):
+    if verdict is None:
         return None
-    good = await _good_before(master, verdict, build_id, str(said.get("branch") or ""))
+    by_itself = build["results"] == FAILURE and _is_a_commits(verdict) and _counts(said)
+    if not (is_fault(verdict) if asked else by_itself):
+        return None
+    branch = str(said.get("branch") or "")
+    good = await (
+        _good_as_asked(master, verdict, build_id, branch, asked)
+        if asked
+        else _good_before(master, verdict, build_id, branch)
+    )
     if good is None:
         return None
     stamp = await _stamp(master, build["buildrequestid"])
@@ -101,7 +129,7 @@ async def case_of(master: Any, build_id: int, git: Sequence[Git] = ()) -> Case |
         candidates = await _on_branch(master, place, good.revision, verdict.revision)
     else:
         candidates = await _between(master, stamp, good, verdict, said)
-    if not 1 < len(candidates) <= MAX_CANDIDATES:
+    if not (0 if asked else 1) < len(candidates) <= MAX_CANDIDATES:
         return None
     return Case(
         build_id,
@@ -113,11 +141,12 @@ async def case_of(master: Any, build_id: int, git: Sequence[Git] = ()) -> Case |
         candidates,
         {name: stamp[name] for name in ("codebase", "repository", "branch", "project")},
         {name: said[name] for name in ("nodes", "boot") if said.get(name)},
-        str(said.get(FARM) or ""),
+        asked,
     )
 
 
-def _values(properties: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Buildbot's properties without where they are from."""
     return {name: value for name, (value, _source) in properties.items()}
 
 
@@ -141,6 +170,23 @@ async def _good_before(master: Any, verdict: Verdict, build_id: int, branch: str
             good = result.outcome == Outcome.PASSED.value and result.identity != identity
             return result if good else None
     return None
+
+
+async def _good_as_asked(master: Any, verdict: Verdict, build_id: int, branch: str, asked: Asked) -> Result | None:
+    """The revision that the person has named, or the last one that passed before this build."""
+    results = await History(master).results_of(verdict.cell, branch, _MANY, before=build_id)
+    passed = [each for each in results if each.outcome == Outcome.PASSED.value]
+    if asked.good:
+        passed = [each for each in passed if each.revision == asked.good] or [_as_said(verdict, branch, asked.good)]
+    return next(iter(passed), None)
+
+
+def _as_said(verdict: Verdict, branch: str, revision: str) -> Result:
+    """A revision that a person calls good; the farm knows no result of it."""
+    return Result(
+        build=0, number=0, request=0, cell=verdict.cell, branch=branch, identity="", source=short_name(revision),
+        url=verdict.source, revision=revision, outcome=Outcome.PASSED.value,
+    )  # fmt: skip
 
 
 async def _stamp(master: Any, request: int) -> dict[str, Any]:
@@ -189,46 +235,60 @@ def _within(first: str, revision: Any, last: str) -> bool:
     return int(first) < int(revision) <= int(last)
 
 
-async def steps_of(master: Any, build_id: int) -> list[Step]:
-    """The builds that were asked for in the search for this red build, the oldest first."""
+async def steps_of(master: Any, build_id: int, after: int = 0) -> list[Step]:
+    """The builds that were asked for in the search for this red build, the oldest first; only later than `after`."""
     rows = await master.db.pool.do(_asked_for, master.db.model)
     found = list[Step]()
-    for buildset, (case, position) in rows:
-        if case == build_id:
+    for buildset, (case, position, *image) in rows:
+        if case == build_id and buildset > after:
             requests = await master.data.get(("buildrequests",), filters=[_of("buildsetid", buildset)])
-            found += [Step(position, await _result(master, request)) for request in requests]
+            found += [Step(position, *await _result(master, request), bool(image)) for request in requests]
     return found
+
+
+async def last_buildset(master: Any) -> int:
+    """The newest buildset of any search; 0: there is none."""
+    return max((buildset for buildset, _ in await master.db.pool.do(_asked_for, master.db.model)), default=0)
 
 
 def _of(name: str, value: Any) -> Any:
     return resultspec.Filter(name, "eq", [value])
 
 
-async def _result(master: Any, request: Mapping[str, Any]) -> Verdict | None:
-    """How the request's last build ended. The build may have its result a little before the request has it."""
+async def _result(master: Any, request: Mapping[str, Any]) -> tuple[Verdict | None, int]:
+    """How the request's last build ended, and its id. The build may have its result before the request has it."""
     builds = await master.data.get(("buildrequests", request["buildrequestid"], "builds"))
     for build in sorted(builds, key=lambda each: -each["buildid"]):
         if build["complete"] and build["results"] != RETRY:
-            said = _values(await master.data.get(("builds", build["buildid"], "properties")))
+            said = values_of(await master.data.get(("builds", build["buildid"], "properties")))
             if (verdict := verdict_in(said.get(VERDICT))) is not None and build["results"] != CANCELLED:
-                return verdict
-            return _STOPPED
-    return _STOPPED if request["complete"] else None
+                return verdict, build["buildid"]
+            return _STOPPED, build["buildid"]
+    return (_STOPPED if request["complete"] else None), 0
 
 
 def runs_of(case: Case, steps: list[Step]) -> list[Run]:
     """What the builds that ended say of the case's fault."""
-    return [Run(step.position, seen(step.verdict, case.verdict)) for step in steps if step.verdict is not None]
+    over = [step for step in steps if not step.of_image]
+    return [Run(step.position, seen(step.verdict, case.verdict)) for step in over if step.verdict is not None]
 
 
-def verdict_beside(case: Case, steps: list[Step], position: int, wanted: Seen) -> Verdict | None:
+def is_bad(case: Case, verdict: Verdict) -> bool:
+    """Whether a run shows the case's fault."""
+    return seen(verdict, case.verdict) is Seen.BAD
+
+
+def verdict_beside(
+    case: Case, steps: list[Step], position: int, wanted: Seen, *, of_image: bool = False
+) -> Verdict | None:
     """The last run at this position that said so."""
-    ended = [step.verdict for step in steps if step.position == position and step.verdict is not None]
+    at = [step for step in steps if (step.position, step.of_image) == (position, of_image)]
+    ended = [step.verdict for step in at if step.verdict is not None]
     return next((each for each in reversed(ended) if seen(each, case.verdict) is wanted), None)
 
 
-def _asked_for(connection: Any, model: Any) -> list[tuple[int, tuple[int, int]]]:
-    """Of each buildset of a search: its id, the red build, and the position."""
+def _asked_for(connection: Any, model: Any) -> list[tuple[int, tuple[Any, ...]]]:
+    """Of each buildset of a search: its id, and the value of BISECT."""
     table = model.buildset_properties.c
     query = (
         sa.select(table.buildsetid, table.property_value)
@@ -241,4 +301,4 @@ def _asked_for(connection: Any, model: Any) -> list[tuple[int, tuple[int, int]]]
 
 async def open_cases(master: Any) -> list[int]:
     """Red builds for which any build was asked for."""
-    return sorted({case for _, (case, _position) in await master.db.pool.do(_asked_for, master.db.model)})
+    return sorted({case for _, (case, *_) in await master.db.pool.do(_asked_for, master.db.model)})

@@ -28,6 +28,8 @@ TESTED = "tested"
 """Build property: the `Source` that is tested, as JSON, without the text of a patch."""
 FARM = "farm"
 """Build property: a digest of the farm's own program and of all that it gave to the run, except source and image."""
+RECIPE = "recipe"
+"""Build property: a digest of the recipe of the run's base image."""
 NOT_COUNTED = "not_counted"
 """Build property: an experiment (a step of a bisect). It says nothing about how a cell usually does."""
 _LONGEST = 500
@@ -159,8 +161,17 @@ def _source(verdict: Verdict | None, said: Mapping[str, Any]) -> Source | None:
 
 def farm_of(job: Job) -> str:
     """Equal for two runs that the same farm would do in the same way; source, image and known issues are left out."""
-    rest = job.model_dump_json(exclude={"run_id", "source", "known_issues", "image"})
-    return hashlib.sha256(f"{_program()}\n{rest}".encode("utf-8", "replace")).hexdigest()[:16]
+    rest = job.model_dump_json(exclude={"run_id", "source", "known_issues", "image", "image_key", "image_versions"})
+    return _short_digest(f"{_program()}\n{rest}")
+
+
+def recipe_of(job: Job) -> str:
+    """Equal for two jobs with the same recipe of the base image. That a run has proven it makes no difference."""
+    return _short_digest(job.image.model_copy(update={"unproven": False}).model_dump_json())
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @cache

@@ -154,11 +154,14 @@ class OscarMail(reporters.MailNotifier):
             self.spool.add(self._letter(name or new_name(), plain, people, once=bool(name)))
         return True
 
-    async def send_to_logins(self, name: str, subject: str, text: str, logins: Sequence[str]) -> bool:
-        """`notify` these people, where they have addresses, and the operator."""
-        directory = next(each.directory for each in self.generators if isinstance(each, VerdictReport))
-        book = await directory.book(set(logins))
+    async def send_to_logins(
+        self, name: str, subject: str, text: str, logins: Sequence[str], *, developers: bool = False
+    ) -> bool:
+        """`notify` these people, where they have addresses, and the operator. `developers`: and their list."""
+        reports = next(each for each in self.generators if isinstance(each, VerdictReport))
+        book = await reports.directory.book(set(logins))
         people = [address for login in logins if (address := book.address(login))]
+        people += [reports.mail.developers] if developers and reports.mail.developers else []
         return self.notify(subject, text, people, operator=True, name=name)
 
     def notify_operator_once(self, about: str, subject: str, text: str) -> None:

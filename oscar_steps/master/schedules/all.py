@@ -13,6 +13,7 @@ from oscar_steps.master.schedules.commit import first_tier
 from oscar_steps.master.schedules.force import button
 from oscar_steps.master.schedules.names import PER_COMMIT
 from oscar_steps.master.schedules.patches import try_scheduler
+from oscar_steps.master.schedules.search import find_button
 from oscar_steps.master.schedules.tarballs import candidates
 from oscar_steps.site import Site
 from oscar_steps.words import Label
@@ -21,11 +22,12 @@ from oscar_steps.words import Label
 def build_schedulers(site: Site, plans: Sequence[CellPlan]) -> list[Any]:
     """All schedulers of the farm; one that would start no cell is left out."""
     of_label = {label: [plan.name for plan in plans if label in plan.cell.labels] for label in Label}
-    made = [button(site, [plan.name for plan in plans], of_label), first_tier(site)]
+    cells = [plan.name for plan in plans]
+    made = [button(site, cells, of_label), find_button(site, cells), first_tier(site)]
     if smoke := of_label[Label.SMOKE]:
         made.append(schedulers.Triggerable(name=PER_COMMIT, builderNames=smoke, reason="a commit"))
     if site.try_ is not None:
-        made.append(try_scheduler(site, [plan.name for plan in plans], smoke))
+        made.append(try_scheduler(site, cells, smoke))
     if by_night := of_label[Label.NIGHTLY]:
         made.append(nightly(site, by_night))
     # The night's own cells run in that night in any case.

@@ -169,6 +169,17 @@ def _branches(site: Site) -> str:
     return "|".join(patterns)
 
 
+def branch_field(site: Site) -> Checked:
+    """The form's field with a branch."""
+    return Checked(
+        name="branch",
+        label="Branch",
+        default=site.main.name,
+        pattern=_branches(site),
+        right=f"give one of {some([*site.branch_names, *(place.branch for place in site.tarballs)])}",
+    )
+
+
 def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
     kinds = dict.fromkeys(kind_of(name) for name in (*site.branch_names, *(place.branch for place in site.tarballs)))
     revisions = [REVISIONS[kind] for kind in kinds]
@@ -191,13 +202,7 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
             util.CodebaseParameter(
                 codebase="",
                 label="What",
-                branch=Checked(
-                    name="branch",
-                    label="Branch",
-                    default=site.main.name,
-                    pattern=_branches(site),
-                    right=f"give one of {some([*site.branch_names, *(place.branch for place in site.tarballs)])}",
-                ),
+                branch=branch_field(site),
                 revision=Checked(
                     name="revision",
                     label="Revision (empty: the last one)",

@@ -14,13 +14,13 @@ from buildbot.process import buildstep, logobserver, remotetransfer
 from buildbot.process.results import EXCEPTION, RETRY, SUCCESS, statusToString
 
 from oscar_steps.errors import HostError
-from oscar_steps.job import JOB_FILE, CellPlan, Source
+from oscar_steps.job import JOB_FILE, CellPlan, Job, Source
 from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.fitting import nodes_wished
-from oscar_steps.master.history.record import FARM, farm_of
+from oscar_steps.master.history.record import FARM, RECIPE, farm_of, recipe_of
 from oscar_steps.master.schedules.busy import all_changes
-from oscar_steps.master.schedules.names import CHANGES
+from oscar_steps.master.schedules.names import CHANGES, IMAGE_WANTED
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.master.watch.released import kept_tarball
@@ -84,6 +84,9 @@ class JobStep(FirstStep):
         self.setProperty(CELL_OWNER, plan.cell.owner, self.name)
         job = plan.job(run_id, source, **self._wish())
         self.setProperty(FARM, farm_of(job), self.name)
+        self.setProperty(RECIPE, recipe_of(job), self.name)
+        if wanted := self.getProperty(IMAGE_WANTED):
+            job = Job.model_validate(dict(job) | wanted)
         text = job.model_dump_json(indent=2) + "\n"
         path = PurePosixPath(directory) / JOB_FILE
         command = await on_worker(

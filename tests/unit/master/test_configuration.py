@@ -29,9 +29,9 @@ from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.master import checks, database
-from oscar_steps.master.bisect.service import BISECT_SERVICE
 from oscar_steps.master.checks import can_match
 from oscar_steps.master.schedules.commit import is_good_commit
+from oscar_steps.master.schedules.names import BISECT_SERVICE
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import Site
 from oscar_steps.verdict import LINT, Stage
@@ -99,8 +99,8 @@ def test_cells_of_every_commit_and_of_the_night_are_scheduled(tmp_path: Path) ->
 def test_the_farm_searches_by_itself_unless_the_site_does_not_want_it(
     tmp_path: Path, setting: str, searches: bool
 ) -> None:
-    services = load(base(tmp_path, SITE + setting)).services
-    assert (BISECT_SERVICE in services) is searches
+    service = load(base(tmp_path, SITE + setting)).services[BISECT_SERVICE]
+    assert service._config_kwargs["automatic"] is searches
 
 
 def test_only_extract_logs_teardown_and_report_run_after_a_failure(tmp_path: Path) -> None:

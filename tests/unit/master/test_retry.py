@@ -20,7 +20,7 @@ from oscar_steps.master.durability.restarts import MASTER_SHUTDOWN, RESTARTED, C
 from oscar_steps.master.fair import memory_of
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.commit import StartCells, start_cells
-from oscar_steps.master.schedules.names import CHANGES, PER_COMMIT
+from oscar_steps.master.schedules.names import CHANGES, ONLY_ON, PER_COMMIT
 from oscar_steps.master.steps.first import ASKERS_MISTAKE
 from oscar_steps.master.steps.results import VERDICT
 from oscar_steps.master.steps.stages import MAX_TRIES, JobStep
@@ -321,6 +321,13 @@ def test_it_is_tried_elsewhere_first_if_there_is_another_worker() -> None:
     assert again.may_begin_here(both, both.workers[0], request(22))
     alone = builder_of(("w1", True), ("w2", False))
     assert again.may_begin_here(alone, alone.workers[0], wanted)
+
+
+def test_a_build_that_wants_the_image_of_one_worker_begins_there_alone() -> None:
+    wanted = request(21, **{ONLY_ON: "w2"})
+    both = builder_of(("w1", True), ("w2", True))
+    assert not again.may_begin_here(both, both.workers[0], wanted)
+    assert again.may_begin_here(both, both.workers[1], wanted)
 
 
 def test_a_step_that_the_masters_end_interrupts_is_done_again_and_one_that_a_person_stops_is_not() -> None:

@@ -15,6 +15,7 @@ from oscar_steps.capacity import INFO_FILE, Need
 from oscar_steps.master import again
 from oscar_steps.master.fair import memory_of
 from oscar_steps.master.fitting import CellFits, Describing
+from oscar_steps.master.schedules.names import ONLY_ON
 from oscar_steps.master.waiting import WaitingCell, lines_of, waiting_cells
 from oscar_steps.master.web.standing import Standing
 from oscar_steps.master.web.standing_page import Queue, html_of
@@ -123,6 +124,12 @@ def test_a_full_worker_says_how_many_clusters_it_has_and_when_the_next_one_ends(
     assert why(master)[1] == f"{full}; the next of them is late (by the median of its last runs)"
     answers["builders", 2, "builds"] = []
     assert why(master)[1] == full
+
+
+def test_a_build_that_wants_the_image_of_one_worker_waits_for_that() -> None:
+    builder = Builder(1, "c", "i386", "w1", "w2")
+    master = farm([Worker("w1"), Worker("w2")], [builder], [(1, {ONLY_ON: "w2"})])
+    assert why(master) == (False, "w1 has not the old image, which a search wants; w2 can begin it")
 
 
 def test_a_cell_without_an_image_a_retry_and_a_worker_in_quarantine_say_for_how_long() -> None:

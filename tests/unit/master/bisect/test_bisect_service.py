@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from buildbot.process.results import CANCELLED, FAILURE, SUCCESS
 from twisted.internet import defer
 
+from oscar_steps.errors import UserError
 from oscar_steps.master.bisect.service import PRIORITY, BisectService
 from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.history.record import NOT_COUNTED, Result
 from oscar_steps.master.history.table import Rate
 from oscar_steps.master.operator_mail import MAIL_SERVICE
-from oscar_steps.master.schedules.names import BISECT, CHANGES
+from oscar_steps.master.schedules.names import BISECT, CHANGES, PATCH_OF
 from oscar_steps.verdict import Category, Outcome, Stability, Stage, Verdict
 
 REPOSITORY, BRANCH = "svn://h/oscar", "trunk"
@@ -35,7 +37,7 @@ def verdict(revision: int, outcome: Outcome, sentence: str = "the image failed",
         "source": f"{REPOSITORY}/trunk",
         "revision": str(revision),
         "outcome": outcome,
-        "sentence": sentence if red else "passed",
+        "sentence": "passed" if outcome is Outcome.PASSED else sentence,
         "category": Category.OSCAR if red else Category.NONE,
         "stage": Stage.START_INSTALL if red else None,
     }
@@ -55,7 +57,9 @@ class FakeMaster:
     def __init__(self, tmp_path: Path, **red: Any) -> None:
         self.basedir = str(tmp_path)
         self.config = SimpleNamespace(buildbotURL="http://farm/")
-        self.said = {RED: {"verdict": verdict(BAD, Outcome.FAILED), CHANGES: [1], "branch": BRANCH, **red}}
+        self.said: dict[int, dict[str, Any]] = {
+            RED: {"verdict": verdict(BAD, Outcome.FAILED), CHANGES: [1], "branch": BRANCH, **red}
+        }
         self.builds = {RED: self._build(RED, FAILURE)}
         self.asked: list[dict[str, Any]] = []
         self.results = [result(40, "passed")]
@@ -63,6 +67,10 @@ class FakeMaster:
         self.flake = Rate()
         self.states: dict[Any, Any] = {}
         self.mails: list[tuple[str, str, str, list[str]]] = []
+        self.developers = False
+        self.now: dict[str, Any] = {}
+        """What the builds of a search have beside it."""
+        self.workers = [{"name": "w1"}]
         self.mail_runs = True
         self.data = SimpleNamespace(get=self._get, updates=SimpleNamespace(addBuildset=self._add))
         self.db = SimpleNamespace(
@@ -88,7 +96,11 @@ class FakeMaster:
             case ("builds", number):
                 return self.builds.get(number)
             case ("builds", number, "properties"):
-                return {name: (value, "x") for name, value in self.said[number].items()}
+                return {name: (value, "x") for name, value in self.said.get(number, {}).items()}
+            case ("builders", _):
+                return {"name": "cell"}
+            case ("builders", _, "workers"):
+                return self.workers
             case ("buildrequests", number):
                 return {"buildsetid": number}
             case ("buildsets", _):
@@ -106,8 +118,10 @@ class FakeMaster:
                 return [self.builds[number]] if number in self.builds else []
         raise AssertionError(path)
 
-    async def _add(self, **wanted: Any) -> None:
+    async def _add(self, **wanted: Any) -> tuple[int, dict[int, int]]:
         self.asked.append(wanted)
+        number = 99 + len(self.asked)
+        return number, {3: number}
 
     async def _do(self, question: Callable[..., Any], *_arguments: Any, **_more: Any) -> Any:
         name = question.__name__
@@ -115,6 +129,8 @@ class FakeMaster:
             return [(100 + n, tuple(each["properties"][BISECT][0])) for n, each in enumerate(self.asked)]
         if name == "flake_rate":
             return self.flake
+        if name == "result_of_build":
+            return next((each for each in self.later if each.build == _arguments[0]), None)
         assert name == "results_of"
         return self.results if _more.get("before") else [*self.later, *self.results]
 
@@ -127,7 +143,8 @@ class FakeMaster:
     async def _set_state(self, number: Any, name: str, value: Any) -> None:
         self.states[number, name] = value
 
-    async def _mail(self, name: str, subject: str, text: str, logins: list[str]) -> bool:
+    async def _mail(self, name: str, subject: str, text: str, logins: list[str], *, developers: bool) -> bool:
+        self.developers = developers
         if self.mail_runs:
             self.mails.append((name, subject, text, logins))
         return self.mail_runs
@@ -135,9 +152,10 @@ class FakeMaster:
     def run(self, outcome: Callable[[int], tuple[int, dict[str, Any]]]) -> None:
         """Build what was asked for last."""
         number = 99 + len(self.asked)
-        results, said = outcome(int(self.asked[-1]["sourcestamps"][0]["revision"]))
+        asked = self.asked[-1]
+        results, said = outcome(int(asked["sourcestamps"][0]["revision"]))
         self.builds[number] = self._build(number, results)
-        self.said[number] = {"verdict": said, BISECT: self.asked[-1]["properties"][BISECT][0], NOT_COUNTED: True}
+        self.said[number] = {"verdict": said, BISECT: asked["properties"][BISECT][0], NOT_COUNTED: True, **self.now}
 
 
 def service(master: FakeMaster) -> BisectService:
@@ -242,13 +260,12 @@ def test_a_person_who_stops_a_build_of_a_search_stops_the_search(tmp_path: Path)
 
 
 def test_where_the_last_good_revision_fails_today_nobody_is_blamed(tmp_path: Path) -> None:
-    master = FakeMaster(tmp_path, farm="new")
-    master.results = [result(40, "passed", farm="old")]
+    master = FakeMaster(tmp_path)
     searched(master, lambda revision: (FAILURE, verdict(revision, Outcome.FAILED)))
     [(_, subject, text, logins)] = master.mails
     assert logins == []
-    assert "no candidate did it" in text and "The commits are innocent" in text
-    assert "The farm's own program, profiles or recipes have changed" in text
+    assert "No commit did it" in text and "r100, which was good, shows the fault now as well" in text
+    assert "the farm does not know what the good run had" in text
     assert "not clear" in subject
 
 
@@ -309,3 +326,116 @@ def test_a_cell_that_flakes_is_asked_more_often(tmp_path: Path) -> None:
     steady, flaky = FakeMaster(tmp_path), FakeMaster(tmp_path)
     flaky.flake = Rate(flaky=4, of=20)
     assert len(searched(flaky, broken_since(107))) > len(searched(steady, broken_since(107))) + 5
+
+
+def red_result(revision: int = BAD, **more: Any) -> Result:
+    facts = {"signature": "start-install:1", "category": "oscar", "revision": str(revision), "source": f"r{revision}"}
+    return dataclasses.replace(result(RED, "failed"), **{**facts, **more})
+
+
+def asked_for(master: FakeMaster, bad: str = "", good: str = "", who: str = "dev") -> Any:
+    """What a person who presses the button gets: the first request, or why not."""
+    got: list[Any] = []
+    done = defer.ensureDeferred(service(master).ask_for(3, BRANCH, bad, good, who))
+    done.addCallbacks(got.append, lambda failure: got.append(failure.value))
+    if isinstance(got[0], Exception) and not isinstance(got[0], UserError):
+        raise got[0]
+    return got[0]
+
+
+def long_red(tmp_path: Path) -> FakeMaster:
+    """A cell that was red before: no search begins by itself."""
+    master = FakeMaster(tmp_path)
+    master.results = [result(45, "failed", signature="x:1"), result(40, "passed")]
+    master.later = [red_result()]
+    return master
+
+
+def test_a_red_step_of_a_search_and_a_patch_are_no_build_to_search_for(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    master.later = [dataclasses.replace(red_result(115), build=number) for number in (62, 61)] + master.later
+    master.said |= {62: {BISECT: [50, 0]}, 61: {PATCH_OF: "dev"}}
+    asked_for(master)
+    assert master.asked[0]["properties"][BISECT][0] == [RED, COMMITS]
+
+
+def run_to_its_end(master: FakeMaster, run: Callable[[int], tuple[int, dict[str, Any]]]) -> None:
+    built = 0
+    while len(master.asked) > built:
+        built = len(master.asked)
+        master.run(run)
+        finished(master, 99 + built)
+
+
+def test_a_person_has_it_searched_from_the_last_revision_that_passed(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    finished(master, RED)
+    assert master.asked == []
+    assert asked_for(master) == (100, {3: 100})
+    run_to_its_end(master, broken_since(107))
+    [(_, subject, text, logins)] = master.mails
+    assert subject == "cell: r107 (dev107) broke it"
+    assert logins == ["dev107", "dev"]
+    assert "as dev had asked" in text
+
+
+def test_a_search_that_goes_on_is_not_begun_a_second_time(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    asked_for(master)
+    again = asked_for(master, good="105")
+    assert "what broke r116 (build 50) goes on already: 1 of its builds so far" in str(again)
+    assert len(master.asked) == 1
+
+
+def test_a_search_that_has_ended_may_be_asked_for_again_with_another_good_revision(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    asked_for(master)
+    run_to_its_end(master, broken_since(107))
+    before = len(master.asked)
+    asked_for(master, good="110")
+    assert [int(each["sourcestamps"][0]["revision"]) for each in master.asked[before:]] == [BAD]
+    run_to_its_end(master, broken_since(107))
+    assert len(master.mails) == 2
+    assert "r110, which was good, shows the fault now as well" in master.mails[1][2]
+    assert "is said to be good at r110" in master.mails[1][2]
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert len(master.mails) == 2
+
+
+def test_who_asked_hears_that_it_does_not_come_back(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    asked_for(master)
+    run_to_its_end(master, lambda revision: (SUCCESS, verdict(revision, Outcome.PASSED)))
+    assert master.mails[0][1] == "cell: the fault of r116 (dev116) does not come back"
+    assert master.mails[0][3] == ["dev"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "red", "said"),
+    [
+        ("", "", {"category": "farm"}, "has no build on trunk that failed"),
+        ("115", "", {}, "has no build of r115 on trunk that failed"),
+        ("", "116", {}, "between r116 and r116 there are not 1 to 300 commits"),
+        ("", "117", {}, "between r117 and r116 there are not 1 to 300 commits"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_a_sentence(
+    tmp_path: Path, bad: str, good: str, red: dict[str, Any], said: str
+) -> None:
+    master = long_red(tmp_path)
+    master.later = [red_result(**red)]
+    master.results = [result(40, "passed")]
+    assert said in str(asked_for(master, bad, good))
+    assert master.asked == []
+
+
+def test_a_farm_that_does_not_search_by_itself_does_so_for_a_person(tmp_path: Path) -> None:
+    master = FakeMaster(tmp_path)
+    master.later = [red_result()]
+    made = service(master)
+    made.automatic = False
+    made._heard(None, master.builds[RED])
+    assert defer.ensureDeferred(made._catch_up()).called
+    assert master.asked == []
+    asked_for(master)
+    assert len(master.asked) == 1

@@ -19,6 +19,7 @@ from oscar_steps.master.builders import build_builders, build_plans, cell_factor
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.schedules.all import build_schedulers
 from oscar_steps.master.schedules.force import AS_BUTTON, LABEL, button
+from oscar_steps.master.schedules.names import FIND
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.repositories import Git
@@ -79,6 +80,7 @@ def test_each_label_has_its_scheduler_and_starts_its_cells_alone(plans: Sequence
     every = ["a-1-x86_64", "a-1-x86_64.network", "a-2-x86_64", "a-3-x86_64"]
     assert found == {
         "force": every,
+        FIND: every,
         LINT: [LINT],
         "commit": ["a-1-x86_64"],
         "nightly": ["a-1-x86_64", "a-1-x86_64.network"],
@@ -87,7 +89,7 @@ def test_each_label_has_its_scheduler_and_starts_its_cells_alone(plans: Sequence
 
 
 def test_a_label_that_no_cell_has_makes_no_scheduler(plans: Sequence[CellPlan]) -> None:
-    assert [*starts(build_schedulers(site(), plans[3:]))] == ["force", LINT]
+    assert [*starts(build_schedulers(site(), plans[3:]))] == ["force", FIND, LINT]
 
 
 def test_the_weekly_cells_run_in_one_night_of_the_week(plans: Sequence[CellPlan]) -> None:
