@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from datetime import time as daytime
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -107,7 +108,7 @@ class OncePerNight(schedulers.Nightly):
     async def _test(self, repository: str, branch: str) -> None:
         """Ask for the cells of one branch, at one revision for all of them."""
         try:
-            asked = Asked(repository=repository, branch=branch, revision="")
+            asked = Asked(repository=repository, branch=branch, revision="", folder=Path(self.master.basedir))
             revision: str | None = (await exact_source(self.master.reactor, self.site, asked)).revision
         except SourceError as error:
             log.msg(f"{self.name}: {branch} is not tested: {error}")

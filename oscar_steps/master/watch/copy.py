@@ -102,6 +102,10 @@ class Copy:
         """The branches that the repository has now, and their last commits."""
         return _branches(refs_in(await self._ask("ls-remote", "--quiet", "--heads", self.url)))
 
+    async def tip(self, name: str) -> str:
+        """The last commit of a branch; where none is called so, what else `resolve` finds by this name."""
+        return (await self.heads()).get(name) or await self.resolve(name)
+
     async def update(self) -> dict[str, str]:
         """Fetch what is new; gives the branches with their last commits. Raises SourceError or HostError."""
         await self._alone(self._update())

@@ -24,12 +24,12 @@ class Asked:
     repository: str
     branch: str
     revision: str
+    folder: Path
+    """The master's own folder."""
     properties: Any = None
     """Gives a property of the build by its name, as `getProperty`."""
     running: set[Any] = field(default_factory=set)
     """The programs that run meanwhile, so that they can be ended."""
-    folder: Path = Path()
-    """The master's own folder."""
     oscar_names: tuple[str, ...] = ()
     """OSCAR's names of the cell (DISTRO-VERSION-ARCH), the best one first."""
 
@@ -54,7 +54,8 @@ async def exact_source(reactor: Any, site: Site, asked: Asked) -> Source:
     url, branch = url_of(site, asked), site.branch_called(asked.branch).name
     if git := site.git_of(branch):
         copy = Copy(git.copy_below(asked.folder), url, reactor, asked.running)
-        revision = await copy.resolve(asked.revision or branch.removeprefix(git.prefix))
+        is_named = asked.revision not in ("", "HEAD")
+        revision = await (copy.resolve(asked.revision) if is_named else copy.tip(branch.removeprefix(git.prefix)))
         return Source(kind="git", url=url, revision=revision, branch=branch)
     logins = site.svn_logins(asked.folder)
     revision = await exact_revision(reactor, url, asked.revision or None, asked.running, logins)

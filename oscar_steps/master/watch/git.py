@@ -93,6 +93,7 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         heads = await copy.heads()
         if self._marks is None:
             self._marks = await self._remembered(heads)
+            self._write()
         marks = self._marks
         if marks and not heads:
             raise HostError(f"the repository {self.table.url} has no branches any more; {len(marks)} were known")
@@ -129,9 +130,9 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         return sorted(tips, key=turn)
 
     def _look_for_main(self, tips: Mapping[str, str]) -> None:
-        if self.table.main in tips or self._told_of_main:
+        told, self._told_of_main = self._told_of_main, self.table.main not in tips
+        if told or not self._told_of_main:
             return
-        self._told_of_main = True
         text = (
             f"The repository {self.table.url} has no branch '{self.table.main}', so nothing of it is tested by night. "
             f'There are: {printable(some(tips, 10))}. Give one of them in farm.toml, as main = "NAME" below [[git]].\n'
@@ -174,8 +175,14 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         self._marks[name] = tip
 
     async def _own(self, copy: Copy, tip: str) -> list[str]:
-        """The commits of a new branch; of one that has nothing in common with those that are known its last one."""
-        own = await copy.between(tip, (self._marks or {}).values())
+        """The commits of a new branch; of one that has nothing in common with those that are known its last one.
+
+        So it is where all of them are known of branches that nobody watches.
+        """
+        marks = self._marks or {}
+        own = await copy.between(tip, marks.values())
+        if not own and await copy.between(tip, [mark for name, mark in marks.items() if self.table.watches(name)]):
+            return [tip]
         begins = await copy.commit(own[0], "") if own else None
         return [tip] if begins is not None and not begins.parents else own
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +50,8 @@ class Night(OncePerNight):
         self.serviceid, self.lastActuated = 1, NOW
         self.asked: list[tuple[str, str | None, list[str]]] = []
         flushed = SimpleNamespace(flushChangeClassifications=self._nothing)
-        self.master = SimpleNamespace(reactor=None, db=SimpleNamespace(pool=self, model=Model, schedulers=flushed))
+        database = SimpleNamespace(pool=self, model=Model, schedulers=flushed)
+        self.master = SimpleNamespace(reactor=None, db=database, basedir="/master")
 
     async def _nothing(self, _number: int) -> None:
         """Nothing waits."""
@@ -91,6 +93,7 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {"trunk": "9", "branches/5-0": "7", "branches/5-1": "8"}
 
     async def exact(_reactor: Any, _site: Any, asked: Any) -> Source:
+        assert asked.folder == Path("/master"), "where the copy, the logins and what is known of externals are"
         if isinstance(found[asked.branch], Exception):
             raise found[asked.branch]
         return Source(url=f"{asked.repository}/{asked.branch}", revision=found[asked.branch])

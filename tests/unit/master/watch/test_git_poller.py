@@ -326,13 +326,43 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         await poller.poll()
         assert self.seen() == [("main", tip)]
 
-    async def test_a_site_whose_main_branch_is_not_there_is_told_so(self) -> None:
+    async def test_what_the_first_look_has_seen_is_on_the_disk_before_anything_else_happens(self) -> None:
+        poller = self.poller()
+        await poller.poll()  # nobody has pushed yet
+        first = self.commit()
+        await self.poller().poll()
+        assert self.seen() == [("main", first)]
+        (self.state / "git-oscar.json").unlink()
+        self.updates.changes.clear()
+        await self.poller().poll()
+        second = self.commit()
+        await self.poller().poll()
+        assert self.seen() == [("main", second)]
+
+    async def test_a_new_branch_at_a_commit_that_no_watched_branch_has_begins_with_it(self) -> None:
+        root = self.commit()
+        poller = self.poller(branches=["main", "5-*"])
+        await poller.poll()
+        self.commit("topic", parents=(root,))
+        topic = self.commit("topic")
+        await poller.poll()
+        self.repository.git("update-ref", "refs/heads/5-1", topic)
+        self.repository.git("update-ref", "refs/heads/5-0", root)
+        await poller.poll()
+        assert self.seen() == [("5-1", topic)]
+
+    async def test_a_site_whose_main_branch_is_not_there_is_told_so_whenever_it_goes(self) -> None:
         self.commit("master")
         poller = self.poller()
         await poller.poll()
         await poller.poll()
         ((_, text),) = self.told
         assert "no branch 'main'" in text and "There are: master." in text
+        self.commit("main")
+        await poller.poll()
+        self.repository.git("update-ref", "-d", "refs/heads/main")
+        await poller.poll()
+        assert [text] * 2 == [said for _, said in self.told]
 
     def server(self, said: bytes) -> str:
         """The address of a server that says this to everybody, and then waits (b"": only that)."""
@@ -392,6 +422,11 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         assert await exact("main", "rel-1") == ("git/oscar/main", first)
         assert await exact("git/oscar/rel-1") == ("git/oscar/rel-1", first)
         assert await exact("git/oscar/main", first) == ("git/oscar/main", first)
+        self.repository.git("update-ref", "refs/heads/rel-1", tip)
+        assert await exact("git/oscar/rel-1") == ("git/oscar/rel-1", tip), "a branch, not the tag of this name"
+        self.repository.git("symbolic-ref", "HEAD", "refs/heads/rel-1")
+        self.repository.git("update-ref", "refs/heads/rel-1", first)
+        assert await exact("git/oscar/main", "HEAD") == ("git/oscar/main", tip), "the last one of that branch"
         await self.poller().poll()
         assert await exact("git/oscar/main", first[:9]) == ("git/oscar/main", first)
         self.commit("side", parents=())

@@ -267,7 +267,7 @@ def test_a_build_of_a_release_gets_the_files_that_its_cell_needs(watched: Watche
     other = tarball_source(site, tmp_path, "tarballs/releases", "", ("debian-12-x86_64",))
     assert [file.name for file in other.files] == names[:2]
     assert one.identity != other.identity
-    assert url_of(site, Asked("", "tarballs/releases", "5.1")) == str(watched.at)
+    assert url_of(site, Asked("", "tarballs/releases", "5.1", tmp_path)) == str(watched.at)
     for branch, revision in (("tarballs/releases", "9.9"), ("tarballs/gone", "5.1"), ("tarballs/../x", "5.1")):
         with pytest.raises(SourceError, match="there are: "):
             tarball_source(site, tmp_path, branch, revision, ())
