@@ -10,15 +10,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from buildbot.config.errors import ConfigErrors
 from buildbot.config.master import FileLoader
 from psycopg2 import sql
+from sqlalchemy.engine import make_url
 
 from demo import children
 from demo.farm import CHECKOUT, USERS, Farm
 from demo.mailsink import read_mail
 from demo.ports import LOOPBACK, free_port
 from oscar_steps.master.durability import leaving
+from oscar_steps.site import DATABASE_PASSWORD
 from tests.farm.postgres import DATABASE, PROGRAMS, USER, Postgres, postgres
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
@@ -146,6 +149,39 @@ def test_a_master_that_is_stopped_while_its_database_is_away_ends_soon_and_loses
     )
     assert [len(mails_about(farm, revision)) for revision in (before, meanwhile)] == [1, 1]
     farm.check()
+
+
+def test_a_farm_moves_from_its_file_to_a_server_with_all_that_it_knows(
+    server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server.administer(sql.SQL("CREATE DATABASE moved OWNER {}").format(sql.Identifier(USER)))
+    moved = Farm(tmp_path_factory.mktemp("moved") / "f", driver=[sys.executable, str(FAKE_DRIVER)])
+    with nothing_to_install(tmp_path_factory.mktemp("standin")), moved:
+        play(moved, "fail")
+        before = moved.commit_harmless(DEVELOPER)
+        assert moved.follow(before, DEVELOPER, lambda _line: None, seconds=60).build.result_name == "failure"
+        assert moved.master_server.stop(30)
+        base = moved.directory / "master"
+        (base / "secrets" / DATABASE_PASSWORD).touch(0o600)
+        (base / "secrets" / DATABASE_PASSWORD).write_text(PASSWORD)
+        to = make_url(server.url("moved")).set(password=PASSWORD).render_as_string(hide_password=False)
+        children.run(BUILDBOT, "copy-db", "--quiet", to, base)
+        settings = (base / "farm.toml").read_text()
+        where = f'[database]\nurl = "{server.url("moved")}"\n[driver]'
+        (base / "farm.toml").write_text(settings.replace("[driver]", where))
+        moved.master_server.start_again()
+        moved.master_server.wait_until(moved.master.answers, "serving its web page", 60)
+        play(moved, "pass")
+        after = moved.commit_harmless(DEVELOPER)
+        assert moved.follow(after, DEVELOPER, lambda _line: None, seconds=60).build.result_name == "success"
+        assert [len(mails_about(moved, revision)) for revision in (before, after)] == [1, 1]
+        engine = sa.create_engine(to)
+        with engine.connect() as connection:
+            query = "SELECT outcome FROM farm_results WHERE cell != 'lint' ORDER BY build"
+            known = eventually(lambda: rows if len(rows := connection.exec_driver_sql(query).fetchall()) > 1 else None)
+        engine.dispose()
+        assert [outcome for (outcome,) in known] == ["failed", "passed"]
+        moved.check()
 
 
 def faults(folder: Path, url: str, password: str = PASSWORD) -> list[str]:
