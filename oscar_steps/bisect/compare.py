@@ -12,6 +12,9 @@ from oscar_steps.verdict import NodeReport, Outcome, Verdict
 
 _INDENT = "    "
 _EVIDENCE_LINES = 8
+_LONGEST_EVIDENCE = 200
+_LONGEST_LINE = 500
+"""Characters. A line may be the name of a folder, which nobody can use when it is cut."""
 _PACKAGES = 20
 _SHOWN = 8
 _LONGEST_VALUE = 60
@@ -43,20 +46,22 @@ def compare(left: Side, right: Side) -> list[str]:
     found += _what_was_tested(left.verdict, right.verdict)
     found += _settings(left.job, right.job)
     found += _worlds(left, right)
-    return [_INDENT * line.startswith(_INDENT) + one_line(line, 200) for line in found]
+    return [_INDENT * line.startswith(_INDENT) + one_line(line, _LONGEST_LINE) for line in found]
 
 
 def _ends(side: Side) -> Iterator[str]:
     verdict = side.verdict
     place = f" at {verdict.stage}" if verdict.stage and verdict.outcome is not Outcome.PASSED else ""
     yield f"{side.name} {verdict.outcome}{place}: {verdict.sentence}"
-    yield f"{_INDENT}run {verdict.run_id}, {verdict.seconds:.0f} s{f'; {side.link}' if side.link else ''}"
+    yield f"{_INDENT}run {verdict.run_id}, {verdict.seconds:.0f} s"
+    if side.link:
+        yield f"{_INDENT}{side.link}"
     if verdict.outcome is Outcome.PASSED:
         return
     for piece in verdict.evidence[:1]:
         yield f"{_INDENT}{piece.file}, lines {piece.first_line} to {piece.last_line}:"
-        for line in piece.lines[-_EVIDENCE_LINES:]:
-            yield f"{_INDENT}| {line}"
+        for line in [line for line in piece.lines if line.strip()][-_EVIDENCE_LINES:]:
+            yield f"{_INDENT}| {one_line(line, _LONGEST_EVIDENCE)}"
 
 
 def _parting(left: Verdict, right: Verdict) -> Iterator[str]:
@@ -65,9 +70,13 @@ def _parting(left: Verdict, right: Verdict) -> Iterator[str]:
     if words := _first_difference(*ends):
         yield f"OSCAR's installer: the first difference is {words}"
     nodes = [{node.name: node for node in side.nodes} for side in (left, right)]
+    alike = dict[str, list[str]]()
     for name in sorted(nodes[0].keys() & nodes[1].keys()):
         if words := _node_words(nodes[0][name], nodes[1][name]):
-            yield f"node {name}: {words}"
+            alike.setdefault(words, []).append(name)
+    for words, names in alike.items():
+        more = f" and {len(names) - 1} more" if len(names) > 2 else " and ".join(["", *names[1:]])
+        yield f"node{'s' if more else ''} {names[0]}{more}: {words}"
 
 
 def _first_difference(left: Mapping[str, str], right: Mapping[str, str]) -> str:
@@ -84,8 +93,8 @@ def _node_words(left: NodeReport, right: NodeReport) -> str:
         return ""  # by the network or from its disk: it came to the same end
     missing = next((state for state in reached[0] if state not in reached[1]), "")
     if missing:
-        return f"it was '{missing}', and then it never was; it ended as '{right.state}'"
-    return f"it ended as '{left.state}', then as '{right.state}'"
+        return f"'{missing}' was reached, and then it was not; the end was '{right.state}'"
+    return f"the end was '{left.state}', then '{right.state}'"
 
 
 def _durations(left: Side, right: Side) -> Iterator[str]:

@@ -94,23 +94,24 @@ def test_two_runs_side_by_side_say_where_they_parted_and_what_was_different() ->
         stages=stages(95),
         installer=(InstallReport(stage="server", result="passed"), InstallReport(stage="image", result="failed")),
         image=ImageReport(key="b" * 64),
-        evidence=(Evidence("logs/oscarinstall.log", 7, ("E: no such package\x1b[2J",)),),
+        evidence=(Evidence("logs/oscarinstall.log", 7, ("", "E: no such package\x1b[2J")),),
     )
     said = compare(Side(good, "perl 5.36-1 amd64\n", "http://farm/good"), Side(bad, "perl 5.36-2 amd64\n"))
     assert said == [
         "r9 passed: passed",
-        "    run good-1, 300 s; http://farm/good",
+        "    run good-1, 300 s",
+        "    http://farm/good",
         "r9 failed at start-install: the image failed",
         "    run bad-1, 100 s",
-        "    logs/oscarinstall.log, lines 7 to 7:",
-        said[5],
+        "    logs/oscarinstall.log, lines 7 to 8:",
+        said[6],
         "OSCAR's installer: the first difference is image: passed, then failed",
-        "node oscarnode1: it was 'imaged', and then it never was; it ended as 'powered on'",
+        "node oscarnode1: 'imaged' was reached, and then it was not; the end was 'powered on'",
         "the stage boot-headnode took 25 s, then 95 s",
         "the base images differ: 1 package of the distribution changed",
         "    perl 5.36-1 -> 5.36-2",
     ]
-    assert "no such package" in said[5] and "\x1b" not in said[5]
+    assert "no such package" in said[6] and "\x1b" not in said[6]
 
 
 def test_two_runs_side_by_side_say_what_their_jobs_had_different() -> None:
@@ -138,6 +139,16 @@ def test_two_runs_of_the_same_source_are_said_to_be_so() -> None:
     tested = Source(url="svn://h/trunk", revision="9")
     said = compare(Side(verdict(tested=tested)), Side(failed("it failed", tested=tested)))
     assert "both tested the same: svn://h/trunk@9" in said
+
+
+def test_nodes_that_parted_in_the_same_way_are_one_line() -> None:
+    def nodes(state: str, *names: str) -> tuple[NodeReport, ...]:
+        history = (("up", 9.0),) if state == "up" else ()
+        return tuple(NodeReport(name=name, state=state, since=9.0, history=history) for name in names)
+
+    for names, said in ((("n1", "n2"), "nodes n1 and n2: "), (("n1", "n2", "n3"), "nodes n1 and 2 more: ")):
+        found = compare(Side(verdict(nodes=nodes("up", *names))), Side(failed("x", nodes=nodes("defined", *names))))
+        assert [line.startswith(said) for line in found if line.startswith("node")] == [True]
 
 
 def test_nodes_that_came_up_by_another_way_have_not_parted() -> None:
