@@ -6,6 +6,7 @@ something: one that is damaged is made anew.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable
@@ -115,7 +116,13 @@ class Copy:
     async def _alone(self, work: Coroutine[Any, Any, None]) -> None:
         await _writing[self.place].run(lambda: defer.ensureDeferred(work))
 
+    @property
+    def _new(self) -> Path:
+        return self.place.with_suffix(".new")
+
     async def _update(self) -> None:
+        if os.path.lexists(self._new):  # of a master that was killed
+            await threads.deferToThread(_remove, self._new)
         if not self.is_there or self.damaged:
             await self._make_anew()
         else:
@@ -132,7 +139,7 @@ class Copy:
 
     async def _make_anew(self) -> None:
         """Beside the one that is there, which stays until then."""
-        new = self.place.with_suffix(".new")
+        new = self._new
         await threads.deferToThread(_remove, new)
         await self._ask("init", "--quiet", "--bare", "--template=", str(new))
         await self._fetch(new)

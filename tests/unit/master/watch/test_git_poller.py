@@ -238,7 +238,12 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
                 pack.chmod(0o600)
                 pack.write_bytes(b"nothing")
 
-        for harm in (shutil.rmtree, spoil, lambda copy: (copy / "HEAD").write_bytes(b"")):
+        def lock(copy: Path) -> None:
+            (copy / "refs/heads").mkdir(exist_ok=True)
+            (copy / "refs/heads/main.lock").touch()
+            copy.with_suffix(".new").mkdir()
+
+        for harm in (shutil.rmtree, spoil, lock, lambda copy: (copy / "HEAD").write_bytes(b"")):
             self.setUp()
             self.commit()
             poller = self.poller()
@@ -250,6 +255,7 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
             self.flushLoggedErrors(HostError)
             assert self.seen() == [("main", each) for each in commits]
             assert self.told == []
+            assert sorted(path.name for path in self.state.iterdir()) == ["git-oscar.git", "git-oscar.json"]
 
     async def test_what_nobody_installs_is_not_tested_and_says_why(self) -> None:
         self.commit(files={FILE: b"x\n", "doc/a": b"x\n"})
