@@ -33,6 +33,13 @@ _MANY = 1000
 _STOPPED = Verdict(
     run_id="-", cell="-", source="-", revision="-", outcome=Outcome.CANCELLED, sentence="it was cancelled"
 )
+_NO_VERDICT = _STOPPED.model_copy(
+    update={
+        "outcome": Outcome.INFRASTRUCTURE,
+        "category": Category.FARM,
+        "sentence": "the build ended without a verdict",
+    }
+)
 STOPPED = "a person stopped it"
 _SAYS_SOMETHING = (Outcome.PASSED.value, Outcome.FAILED.value)
 
@@ -261,9 +268,8 @@ async def _result(master: Any, request: Mapping[str, Any]) -> tuple[Verdict | No
     for build in sorted(builds, key=lambda each: -each["buildid"]):
         if build["complete"] and build["results"] != RETRY:
             said = values_of(await master.data.get(("builds", build["buildid"], "properties")))
-            if (verdict := verdict_in(said.get(VERDICT))) is not None and build["results"] != CANCELLED:
-                return verdict, build["buildid"]
-            return _STOPPED, build["buildid"]
+            verdict = _STOPPED if build["results"] == CANCELLED else verdict_in(said.get(VERDICT)) or _NO_VERDICT
+            return verdict, build["buildid"]
     return (_STOPPED if request["complete"] else None), 0
 
 

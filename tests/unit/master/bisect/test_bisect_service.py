@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import random
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from buildbot.process.results import CANCELLED, FAILURE, SUCCESS
+from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, SUCCESS
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import defer
 
+from oscar_steps.bisect.search import LIMIT
 from oscar_steps.errors import UserError
 from oscar_steps.master.bisect.service import PRIORITY, BisectService
 from oscar_steps.master.durability.once import REPEAT_OF
@@ -257,6 +261,52 @@ def test_a_person_who_stops_a_build_of_a_search_stops_the_search(tmp_path: Path)
     master = FakeMaster(tmp_path)
     revisions = searched(master, lambda revision: (CANCELLED, verdict(revision, Outcome.CANCELLED)))
     assert (len(revisions), master.mails) == (1, [])
+
+
+def test_a_build_that_leaves_no_verdict_is_the_farms_fault_and_does_not_end_the_search(tmp_path: Path) -> None:
+    lost = iter([True])
+
+    def run(revision: int) -> tuple[int, Any]:
+        return (EXCEPTION, None) if next(lost, False) else broken_since(107)(revision)
+
+    master = FakeMaster(tmp_path)
+    assert searched(master, run)[:3] == [BAD, BAD, GOOD]
+    assert master.mails[0][3] == ["dev107"]
+
+
+KINDS = ("good", "bad", "other", "lost", "no verdict", "no such path")
+
+
+@given(st.integers(GOOD, BAD + 1), st.dictionaries(st.integers(GOOD, BAD), st.sampled_from(KINDS)), st.randoms())
+def test_whatever_its_builds_say_a_search_ends_with_one_mail_at_most_that_blames_only_whom_they_speak_against(
+    tmp_path_factory: pytest.TempPathFactory, culprit: int, odd: dict[int, str], chance: random.Random
+) -> None:
+    said = dict[int, list[str]]()
+
+    def run(revision: int) -> tuple[int, Any]:
+        kind = odd.get(revision, "") if chance.random() < 0.9 else chance.choice(KINDS)
+        kind = kind or ("bad" if revision >= culprit else "good")
+        said.setdefault(revision, []).append(kind)
+        farm = {"category": Category.FARM, "stage": Stage.CHECKOUT}
+        return {
+            "good": (SUCCESS, verdict(revision, Outcome.PASSED)),
+            "bad": (FAILURE, verdict(revision, Outcome.FAILED)),
+            "other": (FAILURE, verdict(revision, Outcome.FAILED, "it does not compile")),
+            "lost": (EXCEPTION, verdict(revision, Outcome.INFRASTRUCTURE, "no room", category=Category.HOST)),
+            "no verdict": (EXCEPTION, None),
+            "no such path": (EXCEPTION, verdict(revision, Outcome.INFRASTRUCTURE, "no such path", **farm)),
+        }[kind]
+
+    master = FakeMaster(tmp_path_factory.mktemp("farm"))
+    searched(master, run, LIMIT + 1)
+    assert len(master.asked) <= LIMIT
+    assert defer.ensureDeferred(service(master)._catch_up()).called
+    assert len(master.mails) <= 1
+    assert any(name == "answer" and value for (_, name), value in master.states.items()), "it has no end"
+    for _, _, _, blamed in master.mails:
+        for login in blamed:
+            revision = int(login.removeprefix("dev"))
+            assert "bad" in said[revision] and "good" in said[revision - 1]
 
 
 def test_where_the_last_good_revision_fails_today_nobody_is_blamed(tmp_path: Path) -> None:

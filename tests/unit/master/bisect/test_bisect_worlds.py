@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from buildbot.process.results import EXCEPTION, FAILURE, SUCCESS
+from hypothesis import given
+from hypothesis import strategies as st
 
+from oscar_steps.bisect.search import LIMIT
 from oscar_steps.job import JOB_FILE
 from oscar_steps.manifest import MANIFEST_FILE, digest
 from oscar_steps.master.bisect.service import PRIORITY
@@ -214,3 +218,41 @@ def test_a_commit_that_did_it_is_told_as_ever(tmp_path: Path) -> None:
         ),
     )
     assert [logins for _, _, _, logins in farm.mails] == [[f"dev{BAD}"]]
+
+
+KINDS = ("good", "bad", "other", "lost", "not made")
+
+
+@given(st.integers(0, len(NAMES) + 2), st.dictionaries(st.integers(0, 5), st.sampled_from(KINDS)), st.randoms())
+def test_whatever_the_images_say_a_search_ends_with_one_mail_that_names_a_package_only_where_two_images_say_so(
+    tmp_path_factory: pytest.TempPathFactory, culprit: int, odd: dict[int, str], chance: random.Random
+) -> None:
+    farm = Farm(tmp_path_factory.mktemp("farm"), farm=chance.choice(["farm", "another"]))
+    said = dict[int, list[str]]()
+
+    def run(revision: int) -> tuple[int, dict[str, Any]]:
+        wanted = farm.asked[-1]["properties"].get(IMAGE_WANTED, ({},))[0]
+        if not wanted:
+            return FAILURE, verdict(revision, Outcome.FAILED, image=farm.new)
+        place = len(wanted["image_versions"]) if wanted["image_key"] == OLD_IMAGE else len(NAMES) + 1
+        kind = odd.get(place, "") if chance.random() < 0.9 else chance.choice(KINDS)
+        kind = kind or ("bad" if place >= culprit else "good")
+        said.setdefault(place, []).append(kind)
+        lost = {"category": Category.HOST, "stage": Stage.CREATE_IMAGE}
+        return {
+            "good": (SUCCESS, verdict(revision, Outcome.PASSED)),
+            "bad": (FAILURE, verdict(revision, Outcome.FAILED)),
+            "other": (FAILURE, verdict(revision, Outcome.FAILED, "it does not compile")),
+            "lost": (EXCEPTION, verdict(revision, Outcome.INFRASTRUCTURE, "no room", **lost)),
+            "not made": (EXCEPTION, verdict(revision, Outcome.INFRASTRUCTURE, "apt", image_failed=True, **lost)),
+        }[kind]
+
+    searched(farm, run, LIMIT + 3)
+    assert len(farm.asked) <= LIMIT + 2
+    [(_, subject, _, logins)] = farm.mails
+    assert logins == []
+    for place, name in enumerate(NAMES, 1):
+        if f"the package {name} " in subject:
+            assert "bad" in said[place] and "good" in said[place - 1]
+    if "settings did it" in subject:
+        assert "bad" in said[0]
