@@ -27,6 +27,7 @@ from demo.sighting import wait
 from oscar_steps.job import Job
 from oscar_steps.verdict import VERDICT_FILE, Outcome, Verdict
 
+_LOG_COLUMNS = 200
 DRIVER = (sys.executable, "-m", "oscar_steps.testdriver")
 
 
@@ -135,4 +136,7 @@ def show(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> 
         table.add_column(column, justify="right" if column.endswith(", s") else "left", overflow="fold")
     for cells, right in rows:
         table.add_row(*cells, style="" if right else "red")
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a log or a pipe, for which 80 columns are assumed
+        console.width = _LOG_COLUMNS
+    console.print(table)

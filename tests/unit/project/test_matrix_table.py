@@ -205,6 +205,13 @@ def test_a_cell_without_a_run_is_a_row_that_says_so() -> None:
     )
 
 
+def test_in_a_log_the_table_has_a_cells_name_and_image_in_one_line(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    fake.say(GREEN)
+    lines = fake.run("--only", CELL).output.splitlines()[1:]
+    assert [line for line in lines if CELL in line and "0123456789ab" in line and "2026-11-30" in line]
+
+
 def test_a_page_keeps_the_row_of_a_cell_that_was_not_run_again(fake: Fake) -> None:
     others = [cell.name for cell in load_matrix(CHECKOUT / "profiles").cells if cell.name != CELL]
     old = ("passed", "CD", "2", "-", "1", "2", "3", "4", "2026-01-02", "")
