@@ -131,10 +131,11 @@ class OncePerNight(schedulers.Nightly):
         )
 
     async def _maintained(self) -> Iterable[Branch]:
-        """The maintained branches among those that had commits, by repository and name."""
+        """The maintained branches among those that had commits, where their repositories are now."""
         known = await self.master.db.pool.do(_known_branches, self.master.db.model) if self.branches else []
-        commits = [place for place in known if not is_tarball(place.name)]
-        return [place for place in commits if any(fnmatch(place.name, pattern) for pattern in self.branches)]
+        names = [place.name for place in known if not is_tarball(place.name)]
+        maintained = [name for name in names if any(fnmatch(name, pattern) for pattern in self.branches)]
+        return map(self.site.branch_called, maintained)
 
     async def _do(self, query: Any, *more: Any) -> Any:
         return await self.master.db.pool.do(query, self.master.db.model, self.name, *more)

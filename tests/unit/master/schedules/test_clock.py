@@ -161,14 +161,14 @@ def test_where_the_site_says_so_no_cell_judges_the_same_revision_in_two_nights(
     assert night(engine, nightly_branches=[]) == [("trunk", "9", ["a", "b"])]
 
 
-def test_the_main_branch_of_a_git_repository_has_the_nights_of_the_trunk(
+def test_the_main_branch_of_a_git_repository_has_the_nights_of_the_trunk_also_where_it_has_moved(
     engine: sa.Engine, newest: dict[str, Any]
 ) -> None:
     newest |= {"git/oscar/master": "a" * 40, "git/oscar/5-1": "b" * 40}
     with engine.begin() as connection:
         query = "INSERT INTO changes (changeid, project, branch, repository) VALUES (:number, :project, :branch, :url)"
-        for number, branch in ((6, "git/oscar/topic"), (7, "git/oscar/5-1")):
-            row = {"number": number, "project": PROJECT, "branch": branch, "url": "git://h/o"}
+        for number, branch in ((6, "git/oscar/topic"), (7, "git/oscar/5-1"), (8, "git/oscar/5-1")):
+            row = {"number": number, "project": PROJECT, "branch": branch, "url": f"git://moved/{number}"}
             connection.execute(sa.text(query), row)
     git = Git(name="oscar", url="git://h/o", main="master")
     asked = night(engine, (git,), nightly_branches=["git/oscar/5-*"])
