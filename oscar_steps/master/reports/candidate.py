@@ -8,6 +8,7 @@ back. The mail goes to the release manager of the place, without one to the oper
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from oscar_steps.verdict import Category, Outcome, Stability, Verdict
 
 _LOOK_BACK = 50
 """Releases. Any number of commits may come while the cells of one are tested."""
+_LONGEST_SECONDS = 30 * 86400.0
+"""So long the tests of a release may take. Without the file of what was reported no older one is reported again."""
 _NAMED = 3
 _AGAIN_SECONDS = 1.0
 """The mail service may begin a moment later than this one."""
@@ -127,7 +130,10 @@ class CandidateReports(service.BuildbotService):
     async def _all(self) -> None:
         """Report each of the last releases that has all its results and no report yet."""
         branches = {place.branch: place for place in self.places}
-        ours = [resultspec.Filter("branch", "eq", list(branches))]
+        ours = [
+            resultspec.Filter("branch", "eq", list(branches)),
+            resultspec.Filter("when_timestamp", "gt", [time.time() - _LONGEST_SECONDS]),
+        ]
         newest = await self.master.data.get(("changes",), filters=ours, order=["-changeid"], limit=_LOOK_BACK)
         reported = self._reported()
         for change in sorted(newest, key=lambda change: change["changeid"]):

@@ -29,7 +29,7 @@ from oscar_steps.sources.source import short_name
 from oscar_steps.verdict import LINT
 
 _LOOK_BACK = 1000
-_REFUSED_SECONDS = 86400.0
+REFUSED_SECONDS = 86400.0
 """A branch that is watched only now may have older commits, which nobody wants tested."""
 AGAIN_SECONDS = 60.0
 """After so long the scheduler tries again what the database did not take."""
@@ -139,7 +139,7 @@ class PerCommit(schedulers.AnyBranchScheduler):
         waiting = await self.master.db.schedulers.getChangeClassifications(self.serviceid)
         known = {*waiting, *await self.master.db.pool.do(changes_with_builds, self.master.db.model)}
         last = max(known, default=0)
-        day_ago = time.time() - _REFUSED_SECONDS
+        day_ago = time.time() - REFUSED_SECONDS
         before = [resultspec.Filter("changeid", "lt", [last]), resultspec.Filter("when_timestamp", "gt", [day_ago])]
         for filters in (before, [resultspec.Filter("changeid", "gt", [last])]):
             for stored in await self.master.data.get(("changes",), filters=filters, order=["changeid"]):

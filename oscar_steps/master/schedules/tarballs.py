@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from buildbot.changes.changes import Change
+import sqlalchemy as sa
 from buildbot.changes.filter import ChangeFilter
 from buildbot.data import resultspec
-from twisted.python import log
 
-from oscar_steps.master.schedules.commit import PerCommit, changes_with_builds
-from oscar_steps.master.schedules.names import CANDIDATE
+from oscar_steps.master.schedules.commit import REFUSED_SECONDS, PerCommit
+from oscar_steps.master.schedules.names import CANDIDATE, CHANGES
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import TARBALLS
 
@@ -23,17 +24,28 @@ class PerRelease(PerCommit):
     """As for commits; it looks for forgotten changes among its own, whatever was tested in the meantime."""
 
     async def _catch_up(self) -> None:
-        asked = {*await self.master.db.pool.do(changes_with_builds, self.master.db.model)}
+        asked = await self.master.db.pool.do(_releases_with_builds, self.master.db.model)
         releases = [resultspec.Filter("branch", "contains", [TARBALLS])]
         newest = await self.master.data.get(("changes",), filters=releases, order=["-changeid"], limit=_LOOK_BACK)
-        ours = sorted(c["changeid"] for c in newest if str(c["branch"]).startswith(TARBALLS))
-        last = max((number for number in ours if number in asked), default=0)
-        for number in ours:
-            if number <= last or number in self._heard:
-                continue
-            change = await Change.fromChdict(self.master, await self.master.db.changes.getChange(number))
-            log.msg(f"the release {change.revision} was stored when the master ended")
-            await self._change_consumption_lock.run(self.gotChange, change, True)
+        ours = {c["changeid"]: c["when_timestamp"] for c in newest if str(c["branch"]).startswith(TARBALLS)}
+        last, day_ago = max(asked, default=0), time.time() - REFUSED_SECONDS
+        for number, when in sorted(ours.items()):
+            if number not in asked and (number > last or when > day_ago):
+                await self._catch(number)
+
+
+def _releases_with_builds(connection: Any, model: Any) -> set[int]:
+    """Ids of all the changes that cells of releases were ever asked for. (There are few; commits are many.)"""
+    table = model.buildset_properties
+    scheduled, changes = table.alias(), table.alias()
+    query = (
+        sa.select(changes.c.property_value)
+        .join(scheduled, scheduled.c.buildsetid == changes.c.buildsetid)
+        .where(changes.c.property_name == CHANGES)
+        .where(scheduled.c.property_name == "scheduler", scheduled.c.property_value.startswith(f'["{CANDIDATE}",'))
+    )
+    rows = connection.execute(query).fetchall()
+    return {int(number) for (value,) in rows for number in json.loads(value)[0] or ()}
 
 
 def _is_release(branch: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,13 +21,15 @@ PASSED = Verdict(run_id="c-t5.1-b1", cell="c", source="/r", revision="5.1", outc
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CandidateReports:
-    """Of a master that knows one release, whose cell has passed, and many commits since."""
+    """Of a master that knows an old release, a new one whose cell has passed, and many commits since."""
 
-    release = {"changeid": 1, "branch": "tarballs/ftp", "revision": "5.1", "comments": "OSCAR 5.1, as tarballs:"}
-    commits = [{"changeid": n, "branch": "trunk", "revision": str(n), "comments": "a commit"} for n in range(2, 200)]
+    now = int(time.time())
+    old = {"changeid": 1, "branch": "tarballs/ftp", "revision": "5.0", "comments": "", "when_timestamp": now - 10**7}
+    release = {**old, "changeid": 2, "revision": "5.1", "comments": "OSCAR 5.1, as tarballs:", "when_timestamp": now}
+    commits = [{**release, "changeid": number, "branch": "trunk"} for number in range(3, 200)]
 
     async def changes(*_: Any, **how: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = resultspec.ResultSpec(**how).apply([release, *commits])
+        found: list[dict[str, Any]] = resultspec.ResultSpec(**how).apply([old, release, *commits])
         return found
 
     async def results(*_: Any) -> list[CellResult]:
