@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from oscar_steps.errors import ConfigError, ImageBuildFailed
 from oscar_steps.guest import guest_path
 from oscar_steps.images import layer as layer_file
-from oscar_steps.images import lease, root
+from oscar_steps.images import lease, room, root
 from oscar_steps.images.build import kind_of
 from oscar_steps.images.key import ImageKey, own_digests
 from oscar_steps.images.kind import Base, Build, Report
@@ -62,6 +62,7 @@ class UpgradeStore(ImageStore):
         held = lease.lease(self.old)
         if held is None:
             raise ImageBuildFailed(f"the image {self.old.name[:12]} is gone")
+        room.mark_used(self.directory, self.old.name)  # or it is the first to go, while a search is under way
         try:
             yield Base(self.old)
         finally:

@@ -238,6 +238,18 @@ def test_the_address_of_a_job_on_the_farms_pages_gives_the_very_same_run(
     assert laptop.run_id.startswith(f"{farm.run_id}-again-")
 
 
+@pytest.mark.usefixtures("exact")
+def test_a_step_of_a_search_over_packages_is_repeated_on_its_image_or_on_the_one_that_is_named(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = job_of_the_farm(site).model_copy(update={"image_key": "a" * 64, "image_versions": {"sed": "4.9"}})
+    step.save(tmp_path / "step.json")
+    again = job_of_a_laptop(monkeypatch, "replay", str(tmp_path / "step.json"))
+    assert (again.image_key, again.image_versions) == ("a" * 64, {"sed": "4.9"})
+    other = job_of_a_laptop(monkeypatch, "replay", str(tmp_path / "step.json"), "--image", "b" * 64)
+    assert (other.image_key, other.image_versions) == ("b" * 64, {})
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [

@@ -8,7 +8,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 
@@ -141,7 +141,9 @@ def replay(job_file: str, keep: bool, runs: Path, images: Path, image: str) -> N
     """
     job = load_job(job_file)
     check_job(job, f"the cluster profile in {job_file}", "the answers")
-    again = {"run_id": f"{job.run_id[:50]}-again-{_now()}", "image_key": image or job.image_key}
+    again: dict[str, Any] = {"run_id": f"{job.run_id[:50]}-again-{_now()}"}
+    if image:
+        again |= {"image_key": image, "image_versions": {}}
     _run_here(job.model_copy(update=again), runs, images, keep)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from oscar_steps.errors import ConfigError
+from oscar_steps.images import room
 from oscar_steps.images.key import ImageKey, said_of
 from oscar_steps.images.layer import LAYER
 from oscar_steps.images.record import KEY_FILE, FileRecord, ImageRecord
@@ -87,3 +89,14 @@ def test_an_image_whose_layer_lacks_some_of_its_packages_cannot_be_upgraded(tmp_
 def test_an_image_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no image abcdef"):
         UpgradeStore(tmp_path, "abcdef")
+
+
+def test_the_old_image_counts_as_used_whenever_one_is_made_on_it(tmp_path: Path) -> None:
+    old, other = stored(tmp_path, index="1"), stored(tmp_path, index="2")
+    for number, key in enumerate((old, other)):
+        room.mark_used(tmp_path, key)
+        os.utime(room.lock_path(tmp_path, key), (number, number))
+    store = UpgradeStore(tmp_path, old)
+    with store._base(store.key_with({"sed": "4.9"}), {}):
+        pass
+    assert [entry.key for entry in room.entries(tmp_path)] == [other, old]
