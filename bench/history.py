@@ -233,10 +233,18 @@ class Farm:
                 "the page of standing problems",
                 lambda c, _n: table.flakes(c, now - YEAR, 50),
             ),
+            "what a source has had already": (
+                "each commit's build",
+                lambda c, n: table.judged(c, cell(n), f"{n % self.nights:064x}", f"{n % self.nights // 30:016x}"),
+            ),
+            "the last night of a cell": (
+                "each build of a night",
+                lambda c, n: table.last_judged(c, cell(n), "trunk", NIGHTLY),
+            ),
             "a known issue": ("the same page, the night's mail", lambda c, n: table.shown(c, f"T{n % _REFERENCES}")),
             "results that were not noted": (
                 "a start",
-                lambda c, _n: table.not_noted(c, Model, RETRY, self.start),
+                lambda c, _n: table.not_noted(c, Model, (RETRY,), self.start),
             ),
             "forget": ("a start", lambda c, _n: table.forget(c, self.start - 1.0)),
             "note a result": ("each build", self._note),

@@ -259,6 +259,8 @@ def test_no_question_reads_the_whole_table(connection: Any) -> None:
         (table.flake_rate, "cell", "wait-nodes:aaaa"),
         (table.has_flaked, "cell"),
         (table.flakes, 0.0, 9),
+        (table.judged, "cell", "id7", "f"),
+        (table.last_judged, "cell", "trunk", "nightly"),
         (table.shown, "T1"),
     ]
     note(connection, result(1, "failed", known=("T1",)), result(2))
