@@ -45,7 +45,7 @@ from oscar_steps.master.history.store import HISTORY_SERVICE, YEAR
 from oscar_steps.master.reports.candidate import _buildsets_of
 from oscar_steps.master.scale import distribution
 from oscar_steps.master.schedules import busy, clock, commit
-from oscar_steps.master.schedules.names import CHANGES, NIGHTLY, PER_COMMIT
+from oscar_steps.master.schedules.names import CHANGES, IDENTITY, NIGHTLY, PER_COMMIT
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.oscar.known import KnownIssue
 from tests.farm.postgres import postgres
@@ -181,6 +181,10 @@ class Farm:
             yield from BRANCHES
         yield from ["trunk"] * self.commits
 
+    def identity(self, buildset: int) -> str:
+        """What a night tests."""
+        return f"{buildset:064x}"
+
     def _night(self, buildset: int) -> int:
         return buildset // len(BRANCHES) if buildset < self.sets else (buildset - self.sets) // _COMMITS
 
@@ -188,6 +192,8 @@ class Farm:
         for number in range(self.sets + self.commits):
             by = NIGHTLY if number < self.sets else PER_COMMIT
             yield number + 1, "scheduler", json.dumps([by, "Scheduler"])
+            if by == NIGHTLY:
+                yield number + 1, IDENTITY, json.dumps([self.identity(number), "Scheduler"])
             if number >= self.sets:
                 yield number + 1, CHANGES, json.dumps([[number - self.sets + 1], "Scheduler"])
             for more in ("virtual_builder_name", "reason", "nodes", "boot"):
@@ -256,7 +262,10 @@ class Farm:
             ),
             "branches with commits": ("a night", lambda c, _n: clock._known_branches(c, Model)),
             "this night's buildsets": ("a night", lambda c, _n: clock._asked_between(c, Model, *night, since, now)),
-            "cells that are tested": ("a night", lambda c, _n: clock._tested(c, Model, *night, str(self.sets - 3))),
+            "cells that are tested": (
+                "a night",
+                lambda c, _n: clock._tested(c, Model, *night, self.identity(self.sets - 3)),
+            ),
             "changes with builds": ("each commit", lambda c, _n: commit.changes_with_builds(c, Model)),
             "buildsets of a release": ("each release's build", lambda c, n: _buildsets_of(c, Model, n)),
             "builds of all searches": ("each red", lambda c, _n: case._asked_for(c, Model)),

@@ -71,7 +71,7 @@ class Schedule(_Frozen):
     again: tuple[Annotated[float, Field(ge=0, le=86400)], ...] = (60, 600, 3600)
     """Seconds before each further try of a commit's cell that ended by the farm's or the host's fault; []: none."""
     nightly: Literal["always", "commits", "changes"] = "always"
-    """`commits`: a cell whose last night has judged the same revision has no night, whatever its packages did.
+    """`commits`: a cell that a night has judged at the same revision has no night, whatever its packages did.
     `changes`: it has one where the branch, the distribution's packages or the farm have changed since then."""
     nightly_branches: tuple[str, ...] = ()
     """Shell patterns of the branches that have a nightly matrix, as the trunk has."""

@@ -13,17 +13,19 @@ from typing import Any
 import sqlalchemy as sa
 from buildbot.changes.filter import ChangeFilter
 from buildbot.plugins import schedulers
+from buildbot.process.properties import Properties
 from buildbot.process.results import FAILURE, SUCCESS, WARNINGS
 from twisted.internet import defer
 from twisted.python import log
 
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.master.schedules.names import NIGHTLY, WEEKLY
+from oscar_steps.master.schedules.names import IDENTITY, NIGHTLY, WEEKLY
 from oscar_steps.master.watch.exact import Asked, exact_source
 from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import Branch
 from oscar_steps.site import WEEKDAYS, Site
+from oscar_steps.sources.source import Source
 
 MADE_UP_SECONDS = 12 * 3600.0
 """A run that was missed is made up for within this time; later the next one is near enough."""
@@ -109,25 +111,31 @@ class OncePerNight(schedulers.Nightly):
         """Ask for the cells of one branch, at one revision for all of them."""
         try:
             asked = Asked(repository=repository, branch=branch, revision="", folder=Path(self.master.basedir))
-            revision: str | None = (await exact_source(self.master.reactor, self.site, asked)).revision
+            source: Source | None = await exact_source(self.master.reactor, self.site, asked)
         except SourceError as error:
             log.msg(f"{self.name}: {branch} is not tested: {error}")
             return
         except HostError as error:  # each build says so, to the operator
             log.msg(f"{self.name}: the last revision of {branch} is not known: {error}")
-            revision = None
-        cells = list(self.builderNames)
-        if self.site.schedule.nightly == "commits" and revision is not None:
-            tested = await self._do(_tested, repository, branch, revision)
+            source = None
+        cells, said = list(self.builderNames), Properties()
+        if source is not None:
+            said.setProperty(IDENTITY, source.identity, "Scheduler")
+        if self.site.schedule.nightly == "commits" and source is not None:
+            tested = await self._do(_tested, repository, branch, source.identity)
             cells = [cell for cell in cells if cell not in tested]
-        if not cells:
-            log.msg(
-                f"{self.name}: nothing has changed on {branch} since revision {revision} was tested; it is left out"
-            )
-            return
-        stamp = {"repository": repository, "branch": branch, "revision": revision, "codebase": "", "project": PROJECT}
+            if not cells:
+                log.msg(f"{self.name}: nothing has changed on {branch} since {source.short} was tested; it is left out")
+                return
+        stamp = {
+            "repository": repository,
+            "branch": branch,
+            "revision": source.revision if source else None,
+            "codebase": "",
+            "project": PROJECT,
+        }
         await self.addBuildsetForSourceStampsWithDefaults(
-            reason=self.reason, sourcestamps=[stamp], builderNames=cells, priority=self.priority
+            reason=self.reason, sourcestamps=[stamp], builderNames=cells, priority=self.priority, properties=said
         )
 
     async def _maintained(self) -> Iterable[Branch]:
@@ -182,12 +190,17 @@ def _asked_between(
     return connection.execute(query).fetchone() is not None
 
 
-def _tested(connection: Any, model: Any, scheduler: str, repository: str, branch: str, revision: str) -> set[str]:
-    """The cells of which an earlier night has said something about this revision."""
+def _tested(connection: Any, model: Any, scheduler: str, repository: str, branch: str, identity: str) -> set[str]:
+    """The cells of which an earlier night has said something about this very source."""
     results = model.buildrequests.c.results.in_((SUCCESS, WARNINGS, FAILURE))
+    asked = model.buildset_properties.alias().c
+    same = sa.exists().where(
+        asked.buildsetid == model.buildsets.c.id,
+        asked.property_name == IDENTITY,
+        asked.property_value == json.dumps([identity, "Scheduler"]),
+    )
     query = _buildsets(model, scheduler, repository, branch, model.builders.c.name)
-    rows = connection.execute(query.where(model.sourcestamps.c.revision == revision, results)).fetchall()
-    return {str(name) for (name,) in rows}
+    return {str(name) for (name,) in connection.execute(query.where(same, results)).fetchall()}
 
 
 def nightly(site: Site, cells: Sequence[str]) -> Any:

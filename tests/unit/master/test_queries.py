@@ -17,7 +17,7 @@ from oscar_steps.master.fair import _last_builds
 from oscar_steps.master.reports.candidate import _buildsets_of
 from oscar_steps.master.scale import distribution, registry
 from oscar_steps.master.schedules import busy, clock, commit
-from oscar_steps.master.schedules.names import BISECT, CANDIDATE, CHANGES, NIGHTLY, PER_COMMIT
+from oscar_steps.master.schedules.names import BISECT, CANDIDATE, CHANGES, IDENTITY, NIGHTLY, PER_COMMIT
 from oscar_steps.master.watch.svn import PROJECT
 
 URL = "svn://h/oscar"
@@ -113,9 +113,11 @@ def test_a_night_that_was_asked_for_is_found_by_its_branch_and_time(rows: Rows) 
 
 
 def test_the_cells_that_a_night_has_tested_are_those_with_a_result(rows: Rows) -> None:
-    rows.buildset(NIGHTLY, "trunk", "7", f"a!{SUCCESS}", f"b!{FAILURE}", f"c!{EXCEPTION}", "d")
-    rows.buildset(NIGHTLY, "trunk", "8", f"e!{SUCCESS}")
-    assert rows.ask(clock._tested, Model, NIGHTLY, URL, "trunk", "7") == {"a", "b"}
+    same, other = {IDENTITY: "7" * 64}, {IDENTITY: "8" * 64}
+    rows.buildset(NIGHTLY, "trunk", "7", f"a!{SUCCESS}", f"b!{FAILURE}", f"c!{EXCEPTION}", "d", **same)
+    rows.buildset(NIGHTLY, "trunk", "7", f"e!{SUCCESS}", **other)
+    rows.buildset(NIGHTLY, "trunk", "7", f"f!{SUCCESS}")
+    assert rows.ask(clock._tested, Model, NIGHTLY, URL, "trunk", "7" * 64) == {"a", "b"}
 
 
 def test_the_changes_that_builds_were_asked_for_and_forgetting_them(rows: Rows) -> None:

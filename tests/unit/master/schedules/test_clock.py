@@ -18,13 +18,14 @@ from twisted.internet import defer
 from oscar_steps.errors import HostError, SourceError
 from oscar_steps.master.schedules import clock
 from oscar_steps.master.schedules.clock import OncePerNight, nightly
-from oscar_steps.master.schedules.names import NIGHTLY
+from oscar_steps.master.schedules.names import IDENTITY, NIGHTLY
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import Git
 from oscar_steps.site import Site
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import External, Source
 
 URL = "svn://h/oscar"
+TRUNK = Source(url=f"{URL}/trunk", revision="9")
 NOW = datetime(2026, 11, 30, 9, 0).timestamp()
 HOUR = 3600.0
 TABLES = (
@@ -71,6 +72,7 @@ class Night(OncePerNight):
 
     async def addBuildsetForSourceStampsWithDefaults(self, **said: Any) -> None:
         (stamp,) = said["sourcestamps"]
+        assert said["properties"].hasProperty(IDENTITY) == (stamp["revision"] is not None)
         self.asked.append((stamp["branch"], stamp["revision"], list(said["builderNames"])))
 
 
@@ -102,18 +104,19 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def had(engine: sa.Engine, branch: str, revision: str, hours: float, **cells: int | None) -> None:
-    """An earlier night of a branch, and how its cells ended."""
+def had(engine: sa.Engine, source: Source, hours: float, **cells: int | None) -> None:
+    """An earlier night of the trunk, and how its cells ended."""
     with engine.begin() as connection:
 
         def add(table: str, **row: Any) -> None:
             connection.execute(sa.text(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row)
 
         add("buildsets", id=1, submitted_at=NOW - hours * HOUR)
-        add("sourcestamps", id=1, branch=branch, revision=revision, repository=URL)
+        add("sourcestamps", id=1, branch="trunk", revision=source.revision, repository=URL)
         add("buildset_sourcestamps", buildsetid=1, sourcestampid=1)
-        said = json.dumps([NIGHTLY, "Scheduler"])
-        add("buildset_properties", buildsetid=1, property_name="scheduler", property_value=said)
+        for name, value in (("scheduler", NIGHTLY), (IDENTITY, source.identity)):
+            said = json.dumps([value, "Scheduler"])
+            add("buildset_properties", buildsetid=1, property_name=name, property_value=said)
         for number, (cell, results) in enumerate(cells.items(), 1):
             add("builders", id=number, name=cell)
             add("buildrequests", id=number, buildsetid=1, builderid=number, results=results)
@@ -156,7 +159,7 @@ def test_a_branch_that_is_gone_has_no_night_and_a_silent_server_keeps_none_from_
 def test_where_the_site_says_so_no_cell_judges_the_same_revision_in_two_nights(
     engine: sa.Engine, ended: dict[str, int | None], cells: list[str] | None
 ) -> None:
-    had(engine, "trunk", "9", 24, **ended)
+    had(engine, TRUNK, 24, **ended)
     assert night(engine, nightly_branches=[], nightly="commits") == ([("trunk", "9", cells)] if cells else [])
     assert night(engine, nightly_branches=[]) == [("trunk", "9", ["a", "b"])]
 
@@ -191,12 +194,18 @@ def test_a_release_is_no_branch_that_is_maintained(engine: sa.Engine, newest: di
 
 
 def test_another_revision_has_its_night(engine: sa.Engine) -> None:
-    had(engine, "trunk", "8", 24, a=SUCCESS, b=SUCCESS)
+    had(engine, TRUNK.model_copy(update={"revision": "8"}), 24, a=SUCCESS, b=SUCCESS)
+    assert night(engine, nightly_branches=[], nightly="commits") == [("trunk", "9", ["a", "b"])]
+
+
+def test_the_same_revision_with_another_external_has_its_night(engine: sa.Engine) -> None:
+    external = External(path="vendor", url="svn://h/oscar/vendor", revision="5")
+    had(engine, TRUNK.model_copy(update={"externals": (external,)}), 24, a=SUCCESS, b=SUCCESS)
     assert night(engine, nightly_branches=[], nightly="commits") == [("trunk", "9", ["a", "b"])]
 
 
 def test_a_night_that_was_cut_short_goes_on_with_what_was_not_asked_for(engine: sa.Engine) -> None:
-    had(engine, "trunk", "9", 1, a=None, b=None)
+    had(engine, TRUNK, 1, a=None, b=None)
     assert [branch for branch, *_ in night(engine)] == ["branches/5-0", "branches/5-1"]
 
 
