@@ -115,6 +115,9 @@ def _what_was_tested(left: Verdict, right: Verdict) -> Iterator[str]:
         yield f"both tested the same: {left.tested}"
     elif left.source != right.source:
         yield f"two places: {left.source}, then {right.source}"
+    before, now = (list(map(str, side.tested.externals)) if side.tested else [] for side in (left, right))
+    if before != now:
+        yield f"the externals{_values(before, now)}"
 
 
 def _settings(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[str]:

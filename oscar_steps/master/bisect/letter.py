@@ -17,6 +17,9 @@ from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.master.bisect.case import Case, Step, verdict_beside
 from oscar_steps.master.bisect.worlds import Elsewhere, World
 from oscar_steps.master.web.run_files import RUNS, run_url
+from oscar_steps.repositories import kind_of
+from oscar_steps.sources.git import url_words
+from oscar_steps.sources.source import Source
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import Verdict
 
@@ -118,7 +121,9 @@ def _elsewhere(elsewhere: Elsewhere, case: Case) -> list[str]:
     lines += [f"No search over the packages is possible: {found.why_not}."] if found.why_not else []
     if images := found.images:
         again = ["oscar-testdriver", "bisect-packages", images.old[:12], images.new[:12], "--cell", case.cell]
-        again += ["--url", case.good.url, "--revision", case.good.revision]
+        kind = kind_of(str(case.stamp["branch"] or ""))
+        again += url_words(Source(kind=kind, url=case.good.url, revision=case.good.revision))
+        again += ["--revision", case.good.revision]
         lines += [f"By hand, on the worker {images.worker}: {shlex.join(again)}"]
     return lines
 

@@ -1,8 +1,9 @@
 """Where no commit did it: what else was different between the good run and the red one of the same revision.
 
-Beside the commits there are three worlds: the recipe of the base image, the farm's own version with its settings, and
-the distribution's packages. Where only one differs it is named. Where the packages differ, or more than one, a second
-search goes over images: the old one, which the good run's worker has still, with more and more of the new packages.
+Beside the commits there are four worlds: the recipe of the base image, the farm's own version with its settings, what
+svn:externals bring, and the distribution's packages. Where only one differs it is named. Where the packages differ, or
+more than one, a second search goes over images: the old one, which the good run's worker has still, with more and more
+of the new packages.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class World(StrEnum):
     PACKAGES = "the distribution's packages"
     RECIPE = "the recipe of the base image"
     FARM = "the farm's own version or settings"
+    EXTERNALS = "what svn:externals bring"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ async def around(master: Any, build: int) -> Around:
             World.PACKAGES: verdict.image.manifest if verdict.image else "",
             World.RECIPE: str(said.get(RECIPE) or ""),
             World.FARM: str(said.get(FARM) or ""),
+            World.EXTERNALS: " ".join(["externals:", *map(str, verdict.tested.externals)]) if verdict.tested else "",
         },
         manifest.read_manifest(folder / manifest.MANIFEST_FILE) if kept else None,
     )
@@ -192,7 +195,10 @@ class Elsewhere:
         if not found.known:
             return "the farm does not know what the good run had", None
         if not found.differ:
-            return "neither packages, recipe nor the farm differ: it comes and goes, or its cause is outside", None
+            return (
+                "neither packages, recipe, the farm nor externals differ: it comes and goes, or its cause is outside",
+                None,
+            )
         if self.answer is not None and found.images is not None:
             return _of_images(found, found.images, self.answer)
         if len(found.differ) == 1:
@@ -203,8 +209,10 @@ class Elsewhere:
 def _of_images(found: Worlds, images: Images, answer: Answer) -> tuple[str, World | None]:
     names, last = images.names, len(images.upgrades) + 1
     did_it: tuple[str, World | None] = answer.sentence(names), World.PACKAGES if answer.kind is Kind.BETWEEN else None
-    if answer.kind is Kind.BEFORE and World.FARM in found.differ:
-        did_it = f"{World.FARM} did it: the old image shows it now as well", World.FARM
+    others = [world for world in (World.FARM, World.EXTERNALS) if world in found.differ]
+    if answer.kind is Kind.BEFORE and others:
+        what = f"{others[0]} did it" if len(others) == 1 else f"one of these did it: {', '.join(others)}"
+        did_it = f"{what}: the old image shows it now as well", others[0] if len(others) == 1 else None
     elif answer.kind is Kind.BEFORE:
         did_it = "the old image shows it now as well, so no package did it: the cause is outside", None
     elif answer.kind is Kind.FOUND and answer.first < last:

@@ -10,7 +10,7 @@ from oscar_steps.bisect.compare import Side, compare
 from oscar_steps.bisect.search import Seen
 from oscar_steps.bisect.seen import seen
 from oscar_steps.errors import Evidence
-from oscar_steps.sources.source import Source
+from oscar_steps.sources.source import External, Source
 from oscar_steps.verdict import (
     Category,
     ImageReport,
@@ -139,6 +139,19 @@ def test_two_runs_of_the_same_source_are_said_to_be_so() -> None:
     tested = Source(url="svn://h/trunk", revision="9")
     said = compare(Side(verdict(tested=tested)), Side(failed("it failed", tested=tested)))
     assert "both tested the same: svn://h/trunk@9" in said
+
+
+def test_two_runs_side_by_side_name_the_externals_that_differ() -> None:
+    def tested(*names: str, revision: str) -> Source:
+        found = (External(path=name, url=f"svn://h/{name}", revision=revision) for name in names)
+        return Source(url="svn://h/trunk", revision="9", externals=tuple(found))
+
+    before, after = tested("same", "gone", revision="4"), tested("same", revision="4")
+    new = External(path="new", url="svn://h/new", revision="5")
+    after = after.model_copy(update={"externals": (*after.externals, new)})
+    said = compare(Side(verdict(tested=before)), Side(failed("it failed", tested=after)))
+    assert "the externals: + new from svn://h/new@5, - gone from svn://h/gone@4" in said
+    assert not [line for line in said if "same" in line]
 
 
 def test_nodes_that_parted_in_the_same_way_are_one_line() -> None:

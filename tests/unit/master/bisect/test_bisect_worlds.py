@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 from oscar_steps.bisect.search import LIMIT
 from oscar_steps.job import JOB_FILE
 from oscar_steps.manifest import MANIFEST_FILE, digest
+from oscar_steps.master.bisect.case import Case
+from oscar_steps.master.bisect.letter import _elsewhere
 from oscar_steps.master.bisect.service import PRIORITY
+from oscar_steps.master.bisect.worlds import Elsewhere, Images, Worlds
 from oscar_steps.master.history.record import FARM, NOT_COUNTED, RECIPE
 from oscar_steps.master.schedules.names import IMAGE_WANTED, ONLY_ON
 from oscar_steps.master.web.run_files import RUNS
-from oscar_steps.verdict import Category, Outcome, Stage
+from oscar_steps.sources.source import External, Source
+from oscar_steps.verdict import Category, Outcome, Stage, Verdict
 from tests.unit.master.bisect.test_bisect_service import (
     BAD,
     GOOD,
@@ -49,13 +54,21 @@ class Farm(FakeMaster):
 
     def __init__(self, folder: Path, *, packages: str = NEW, key: str = NEW_IMAGE, **now: str) -> None:
         super().__init__(folder)
-        self.new = image(key, packages)
+        self.new, self.tested = image(key, packages), None
         self.results = [result(GOOD_BUILD, "passed", image=OLD_IMAGE)]
         good = verdict(GOOD, Outcome.PASSED, run_id="cell-r100-b40", image=image(OLD_IMAGE, OLD))
         self.said[GOOD_BUILD] = {"verdict": good, RECIPE: "recipe", FARM: "farm", "workername": "w1"}
         self.now = {RECIPE: "recipe", FARM: "farm", "workername": "w2", **now}
         self.keep("cell-r100-b40", OLD)
         self.keep(f"cell-r{GOOD}", packages)
+
+    def externals(self, then: str, now: str) -> None:
+        """The last good build, and each of today, had the external at these revisions."""
+        source = Source(url="svn://h/trunk", revision=str(GOOD))
+        one = External(path="vendor", url="svn://h/vendor", revision=then)
+        self.said[GOOD_BUILD]["verdict"]["tested"] = source.model_copy(update={"externals": (one,)}).model_dump()
+        other = one.model_copy(update={"revision": now})
+        self.tested = source.model_copy(update={"externals": (other,)}).model_dump()
 
     def keep(self, run_id: str, packages: str) -> None:
         folder = Path(self.basedir) / RUNS / run_id
@@ -75,7 +88,7 @@ class Farm(FakeMaster):
             on = image(wanted["image_key"], "") if wanted else self.new
             if wanted and not is_bad(wanted):
                 return SUCCESS, verdict(revision, Outcome.PASSED, image=on)
-            return FAILURE, verdict(revision, Outcome.FAILED, image=on)
+            return FAILURE, verdict(revision, Outcome.FAILED, image=on, tested=self.tested)
 
         searched(self, run)
         [(_, subject, text, logins)] = self.mails
@@ -104,10 +117,29 @@ def test_where_only_the_recipe_differs_it_is_named_without_a_search(tmp_path: Pa
     assert farm.images == []
 
 
+def test_where_only_an_external_differs_it_is_named_without_a_search(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, packages=OLD, key=OLD_IMAGE)
+    farm.externals("4", "5")
+    subject, text, logins = farm.search()
+    assert subject == "cell: no commit broke it: what svn:externals bring did it"
+    assert logins == [] and farm.images == []
+    assert "the externals: + vendor from svn://h/vendor@5, - vendor from svn://h/vendor@4" in text
+
+
+def test_where_the_old_image_fails_with_another_external_the_external_did_it(tmp_path: Path) -> None:
+    farm = Farm(tmp_path)
+    farm.externals("4", "5")
+    assert farm.search()[0].endswith("what svn:externals bring did it: the old image shows it now as well")
+    farm = Farm(tmp_path / "both", farm="another")
+    farm.externals("4", "5")
+    said = "one of these did it: the farm's own version or settings, what svn:externals bring"
+    assert f"{said}: the old image shows it now as well" in farm.search()[1]
+
+
 def test_where_nothing_differs_nobody_is_named(tmp_path: Path) -> None:
     subject, text, logins = Farm(tmp_path, packages=OLD, key=OLD_IMAGE).search()
     assert "not clear" in subject and logins == []
-    assert "neither packages, recipe nor the farm differ" in text
+    assert "neither packages, recipe, the farm nor externals differ" in text
 
 
 def test_the_package_that_did_it_is_found_on_the_worker_that_has_the_old_image(tmp_path: Path) -> None:
@@ -125,6 +157,16 @@ def test_the_package_that_did_it_is_found_on_the_worker_that_has_the_old_image(t
         assert asked["priority"] == PRIORITY
         assert asked["sourcestamps"][0]["revision"] == str(GOOD)
     assert len(farm.asked) <= 2 + 1 + 3
+
+
+def test_the_command_for_a_person_reads_git_from_where_it_is() -> None:
+    commit, url = "a" * 40, "https://git.example.org/oscar"
+    red = Verdict.model_validate(verdict(BAD, Outcome.FAILED))
+    good = replace(result(GOOD_BUILD, "passed"), url=url, revision=commit)
+    case = Case(1, 1, "cell", 1, red, good, (), {"branch": "git/oscar/main"}, {})
+    images = Images(OLD_IMAGE, NEW_IMAGE, "w1", ())
+    text = "\n".join(_elsewhere(Elsewhere(Worlds(images=images)), case))
+    assert f"--cell cell --url {url} --git --revision {commit}" in text
 
 
 def test_where_the_old_image_fails_today_as_well_the_farm_did_it(tmp_path: Path) -> None:
