@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from demo.children import run
 from demo.farm import Farm
 from demo.mailsink import body_of
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
@@ -78,11 +79,12 @@ def test_the_one_of_sixteen_commits_that_turned_the_cell_red_is_found(farm: GitF
     assert f"<h2>{BRANCH}</h2>\n<p>{chain[-1][:12]}: no problem</p>" in page
 
 
-def buildbot_try(farm: GitFarm, diff: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def buildbot_try(farm: GitFarm, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     buildbot = [str(Path(sys.executable).parent / "buildbot"), "try", "--connect=pb", "--wait", "--username=developer"]
-    words = (f"--master=127.0.0.1:{farm.try_port}", "--passwd=only-on-loopback", f"--diff={diff}", *words)
-    command = [*buildbot, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=diff.parent)
+    words = (f"--master=127.0.0.1:{farm.try_port}", "--passwd=only-on-loopback", *words)
+    command = [*buildbot, *words, *([f"--diff={place}"] if place.is_file() else [])]
+    cwd = place.parent if place.is_file() else place
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=cwd)
 
 
 def test_a_diff_against_a_commit_of_git_is_tried_and_only_its_developer_hears_of_it(
@@ -98,6 +100,21 @@ def test_a_diff_against_a_commit_of_git_is_tried_and_only_its_developer_hears_of
     assert str(mail["To"]) == "developer@oscar.test"
     assert f"g{base[:12]}.p" in str(mail["Subject"])
     assert f"commit {base}" in body_of(mail)
+
+
+@pytest.mark.parametrize("words", [("--branch=origin/main",), ()], ids=["remote-branch", "own-branch"])
+def test_what_is_changed_in_a_clone_is_tried_as_it_is(
+    farm: GitFarm, repository: Repository, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    clone, base = tmp_path / "clone", repository.tip("main")
+    run("git", "clone", "--quiet", repository.path, clone)
+    (clone / "README").write_text("mine\n")
+    before = len(mails(farm, "your patch"))
+    tried = buildbot_try(farm, clone, "--vc=git", f"--builder={farm.cell}", *words)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    mail = eventually(lambda: mails(farm, "your patch")[before:], 60)[0]
+    assert f"g{base[:12]}.p" in str(mail["Subject"])
+    assert BRANCH in body_of(mail)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,9 @@ from oscar_steps.master.schedules.force import REVISIONS
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CELLS, MISTAKE, PATCH_OF, TRY
 from oscar_steps.master.watch.released import is_tarball
 from oscar_steps.master.watch.svn import PROJECT
-from oscar_steps.repositories import kind_of
+from oscar_steps.repositories import Branch, kind_of
 from oscar_steps.site import Site
+from oscar_steps.sources.git import FULL_ID
 from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP
 from oscar_steps.textio import one_line
 from oscar_steps.verdict import LINT
@@ -93,8 +94,8 @@ class _Developer(Try_Userpass_Perspective):
         cells, wrong = self.scheduler.cells_of(builderNames)
         level, body, wrong_patch = _patch(patch)
         wishes, wrong_wish = _wishes(properties)
-        base = self.scheduler.site.branch_called(_text(branch, 200))
         wanted = _text(revision, 100)
+        base = _base(self.scheduler.site, _text(branch, 200), wanted)
         wrong = wrong or _wrong_base(base.name, wanted) or wrong_patch or wrong_wish
         if wrong:
             wishes, cells = {MISTAKE: wrong}, []
@@ -133,6 +134,13 @@ def _text(value: Any, length: int) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return one_line(value, length).strip() if isinstance(value, str) else ""
+
+
+def _base(site: Site, name: str, revision: str) -> Branch:
+    """The branch that a patch is made for. Buildbot's client (--vc=git) sends git's own name of it."""
+    if FULL_ID.fullmatch(revision) and len(site.git) == 1 and kind_of(name) == "svn":
+        return site.branch_called(f"{site.git[0].prefix}{name}" if name else site.git[0].main_branch.name)
+    return site.branch_called(name)
 
 
 def _wrong_base(branch: str, revision: str) -> str:

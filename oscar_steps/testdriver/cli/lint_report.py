@@ -196,7 +196,7 @@ def as_json(looked: Looked) -> dict[str, Any]:
         **asdict(looked.report),
         "seconds": looked.seconds,
         "revision": looked.source.revision,
-        "base": looked.change.base if looked.change else None,
+        "base": (looked.change.base_id or looked.change.base) if looked.change else None,
         "compared": looked.compared,
         "new": [asdict(problem) for problem in looked.new],
         "mended": [asdict(problem) for problem in comparison.mended],

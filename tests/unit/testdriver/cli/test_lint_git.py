@@ -17,7 +17,7 @@ from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.mirror import mirror_of
 from oscar_steps.sources.source import Source
 from oscar_steps.testdriver.cli.lint import look, look_at_folder
-from oscar_steps.testdriver.cli.lint_report import judgement_of, verdict_of
+from oscar_steps.testdriver.cli.lint_report import as_json, judgement_of, verdict_of
 from oscar_steps.testdriver.cli.lint_trees import Trees, trees_of_git
 from tests.unit.git_server import Repository
 
@@ -136,7 +136,9 @@ def test_what_the_master_keeps_names_each_commit_by_its_id(repository: Repositor
     before = repository.tip("main")
     first = repository.commit({"README": b"1\n"})
     broken = repository.commit({"install_cluster": BROKEN}, author="Eve <eve@example.org>")
-    said = judgement_of(look(repository.url, "main", first, tmp_path / "cache"))
+    looked = look(repository.url, "main", first, tmp_path / "cache")
+    said, printed = judgement_of(looked), as_json(looked)
+    assert (printed["revision"], printed["base"]) == (broken, before)
     assert (said.revision, said.base, said.commit, said.chain) == (3, 1, broken, (broken, first, before))
     [new] = said.new
     assert (new.revision, new.commit, new.author) == (3, broken, "Eve <eve@example.org>")
