@@ -132,6 +132,11 @@ class Source(_Frozen):
         patch = [self.patch.sha256, self.patch.strip] if self.patch else None
         return _digest(json.dumps([self.kind, what, patch]))
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether `identity` says all: an external on another server may be another one tomorrow."""
+        return all(external.revision.isdecimal() for external in self.externals)
+
     def without_text(self) -> Source:
         """The same, without the patch's text: to be shown and kept."""
         if self.patch is None:

@@ -95,7 +95,7 @@ def result_of(build: Mapping[str, Any], cell: str, said: Mapping[str, Any], issu
         request=build["buildrequestid"],
         cell=cell,
         branch=storable(said.get("branch") or (source.branch if source else "")),
-        identity=source.identity if source else "",
+        identity=source.identity if source and source.is_exact else "",
         source=storable(source.short if source else short_name(str(said.get("revision") or ""))),
         url=storable(source.url if source else ""),
         revision=storable(source.revision if source else said.get("revision")),

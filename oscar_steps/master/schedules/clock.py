@@ -121,7 +121,7 @@ class OncePerNight(schedulers.Nightly):
         cells, said = list(self.builderNames), Properties()
         if source is not None:
             said.setProperty(IDENTITY, source.identity, "Scheduler")
-        if self.site.schedule.nightly == "commits" and source is not None:
+        if self.site.schedule.nightly == "commits" and source is not None and source.is_exact:
             tested = await self._do(_tested, repository, branch, source.identity)
             cells = [cell for cell in cells if cell not in tested]
             if not cells:

@@ -78,6 +78,8 @@ class AlreadyStep(OfCell, CutShort, buildstep.ShellMixin, buildstep.BuildStep):
         if not (at_night or for_commit) or await _asked_on_purpose(self):
             return None
         source = Source.model_validate(self.getProperty(TESTED))
+        if not source.is_exact:
+            return None
         identity, farm, history = source.identity, str(self.getProperty(FARM)), History(self.master)
         if at_night:
             branch = self.getProperty("branch") or source.branch

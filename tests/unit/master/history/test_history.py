@@ -33,7 +33,7 @@ from oscar_steps.master.history.store import HistoryService
 from oscar_steps.master.schedules.names import CHANGES
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.oscar.known import KnownIssue
-from oscar_steps.sources.source import Patch, Source
+from oscar_steps.sources.source import External, Patch, Source
 from oscar_steps.verdict import Category, Evidence, ImageReport, Outcome, Stage, Verdict
 
 SOURCE = Source(url="svn://svn/oscar/trunk", revision="7", branch="trunk")
@@ -120,6 +120,16 @@ def test_a_result_says_all_that_decides_what_was_tested_and_how_it_ended() -> No
     assert (made.image, made.packages, made.farm, made.worker) == ("abcd1234", "m1", "f1", "w1")
     assert (made.changes, made.ended, made.counts) == ((11, 12), WHEN.timestamp(), True)
     assert made.signature.startswith("wait-nodes:")
+
+
+def test_what_is_not_known_exactly_is_never_the_same_as_before() -> None:
+    elsewhere = (External(path="x", url="svn://elsewhere/x", revision="HEAD"),)
+    source = SOURCE.model_copy(update={"externals": elsewhere})
+    made = result_of(built(), "cell", said(**{TESTED: source.model_dump(mode="json")}), ())
+    assert (made.identity, made.revision) == ("", "7")
+    pinned = SOURCE.model_copy(update={"externals": (elsewhere[0].model_copy(update={"revision": "5"}),)})
+    made = result_of(built(), "cell", said(**{TESTED: pinned.model_dump(mode="json")}), ())
+    assert made.identity == pinned.identity
 
 
 @pytest.mark.parametrize("wanted", ["main", "0a" * 20])

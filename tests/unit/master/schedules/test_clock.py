@@ -204,6 +204,19 @@ def test_the_same_revision_with_another_external_has_its_night(engine: sa.Engine
     assert night(engine, nightly_branches=[], nightly="commits") == [("trunk", "9", ["a", "b"])]
 
 
+def test_an_external_on_another_server_may_be_another_one_by_now_so_there_is_a_night(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = TRUNK.model_copy(update={"externals": (External(path="x", url="svn://elsewhere/x", revision="HEAD"),)})
+
+    async def exact(*_: Any) -> Source:
+        return source
+
+    monkeypatch.setattr(clock, "exact_source", exact)
+    had(engine, source, 24, a=SUCCESS, b=SUCCESS)
+    assert night(engine, nightly_branches=[], nightly="commits") == [("trunk", source.revision, ["a", "b"])]
+
+
 def test_a_night_that_was_cut_short_goes_on_with_what_was_not_asked_for(engine: sa.Engine) -> None:
     had(engine, TRUNK, 1, a=None, b=None)
     assert [branch for branch, *_ in night(engine)] == ["branches/5-0", "branches/5-1"]
