@@ -40,6 +40,11 @@ ROOT, FOLDER = "https://svn.example.org/svn/oscar", "https://svn.example.org/svn
         ("svn+ssh://eric@svn.example.org/x lib", ("lib", "svn+ssh://eric@svn.example.org/x", "HEAD", "HEAD")),
         ("-r {2007-03-04} ^/x y", ("y", "", "{2007-03-04}", "HEAD")),
         ("^/x@%7B2007-03-04%7D y", ("y", "^/x", "{2007-03-04}", "{2007-03-04}")),
+        (
+            "vendor/fftw                   svn+ssh://farm@svn.example.org/net/csl++/fftw/vendor/3.1.2",
+            ("vendor/fftw", "svn+ssh://farm@svn.example.org/net/csl++/fftw/vendor/3.1.2", "HEAD", "HEAD"),
+        ),
+        ("^/lib/ezmail.py ezmail.py", ("ezmail.py", "^/lib/ezmail.py", "HEAD", "HEAD")),
         ("-rr12 ^/x ./y/", ("y", "", "12", "HEAD")),
         ("^/x@HEAD y", ("y", "", "HEAD", "HEAD")),
     ],
@@ -237,6 +242,29 @@ def _raw_property(repository: Repository, text: str) -> str:
     file.write_bytes(dump % (len(head), len(head), head) + node % (len(body), len(body), body))
     svn_tool("svnadmin", "load", "--quiet", "--bypass-prop-validation", "--file", file, repository.place)
     return svn_tool("svnlook", "youngest", repository.place).strip()
+
+
+def test_what_is_pinned_is_had_after_its_origin_was_removed_and_branches_have_the_externals_of_their_trunk(
+    repository: Repository, url: str, tmp_path: Path
+) -> None:
+    """A history that another project tests its own reading of externals with, in short."""
+    repository.put({"trunk/sub/": ""})
+    repository.externals("trunk", "# first\n\n^/shared/one deps/one\n    \n-r2 ^/shared/two@2 deps/two\n")
+    repository.externals("trunk/sub", "^/shared/one deps/one")
+    repository.commit()
+    repository.svn("copy", "--quiet", "trunk", "branches/b")
+    repository.svn("propdel", "--quiet", "svn:externals", "branches/b/sub")
+    repository.commit()
+    repository.svn("remove", "--quiet", "shared/two")
+    number, memory = repository.commit(), Memory()
+    for branch, paths in (
+        ("trunk", ["deps/one", "deps/two", "sub/deps/one"]),
+        ("branches/b", ["deps/one", "deps/two"]),
+    ):
+        _, found = asked_for(f"{url}/{branch}", number, memory)
+        assert [each.path for each in found] == paths
+        made = as_svn_has_it(tmp_path / branch, f"{url}/{branch}", number, paths)
+        assert {each.path: (each.url, each.revision) for each in found} == made
 
 
 def test_a_chain_of_old_revisions_ends(repository: Repository, url: str) -> None:
