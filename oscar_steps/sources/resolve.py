@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from oscar_steps.environment import cache_directory, tool_environment
-from oscar_steps.errors import HostError, SourceError
+from oscar_steps.errors import ConfigError, HostError, SourceError
 from oscar_steps.sources.externals import Answer, Memory, externals_of, seconds_of
 from oscar_steps.sources.git import FULL_ID, PROTOCOLS, is_git, may_be_id, name_fault, named
 from oscar_steps.sources.login import Login, Logins
@@ -104,8 +104,12 @@ class HostLogins(BaseModel):
 
 def host_logins() -> Logins:
     """The logins at Subversion servers that this host has. Raises ConfigError with file and line."""
-    if not LOGINS_FILE.exists():
+    try:
+        LOGINS_FILE.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return Logins()
+    except OSError as error:
+        raise ConfigError(f"{LOGINS_FILE} cannot be read by this user: {error.strerror}") from None
     servers = validate(HostLogins, LOGINS_FILE, *load_toml(LOGINS_FILE)).server
     folder = LOGINS_FILE.parent
     return Logins(cache_directory() / "svn", tuple(server.below(folder) for server in servers))

@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -13,11 +15,12 @@ from typing import Any, NoReturn, get_args
 import click
 
 from oscar_steps.environment import cache_directory, default_runs, default_store
+from oscar_steps.errors import HostError
 from oscar_steps.images.ordinary import check_user
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source, Timeouts
 from oscar_steps.matrix.cells import default_profiles, load_matrix
 from oscar_steps.site import load_site
-from oscar_steps.sources.resolve import DEFAULT_URL, exact, source_as_asked
+from oscar_steps.sources.resolve import DEFAULT_URL, exact, host_logins, source_as_asked
 from oscar_steps.testdriver.cli import display
 from oscar_steps.testdriver.cli.common import directory as _directory
 from oscar_steps.testdriver.cli.common import explained as _explained
@@ -169,13 +172,25 @@ def run_process(directory: Path, job: Path, images: Path, ready: int) -> None:
     _leave(ExitStatus.of(verdict.outcome))
 
 
+def check_logins() -> Iterator[v3m_host.Check]:
+    """Whether the files of the logins at Subversion servers can be used. Raises ConfigError."""
+    logins = host_logins()
+    for login in logins.logins:
+        try:
+            replace(logins, logins=(login,)).check()
+        except HostError as error:
+            yield v3m_host.Check("login", False, error.sentence, error.hint)
+        else:
+            yield v3m_host.Check("login", True, f"this host has a login at {login.url}")
+
+
 @click.command("check-host")
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
 @click.option("--memory", type=int, default=2048, show_default=True, help="MiB of memory that a cluster needs.")
 @_explained
 def check_host(images: Path, memory: int) -> None:
     """Say what this host lacks to run virtual clusters, and how to get it. KVM is tried by booting a kernel."""
-    checks = [*v3m_host.check_host(images, memory), *v3m_host.check_architectures(), *check_user()]
+    checks = [*v3m_host.check_host(images, memory), *v3m_host.check_architectures(), *check_user(), *check_logins()]
     if all(one.ok for one in checks if one.tool):
         checks.append(eventloop.run(v3m_host.check_accelerator(images))[0])
     for one in checks:

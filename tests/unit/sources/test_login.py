@@ -17,6 +17,7 @@ from oscar_steps.sources import resolve
 from oscar_steps.sources.login import Login, Logins
 from oscar_steps.sources.resolve import exact, host_logins, resolve_revision, source_as_asked
 from oscar_steps.sources.svn import advice
+from oscar_steps.testdriver.cli.run import check_logins
 from tests.unit.apache import PASSPHRASE, PASSWORD, USER, Apache
 from tests.unit.svn_server import Repository, served
 
@@ -148,6 +149,19 @@ def test_a_secret_that_cannot_be_used_is_named_and_never_shown(fault: str, secre
         resolve_revision("svn://127.0.0.1/oscar/trunk", "HEAD")
     assert f"{path} (password of {USER} at svn://127.0.0.1/oscar)" in caught.value.sentence
     assert PASSWORD not in caught.value.explain()
+
+
+def test_the_check_of_a_host_names_each_login_and_what_is_wrong_with_its_files(
+    secrets: dict[str, Path], host: Any
+) -> None:
+    assert list(check_logins()) == []
+    host("svn://127.0.0.1/oscar", user=USER, password_file=secrets["password"])
+    assert [(each.ok, each.sentence) for each in check_logins()] == [
+        (True, "this host has a login at svn://127.0.0.1/oscar")
+    ]
+    secrets["password"].chmod(0o644)
+    (check,) = check_logins()
+    assert not check.ok and "other users of this host can read" in check.sentence and "chmod 600" in check.hint
 
 
 def test_a_mistake_in_the_hosts_logins_is_named_by_file_and_line(host: Any) -> None:
