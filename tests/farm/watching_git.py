@@ -38,7 +38,9 @@ SetEnv GIT_CONFIG_COUNT 1
 SetEnv GIT_CONFIG_KEY_0 safe.directory
 SetEnv GIT_CONFIG_VALUE_0 *
 ScriptAlias /git/ /usr/lib/git-core/git-http-backend/
+<Directory /usr/lib/git-core>
 Require all granted
+</Directory>
 """
 
 

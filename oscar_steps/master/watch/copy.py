@@ -11,6 +11,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +197,22 @@ class Copy:
     async def between(self, tip: str, known: Iterable[str]) -> list[str]:
         """The commits of a branch from its tip back to what leads to `known`, the oldest first.
 
-        A branch is the chain of first parents: what a merge brings is the merge's.
+        A branch is the chain of first parents: what a merge brings is the merge's. Git is asked for no differences: it
+        lists too much where a commit has a wrong date.
         """
-        stdin = _lines([tip, *(f"^{each}" for each in await self._there(known))])
-        _, output = await self._look("rev-list", "--first-parent", "--reverse", "--stdin", stdin=stdin)
-        return output.decode().split()
+        _, output = await self._look("rev-list", "--first-parent", tip, "--")
+        chain, ends = output.decode().split(), await self._there(known)
+        last = next((place for place, identity in enumerate(chain) if identity in ends), len(chain))
+        own = chain[:last]
+        if own and not (len(ends) == 1 and last < len(chain)):
+            known_of_all = await self._leading_to(ends)
+            own = list(takewhile(lambda identity: identity not in known_of_all, own))
+        return own[::-1]
+
+    async def _leading_to(self, ids: Iterable[str]) -> set[str]:
+        """These commits and all that they have come from."""
+        _, output = await self._look("rev-list", "--stdin", stdin=_lines(ids))
+        return {*output.decode().split()}
 
     async def commit(self, identity: str, branch: str) -> GitCommit:
         """All that is told of a commit, whose branch the farm calls so."""
@@ -215,8 +227,10 @@ class Copy:
         """Whose commits a merge brings."""
         if len(commit.parents) < 2:
             return []
-        stdin = _lines([*commit.parents[1:], f"^{commit.parents[0]}"])
-        _, output = await self._look("log", "-z", "--format=%aN%x00%aE", "--stdin", stdin=stdin)
+        brought = await self._leading_to(commit.parents[1:]) - await self._leading_to(commit.parents[:1])
+        if not brought:
+            return []
+        _, output = await self._look("log", "-z", "--no-walk", "--format=%aN%x00%aE", "--stdin", stdin=_lines(brought))
         parts = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
         names = dict.fromkeys(author_of(*pair) for pair in zip(parts[::2], parts[1::2], strict=False))
         return [name for name in names if name not in (commit.author, NOBODY)][:_MOST_AUTHORS]

@@ -103,6 +103,26 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         await poller.poll()
         assert self.seen()[2:] == [("same", more)]
 
+    async def test_a_clock_that_was_wrong_brings_nobody_elses_commits(self) -> None:
+        """Git's own list goes by the dates of commits."""
+        for _ in range(9):
+            self.commit()
+        fork = self.repository.tip("main")
+        self.repository.clock = 1_600_000_000
+        for _ in range(9):
+            self.commit()
+        self.repository.clock = 1_800_000_000
+        poller = self.poller()
+        await poller.poll()
+        own = self.commit("5-1", parents=(fork,), author="Own <own@example.org>")
+        merge = self.commit(parents=(self.repository.tip("main"), own), author="Bob <bob@example.org>")
+        await poller.poll()
+        assert self.seen() == [("main", merge)], "the merge has it already"
+        assert self.updates.changes[0]["properties"] == {MERGED_AUTHORS: ["Own <own@example.org>"]}
+        more = self.commit("5-2", parents=(fork,))
+        await poller.poll()
+        assert self.seen()[1:] == [("5-2", more)]
+
     async def test_a_branch_with_a_history_of_its_own_begins_with_its_last_commit(self) -> None:
         self.commit()
         poller = self.poller()
