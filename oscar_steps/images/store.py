@@ -30,6 +30,7 @@ from oscar_steps.images.layer import LAYER, base_for
 from oscar_steps.images.ordinary import require_user
 from oscar_steps.images.outside import outside
 from oscar_steps.images.record import KEY_FILE, ImageRecord, describe
+from oscar_steps.images.spread import spread
 from oscar_steps.manifest import MANIFEST_FILE
 from oscar_steps.matrix.recipes import ImageRecipe
 from oscar_steps.textio import close_to_others, shared_with_group
@@ -259,6 +260,7 @@ class ImageStore:
 
     async def _build(self, recipe: ImageRecipe, key: ImageKey, report: Report) -> BaseImage:
         temporary = self.directory / f"tmp-{key.digest}-{os.getpid()}-{secrets.token_hex(4)}"
+        spread(self.directory)
         temporary.mkdir()
         begun, began = time.time(), time.monotonic()
         try:
