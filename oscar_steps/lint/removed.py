@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from oscar_steps.lint.lists.names import missing_in_list, names_in
 from oscar_steps.lint.perl.chain import START, TODAY, missing_program, path_of_cells, way_of_cells
-from oscar_steps.lint.perl.functions import calls_of
+from oscar_steps.lint.perl.functions import calls_of, functions_of, is_read
 from oscar_steps.lint.perl.starts import Start, is_perl, loads_of, starts_of
 from oscar_steps.lint.problems import Findings, Problem
 from oscar_steps.lint.tree import File, Tree
@@ -50,8 +50,12 @@ def removed_but_used(before: Tree, after: Tree) -> Findings:
 
 
 def dropped_uses(before: Tree, after: Tree) -> tuple[str, ...]:
-    """Files that a change took away, and, in the words of a problem, what the files that it changed use no more."""
+    """Files that a change took away, and, in the words of a problem, what the files that it changed use no more.
+
+    And the calls of what it has defined at last.
+    """
     found = [path for path, old in before.files.items() if path not in after and not old.binary]
+    found += _defined_now(before, after)
     changed = [(old, after.files[path]) for path, old in before.files.items() if path in after.files]
     lost = [(old.path, _uses_of(old) - _uses_of(new)) for old, new in changed if old.content != new.content]
     if not any(uses for _, uses in lost):
@@ -59,6 +63,20 @@ def dropped_uses(before: Tree, after: Tree) -> tuple[str, ...]:
     # Of a module that several files use the problem names one of them only.
     still = {use for file in after.files.values() for use in _modules_of(file)}
     return (*found, *(f"{path}: {use}" for path, uses in lost for use in sorted(uses - still)))
+
+
+def _defined_now(before: Tree, after: Tree) -> Iterator[str]:
+    """Calls, by their package, of functions that a module defines now and did not."""
+    found = set[str]()
+    for path, file in after.files.items():
+        old = before.files.get(path)
+        if path.startswith("lib/") and path.endswith(".pm") and is_read(file) and file != old:
+            names = functions_of(file) - (functions_of(old) if old is not None and is_read(old) else frozenset())
+            module = path.removeprefix("lib/").removesuffix(".pm").replace("/", "::")
+            found |= {f"{module}::{name}" for name in names}
+    for user in after.files.values() if found else ():
+        if is_read(user) and any(call.encode() in user.content for call in found):
+            yield from (f"{user.path}: calls {call}" for call in sorted(found & calls_of(user).keys()))
 
 
 def _modules_of(file: File) -> set[str]:

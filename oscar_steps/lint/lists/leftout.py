@@ -56,8 +56,8 @@ def left_out(before: Tree, after: Tree) -> tuple[list[Problem], list[Problem]]:
         if complete and 2 * len(brought) <= gap.named:
             new += gap.problems(iter(brought))
     for key, gap in was.items():
-        if key not in now and gap.makefile in after and 2 * len(gap.paths) <= gap.named:
-            mended += gap.problems(iter(gap.paths))
+        if gap.makefile in after and 2 * len(gap.paths) <= gap.named:
+            mended += gap.problems(iter(gap.paths - (now[key].paths if key in now else set())))
     return new, mended
 
 

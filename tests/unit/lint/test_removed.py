@@ -347,6 +347,14 @@ def test_the_list_that_names_it_has_mended_it(tmp_path: Path) -> None:
     assert "leaves out 'f.pm'" in one(mended).what
 
 
+def test_one_of_two_that_were_left_out_is_mended_when_the_list_names_it(tmp_path: Path) -> None:
+    makefile = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)")}
+    old = {**makefile, "lib/f.pm": "1;\n", "lib/g.pm": "1;\n"}
+    new, mended = changed_list(tmp_path, old, {**old, "lib/Makefile": INSTALLS.format(more=" f.pm", files="$(FILES)")})
+    assert new == []
+    assert "leaves out 'f.pm'" in one(mended).what
+
+
 def test_a_file_that_is_taken_away_is_left_out_no_more(tmp_path: Path) -> None:
     makefile = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)")}
     assert len(changed_list(tmp_path, {**makefile, "lib/f.pm": "1;\n"}, makefile)[1]) == 1
@@ -367,3 +375,11 @@ def test_a_file_that_is_taken_away_is_left_out_no_more(tmp_path: Path) -> None:
 def test_a_file_that_need_not_be_in_the_list(tmp_path: Path, old: dict[str, str], new: dict[str, str]) -> None:
     makefile = {"lib/Makefile": INSTALLS.format(more="", files="$(FILES)")}
     assert changed_list(tmp_path, {**makefile, **old}, {**makefile, **new}) == ([], [])
+
+
+def test_a_call_of_what_a_module_has_at_last_is_no_problem_any_more(tmp_path: Path) -> None:
+    user = {"scripts/a": "#!/usr/bin/perl\nuse OSCAR::M;\nOSCAR::M::do_it(1);\nOSCAR::M::do_that(1);\n"}
+    old = user | {"lib/OSCAR/M.pm": "package OSCAR::M;\nsub do_that { 1 }\n1;\n"}
+    new = user | {"lib/OSCAR/M.pm": "package OSCAR::M;\nsub do_that { 1 }\nsub do_it { 1 }\n1;\n"}
+    dropped = dropped_uses(tree_of(tmp_path / "before", old), tree_of(tmp_path / "after", new))
+    assert dropped == ("scripts/a: calls OSCAR::M::do_it",)

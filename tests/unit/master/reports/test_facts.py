@@ -12,6 +12,7 @@ from oscar_steps.master.history.table import Rate
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, people_of
 from oscar_steps.master.steps.results import RunIdentity, lost_worker
 from oscar_steps.site import Mail
+from oscar_steps.sources.source import Source
 from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
 from tests.unit.master.books import bad_logins, recipients
 
@@ -338,3 +339,23 @@ def test_a_red_that_its_authors_have_had_a_mail_about_is_told_once_and_a_fix_in_
     assert recipients(red, MAIL) == ()
     fixed = dataclasses.replace(note(Outcome.PASSED), known_to_them=True, before=Before(3, "6", passed=False))
     assert recipients(fixed, MAIL) == ("eric@x.org", "geoffroy@x.org")
+
+
+def test_a_mail_about_a_commit_of_git_has_its_whole_id_its_branch_and_a_name_in_the_subject() -> None:
+    commit, before = "0c35a10cc2" * 4, "dc8ba5dbb6" * 4
+    url = "https://h/oscar.git"
+    tested = Source(kind="git", url=url, revision=commit, branch="git/oscar/main")
+    plain = note(Outcome.FAILED)
+    found = dataclasses.replace(
+        plain,
+        verdict=plain.verdict.model_copy(update={"source": url, "revision": commit, "tested": tested}),
+        changes=(ChangeNote(commit, "Ada <ada@x.org>", "Clean up", f"https://h/oscar/commit/{commit}"),),
+        before=Before(4, before, passed=True),
+    )
+    assert found.subject.startswith("[oscar-farm] debian-12-x86_64 g0c35a10cc20c: failed at finalize")
+    assert f"Source    {url} g0c35a10cc20c, branch git/oscar/main\n          commit {commit}\n" in found.text
+    assert (
+        f"Commit    0c35a10cc20c by Ada <ada@x.org>: Clean up\n          https://h/oscar/commit/{commit}\n"
+        in found.text
+    )
+    assert "Before    build 4 (dc8ba5dbb6dc) passed\n" in found.text
