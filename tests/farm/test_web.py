@@ -30,6 +30,7 @@ from demo.children import Child
 from demo.farm import Farm
 from demo.ports import LOOPBACK, accepts, free_port
 from demo.rest import Build
+from oscar_steps.master.schedules.names import FIND
 from oscar_steps.verdict import LINT
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
 
@@ -187,6 +188,7 @@ def orders(farm: Farm, build: Build) -> dict[str, tuple[str, str, dict[str, Any]
         "cancel": (f"buildrequests/{request}", "cancel", reason),
         "set_priority": (f"buildrequests/{request}", "set_priority", {"priority": 1}),
         "force": ("forceschedulers/force", "force", {"builderid": str(builder), "branch": "trunk", "revision": ""}),
+        "find": (f"forceschedulers/{FIND}", "force", {"builderid": str(builder), "branch": "trunk", "revision": ""}),
         "switch a scheduler": (f"schedulers/{nightly}", "enable", {"enabled": True}),
         "pause": (f"workers/{worker['workerid']}", "pause", reason),
         "unpause, by name": (f"workers/{worker['name']}", "unpause", reason),

@@ -219,7 +219,7 @@ class BisectService(service.BuildbotService):
 
     async def _refuse_second(self, red: Result) -> None:
         """Raise UserError where a search for the same fault in the same cell goes on."""
-        for build in await open_cases(self.master):
+        for build in (await open_cases(self.master))[-_LOOK_BACK:]:
             if await self._noted(build):
                 continue
             other = await History(self.master).result_of(build)
