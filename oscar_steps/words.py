@@ -19,6 +19,9 @@ HypervisorType = Literal["Qemu", "Kvm", "Xen", "XenHVM", "VMWare", "VMM-HPC"]
 MAX_NODES = 128
 """Compute nodes of a cluster."""
 
+MAX_KEEP_HOURS = 8
+"""So long a person may keep the cluster of a forced build."""
+
 MARK = "@@oscar "
 """Begins a line of the driver that is meant for the master. The rest of the line is a JSON object."""
 

@@ -58,8 +58,8 @@ class RunOptions:
     """Options of this run that are not part of the job: they do not change its meaning."""
 
     image_store: Path
-    keep: bool = False
-    """Keep the VMs after the last stage, until somebody ends the run."""
+    keep: float = 0.0
+    """Hours for which the VMs are kept at the run's end, unless somebody ends it before; `math.inf`: until then."""
 
 
 @dataclass

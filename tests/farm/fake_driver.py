@@ -199,7 +199,10 @@ def main() -> int:
     print("@@oscar not json", flush=True)
     if stage == "extract-logs":
         leave_files(run)
+    elif stage == "create-image" and "--keep" in words:
+        (run / "keep").write_text(words[words.index("--keep") + 1])
     elif stage == "teardown":
+        keep(run)
         return tear_down(run, play, scenario, packages_of(job, scenario, run.parent.parent))
     elif here and play == "hang":
         (run / "hanging.new").write_text(str(os.getpid()))
@@ -237,6 +240,16 @@ def exit_status(play: str) -> int:
         "cancelled": ExitStatus.CANCELLED,
     }
     return known.get(play, ExitStatus.PASSED)
+
+
+def keep(run: Path) -> None:
+    """The cluster of a run that a person keeps, until the file `let-go` is there."""
+    if not (run / "keep").exists():
+        return
+    print("@@oscar " + json.dumps({"summary": f"the cluster is kept for {(run / 'keep').read_text()} h"}), flush=True)
+    (run.parent.parent / "kept").touch()
+    while not (run.parent.parent / "let-go").exists():
+        time.sleep(0.05)
 
 
 def tear_down(run: Path, play: str, scenario: dict[str, Any], packages: str) -> int:

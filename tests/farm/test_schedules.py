@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -120,8 +121,9 @@ def test_a_patch_that_does_not_apply_is_its_developers_mistake_and_installs_no_c
         (("--properties=changes=1",), "x", "the property 'changes' cannot be set"),
         (("--baserev=last",), "x", "'last' is no revision"),
         ((), "", "the patch is empty"),
+        (("--branch=tarballs/ftp",), "x", "a patch is tested on a revision of the repository, not on a release"),
     ],
-    ids=["path", "cell", "property", "revision", "nothing"],
+    ids=["path", "cell", "property", "revision", "nothing", "release"],
 )
 def test_what_cannot_be_tested_is_one_sentence_to_who_asked(
     farm: Farm, tmp_path: Path, words: tuple[str, ...], patch: str, said: str
@@ -153,6 +155,41 @@ def test_a_patch_in_the_form_is_looked_at_before_anything_is_asked_for(farm: Far
     assert farm.master.property(build["buildid"], "patch_of") == f"{DEVELOPER}@oscar.test"
     assert farm.master.property(build["buildid"], "tested")["patch"]["who"] == f"{DEVELOPER}@oscar.test"
     assert (build["results"], farm.master.property(build["buildid"], "exact_revision")) == (0, "1")
+
+
+def test_the_cluster_of_a_forced_build_is_kept_until_it_is_let_go_and_who_wanted_it_hears_how_to_reach_it(
+    farm: Farm,
+) -> None:
+    wishes = {"branch": "trunk", "nodes": "0", "username": f"{DEVELOPER}@oscar.test"}
+    for hours, label, said in (("9", "", "give 0 to 8"), ("-1", "", "give 0 to 8"), ("1", "smoke", "of one cell")):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            force(farm, **wishes, keep_hours=hours, label=label, revision="2")
+        assert said in refused.value.response.text
+    play(farm, "fail")
+    number = last_build(farm)["number"]
+    force(farm, **wishes, revision="2", keep_hours="2")
+    eventually((farm.directory / "kept").exists, 60)
+    build = last_build(farm)
+    assert build["number"] == number + 1 and not build["complete"]
+    eventually(
+        lambda: "the cluster is kept for 2 h" in [s["state_string"] for s in farm.master.steps(build["buildid"])]
+    )
+
+    def kept() -> Any:
+        found = map(read_mail, sorted((farm.directory / "mails").glob("*.eml")))
+        return next((mail for mail in found if "is kept on" in " ".join(str(mail["Subject"]).split())), None)
+
+    mail = eventually(kept)
+    assert {*mail["To"].split(", ")} == {f"{DEVELOPER}@oscar.test", "operator@oscar.test"}
+    run = farm.runs / farm.master.property(build["buildid"], "run_id")
+    assert f"oscar-testdriver ssh {run}\n" in body_of(mail)
+    assert f"oscar-testdriver destroy {run}\n" in body_of(mail)
+    assert "The build so far: failure" in body_of(mail)
+    (farm.directory / "let-go").touch()
+    done = complete_after(farm, number)
+    assert (done["results"], "failed at wait-nodes" in done["state_string"]) == (2, True)
+    (farm.directory / "let-go").unlink()
+    play(farm, "pass")
 
 
 def test_of_the_commits_that_come_while_a_cell_is_busy_the_newest_is_tested_for_all_their_authors(farm: Farm) -> None:

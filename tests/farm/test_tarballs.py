@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from demo.children import Child
@@ -19,7 +20,7 @@ from demo.farm import CHECKOUT, Farm
 from demo.mailsink import body_of, read_mail
 from demo.ports import LOOPBACK, accepts, free_port
 from tests.farm.support import FAKE_DRIVER, eventually, nothing_to_install
-from tests.farm.test_master_with_fake_driver import play
+from tests.farm.test_master_with_fake_driver import order, play
 
 STABLE, UNSTABLE = "debian-12-x86_64", "debian-testing-x86_64"
 
@@ -167,6 +168,74 @@ def test_the_worker_gets_the_files_that_fit_the_cell_from_the_master(farm: Relea
     other = farm.ended("5.2", UNSTABLE)
     files = json.loads((farm.runs / farm.master.property(other["buildid"], "run_id") / "job.json").read_text())
     assert [file["name"] for file in files["source"]["files"]][-1] == "oscar-repo-debian-14-x86_64-5.2.tar.gz"
+
+
+def forced(farm: ReleaseFarm, cell: str = STABLE, **wishes: str) -> None:
+    builder = farm.master._get("builders", "builders", name=cell)[0]["builderid"]
+    asked = {"branch": "tarballs/folder", "nodes": "0", "username": "manager@oscar.test", **wishes}
+    order(farm, "forceschedulers/force", "force", builderid=builder, **asked)
+
+
+def last_of(farm: ReleaseFarm, cell: str) -> dict[str, Any]:
+    """The cell's last build."""
+    builder = farm.master._get("builders", "builders", name=cell)[0]["builderid"]
+    return dict(farm.master._get(f"builders/{builder}/builds", "builds", order="-buildid", limit=1)[0])
+
+
+def after(farm: ReleaseFarm, cell: str, known: int) -> dict[str, Any]:
+    """The cell's last build when it has ended, and is not the one that is known."""
+
+    def found() -> dict[str, Any] | None:
+        last = last_of(farm, cell)
+        return last if last["complete"] and last["buildid"] > known else None
+
+    return eventually(found, 90)
+
+
+def test_a_release_is_forced_by_its_version_or_as_the_last_one_with_nodes_and_boot(farm: ReleaseFarm) -> None:
+    play(farm, "pass")
+    last = last_of(farm, STABLE)["buildid"]
+    for version, tested in (("5.1rc1", "5.1rc1"), ("", "5.2")):
+        forced(farm, revision=version, nodes="3", boot="network")
+        build = after(farm, STABLE, last)
+        last = build["buildid"]
+        assert build["results"] == 0
+        run = farm.runs / farm.master.property(last, "run_id")
+        assert run.name.startswith(f"{STABLE}-t{tested}-b")
+        job = json.loads((run / "job.json").read_text())
+        assert (job["nodes"], job["boot"], job["source"]["kind"]) == (3, "network", "tarball")
+        assert job["source"]["files"][0]["name"] == f"oscar-base-{tested}.tar.gz"
+    assert len(farm.reports("5.2")) == 1, "a forced release is not reported as one that came"
+
+
+def test_all_candidate_cells_test_a_release_that_is_forced_by_their_label(farm: ReleaseFarm) -> None:
+    known = {cell: last_of(farm, cell)["buildid"] for cell in (STABLE, UNSTABLE)}
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        forced(farm, label="candidate")
+    assert "give a revision" in refused.value.response.text
+    forced(farm, label="candidate", revision="5.2")
+    for cell, last in known.items():
+        build = after(farm, cell, last)
+        assert (build["results"], farm.master.property(build["buildid"], "revision")) == (0, "5.2")
+
+
+def test_what_is_wrong_with_a_forced_release_is_one_sentence(farm: ReleaseFarm) -> None:
+    last = last_of(farm, STABLE)["buildid"]
+    forced(farm, revision="9.9")
+    build = after(farm, STABLE, last)
+    assert build["results"] == 4
+    assert f"{farm.at} has no release '9.9' that the farm took; there are: 5.1rc1, 5.2" in build["state_string"]
+    for wishes, said in (
+        ({"branch": "tarballs/none"}, "give trunk, branches/NAME or tags/NAME, or tarballs/folder for a release"),
+        ({"revision": "5.2 or so"}, "give the number of a revision, a release's version, or nothing"),
+        (
+            {"revision": "5.2", "patch_body": "--- README\n+++ README\n@@ -1 +1 @@\n-a\n+b\n"},
+            "a patch is tested on a revision of the repository, not on a release",
+        ),
+    ):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            forced(farm, **wishes)
+        assert said in refused.value.response.text
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from buildbot.schedulers.forcesched import CollectedValidationError, ValidationE
 from twisted.internet import defer
 
 from oscar_steps.errors import SourceError
-from oscar_steps.master.schedules.names import CELLS, FORCE, PATCH_OF
+from oscar_steps.master.schedules.names import CELLS, FORCE, KEEP_HOURS, PATCH_OF
+from oscar_steps.master.watch.released import NO_PATCH_ON_A_RELEASE, is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import kind_of
 from oscar_steps.site import Site
@@ -19,7 +20,7 @@ from oscar_steps.sources.diffs import changes_of
 from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch, SourceKind
 from oscar_steps.textio import some
 from oscar_steps.verdict import LINT
-from oscar_steps.words import MAX_NODES, Label, NodeBoot
+from oscar_steps.words import MAX_KEEP_HOURS, MAX_NODES, Label, NodeBoot
 
 AS_PROFILE = "as the profile says"
 LABEL = "label"
@@ -47,6 +48,9 @@ class ForceCells(schedulers.ForceScheduler):
         label = _one(wishes.get(LABEL))
         for name in (PATCH_OF, CELLS):
             wishes.pop(name, None)
+        if label in self.of_label and _one(wishes.get(KEEP_HOURS)) not in ("", "0"):
+            said = "keep the cluster of one cell; each of them takes a worker's place for so long"
+            raise CollectedValidationError({KEEP_HOURS: said})
         if _one(wishes.get(PATCH_BODY)):
             return defer.ensureDeferred(self._with_patch(owner, builderNames, builderid, wishes))
         if label in self.of_label:
@@ -58,6 +62,8 @@ class ForceCells(schedulers.ForceScheduler):
 
     async def _with_patch(self, owner: Any, names: Any, builderid: Any, wishes: dict[str, Any]) -> Any:
         """A patch goes to the first tier, and then to the cells."""
+        if is_tarball(_one(wishes.get("branch"))):
+            raise CollectedValidationError({"branch": NO_PATCH_ON_A_RELEASE})
         if not _one(wishes.get("revision")):
             raise CollectedValidationError({"revision": "give the revision that your patch is made for"})
         label = _one(wishes.get(LABEL))
@@ -111,6 +117,16 @@ class Nodes(util.IntParameter):
         """The number. Raises ValidationError where it is none, or one that no cluster has."""
         if not re.fullmatch(r"[0-9]{1,4}", str(text).strip()) or int(text) > MAX_NODES:
             raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_NODES}")
+        return int(text)
+
+
+class Hours(util.IntParameter):
+    """For how long the cluster is kept; 0: not at all."""
+
+    def parse_from_arg(self, text: str) -> int:
+        """The number. Raises ValidationError where it is none, or too large."""
+        if not re.fullmatch(r"[0-9]{1,2}", str(text).strip()) or int(text) > MAX_KEEP_HOURS:
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; give 0 to {MAX_KEEP_HOURS}")
         return int(text)
 
 
@@ -226,5 +242,6 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
             util.ChoiceStringParameter(
                 name="boot", label="Nodes boot from", default=AS_PROFILE, choices=[AS_PROFILE, *get_args(NodeBoot)]
             ),
+            Hours(name=KEEP_HOURS, label=f"Hours to keep the cluster (0: not, at most {MAX_KEEP_HOURS})", default=0),
         ],
     )

@@ -28,7 +28,7 @@ from oscar_steps.master.durability.once import asked_already
 from oscar_steps.master.durability.restarts import CutShort, cut_short
 from oscar_steps.master.schedules.force import REVISIONS
 from oscar_steps.master.schedules.names import ASKERS_MISTAKE, CELLS, MISTAKE, PATCH_OF, TRY
-from oscar_steps.master.watch.released import is_tarball
+from oscar_steps.master.watch.released import NO_PATCH_ON_A_RELEASE, is_tarball
 from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import Branch, kind_of
 from oscar_steps.site import Site
@@ -146,7 +146,7 @@ def _base(site: Site, name: str, revision: str) -> Branch:
 def _wrong_base(branch: str, revision: str) -> str:
     """What is wrong with what a patch is said to be made for; '': nothing."""
     if is_tarball(branch):
-        return f"a release cannot be patched; give --branch, which '{branch}' is not"
+        return NO_PATCH_ON_A_RELEASE
     pattern, words = REVISIONS[kind_of(branch)]
     wrong = revision and not re.fullmatch(pattern, revision)
     return f"{revision!r} is no revision of {branch}; give --baserev with {words}" if wrong else ""

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 from buildbot.process import buildstep, logobserver, remotetransfer
-from buildbot.process.results import EXCEPTION, RETRY, SUCCESS, statusToString
+from buildbot.process.results import EXCEPTION, RETRY, SKIPPED, SUCCESS, statusToString
+from buildbot.reporters import utils
 
 from oscar_steps.errors import HostError
 from oscar_steps.job import JOB_FILE, CellPlan, Job, Source
@@ -19,8 +20,9 @@ from oscar_steps.master.again import FINAL
 from oscar_steps.master.durability.restarts import RESTARTED, CutShort, cut_short
 from oscar_steps.master.fitting import nodes_wished
 from oscar_steps.master.history.record import FARM, RECIPE, farm_of, recipe_of
+from oscar_steps.master.operator_mail import MAIL_SERVICE
 from oscar_steps.master.schedules.busy import all_changes
-from oscar_steps.master.schedules.names import CHANGES, IMAGE_WANTED
+from oscar_steps.master.schedules.names import CHANGES, IMAGE_WANTED, KEEP_HOURS
 from oscar_steps.master.steps.first import FirstStep, OfCell, on_worker
 from oscar_steps.master.steps.results import CELL_OWNER, EXACT_REVISION, RUN_DIRECTORY, stage_result
 from oscar_steps.master.watch.released import kept_tarball
@@ -28,12 +30,33 @@ from oscar_steps.site import Site
 from oscar_steps.sources.source import TarFile
 from oscar_steps.textio import json_object, one_line
 from oscar_steps.verdict import Stage
-from oscar_steps.words import MARK, TARBALL_FOLDER, NodeBoot
+from oscar_steps.words import MARK, MAX_KEEP_HOURS, TARBALL_FOLDER, NodeBoot
 
 MAX_TRIES = 3
 LOST = "lost connection"
 """Buildbot's words in the state of a build whose worker went away."""
 _TERM_SECONDS = 60
+
+
+KEPT = """\
+The cluster is kept for {hours} h at most, and takes a place of the worker {worker} meanwhile.
+The build so far: {so_far}. Its mail comes when the cluster has ended.
+
+On {worker}, as the worker's user:
+
+    oscar-testdriver ssh {directory}
+    oscar-testdriver destroy {directory}
+
+The first logs in to the head node, the second ends the cluster and keeps the result.
+
+{url}
+"""
+
+
+def keep_hours(step: Any) -> int:
+    """So long a person keeps the cluster of a forced build."""
+    hours = step.getProperty(KEEP_HOURS) or 0
+    return min(hours, MAX_KEEP_HOURS) if isinstance(hours, int) and hours > 0 else 0
 
 
 def has_run(step: Any) -> bool:
@@ -188,6 +211,9 @@ class StageStep(OfCell, CutShort, buildstep.ShellMixin, buildstep.BuildStep):
             return result
         self.addLogObserver("stdio", SummaryObserver(self._show))
         words = [*self.site.driver.command, "stage", self.stage.value, "--run", self.getProperty(RUN_DIRECTORY)]
+        if hours := keep_hours(self):
+            words += ["--keep", str(hours)] if self.stage is Stage.CREATE_IMAGE else []
+            await self._tell_who_keeps(hours)
         command = await self.makeRemoteShellCommand(command=words)
         await self.runCommand(command)
         if (cut := cut_short(self)) is not None:
@@ -196,6 +222,28 @@ class StageStep(OfCell, CutShort, buildstep.ShellMixin, buildstep.BuildStep):
         if self.stage is Stage.CHECKOUT and result == SUCCESS:
             self.setProperty("got_revision", self.getProperty(EXACT_REVISION), self.name)
         return result
+
+    async def _tell_who_keeps(self, hours: int) -> None:
+        """How to reach the cluster before it is ended, in a mail to the person who wanted it and to the operator."""
+        booted = [step for step in self.build.executedSteps if step.name == Stage.BOOT_HEADNODE.value]
+        if self.stage is not Stage.TEARDOWN or not booted or booted[0].results == SKIPPED:
+            return
+        self.maxTime += hours * 3600
+        mail = self.master.service_manager.namedServices.get(MAIL_SERVICE)
+        if mail is None:
+            return
+        directory, worker = self.getProperty(RUN_DIRECTORY), self.getProperty("workername")
+        builder = await self.build.getBuilderId()
+        text = KEPT.format(
+            hours=hours,
+            worker=worker,
+            directory=directory,
+            so_far=statusToString(self.build.results),
+            url=utils.getURLForBuild(self.master, builder, self.build.number),
+        )
+        subject = f"{self.cell}: the cluster of your build is kept on {worker} for {hours} h at most"
+        name = f"kept-{self.build.buildid}"
+        await mail.send_to_logins(name, subject, text, [str(self.getProperty("owner") or "")])
 
     def _show(self, summary: str) -> None:
         self._live = summary

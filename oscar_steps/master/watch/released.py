@@ -13,6 +13,10 @@ from oscar_steps.sources.tarballs.names import TarName
 from oscar_steps.sources.tarballs.sets import fitting
 from oscar_steps.textio import one_line
 
+NO_PATCH_ON_A_RELEASE = (
+    "a patch is tested on a revision of the repository, not on a release; give the branch that the release was made of"
+)
+
 
 def is_tarball(branch: str | None) -> bool:
     """Whether a build is of a release's tarballs."""

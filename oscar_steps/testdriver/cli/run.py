@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -118,7 +119,7 @@ def run(
 def _run_here(job: Job, runs: Path, images: Path, keep: bool) -> NoReturn:
     directory = runs.resolve() / job.run_id
     click.echo(f"run directory: {directory}")
-    options = RunOptions(image_store=images, keep=keep)
+    options = RunOptions(image_store=images, keep=math.inf if keep else 0.0)
     if sys.stdout.isatty():
         with TerminalDisplay() as terminal:
             verdict = execute(directory, job, options, stepwise=False, listener=terminal)
@@ -164,11 +165,13 @@ def _now() -> str:
 @click.option("--run", "directory", type=_directory(), required=True)
 @click.option("--job", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--images", type=_directory(), default=default_store)
+@click.option("--keep", type=float, default=0.0)
 @click.option("--ready", type=int, required=True)
 @_explained
-def run_process(directory: Path, job: Path, images: Path, ready: int) -> None:
+def run_process(directory: Path, job: Path, images: Path, keep: float, ready: int) -> None:
     """The run's own process, started by `stage create-image`."""
-    verdict = execute(directory, Job.load(job), RunOptions(image_store=images), stepwise=True, ready=ready)
+    options = RunOptions(image_store=images, keep=keep)
+    verdict = execute(directory, Job.load(job), options, stepwise=True, ready=ready)
     _leave(ExitStatus.of(verdict.outcome))
 
 

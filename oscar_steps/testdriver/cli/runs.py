@@ -19,7 +19,7 @@ from oscar_steps.testdriver.process.postmortem import verdict_of_dead_run
 from oscar_steps.testdriver.process.rundirectory import is_running, require_run
 from oscar_steps.testdriver.record.events import EVENTS_FILE
 from oscar_steps.v3m import consoleview
-from oscar_steps.words import ExitStatus, Stage
+from oscar_steps.words import MAX_KEEP_HOURS, ExitStatus, Stage
 
 
 @click.command()
@@ -29,8 +29,15 @@ from oscar_steps.words import ExitStatus, Stage
     "--job", type=click.Path(path_type=Path, dir_okay=False), help="The job; starts the run (create-image only)."
 )
 @click.option("--images", type=_directory(), default=default_store, help="Store of base images.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, MAX_KEEP_HOURS),
+    default=0.0,
+    metavar="HOURS",
+    help="So long the teardown keeps the cluster, unless `destroy` ends it (create-image only).",
+)
 @_explained
-def stage(stage: str, directory: Path, job: Path | None, images: Path) -> None:
+def stage(stage: str, directory: Path, job: Path | None, images: Path, keep: float) -> None:
     """Let a run go on to the end of STAGE and show what happens: the command of a Buildbot step.
 
     The run is a process of its own. Losing this command harms nothing; TERM ends the command and the run. When no
@@ -38,7 +45,8 @@ def stage(stage: str, directory: Path, job: Path | None, images: Path) -> None:
     """
     from oscar_steps.testdriver.process import attach  # and asyncio, which no other command here needs
 
-    result = attach.follow_stage(directory.resolve(), Stage(stage), job, ("--images", str(images)), display.plain)
+    options = ("--images", str(images), "--keep", str(keep))
+    result = attach.follow_stage(directory.resolve(), Stage(stage), job, options, display.plain)
     if Stage(stage) is Stage.TEARDOWN and (directory / "verdict.json").exists():
         from oscar_steps.verdict import Verdict
 

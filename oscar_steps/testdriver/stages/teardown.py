@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from contextlib import suppress
+from datetime import datetime, timedelta
+
 from oscar_steps.errors import MachineLost
 from oscar_steps.testdriver.cleanup import clean_up
 from oscar_steps.testdriver.reached import Booted, Booting, Prepared
@@ -11,9 +16,8 @@ from oscar_steps.v3m.host.ledger import find_leftovers
 
 async def run_stage(run: Run) -> None:
     """Raises MachineLost where a VM of the run outlived its end."""
-    if run.options.keep and not run.cancelled.is_set():
-        run.diary.say(f"the cluster is kept; `oscar-testdriver destroy {run.directory}` or Ctrl-C ends it")
-        await run.cancelled.wait()
+    if run.options.keep and not run.cancelled.is_set() and isinstance(run.reached, Booting):
+        await _keep(run)
     await run.end_background()
     reached = run.reached
     if isinstance(reached, Booted):
@@ -28,3 +32,18 @@ async def run_stage(run: Run) -> None:
         clean_up(run.directory)
         if isinstance(reached, Prepared):
             reached.room.release()
+
+
+async def _keep(run: Run) -> None:
+    """Leave the cluster to a person until the run is ended or the time is up."""
+    hours, end = run.options.keep, f"`oscar-testdriver destroy {run.directory}`"
+    if math.isinf(hours):
+        run.diary.say(f"the cluster is kept; {end} or Ctrl-C ends it")
+        await run.cancelled.wait()
+        return
+    until = f"the cluster is kept until {datetime.now() + timedelta(hours=hours):%H:%M}"
+    words = f"{until}; `oscar-testdriver ssh {run.directory}` logs in to its head node; {end} ends it before"
+    run.diary.write("kept", words, summary=until)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(hours * 3600):
+            await run.cancelled.wait()
