@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from buildbot.data import resultspec
-from buildbot.process.results import FAILURE, SUCCESS, WARNINGS
+from buildbot.process.results import FAILURE, SKIPPED, SUCCESS, WARNINGS
 
 from oscar_steps.master.again import NOT_BEFORE, NOT_ON
 from oscar_steps.master.fair import in_order, memory_of
@@ -20,6 +20,7 @@ from oscar_steps.verdict import LINT
 MOST = 100
 """So many cells are explained; the others are behind them."""
 _LAST_RUNS = 5
+_MOST_QUIET = 5000
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ async def waiting_cells(master: Any) -> tuple[list[WaitingCell], list[str]]:
     ends = await _ends(master)
     found = [await _explained(master, builder, of_builder[builder], ends) for builder in ordered[:MOST]]
     return found, [builder.name for builder in ordered[MOST:]]
+
+
+async def quiet_cells(master: Any, seconds: float) -> list[str]:
+    """The cells that had no night within so many seconds, because nothing had changed."""
+    skipped = [resultspec.Filter("results", "eq", [SKIPPED])]
+    last = await master.data.get(("builds",), filters=skipped, order=["-buildid"], limit=_MOST_QUIET)
+    since = time.time() - seconds
+    builders = {each["builderid"] for each in last if each["complete_at"] and each["complete_at"].timestamp() > since}
+    found = (master.botmaster.getBuilderById(number) for number in builders)
+    return sorted(builder.name for builder in found if builder is not None)
 
 
 async def _explained(master: Any, builder: Any, requests: Sequence[dict[str, Any]], ends: _Ends) -> WaitingCell:

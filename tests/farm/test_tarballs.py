@@ -226,8 +226,8 @@ def test_what_is_wrong_with_a_forced_release_is_one_sentence(farm: ReleaseFarm) 
     assert build["results"] == 4
     assert f"{farm.at} has no release '9.9' that the farm took; there are: 5.1rc1, 5.2" in build["state_string"]
     for wishes, said in (
-        ({"branch": "tarballs/none"}, "give trunk, branches/NAME or tags/NAME, or tarballs/folder for a release"),
-        ({"revision": "5.2 or so"}, "give the number of a revision, a release's version, or nothing"),
+        ({"branch": "tarballs/none"}, "give one of "),
+        ({"revision": "5.2 or so"}, "give the number of a revision or a release's version, or nothing"),
         (
             {"revision": "5.2", "patch_body": "--- README\n+++ README\n@@ -1 +1 @@\n-a\n+b\n"},
             "a patch is tested on a revision of the repository, not on a release",

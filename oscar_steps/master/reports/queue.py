@@ -15,8 +15,8 @@ from twisted.python import log
 from oscar_steps.master.history.heal import healed_lines
 from oscar_steps.master.operator_mail import notify_operator
 from oscar_steps.master.scale.registry import describe_builders
-from oscar_steps.master.waiting import MOST, WaitingCell, lines_of, waiting_cells
-from oscar_steps.textio import one_line
+from oscar_steps.master.waiting import MOST, WaitingCell, lines_of, quiet_cells, waiting_cells
+from oscar_steps.textio import one_line, some
 
 QUEUE_SERVICE = "oscar-queue"
 _LOOK_SECONDS = 60.0
@@ -67,8 +67,15 @@ class QueueNotes(BuildbotService):
         if now >= self._mail_due:
             self._mail_due = next_mail(self.night, now)
             if cells:
-                notify_operator(self.master, *mail_of(cells, behind))
+                notify_operator(self.master, *mail_of(cells, behind, await self._quiet()))
             await self._mail_of_healed()
+
+    async def _quiet(self) -> list[str]:
+        try:
+            return await quiet_cells(self.master, _AFTER.total_seconds())
+        except Exception as error:  # broad on purpose: the mail is about what waits
+            log.err(error, "the cells that had no night")
+            return []
 
     async def _mail_of_healed(self) -> None:
         try:
@@ -101,8 +108,11 @@ def next_mail(night: tuple[int, int], now: float) -> float:
         day += timedelta(days=1)
 
 
-def mail_of(cells: Sequence[WaitingCell], behind: Sequence[str]) -> tuple[str, str]:
-    """Subject and text. Cells that no connected worker can take come first: they need somebody."""
+def mail_of(cells: Sequence[WaitingCell], behind: Sequence[str], quiet: Sequence[str] = ()) -> tuple[str, str]:
+    """Subject and text. Cells that no connected worker can take come first: they need somebody.
+
+    `quiet`: cells that had no night.
+    """
     stuck, others = [each for each in cells if each.stuck], [each for each in cells if not each.stuck]
     number = len(cells) + len(behind)
     subject = f"after the night {number} cell{'s wait' if number > 1 else ' waits'}"
@@ -111,6 +121,8 @@ def mail_of(cells: Sequence[WaitingCell], behind: Sequence[str]) -> tuple[str, s
         parts += ["No connected worker can take these cells:", "", *lines_of(stuck, 0), ""]
     if others or behind:
         parts += ["These cells wait for their turn:", "", *lines_of(others, len(behind)), ""]
+    if quiet:
+        parts += [f"These had no night, because nothing had changed: {some(quiet)}.", ""]
     if stuck:
         subject += f", {len(stuck)} of them for a worker that can take it"
     return subject, "\n".join(parts)

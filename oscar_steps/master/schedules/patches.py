@@ -99,6 +99,8 @@ class _Developer(Try_Userpass_Perspective):
         wrong = wrong or _wrong_base(base.name, wanted) or wrong_patch or wrong_wish
         if wrong:
             wishes, cells = {MISTAKE: wrong}, []
+        if is_tarball(base.name):
+            base = self.scheduler.site.main  # the build says what is wrong, whatever places the site has
         return await ask_for_patch(
             self.scheduler,
             login=self.username,

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from buildbot.process.results import SKIPPED
 
 from oscar_steps.master.reports import queue
 from oscar_steps.master.reports.queue import QueueNotes, mail_of, next_mail
-from oscar_steps.master.waiting import WaitingCell
+from oscar_steps.master.waiting import WaitingCell, quiet_cells
 
 NIGHT = (2, 30)
 ARM = WaitingCell("arm", 1, 0.0, stuck=True, why="no connected worker can take it: w1 has no aarch64\x1b[0m")
@@ -102,6 +103,20 @@ def test_the_mail_has_cells_without_a_worker_first() -> None:
     assert text.index("arm (1 build): no connected worker") < text.index("full (2 builds): w1 is full")
     assert text.rstrip().endswith("... and 2 more")
     assert mail_of([FULL], [])[0] == "after the night 1 cell waits"
+    assert "had no night" not in text
+    assert "These had no night, because nothing had changed: a, b.\n" in mail_of([FULL], [], ["a", "b"])[1]
+
+
+def test_a_cell_without_a_night_is_one_that_was_skipped_since_the_night_began() -> None:
+    ended = {number: datetime.fromtimestamp(time.time() - hours * 3600) for number, hours in ((1, 1), (2, 6), (3, 2))}
+
+    async def get(_path: Any, filters: Any, **_more: Any) -> list[dict[str, Any]]:
+        assert (filters[0].field, filters[0].values) == ("results", [SKIPPED])
+        return [{"builderid": number, "complete_at": when} for number, when in ended.items()]
+
+    names = {1: SimpleNamespace(name="b"), 2: SimpleNamespace(name="old"), 3: None}
+    master = SimpleNamespace(data=SimpleNamespace(get=get), botmaster=SimpleNamespace(getBuilderById=names.get))
+    assert asyncio.run(quiet_cells(master, 5 * 3600)) == ["b"]
 
 
 def test_the_mail_comes_five_hours_after_the_night_s_begin_also_where_that_is_the_next_day() -> None:

@@ -45,7 +45,7 @@ def test_the_branch_that_a_patch_is_made_for_may_be_called_as_git_calls_it_where
         ("git/g0/main", COMMIT[:8], ""),
         ("git/g0/main", "v6.1.2", ""),
         ("git/g0/main", "--upload-pack=x", "give --baserev with a commit's id or a tag"),
-        ("tarballs/releases", "5.1", "a release cannot be patched"),
+        ("tarballs/releases", "5.1", "a patch is tested on a revision"),
     ],
 )
 def test_a_revision_that_is_none_of_its_branch_is_refused_in_one_sentence(
