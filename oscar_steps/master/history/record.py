@@ -50,7 +50,7 @@ class Result:
     cell: str
     branch: str
     identity: str
-    """Of the source: equal for the same thing."""
+    """Of the source: equal for the same thing; '' where nobody can say so."""
     source: str
     """The source in short, for people: 'r5916'."""
     url: str

@@ -347,8 +347,8 @@ async def _known_to_all(master: Any, earlier: int | None, notes: Iterable[Change
         return False
     said = await master.data.get(("builds", earlier, "properties"))
     before = await _changes(master, (said or {}).get(CHANGES, ((),))[0] or [])
-    authors = {change.author for change in notes}
-    return bool(authors) and authors <= {change.author for change in before}
+    authors, told = ({author for change in each for author in change.authors} for each in (notes, before))
+    return bool(authors) and authors <= told
 
 
 def _verdict_of(build: dict[str, Any], properties: dict[str, Any]) -> Verdict:

@@ -536,6 +536,12 @@ def test_the_last_night_of_a_branch_is_the_last_that_judged_it(connection: Any) 
     assert table.last_judged(connection, "cell", "trunk", "weekly") is None
 
 
+def test_what_nobody_can_call_the_same_is_never_flaky() -> None:
+    external = External(path="x", url="svn://other/x", revision="HEAD")
+    odd = SOURCE.model_copy(update={"externals": (external,)}).model_dump(mode="json")
+    assert result_of(built(), "cell", said(**{TESTED: odd}), ()).identity == ""
+
+
 def test_a_build_with_the_result_of_an_earlier_one_makes_no_rates_and_a_night_without_changes_has_no_result() -> None:
     assert not result_of(built(), "cell", said(**{SAME_AS: 3}), ()).counts
     ended = built(SKIPPED)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from oscar_steps.master.history.repeat import Second
 from oscar_steps.master.history.table import Rate
+from oscar_steps.master.reports import facts
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote, people_of
+from oscar_steps.master.schedules.names import CHANGES as CHANGES_OF_A_BUILD
 from oscar_steps.master.steps.results import RunIdentity, lost_worker
+from oscar_steps.master.watch.git import MERGED_AUTHORS
 from oscar_steps.site import Mail
 from oscar_steps.sources.source import Source
 from oscar_steps.verdict import LINT, Category, Evidence, Outcome, Stage, Verdict
@@ -359,3 +364,29 @@ def test_a_mail_about_a_commit_of_git_has_its_whole_id_its_branch_and_a_name_in_
         in found.text
     )
     assert "Before    build 4 (dc8ba5dbb6dc) passed\n" in found.text
+
+
+@pytest.mark.parametrize(("changes", "known"), [([1], True), ([1, 2], False), ([3], False), ([], False)])
+def test_the_authors_of_what_a_merge_brought_have_had_the_mail_only_where_that_merge_was_told(
+    changes: list[int], known: bool
+) -> None:
+    """The build before was for change 1; 2 is a merge of the same author's, which brings somebody else's commits."""
+    said = {
+        ("builds", 7, "properties"): {CHANGES_OF_A_BUILD: ([1], "Scheduler")},
+        **{
+            ("changes", number): {
+                "revision": "a", "author": author, "comments": "", "revlink": "",
+                "properties": {MERGED_AUTHORS: (merged, "Change")} if merged else {},
+            }
+            for number, author, merged in ((1, "eric", []), (2, "eric", ["bob"]), (3, "geoffroy", []))
+        },
+    }  # fmt: skip
+
+    async def get(path: Any) -> Any:
+        return said[path]
+
+    async def asked() -> bool:
+        master = SimpleNamespace(data=SimpleNamespace(get=get))
+        return await facts._known_to_all(master, 7, await facts._changes(master, changes))
+
+    assert asyncio.run(asked()) is known
