@@ -219,7 +219,7 @@ def test_a_repository_that_is_down_is_the_farms_fault(desk: Desk, dead_url: str)
     [
         (lambda url: url, "99", "No such revision 99"),
         (lambda url: url, "newest", "'newest' is not a Subversion revision, such as 5916"),
-        (lambda url: f"{url}/none", "HEAD", "non-existent in revision 1"),
+        (lambda url: f"{url}/none", "HEAD", "File not found: revision 1, path '/trunk/none'"),
         (lambda url: url.replace("/oscar/", "/racso/"), "HEAD", "No repository found in"),
     ],
 )
