@@ -61,6 +61,8 @@ def trees_of(change: Change, cache: Path, patch: Patch | None = None) -> Trees:
 def trees_of_git(change: Change, mirror: Mirror, patch: Patch | None = None) -> Trees:
     """As `trees_of`, of a git repository: its files stand beside the copy, and only what differs is written."""
     place = mirror.place.with_suffix(".tree")
+    for left in ("index.lock", "HEAD.lock"):  # of a git that was killed: the mirror is ours alone
+        (mirror.place / left).unlink(missing_ok=True)
 
     def tree(identity: str) -> Tree:
         if place.is_symlink() or not place.is_dir():

@@ -49,6 +49,17 @@ def test_a_commit_is_compared_with_the_one_before_it(repository: Repository, tmp
     assert "lib/a b.pm" not in found.after.files
 
 
+@pytest.mark.parametrize("left", ["index.lock", "HEAD.lock"])
+def test_what_a_git_has_left_that_was_killed_at_a_checkout_stops_no_later_look(
+    repository: Repository, tmp_path: Path, left: str
+) -> None:
+    repository.commit({"install_cluster": b"two\n"})
+    trees(repository, "main", tmp_path / "cache")
+    [copy] = (tmp_path / "cache").glob("*.git")
+    (copy / left).touch()
+    assert trees(repository, "main", tmp_path / "cache").after.files["install_cluster"].content == b"two\n"
+
+
 def test_the_first_commit_of_all_has_none_before_it(repository: Repository, tmp_path: Path) -> None:
     assert trees(repository, "main", tmp_path / "cache").before is None
 
