@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from oscar_steps.sources.svn import characters
+from oscar_steps.textio import printable
 
 _ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*://")
 _REVISION = re.compile(r"r*(\d{1,10})|(HEAD|\{[^{}]+\})", re.IGNORECASE)
@@ -117,7 +118,7 @@ def _path(text: str, line: str) -> str:
 
 def _bad(line: str, why: str) -> BadLine:
     shown = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    return BadLine(f"'{shown}': {why}")
+    return BadLine(printable(f"'{shown}': {why}"))
 
 
 def absolute(address: str, folder: str, root: str) -> str:
@@ -125,6 +126,18 @@ def absolute(address: str, folder: str, root: str) -> str:
 
     `folder` is the address of the folder that has the property, `root` that of its repository. Raises BadLine.
     """
+    try:
+        url = _whole(address, folder, root)
+    except BadLine:
+        raise
+    except ValueError:  # of urllib: brackets, or letters that are others in a server's name
+        url = ""
+    if not url.isprintable() or server_of(url or "//[") is None:
+        raise _bad(address, "its server cannot be understood")
+    return url
+
+
+def _whole(address: str, folder: str, root: str) -> str:
     base = urlsplit(folder)
     if _ABSOLUTE.match(address):
         whole = urlsplit(address)

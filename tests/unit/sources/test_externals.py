@@ -102,7 +102,22 @@ def test_an_address_is_made_whole_as_svn_does(address: str, whole: str) -> None:
     assert absolute(address, FOLDER, ROOT) == whole
 
 
-@pytest.mark.parametrize("address", ["^/../../../../x", "../../../../../../x", "^/a/../b", "/../x", "shared/a", ""])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "^/../../../../x",
+        "../../../../../../x",
+        "^/a/../b",
+        "/../x",
+        "shared/a",
+        "",
+        "http://[::1/x",
+        "//[/x",
+        "svn://a\u2100b/x",
+        "//h\u202e/x",
+        "http://h:99999999/x",
+    ],
+)
 def test_an_address_that_leads_nowhere_is_refused(address: str) -> None:
     with pytest.raises(BadLine):
         absolute(address, FOLDER, ROOT)
