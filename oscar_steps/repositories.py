@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from oscar_steps.addresses import address_fault
+from oscar_steps.sources.externals_text import server_of
 from oscar_steps.sources.git import name_fault
 from oscar_steps.sources.source import SourceKind
 from oscar_steps.sources.svn import PASSWORD_IN_URL
@@ -25,6 +27,7 @@ _LOGINS = {
     "known_hosts": ("svn+ssh",),
 }
 """Settings of `[repository]`, and the addresses that they are for."""
+_TOKEN_IN_URL = re.compile(r"^https?://[^/]*@", re.IGNORECASE)
 _FOLDER = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
 
 
@@ -32,10 +35,20 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _understood(url: str) -> str:
+    server = server_of(url)
+    if server is None or not (server[1] or server[0] == "file"):
+        raise PydanticCustomError("server", "this URL has no server, or one whose name or port cannot be understood")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_understood)]
+
+
 class Repository(_Frozen):
     """OSCAR's Subversion repository. `url` is the folder with trunk, branches, tags; master and workers reach it."""
 
-    url: str = Field(pattern=r"^(svn|svn\+ssh|https?|file)://[^\s]+$")
+    url: Url = Field(pattern=r"^(svn|svn\+ssh|https?|file)://[^\s]+$")
     trunk: str = Field(default="trunk", pattern=_FOLDER)
     branches: str = Field(default="branches", pattern=_FOLDER)
     tags: str = Field(default="tags", pattern=_FOLDER)
@@ -124,8 +137,8 @@ class Git(_Frozen):
     """A git repository with OSCAR's source: `[[git]]`. docs/operator-guide.md says how it is watched."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")
-    url: str = Field(pattern=r"^(git|ssh|https?|file)://[^\s]+$")
-    branches: tuple[Annotated[str, Field(min_length=1)], ...] = ("*",)
+    url: Url = Field(pattern=r"^(git|ssh|https?|file)://[^\s]+$")
+    branches: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), min_length=1)
     """Shell patterns of the branches that are watched, as git calls them."""
     main: str = "main"
     """The branch that is tested by night, as the trunk is."""
@@ -141,10 +154,11 @@ class Git(_Frozen):
     @field_validator("url")
     @classmethod
     def _has_no_password(cls, url: str) -> str:
-        if PASSWORD_IN_URL.search(url):
+        # Git's servers of the web take a token for an account: nobody could type a password for one here.
+        if PASSWORD_IN_URL.search(url) or _TOKEN_IN_URL.search(url):
             sentence = (
-                "this URL must not contain a password, because logs and mails show it; use a key of the farm's user "
-                "(ssh://), or a URL that needs no password"
+                "this URL must not contain a password or a token, because logs and mails show it; use a key of the "
+                "farm's user (ssh://), or a URL that needs no password"
             )
             raise PydanticCustomError("password", sentence)
         return url

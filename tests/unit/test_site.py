@@ -72,6 +72,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "farm.toml:8: git.0.url: this URL must not contain a password",
         ),
         (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "https://ghp_token@h/o.git"\n',
+            "farm.toml:8: git.0.url: this URL must not contain a password or a token",
+        ),
+        (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "git://h/o"\nbranches = []\n',
+            "farm.toml:9: git.0.branches: give at least one value",
+        ),
+        *(
+            (
+                f'[repository]\nurl = "{url}"\n[[worker]]\nname = "w"\n',
+                "farm.toml:2: repository.url: this URL has no server, or one whose name or port cannot be understood",
+            )
+            for url in ("https://[::1/o", "https://h:99999999/o", "svn://a\u2100b/o", "svn:///o")
+        ),
+        (
             MINIMAL + '[[git]]\nname = "a"\nurl = "git://h/o"\nmain = "a b"\n',
             "farm.toml:9: git.0.main: 'a b' is no branch, tag or commit id of git's",
         ),
