@@ -201,7 +201,7 @@ class Copy:
         lists too much where a commit has a wrong date.
         """
         _, output = await self._look("rev-list", "--first-parent", tip, "--")
-        chain, ends = output.decode().split(), await self._there(known)
+        chain, ends = output.decode().split(), {*await self._there(known)}
         last = next((place for place, identity in enumerate(chain) if identity in ends), len(chain))
         own = chain[:last]
         if own and not (len(ends) == 1 and last < len(chain)):
