@@ -32,6 +32,9 @@ _SETTINGS = {
     "submodule.recurse": "false",
     "gc.autoDetach": "false",
     "init.defaultBranch": "main",
+    # What asks a web server is a program of git's own, which a killed git leaves behind: it ends by itself.
+    "http.lowSpeedLimit": "1",
+    "http.lowSpeedTime": "300",
 }
 # What the asker has named wrongly; everything else (no network, no room, no permission) is the host's or the server's.
 _NOT_THERE = re.compile(
@@ -55,7 +58,7 @@ def git_environment() -> dict[str, str]:
         GIT_NO_REPLACE_OBJECTS="1",
         GIT_TERMINAL_PROMPT="0",
         GIT_ASKPASS="/bin/false",
-        GIT_SSH_COMMAND="ssh -oBatchMode=yes",
+        GIT_SSH_COMMAND="ssh -oBatchMode=yes -oConnectTimeout=60 -oServerAliveInterval=60",
         GIT_ALLOW_PROTOCOL=":".join(PROTOCOLS),
         **settings,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from oscar_steps.errors import HostError, SourceError
-from oscar_steps.sources.git import error_kind, git_words, is_git, name_fault, refs_in
+from oscar_steps.sources import git as words
+from oscar_steps.sources.git import error_kind, git_environment, git_words, is_git, name_fault, refs_in
 from oscar_steps.sources.mirror import git, mirror_of
 from oscar_steps.sources.resolve import exact, source_as_asked
 from tests.unit.git_server import Repository, served
@@ -167,3 +170,20 @@ def test_gits_reason_is_the_line_that_says_it() -> None:
     assert "not exported" in git_words(said)
     assert error_kind(said) is SourceError
     assert error_kind("fatal: unable to connect to 127.0.0.1: Connection refused") is HostError
+
+
+def test_a_web_server_that_stops_in_the_middle_of_its_answer_is_left_by_git_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a git that is killed a program that asks the server goes on: nobody else would end it."""
+    assert int(words._SETTINGS["http.lowSpeedTime"]) <= 300
+    monkeypatch.setitem(words._SETTINGS, "http.lowSpeedTime", "1")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\r\n001e#"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = ["git", "ls-remote", f"http://127.0.0.1:{server.getsockname()[1]}/x.git"]
+        asking = subprocess.Popen(command, env=git_environment(), stderr=subprocess.PIPE)
+        with asking, server.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+            said = asking.communicate(timeout=120)[1]
+    assert b"too slow" in said.lower()
