@@ -27,16 +27,18 @@ async def run_program(
     seconds: float,
     running: set[Any] | None = None,
     stdin: bytes = b"",
+    most: int = 0,
 ) -> tuple[int, bytes, str]:
     """Run a program to its end: status, output, complaint. It is a member of `running` meanwhile, so it can be killed.
 
-    One that was ended has a status below 0, and its complaint says why.
+    One that was ended has a status below 0, and its complaint says why. `most`: bytes that it may print; 0: as others.
     """
+    most = most or _MOST_BYTES
     output, complaint = bytearray(), bytearray()
 
     def keep(kept: bytearray, more: bytes) -> None:
-        kept += more[: max(0, _MOST_BYTES - len(kept))]
-        if len(kept) >= _MOST_BYTES and not process.killed:
+        kept += more[: max(0, most - len(kept))]
+        if len(kept) >= most and not process.killed:
             process.kill("it prints too much")
 
     process = runprocess.RunProcess(
@@ -56,8 +58,8 @@ async def run_program(
     finally:
         running.discard(process)
     said = complaint.decode("utf-8", "replace")
-    if process.killed and len(output) >= _MOST_BYTES:
-        said = f"it was ended after it had printed {_MOST_BYTES >> 20} MiB"
+    if process.killed and len(output) >= most:
+        said = f"it was ended after it had printed {most >> 20} MiB"
     elif process.killed and not said.strip():
         said = f"timed out after {seconds:.0f} s waiting for {words[0]}"
     return status, bytes(output), said

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -41,6 +41,11 @@ _EVERY_HEAD = "+refs/heads/*:refs/heads/*"
 _FORMAT = "--format=%aN%x00%aE%x00%P%x00%B"
 _MOST_AUTHORS = 50
 _NO_ANCESTOR = 1
+_NAMES = ("--first-parent", "-m", "--root", "-r", "--no-renames", "--name-status")
+_HEAD_PARTS = _FORMAT.count("%x00") + 1
+_LISTED_BYTES, _LISTING_MEMORY = 16 << 20, 1 << 30
+"""A commit of a few kilobytes can have a thousand million files: folders that are the same are one object of git's."""
+_MANY = Touched("... and more files than the farm lists", "M")
 _writing = defaultdict[Path, defer.DeferredLock](defer.DeferredLock)
 """One at a time writes into a copy: the poller, or a build that fetches an old commit."""
 
@@ -69,12 +74,14 @@ class Copy:
         for process in tuple(self.running):
             process.kill("the poller stops")
 
-    async def _run(self, words: Iterable[str], seconds: float, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    async def _run(
+        self, words: Iterable[str], seconds: float, stdin: bytes = b"", before: Sequence[str] = (), most: int = 0
+    ) -> tuple[int, bytes, str]:
         if self.closed:
             raise HostError("the master ends")
         # Where the master is killed git ends, too: nobody would wait for a server that does not answer.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "git", *words]
-        return await run_program(self._reactor, command, git_environment(), seconds, self.running, stdin)
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *before, "git", *words]
+        return await run_program(self._reactor, command, git_environment(), seconds, self.running, stdin, most)
 
     async def _ask(self, *words: str, seconds: float = _ASK_SECONDS) -> bytes:
         """Of the repository. Raises SourceError where nothing of the kind is there, HostError otherwise."""
@@ -88,9 +95,12 @@ class Copy:
         """Into the copy. Raises HostError; the copy is made anew then."""
         status, output, complaint = await self._run([f"--git-dir={self.place}", *words], _ASK_SECONDS, stdin)
         if status not in good:
-            self.damaged = self.damaged or not self.closed
-            raise HostError(f"the copy {self.place} of {self.url} cannot be read: git says {git_words(complaint)}")
+            raise self._unreadable(complaint)
         return status, output
+
+    def _unreadable(self, complaint: str) -> HostError:
+        self.damaged = self.damaged or not self.closed
+        return HostError(f"the copy {self.place} of {self.url} cannot be read: git says {git_words(complaint)}")
 
     @property
     def is_there(self) -> bool:
@@ -216,12 +226,26 @@ class Copy:
 
     async def commit(self, identity: str, branch: str) -> GitCommit:
         """All that is told of a commit, whose branch the farm calls so."""
-        words = ("-1", "-z", "--first-parent", "-m", "--root", "-r", "--no-renames", "--name-status")
-        _, output = await self._look("log", *words, "--no-show-signature", _FORMAT, identity, "--")
-        name, address, parents, message, *rest = [part.decode("utf-8", "replace") for part in output.split(b"\0")]
+        parts, is_whole = await self._log(identity, *_NAMES)
+        if len(parts) < _HEAD_PARTS:
+            parts, is_whole = (await self._log(identity, "--no-patch"))[0][:_HEAD_PARTS], False
+        name, address, parents, message, *rest = parts
         rest = [part.removeprefix("\n") for part in rest[:1]] + rest[1:]
         touched = [Touched(path, action[:1]) for action, path in zip(rest[::2], rest[1::2], strict=False) if path]
+        touched += [] if is_whole else [_MANY]
         return GitCommit(identity, author_of(name, address), message, branch, touched, tuple(parents.split()))
+
+    async def _log(self, identity: str, *words: str) -> tuple[list[str], bool]:
+        """What git tells of a commit, and whether that is all: it is not where git would print or take too much."""
+        command = [f"--git-dir={self.place}", "log", "-1", "-z", *words, "--no-show-signature", _FORMAT, identity, "--"]
+        limit = ("prlimit", f"--data={_LISTING_MEMORY}")
+        status, output, complaint = await self._run(command, _ASK_SECONDS, before=limit, most=_LISTED_BYTES)
+        parts = output.decode("utf-8", "replace").split("\0")
+        is_too_much = status < 0 or "memory" in complaint.lower()
+        is_useless = len(parts) < _HEAD_PARTS and "--no-patch" in words
+        if self.closed or (status != 0 and not is_too_much) or is_useless:
+            raise self._unreadable(complaint)
+        return parts, status == 0
 
     async def merged_authors(self, commit: GitCommit) -> list[str]:
         """Whose commits a merge brings."""

@@ -294,6 +294,33 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         ]
         assert self.updates.changes[0]["files"] == ["doc/a", "doc/b\ufffdc"]
 
+    async def test_a_commit_of_a_thousand_million_files_or_with_an_endless_message_stops_nothing(self) -> None:
+        self.commit()
+        poller = self.poller()
+        await poller.poll()
+        git = self.repository.git
+        blob = git("hash-object", "-w", "--stdin", stdin=b"x")
+        tree = git("mktree", stdin="".join(f"100644 blob {blob}\tf{n}\n" for n in range(10)).encode())
+        sizes = {}
+        for depth in range(9):
+            tree = git("mktree", stdin="".join(f"040000 tree {tree}\td{n}\n" for n in range(10)).encode())
+            sizes[depth] = tree
+        who = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        made = []
+        for tree in (sizes[3], sizes[8]):
+            made.append(git("commit-tree", tree, "-p", self.repository.tip("main"), stdin=b"many", **who))
+            git("update-ref", "refs/heads/main", made[-1])
+        made.append(self.commit(message="m" * (17 << 20)))
+        made.append(self.commit())
+        for _ in range(2):
+            await poller.poll()
+        assert self.seen() == [("main", each) for each in made]
+        few, many, long, last = self.updates.changes
+        assert [change["category"] for change in self.updates.changes] == [None] * 4
+        assert few["files"][-1] == "... and 99501 more" and many["files"] == ["... and more files than the farm lists"]
+        assert many["comments"] == "many" and "characters in all" in long["comments"] and last["files"] == [FILE]
+        assert poller.trouble == "" and not poller._copy.damaged
+
     async def test_hostile_names_and_messages_are_shown_as_text(self) -> None:
         self.commit()
         poller = self.poller()
