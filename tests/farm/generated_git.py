@@ -85,10 +85,10 @@ class Generated:
         self.repository.git("update-ref", f"refs/heads/{branch}", self.repository.tip(origin))
         self.push(branch)
 
-    def merge(self, into: str, other: str, author: str = JANE) -> None:
-        """What the merge brings is the merge's."""
+    def merge(self, into: str, other: str, author: str = JANE, *, alone: bool = False) -> None:
+        """What the merge brings is the merge's; all of it, where a branch is made and merged between two looks."""
         parents = (self.repository.tip(into), self.repository.tip(other))
-        self.push(into, (self.make(into, author, parents=parents), author))
+        self.push(into, (self.make(into, author, parents=parents), author), alone=alone)
 
 
 def _quoted(name: str) -> str:
@@ -113,7 +113,7 @@ def _branches(made: Generated) -> None:
     made.commit("5.0", JANE)
     several = [(made.make("5.0", author), author) for author in (ERIC, JANE, ERIC)]
     made.push("5.0", *several)
-    made.merge("main", "5.0")
+    made.merge("main", "5.0", alone=True)
     made.commit("main")
     # A branch with commits of its own at its first push, and one that goes off it in the same moment.
     off = (made.repository.tip("main"),)
@@ -175,6 +175,7 @@ def _everyday(made: Generated) -> None:
     """The rest: what developers do all day, in an order that is always the same."""
     chance = random.Random(5916)
     branches = ["main", "5.0", "feature/x", "caf\u00e9"]
+    made.push("main", (made.make("main"), ERIC), alone=True)  # the farm knows all of them before they are merged
     while made.count < COMMITS - 20:
         author, where = chance.choice((ERIC, JANE)), chance.choice(branches)
         what = chance.random()
