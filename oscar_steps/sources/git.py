@@ -18,6 +18,8 @@ HEADS, TAGS = "refs/heads/", "refs/tags/"
 REMOTE_HEAD = "refs/farm/HEAD"
 """In a mirror: what the server's HEAD is."""
 ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+LISTED_BYTES = 16 << 20
+"""Folders that are the same are one object of git's: some kilobytes can be a commit of a thousand million files."""
 FULL_ID = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-fA-F]{4,40}")
 _LONGEST_NAME = 255
@@ -62,6 +64,11 @@ def git_environment() -> dict[str, str]:
         GIT_ALLOW_PROTOCOL=":".join(PROTOCOLS),
         **settings,
     )
+
+
+def listing(*words: str) -> list[str]:
+    """The command for what git prints, without what comes after LISTED_BYTES of it."""
+    return ["sh", "-c", '"$@" | head -c "$0"', str(LISTED_BYTES), "git", *words]
 
 
 def is_git(url: str) -> bool:

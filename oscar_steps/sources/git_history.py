@@ -31,6 +31,8 @@ def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Ch
         for place, (identity, _, date, address, name) in reversed([*enumerate(entries)])
     )
     base = entries[-1][1].partition(" ")[0]
+    for identity in (*([base] if base else []), *(commit.id for commit in commits)):
+        mirror.check(identity)
     change = Change(
         mirror.url, mirror.url, "git", commits, number - len(commits), number, base_url=mirror.url, base_id=base,
         chain=tuple(entry[0] for entry in chain),

@@ -15,10 +15,12 @@ from oscar_steps.errors import FarmError, HostError, SourceError
 from oscar_steps.sources.git import (
     ALL_REFS,
     FULL_ID,
+    LISTED_BYTES,
     REMOTE_HEAD,
     error_kind,
     git_environment,
     git_words,
+    listing,
     may_be_id,
     name_fault,
     named,
@@ -28,6 +30,8 @@ from oscar_steps.v3m.host.ledger import owned
 
 ASK_SECONDS = 60
 FETCH_SECONDS = 900
+MAX_FILES, MAX_BYTES = 100_000, 4 << 30
+"""Of a commit: some times what the largest release of OSCAR has."""
 _LOCK_SECONDS = 900
 
 
@@ -35,9 +39,13 @@ def git(*words: str, seconds: float = ASK_SECONDS, about: str, stdin: bytes = b"
     """What git prints. Raises SourceError where `about` does not exist, HostError otherwise, in git's words."""
     if shutil.which("git") is None:
         raise HostError("there is no git on this host", hint="apt-get install git")
+    return _answer(["git", *words], seconds, about, stdin)
+
+
+def _answer(command: list[str], seconds: float, about: str, stdin: bytes = b"") -> bytes:
     try:
         answer = subprocess.run(
-            owned(["git", *words]),
+            owned(command),
             input=stdin,
             capture_output=True,
             timeout=seconds,
@@ -67,6 +75,16 @@ class Mirror:
     def git(self, *words: str, seconds: float = ASK_SECONDS) -> bytes:
         """What git prints, asked of the copy."""
         return git(f"--git-dir={self.place}", *words, seconds=seconds, about=self.url)
+
+    def check(self, identity: str) -> None:
+        """Raise SourceError where a commit has more than any OSCAR: git would take memory, or write, without end."""
+        command = listing(f"--git-dir={self.place}", "ls-tree", "-r", "-l", "-z", identity)
+        listed = _answer(command, ASK_SECONDS, self.url)
+        entries = [line.partition(b"\t")[0].split() for line in listed.split(b"\0")]
+        size = sum(int(entry[3]) for entry in entries if len(entry) == 4 and entry[3].isdigit())
+        if len(listed) >= LISTED_BYTES or len(entries) > MAX_FILES or size > MAX_BYTES:
+            most = f"{MAX_FILES} files, or {MAX_BYTES >> 30} GiB"
+            raise SourceError(f"{self.url}: the commit {identity} has more than {most}; this is not an OSCAR tree")
 
     def update(self) -> None:
         """Fetch what is new. A copy that is damaged is made anew. Raises SourceError or HostError."""

@@ -17,8 +17,8 @@ from oscar_steps.environment import tool_environment
 from oscar_steps.errors import FarmError, HostError, SourceError, UserError
 from oscar_steps.oscar.answers.menus import is_menu_file
 from oscar_steps.oscar.flavour import FOLDERS, OTHERS, Flavour, flavour_of
+from oscar_steps.sources.git import LISTED_BYTES, git_environment, git_words, listing
 from oscar_steps.sources.git import error_kind as git_kind
-from oscar_steps.sources.git import git_environment, git_words
 from oscar_steps.sources.resolve import host_logins
 from oscar_steps.sources.svn import advice, svn_words
 from oscar_steps.sources.svn import error_kind as svn_kind
@@ -71,14 +71,19 @@ async def fetch(source: Source, scratch: Path) -> dict[str, str]:
 async def _from_git(source: Source, copy: Path, tree: Path) -> None:
     """The top folder's files and FOLDERS. A server that gives no single commit is asked by the head node alone."""
 
+    what = f"{source.url} at commit {source.revision}"
+
     async def git(*words: str, stdin: bytes = b"") -> bytes:
-        what = f"{source.url} at commit {source.revision}"
         return await run_tool(["git", *words], git_environment(), what, git_kind, git_words, stdin)
 
     await git("init", "--quiet", "--bare", "--template=", str(copy))
     here = f"--git-dir={copy}"
     await git(here, "fetch", "--quiet", "--no-tags", "--depth", "1", source.url, source.revision)
-    names = (await git(here, "ls-tree", "-r", "-z", "--name-only", source.revision)).split(b"\0")
+    command = listing(here, "ls-tree", "-r", "-z", "--name-only", source.revision)
+    listed = await run_tool(command, git_environment(), what, git_kind, git_words)
+    if len(listed) >= LISTED_BYTES:
+        raise HostError(f"{what} has more files than are looked at")
+    names = listed.split(b"\0")
     folders = tuple(f"{folder}/".encode() for folder in FOLDERS)
     wanted = [name for name in names if name and (b"/" not in name or name.startswith(folders))]
     tree.mkdir()

@@ -80,6 +80,21 @@ class Repository:
         self.git("update-ref", f"refs/heads/{branch}", made)
         return made
 
+    def folders_in_folders(self, depth: int, blob: bytes = b"x") -> str:
+        """A tree of 10 ** (depth + 1) files, of some kilobytes."""
+        kind, each = "100644 blob", self.git("hash-object", "-w", "--stdin", stdin=blob)
+        for _ in range(depth + 1):
+            each = self.git("mktree", stdin="".join(f"{kind} {each}\tn{n}\n" for n in range(10)).encode())
+            kind = "040000 tree"
+        return each
+
+    def commit_tree(self, tree: str, *, branch: str = "main") -> str:
+        """A commit of a tree on top of a branch. Gives its id."""
+        who = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        made = self.git("commit-tree", tree, "-p", self.tip(branch), stdin=b"many", **who)
+        self.git("update-ref", f"refs/heads/{branch}", made)
+        return made
+
     def tip(self, branch: str) -> str:
         return self.git("for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
 

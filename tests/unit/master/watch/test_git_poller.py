@@ -298,18 +298,7 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         self.commit()
         poller = self.poller()
         await poller.poll()
-        git = self.repository.git
-        blob = git("hash-object", "-w", "--stdin", stdin=b"x")
-        tree = git("mktree", stdin="".join(f"100644 blob {blob}\tf{n}\n" for n in range(10)).encode())
-        sizes = {}
-        for depth in range(9):
-            tree = git("mktree", stdin="".join(f"040000 tree {tree}\td{n}\n" for n in range(10)).encode())
-            sizes[depth] = tree
-        who = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        made = []
-        for tree in (sizes[3], sizes[8]):
-            made.append(git("commit-tree", tree, "-p", self.repository.tip("main"), stdin=b"many", **who))
-            git("update-ref", "refs/heads/main", made[-1])
+        made = [self.repository.commit_tree(self.repository.folders_in_folders(depth)) for depth in (4, 8)]
         made.append(self.commit(message="m" * (17 << 20)))
         made.append(self.commit())
         for _ in range(2):

@@ -60,6 +60,18 @@ def test_what_a_git_has_left_that_was_killed_at_a_checkout_stops_no_later_look(
     assert trees(repository, "main", tmp_path / "cache").after.files["install_cluster"].content == b"two\n"
 
 
+@pytest.mark.parametrize(("depth", "blob"), [(8, b"x"), (3, b"x" * (1 << 20))], ids=["files", "bytes"])
+def test_a_commit_of_a_thousand_million_files_or_of_terabytes_is_refused_before_git_writes_any(
+    repository: Repository, tmp_path: Path, depth: int, blob: bytes
+) -> None:
+    made = repository.commit_tree(repository.folders_in_folders(depth, blob))
+    for _ in range(2):  # itself, and as what was there before the next one
+        with pytest.raises(SourceError, match=f"{made} has more than 100000 files, or 4 GiB"):
+            trees(repository, "main", tmp_path / "cache")
+        repository.commit({"install_cluster": b"#!/bin/sh\n"})
+    assert not [*(tmp_path / "cache").glob("*.tree")]
+
+
 def test_the_first_commit_of_all_has_none_before_it(repository: Repository, tmp_path: Path) -> None:
     assert trees(repository, "main", tmp_path / "cache").before is None
 
