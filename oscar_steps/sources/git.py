@@ -25,7 +25,9 @@ _ABBREVIATED = re.compile(r"[0-9a-fA-F]{4,40}")
 _LONGEST_NAME = 255
 _LONGEST_AUTHOR = 100
 """Characters of an author's name: address and name have to fit into a column of Buildbot's database."""
-_NO_NAME = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]\Z|\.lock\Z")
+NOT_SEEN = r"\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+"""Characters that nobody sees, or that turn what follows: a name with them looks like another one."""
+_NO_NAME = re.compile(rf"[\x00-\x20{NOT_SEEN}~^:?*\[\\]|\.\.|@\{{|//|^[-/.]|[/.]\Z|\.lock\Z")
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",

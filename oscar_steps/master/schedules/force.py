@@ -17,6 +17,7 @@ from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.repositories import kind_of
 from oscar_steps.site import Site
 from oscar_steps.sources.diffs import changes_of
+from oscar_steps.sources.git import NOT_SEEN
 from oscar_steps.sources.source import MAX_PATCH_BYTES, MAX_STRIP, Patch, SourceKind
 from oscar_steps.textio import some
 from oscar_steps.verdict import LINT
@@ -104,9 +105,9 @@ class Checked(util.StringParameter):
     right = ""
 
     def parse_from_arg(self, text: str) -> str:
-        """The text as it is. Raises ValidationError where it does not match."""
-        if not re.fullmatch(self.pattern, text):
-            raise ValidationError(f"{self.label}: {text[:60]!a} is not valid; {self.right}")
+        """The text as it is. Raises ValidationError where it does not match, or is none: a script may send anything."""
+        if not isinstance(text, str) or not re.fullmatch(self.pattern, text):
+            raise ValidationError(f"{self.label}: {str(text)[:60]!a} is not valid; {self.right}")
         return text
 
 
@@ -178,7 +179,7 @@ REVISIONS: Mapping[SourceKind, tuple[str, str]] = {
 def _branches(site: Site) -> str:
     """The pattern of the branches that a person may ask for."""
     patterns = [re.escape(place.branch) for place in site.tarballs]
-    patterns += [rf"{re.escape(git.prefix)}[^\x00-\x20\x7f~^:?*\[\\]{{1,200}}" for git in site.git]
+    patterns += [rf"{re.escape(git.prefix)}[^\x00-\x20{NOT_SEEN}~^:?*\[\\]{{1,200}}" for git in site.git]
     if svn := site.repository:
         folders = "|".join(re.escape(folder) for folder in (svn.branches, svn.tags))
         patterns += [re.escape(svn.trunk), rf"({folders})/(?!\.+\Z)[A-Za-z0-9._-]+"]

@@ -18,7 +18,7 @@ from oscar_steps.job import CellPlan, Source
 from oscar_steps.master.builders import build_builders, build_plans, cell_factories
 from oscar_steps.master.reports.facts import Before, BuildNote, ChangeNote
 from oscar_steps.master.schedules.all import build_schedulers
-from oscar_steps.master.schedules.force import AS_BUTTON, LABEL, button
+from oscar_steps.master.schedules.force import AS_BUTTON, LABEL, branch_field, button
 from oscar_steps.master.schedules.names import FIND
 from oscar_steps.master.steps.report import headline
 from oscar_steps.matrix.cells import default_profiles, load_matrix
@@ -154,6 +154,15 @@ def test_all_cells_of_a_label_get_the_same_revision(forced: Any) -> None:
     with pytest.raises(CollectedValidationError) as error:
         forced(label="candidate", revision=" ")
     assert error.value.errors["revision"].startswith("give a revision")
+
+
+@pytest.mark.parametrize("branch", ["git/oscar/a\ud800", None, 5, {"a": 1}, "git/oscar/ma\u202ein"])
+def test_what_is_no_name_of_a_branch_is_refused_in_a_sentence_whatever_a_script_sends(branch: Any) -> None:
+    table = {"git": [{"name": "oscar", "url": "git://h/o"}], "worker": [{"name": "w"}]}
+    form = branch_field(Site.model_validate(table))
+    assert form.parse_from_arg("git/oscar/caf\u00e9") == "git/oscar/caf\u00e9"
+    with pytest.raises(ValidationError, match="is not valid; give one of"):
+        form.parse_from_arg(branch)
 
 
 @pytest.mark.parametrize("reason", ["x" * 151, "a\x00b", "a\ud800b"])
