@@ -206,9 +206,7 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
             said = f"the name of its branch has {len(commit.branch)} characters"
             log.msg(f"GitPoller {self.table.name}: {commit.revision} is not tested: {said}")
             return
-        await self.master.data.updates.addChange(
-            **change, repository=self.table.url, project=PROJECT, codebase="", src=None
-        )
+        await self.master.data.updates.addChange(**change, repository=self.table.url, project=PROJECT, codebase="")
 
     def _category(self, commit: GitCommit) -> str | None:
         """Why a change is not tested; None where it is."""

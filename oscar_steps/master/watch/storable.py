@@ -35,6 +35,8 @@ def storable(change: dict[str, Any]) -> dict[str, Any] | None:
         "comments": _message(change["comments"] or "", change["revision"]),
         "files": files,
         "revlink": link if len(link) <= _LINK else "",
+        # Or Buildbot keeps a user for the author, in a column of 128 characters. Nothing of the farm asks for users.
+        "src": None,
     }
 
 

@@ -348,7 +348,7 @@ class FarmPoller(Looks, SVNPoller):
                 log.msg(f"SVNPoller: revision {name[0]} is not tested: the branch's name has {len(name[1])} characters")
                 continue
             try:
-                await self.master.data.updates.addChange(src="svn", **stored)
+                await self.master.data.updates.addChange(**stored)
             except BaseException:
                 self.last_change = int(change["revision"]) - 1  # ask for it again at the next look
                 raise

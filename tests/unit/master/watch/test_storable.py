@@ -38,7 +38,7 @@ def test_an_ordinary_commit_is_stored_as_it_is() -> None:
         revlink="https://x.org/?revision=7",
         project="oscar",
     )
-    assert storable(ordinary) == ordinary
+    assert storable(ordinary) == {**ordinary, "src": None}
 
 
 def test_a_message_of_100_kb_in_one_word_is_cut_and_says_where_the_rest_is() -> None:
@@ -59,6 +59,11 @@ def test_an_author_and_a_file_of_many_kilobytes_fit_their_columns() -> None:
     assert len(found["author"]) <= tables[0].author.type.length
     assert len(found["files"][0]) <= tables[1].filename.type.length
     assert found["revlink"] == ""
+
+
+def test_no_user_of_buildbots_is_kept_whose_column_is_shorter_than_an_author() -> None:
+    assert Model.users_info.c.attr_data.type.length < 200
+    assert stored(author="A" * 200)["src"] is None
 
 
 def test_of_5000_files_the_first_500_and_the_number_of_the_others_are_stored() -> None:
