@@ -41,10 +41,11 @@ async def run_program(
         if len(kept) >= most and not process.killed:
             process.kill("it prints too much")
 
+    inherited: dict[str, str | None] = dict.fromkeys(os.environ)  # None: RunProcess takes it out
     process = runprocess.RunProcess(
         reactor,
         words,
-        env={**dict.fromkeys(os.environ), **environment},  # None: not inherited
+        env={**inherited, **environment},
         collect_stdout=lambda more: keep(output, more),
         collect_stderr=lambda more: keep(complaint, more),
         io_timeout=None,

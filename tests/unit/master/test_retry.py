@@ -511,7 +511,7 @@ def test_a_build_that_gets_past_its_image_ends_the_pause_and_one_that_did_not_be
 
 def fields() -> dict[str, Any]:
     (force,) = (each for each in build_schedulers(SITE, []) if each.name == "force")
-    (code,), (_label, nodes, _boot) = force._config_kwargs["codebases"], force._config_kwargs["properties"]
+    (code,), (_label, nodes, *_more) = force._config_kwargs["codebases"], force._config_kwargs["properties"]
     return {**{field.name: field for field in code.fields}, "nodes": nodes}
 
 
