@@ -61,6 +61,8 @@ from oscar_steps.words import UNSTABLE
 
 _LOOK_BACK = 20
 _MOST_NIGHTS = 200
+_MOST_BLAMED = 100
+"""So many people may hear of one build: whoever pushes a history of years at once does not write to all its authors."""
 _FARMS_OWN = "the farm or a host failed"
 _NOT_OSCAR = {
     Category.DISTRIBUTION: "the distribution's packages are broken",
@@ -262,7 +264,10 @@ def _is_due(note: BuildNote, mail: Mail) -> bool:
 def _blamed(note: BuildNote) -> list[str]:
     """Logins: the authors of the commits. The author of a mended problem has no part in what this commit breaks."""
     others = note.gated_before if note.verdict.outcome is not Outcome.FAILED else ()
-    return [*note.authors, *others]
+    everybody = [*dict.fromkeys((*note.authors, *others))]
+    if len(everybody) > _MOST_BLAMED:  # without those whose commits a merge brought
+        everybody = [*dict.fromkeys(change.author for change in note.changes)]
+    return everybody if len(everybody) <= _MOST_BLAMED else []
 
 
 def recipients(note: BuildNote, mail: Mail, book: AddressBook) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -31,6 +31,7 @@ from oscar_steps.verdict import Outcome
 _LONGEST_LINE = 900
 _LONGEST_SUBJECT = 300
 _LOOK_EVERY = 300.0
+_MOST_NAMED = 30
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,7 @@ class VerdictReport(util.ComparableMixin):
                 reporter.no_report_needed(build)
                 return None
         book = await self.directory.book(people_of(note, self.mail))
-        for login, fault in bad_logins(note, self.mail, book):
-            reporter.notify_operator_once(
-                login,
-                "a committer has no usable mail address",
-                f"{fault}.\n\nAn address for the login {login[:200]!a} in [mail.people] of farm.toml comes first.\n",
-            )
+        reporter.tell_of_bad_logins(dict(bad_logins(note, self.mail, book)))
         addresses = recipients(note, self.mail, book)
         if not addresses:
             reporter.no_report_needed(build)
@@ -169,6 +165,18 @@ class OscarMail(reporters.MailNotifier):
         if about not in self._notified:
             self._notified.add(about)
             notify_operator(self.master, subject, text)
+
+    def tell_of_bad_logins(self, faults: Mapping[str, str]) -> None:
+        """One mail to the operator about those of whom this master has told nothing yet."""
+        new = [login for login in faults if login not in self._notified]
+        if not new:
+            return
+        self._notified.update(new)
+        lines = [f"{faults[login]} (the login {login[:200]!a})" for login in new[:_MOST_NAMED]]
+        lines += [f"... and {more} more"] if (more := len(new) - len(lines)) else []
+        text = "\n".join(lines) + "\n\nAn address for a login in [mail.people] of farm.toml comes first.\n"
+        how_many = "a committer has" if len(new) == 1 else f"{len(new)} committers have"
+        notify_operator(self.master, f"{how_many} no usable mail address", text)
 
     def _refused(self, letter: Letter, recipient: str, reason: str) -> None:
         if recipient == self.operator:

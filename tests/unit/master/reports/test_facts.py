@@ -63,6 +63,20 @@ def test_a_failure_of_a_merge_goes_to_the_authors_of_what_it_brought_too() -> No
     assert login == "Bad <böd@h.org>" and "ASCII" in why
 
 
+def test_a_history_of_many_authors_that_is_pushed_at_once_goes_to_the_list_of_developers() -> None:
+    def red(authors: int, commits: int = 1, merged: int = 0) -> BuildNote:
+        others = tuple(f"M{n} <m{n}@h.org>" for n in range(merged))
+        made = [
+            ChangeNote("0" * 40, f"A{n % authors} <a{n % authors}@h.org>", "x", merged=others) for n in range(commits)
+        ]
+        return dataclasses.replace(note(Outcome.FAILED), changes=tuple(made))
+
+    mail = MAIL.model_copy(update={"developers": "dev@x.org"})
+    assert len(recipients(red(100, 3000), mail)) == 100
+    assert recipients(red(101, 3000), mail) == ("dev@x.org",)
+    assert recipients(red(2, 2, merged=99), mail) == ("a0@h.org", "a1@h.org")
+
+
 def test_the_first_failure_of_a_new_cell_is_told_as_well() -> None:
     assert note(Outcome.FAILED).before is None
     assert recipients(note(Outcome.FAILED), MAIL)

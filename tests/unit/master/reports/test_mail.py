@@ -54,6 +54,20 @@ def test_a_word_to_the_operator_goes_to_the_mail_service() -> None:
     assert told == [("the poller is deaf", "no password")]
 
 
+def test_of_many_unusable_addresses_the_operator_hears_in_one_mail_and_of_each_once() -> None:
+    told: list[tuple[str, str]] = []
+    service = SimpleNamespace(notify_operator=lambda *words: told.append(words) or True)
+    mail: Any = SimpleNamespace(master=master_with({MAIL_SERVICE: service}), _notified={"old"})
+    faults = {"old": "no address"} | {f"login{n}": f"{n} is no address" for n in range(500)}
+    for _ in range(2):
+        OscarMail.tell_of_bad_logins(mail, faults)
+    [(subject, text)] = told
+    assert subject == "500 committers have no usable mail address"
+    assert "0 is no address (the login 'login0')\n" in text and "... and 470 more\n" in text and "'old'" not in text
+    OscarMail.tell_of_bad_logins(mail, {"new": "no address"})
+    assert told[1][0] == "a committer has no usable mail address"
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_who_has_a_mail_for_somebody_learns_whether_the_mail_service_runs(runs: bool) -> None:
     service = SimpleNamespace(notify=lambda *_words, **_how: runs)
