@@ -20,6 +20,8 @@ REMOTE_HEAD = "refs/farm/HEAD"
 ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 LISTED_BYTES = 16 << 20
 """Folders that are the same are one object of git's: some kilobytes can be a commit of a thousand million files."""
+_LISTED = '"$@" | head -c "$0"; status=${PIPESTATUS[0]}; exit $((status == 128 + 13 ? 0 : status))'
+"""Where there is more, git ends by SIGPIPE."""
 FULL_ID = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-fA-F]{4,40}")
 _LONGEST_NAME = 255
@@ -69,8 +71,8 @@ def git_environment() -> dict[str, str]:
 
 
 def listing(*words: str) -> list[str]:
-    """The command for what git prints, without what comes after LISTED_BYTES of it."""
-    return ["sh", "-c", '"$@" | head -c "$0"', str(LISTED_BYTES), "git", *words]
+    """The command for what git prints, without what comes after LISTED_BYTES of it. It ends as git has ended."""
+    return ["bash", "-c", _LISTED, str(LISTED_BYTES), "git", *words]
 
 
 def is_git(url: str) -> bool:

@@ -169,6 +169,13 @@ def test_a_copy_follows_a_force_push_and_a_removed_branch(repository: Repository
             mirror.resolve("side")
 
 
+def test_a_commit_that_git_cannot_list_has_not_passed_as_an_empty_one(repository: Repository, tmp_path: Path) -> None:
+    with mirror_of(repository.url, tmp_path / "cache") as mirror:
+        mirror.check(repository.tip("main"))
+        with pytest.raises(HostError, match=r"git says fatal: .*[Nn]ot a"):
+            mirror.check("0" * 39 + "1")
+
+
 def test_gits_reason_is_the_line_that_says_it() -> None:
     said = "Cloning into 'x'...\nfatal: remote error: access denied or repository not exported: /other.git\n"
     assert "not exported" in git_words(said)
