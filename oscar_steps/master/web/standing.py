@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twisted.python import log
 
 from oscar_steps.judgement import Judgement, ReportedProblem
+from oscar_steps.sources.git import person
 from oscar_steps.textio import read_regular, write_atomically
 
 STANDING_FILE = "standing.json"
@@ -209,9 +210,14 @@ def _put_aside(path: Path, error: Exception) -> str:
 
 
 def page_data(folder: Path) -> dict[str, Any]:
-    """What the page shows; `trouble` is a sentence where the file cannot be read."""
+    """What the page shows; `trouble` is a sentence where the file cannot be read. Authors are names without addresses."""
     try:
-        return {"trouble": "", **load(folder).model_dump()}
+        standing = load(folder)
+        for branch in standing.branches.values():
+            branch.gated_before = tuple(map(person, branch.gated_before))
+            for entry in (*branch.problems.values(), *branch.hidden.values()):
+                entry.author = person(entry.author)
+        return {"trouble": "", **standing.model_dump()}
     except (OSError, ValueError) as error:
         log.msg(f"{folder / STANDING_FILE} cannot be used: {error}")
         return {"trouble": "the list cannot be read; the next commit starts a new one", **Standing().model_dump()}

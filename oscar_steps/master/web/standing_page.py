@@ -24,7 +24,6 @@ from oscar_steps.master.history.table import Flake
 from oscar_steps.master.waiting import WaitingCell, waiting_cells
 from oscar_steps.master.web.plugin import Content, Page, Plugin
 from oscar_steps.master.web.standing import page_data
-from oscar_steps.sources.git import person
 from oscar_steps.sources.source import short_name
 
 STANDING = "standing"
@@ -46,7 +45,6 @@ def name_of(revision: int, commit: str) -> str:
 
 
 _templates.globals["name_of"] = name_of
-_templates.filters["person"] = person
 
 
 def age_of(date: str, now: float) -> str:

@@ -227,6 +227,16 @@ def test_a_commit_of_git_is_named_by_the_beginning_of_its_id(tmp_path: Path) -> 
     assert "r7" not in html and "r6" not in html
 
 
+def test_no_address_of_a_commits_author_is_on_the_page_or_in_its_json(tmp_path: Path) -> None:
+    note_judgement(tmp_path, TRUNK, of_git(1, 1, new=(brought("a", 1, 1), brought("b", 1, 1))), 1)
+    gating = brought("c", 2, 2).model_copy(update={"gates": True})
+    note_judgement(tmp_path, TRUNK, of_git(2, 2, 1, new=(gating,), mended=(told("b"),)), 2)
+    note_judgement(tmp_path, TRUNK, of_git(3, 3, 2, 1, mended=(gating,), standing=(told("d"),)), 3)
+    assert load(tmp_path).branches[TRUNK].gated_before == ("Ada <ada@h>",)
+    data = page_data(tmp_path)
+    assert "Ada" in json.dumps(data) and "ada@h" not in json.dumps(data) + html_of(data, now=0.0)
+
+
 def test_after_a_forced_push_the_branch_is_what_was_pushed() -> None:
     standing = Standing()
     taken_away = brought("use", 3, 3).model_copy(update={"of_change": True})
