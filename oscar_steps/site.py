@@ -416,6 +416,7 @@ def load_site(path: Path) -> Site:
     site = validate(Site, path, text, value)
     _check_names(path, text, "worker", [worker.name for worker in site.worker])
     _check_names(path, text, "git", [git.name for git in site.git])
+    _check_names(path, text, "git", [git.url.rstrip("/") for git in site.git], "url")
     _check_names(path, text, "tarballs", [place.name for place in site.tarballs])
     site = _absolute(site, path.resolve().parent)
     for index, place in enumerate(site.tarballs):
@@ -426,15 +427,16 @@ def load_site(path: Path) -> Site:
     return site
 
 
-def _check_names(path: Path, text: str, table: str, names: Sequence[str]) -> None:
-    """Raise ConfigError where two tables of a kind have the same name."""
+def _check_names(path: Path, text: str, table: str, names: Sequence[str], key: str = "name") -> None:
+    """Raise ConfigError where two tables of a kind have the same name, or the same of another `key`."""
     first: dict[str, int] = {}
     for index, name in enumerate(names):
-        line = line_of(text, (table, index, "name"))
+        line = line_of(text, (table, index, key))
         if name in first:
             kind = "workers" if table == "worker" else f"[[{table}]]"
-            said = f"there are two {kind} called '{name}'; the other is on line {first[name]}"
-            raise ConfigError(f"{path}:{line}: {table}.{index}.name: {said}")
+            two = f"two {kind} called '{name}'" if key == "name" else f"two {kind} with the {key} {name}"
+            said = f"there are {two}; the other is on line {first[name]}"
+            raise ConfigError(f"{path}:{line}: {table}.{index}.{key}: {said}")
         first[name] = line
 
 

@@ -95,6 +95,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "farm.toml:10: git.1.name: there are two [[git]] called 'a'; the other is on line 7",
         ),
         (
+            MINIMAL + '[[git]]\nname = "a"\nurl = "git://h/o"\n[[git]]\nname = "b"\nurl = "git://h/o/"\n',
+            "farm.toml:11: git.1.url: there are two [[git]] with the url git://h/o; the other is on line 8",
+        ),
+        (
             MINIMAL.replace('oscar"\n', 'oscar"\nbranches = "git/x"\n'),
             "farm.toml:3: repository.branches: no folder of Subversion can be called git/x here",
         ),

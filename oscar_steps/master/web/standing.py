@@ -210,7 +210,7 @@ def _put_aside(path: Path, error: Exception) -> str:
 
 
 def page_data(folder: Path) -> dict[str, Any]:
-    """What the page shows; `trouble` is a sentence where the file cannot be read. Authors are names without addresses."""
+    """What the page shows; `trouble` is a sentence where the file cannot be read. Authors have no addresses."""
     try:
         standing = load(folder)
         for branch in standing.branches.values():
