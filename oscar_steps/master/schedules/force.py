@@ -197,6 +197,19 @@ def branch_field(site: Site) -> Checked:
     )
 
 
+def what_field(site: Site, label: str, pattern: str, right: str, **more: Any) -> Any:
+    """The form's fields with a branch and a revision of it. `label`, `pattern` and `right` are the revision's."""
+    return util.CodebaseParameter(
+        codebase="",
+        label="What",
+        branch=branch_field(site),
+        revision=Checked(name="revision", label=label, default="", pattern=pattern, right=right),
+        repository=util.FixedParameter(name="repository", default=site.main.repository),
+        project=util.FixedParameter(name="project", default=PROJECT),
+        **more,
+    )
+
+
 def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[str]]) -> Any:
     kinds = dict.fromkeys(kind_of(name) for name in (*site.branch_names, *(place.branch for place in site.tarballs)))
     revisions = [REVISIONS[kind] for kind in kinds]
@@ -216,19 +229,11 @@ def button(site: Site, cells: Sequence[str], of_label: Mapping[Label, Sequence[s
             right="give at most 150 letters",
         ),
         codebases=[
-            util.CodebaseParameter(
-                codebase="",
-                label="What",
-                branch=branch_field(site),
-                revision=Checked(
-                    name="revision",
-                    label="Revision (empty: the last one)",
-                    default="",
-                    pattern="|" + "|".join(pattern for pattern, _words in revisions),
-                    right=f"give {' or '.join(words for _pattern, words in revisions)}, or nothing",
-                ),
-                repository=util.FixedParameter(name="repository", default=site.main.repository),
-                project=util.FixedParameter(name="project", default=PROJECT),
+            what_field(
+                site,
+                "Revision (empty: the last one)",
+                "|" + "|".join(pattern for pattern, _words in revisions),
+                f"give {' or '.join(words for _pattern, words in revisions)}, or nothing",
                 patch=_patch_fields(),
             )
         ],

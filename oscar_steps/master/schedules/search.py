@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from buildbot.plugins import schedulers, util
+from buildbot.plugins import schedulers
 from buildbot.schedulers.forcesched import CollectedValidationError, ValidationErrorCollector
 from twisted.internet import defer
 
 from oscar_steps.errors import FarmError
-from oscar_steps.master.schedules.force import Checked, branch_field
+from oscar_steps.master.schedules.force import Checked, what_field
 from oscar_steps.master.schedules.names import BISECT_SERVICE, FIND
-from oscar_steps.master.watch.svn import PROJECT
 from oscar_steps.site import Site
 
 _REVISION = r"|[1-9][0-9]{0,9}|[0-9a-f]{40}"
@@ -60,22 +59,7 @@ def find_button(site: Site, cells: Sequence[str]) -> Any:
         label="Find the commit that broke it",
         buttonName="Find the commit that broke it",
         builderNames=list(cells),
-        codebases=[
-            util.CodebaseParameter(
-                codebase="",
-                label="What",
-                branch=branch_field(site),
-                revision=Checked(
-                    name="revision",
-                    label="It failed at (empty: the last one that failed)",
-                    default="",
-                    pattern=_REVISION,
-                    right=_RIGHT,
-                ),
-                repository=util.FixedParameter(name="repository", default=site.main.repository),
-                project=util.FixedParameter(name="project", default=PROJECT),
-            )
-        ],
+        codebases=[what_field(site, "It failed at (empty: the last one that failed)", _REVISION, _RIGHT)],
         properties=[
             Checked(
                 name="good",
