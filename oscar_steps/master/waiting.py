@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import sqlalchemy as sa
 from buildbot.data import resultspec
 from buildbot.process.results import FAILURE, SKIPPED, SUCCESS, WARNINGS
 
 from oscar_steps.master.again import NOT_BEFORE, NOT_ON
 from oscar_steps.master.fair import in_order, memory_of
 from oscar_steps.master.fitting import CellFits
+from oscar_steps.master.history.record import SAME_AS
 from oscar_steps.master.schedules.names import ONLY_ON
 from oscar_steps.verdict import LINT
 
@@ -162,18 +164,24 @@ async def _ends(master: Any) -> _Ends:
 
 async def _end(master: Any, builder: Any, build: Any) -> float | None:
     """When a build might end: after the median of its cell's last runs."""
-    last = await master.data.get(
-        ("builders", await builder.getBuilderId(), "builds"),
-        filters=[
-            resultspec.Filter("complete", "eq", [True]),
-            resultspec.Filter("results", "eq", [SUCCESS, WARNINGS, FAILURE]),
-        ],
-        order=["-number"],
-        limit=_LAST_RUNS,
-    )
-    spans = [(each["complete_at"] - each["started_at"]).total_seconds() for each in last]
+    number = await builder.getBuilderId()
+    spans = await master.db.pool.do(_last_spans, master.db.model, number)
     this = await master.data.get(("builds", build.buildid)) if spans and build.buildid else None
     return this["started_at"].timestamp() + median(spans) if this else None
+
+
+def _last_spans(connection: Any, model: Any, builder: int) -> list[int]:
+    """How many seconds a cell's last runs took, the newest first. A build with the result of an earlier one is none."""
+    builds, said = model.builds.c, model.build_properties.c
+    is_no_run = sa.exists().where(said.buildid == builds.id, said.name == SAME_AS)
+    query = (
+        sa.select(builds.started_at, builds.complete_at)
+        .where(builds.builderid == builder, builds.complete_at.is_not(None), ~is_no_run)
+        .where(builds.results.in_((SUCCESS, WARNINGS, FAILURE)))
+        .order_by(builds.number.desc())
+        .limit(_LAST_RUNS)
+    )
+    return [complete - started for started, complete in connection.execute(query)]
 
 
 def _span(seconds: float) -> str:

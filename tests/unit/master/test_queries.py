@@ -14,10 +14,12 @@ from buildbot.process.results import CANCELLED, EXCEPTION, FAILURE, RETRY, SKIPP
 from oscar_steps.master.bisect import case
 from oscar_steps.master.durability.once import REPEAT_OF
 from oscar_steps.master.fair import _last_builds
+from oscar_steps.master.history.record import SAME_AS
 from oscar_steps.master.reports.candidate import _buildsets_of
 from oscar_steps.master.scale import distribution, registry
 from oscar_steps.master.schedules import busy, clock, commit
 from oscar_steps.master.schedules.names import BISECT, CANDIDATE, CHANGES, IDENTITY, NIGHTLY, PER_COMMIT
+from oscar_steps.master.waiting import _last_spans
 from oscar_steps.master.watch.svn import PROJECT
 
 URL = "svn://h/oscar"
@@ -82,6 +84,12 @@ class Rows:
         row = {"builderid": self.cell(cell), "buildrequestid": request, "masterid": self.master, "results": results}
         done = {"started_at": 1, "complete_at": ended, "locks_duration_s": 0, "state_string": ""}
         return self.add(Model.builds, number=number, **row, **done)
+
+    def say(self, build: int, name: str, value: Any) -> None:
+        """A property of a build."""
+        with self.engine.begin() as connection:
+            row = {"buildid": build, "name": name, "value": json.dumps(value), "source": "x"}
+            connection.execute(Model.build_properties.insert().values(row))
 
 
 @pytest.fixture
@@ -192,3 +200,17 @@ def test_builders_are_noted_described_and_read(rows: Rows) -> None:
     builder = rows.ask(registry._read_one, Model, ids["a"])
     assert (builder.name, builder.description, builder.tags, builder.masterids) == ("a", "two", ["y"], [rows.master])
     assert rows.ask(registry._read_one, Model, 99) is None
+
+
+def test_what_a_cells_runs_took_is_told_by_its_last_five_that_were_runs(rows: Rows) -> None:
+    rows.build("other", SUCCESS, 7)
+    rows.build("a", SUCCESS, 9000)
+    for minutes in range(10, 15):
+        rows.say(rows.build("a", FAILURE if minutes % 2 else SUCCESS, 1 + 60 * minutes), "nodes", 2)
+        for outcome in (SUCCESS, FAILURE):
+            rows.say(rows.build("a", outcome, 4), SAME_AS, 1)
+    for results in (SKIPPED, EXCEPTION, RETRY, CANCELLED):
+        rows.build("a", results, 3)
+    rows.build("a", None, None)
+    assert rows.ask(_last_spans, Model, rows.cell("a")) == [60 * minutes for minutes in (14, 13, 12, 11, 10)]
+    assert rows.ask(_last_spans, Model, rows.cell("new")) == []

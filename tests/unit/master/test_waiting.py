@@ -108,21 +108,23 @@ def test_a_full_worker_says_how_many_clusters_it_has_and_when_the_next_one_ends(
     worker = Worker("w1", room=False)
     other, builder = Builder(2, "other", "i386", "w1"), Builder(1, "c", "i386", "w1")
     other.building = [running(worker, 8), running(worker, 9)]
-    last = [{"started_at": at(0), "complete_at": at(seconds)} for seconds in (300, 600, 9000)]
+    spans = {2: [300, 600, 9000]}
     begun = {("builds", 8): {"started_at": at(NOW - 360)}, ("builds", 9): {"started_at": at(NOW - 10)}}
     master = farm([worker], [builder, other], [(1, {})])
-    answers = {("builders", 2, "builds"): last, **begun}
     ask = master.data.get
 
     async def get(path: tuple[Any, ...], **how: Any) -> Any:
-        return answers[path] if path in answers else await ask(path, **how)
+        return begun[path] if path in begun else await ask(path, **how)
 
-    master.data.get = get
+    async def do(_query: Any, _model: Any, builder: int) -> Any:
+        return spans[builder]
+
+    master.data.get, master.db = get, SimpleNamespace(model=None, pool=SimpleNamespace(do=do))
     full = "w1 is full: 2 of 2 clusters"
     assert why(master) == (False, f"{full}; the next of them ends in about 4 min (median of its last runs)")
-    answers["builds", 8] = {"started_at": at(NOW - 4000)}
+    begun["builds", 8] = {"started_at": at(NOW - 4000)}
     assert why(master)[1] == f"{full}; the next of them is late (by the median of its last runs)"
-    answers["builders", 2, "builds"] = []
+    spans[2] = []
     assert why(master)[1] == full
 
 
