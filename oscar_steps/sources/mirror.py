@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,6 +32,7 @@ ASK_SECONDS = 60
 FETCH_SECONDS = 900
 MAX_FILES, MAX_BYTES = 100_000, 4 << 30
 """Of a commit: some times what the largest release of OSCAR has."""
+MAX_COPIES = 4
 _LOCK_SECONDS = 900
 
 
@@ -155,8 +156,20 @@ def mirror_of(url: str, cache: Path) -> Iterator[Mirror]:
         with FileLock(f"{place}.lock", timeout=_LOCK_SECONDS):
             mirror = Mirror(place.with_suffix(".git"), url)
             mirror.update()
+            mirror.place.touch()
             yield mirror
+        _let_old_ones_go(cache)
     except Timeout:
         raise HostError(f"timed out after {_LOCK_SECONDS} s waiting for another reader of {url}") from None
     except OSError as error:
         raise HostError(f"{error.filename or cache} cannot be used: {error.strerror}") from None
+
+
+def _let_old_ones_go(cache: Path) -> None:
+    """Keep the copies of the repositories that were looked at last, and what stands beside them."""
+    with suppress(OSError):  # Another reader may tidy up as well; the next one does what is left.
+        copies = sorted(cache.glob("*.git"), key=lambda copy: copy.lstat().st_mtime, reverse=True)
+        for copy in copies[MAX_COPIES:]:
+            with suppress(Timeout), FileLock(copy.with_suffix(".lock"), timeout=0):
+                for folder in (copy.with_suffix(".tree"), copy):
+                    shutil.rmtree(folder, ignore_errors=True)

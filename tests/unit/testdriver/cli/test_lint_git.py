@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from demo.children import run
 from demo.farm import STANDIN
 from demo.repository import apply_patch
 from oscar_steps.errors import SourceError
+from oscar_steps.sources import mirror as mirrors
 from oscar_steps.sources.git import url_words
 from oscar_steps.sources.git_history import change_of_git
 from oscar_steps.sources.mirror import mirror_of
@@ -70,6 +72,20 @@ def test_a_commit_of_a_thousand_million_files_or_of_terabytes_is_refused_before_
             trees(repository, "main", tmp_path / "cache")
         repository.commit({"install_cluster": b"#!/bin/sh\n"})
     assert not [*(tmp_path / "cache").glob("*.tree")]
+
+
+def test_the_copies_of_repositories_that_nobody_looks_at_any_more_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "MAX_COPIES", 2)
+    cache = tmp_path / "cache"
+    urls = [Repository(tmp_path / f"{name}.git") for name in ("one", "two", "three")]
+    for repository in (*urls[:2], urls[0], urls[2]):
+        repository.commit({"install_cluster": GOOD})
+        trees(repository, "main", cache)
+    kept = [hashlib.sha256(repository.url.encode()).hexdigest()[:16] for repository in (urls[0], urls[2])]
+    found = {path.name for path in cache.iterdir() if path.is_dir()}
+    assert found == {f"{name}{kind}" for name in kept for kind in (".git", ".tree")}
 
 
 def test_the_first_commit_of_all_has_none_before_it(repository: Repository, tmp_path: Path) -> None:
