@@ -224,15 +224,16 @@ async def _between(
 
 
 async def _on_branch(master: Any, place: Git, first: str, last: str) -> tuple[Candidate, ...]:
-    """The same, of git. A good commit that is not on the branch any more, as after a forced push, says nothing of it.
-
-    Raises HostError, SourceError.
+    """The same, of git. A good commit that is not on the branch any more, as after a forced push, says nothing of it;
+    nor does a red one that is gone. Raises HostError.
     """
     copy = Copy(place.copy_below(Path(master.basedir)), place.url, master.reactor)
+    if not await copy.has(last):
+        return ()
     names = await copy.between(last, [first])
     if len(names) > MAX_CANDIDATES:
         return ()
-    commits = [await copy.commit(name, "") for name in names]
+    commits = await copy.told(names)
     if not commits or commits[0].parents[:1] != (first,):
         return ()
     return tuple(Candidate(commit.revision, commit.author, commit.message) for commit in commits)

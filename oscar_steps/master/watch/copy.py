@@ -235,6 +235,29 @@ class Copy:
         touched += [] if is_whole else [_MANY]
         return GitCommit(identity, author_of(name, address), message, branch, touched, tuple(parents.split()))
 
+    async def has(self, identity: str) -> bool:
+        """Whether the copy has this commit. Raises HostError where there is no copy."""
+        return bool(await self._there([identity]))
+
+    async def told(self, identities: Sequence[str]) -> list[GitCommit]:
+        """Who made these commits, in their order, with their messages, but without their files: one question for all.
+
+        Where they say too much for one answer each of them is asked for alone.
+        """
+        if not identities:
+            return []
+        words = ("log", "-z", "--no-walk=unsorted", "--no-patch", "--no-show-signature", _FORMAT, "--stdin")
+        command = [f"--git-dir={self.place}", *words]
+        status, output, _ = await self._run(command, _ASK_SECONDS, _lines(identities), most=_LISTED_BYTES)
+        parts = output.decode("utf-8", "replace").split("\0")
+        if status != 0 or len(parts) != _HEAD_PARTS * len(identities) + 1:
+            return [await self.commit(identity, "") for identity in identities]
+        rows = zip(identities, *(parts[place:-1:_HEAD_PARTS] for place in range(_HEAD_PARTS)), strict=True)
+        return [
+            GitCommit(identity, author_of(name, address), message, "", [], tuple(parents.split()))
+            for identity, name, address, parents, message in rows
+        ]
+
     async def _log(self, identity: str, *words: str) -> tuple[list[str], bool]:
         """What git tells of a commit, and whether that is all: it is not where git would print or take too much."""
         command = [f"--git-dir={self.place}", "log", "-1", "-z", *words, "--no-show-signature", _FORMAT, identity, "--"]
