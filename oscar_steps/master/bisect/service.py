@@ -115,9 +115,11 @@ class BisectService(service.BuildbotService):
     async def _step(self, build: int) -> None:
         asked = await self._asked(build)
         case = await case_of(self.master, build, self.git, asked)
-        if case is None:
-            return
         steps = await steps_of(self.master, build, asked.after if asked else 0)
+        if case is None:
+            if steps:
+                await self._note(build, "the farm does not know any more what it was to search for")
+            return
         if any(step.verdict is None for step in steps):
             return
         if (why := await self._ends_early(case, steps)) is not None:

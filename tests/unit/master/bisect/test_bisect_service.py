@@ -437,6 +437,23 @@ def test_a_search_that_goes_on_is_not_begun_a_second_time(tmp_path: Path) -> Non
     assert len(master.asked) == 1
 
 
+def test_a_search_whose_case_the_farm_has_forgotten_is_over_and_another_may_be_asked_for(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    asked_for(master)
+    known, master.results = master.results, []
+    master.run(broken_since(107))
+    finished(master, 100)
+    assert (len(master.asked), master.mails) == (1, [])
+    master.results = known
+    assert asked_for(master, good="105") == (101, {3: 101})
+
+
+def test_a_red_build_that_was_never_searched_for_is_not_noted_as_over(tmp_path: Path) -> None:
+    master = long_red(tmp_path)
+    finished(master, RED)
+    assert master.states == {}
+
+
 def test_a_search_that_has_ended_may_be_asked_for_again_with_another_good_revision(tmp_path: Path) -> None:
     master = long_red(tmp_path)
     asked_for(master)
