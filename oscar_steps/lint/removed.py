@@ -38,7 +38,7 @@ def removed_but_used(before: Tree, after: Tree) -> Findings:
         package = _PACKAGE.match(path)
         if package and not renames_packages:
             continue  # Many have moved to other repositories, and are still installed.
-        name = (package[1] if package else posixpath.basename(path)).encode()
+        name = (package[1] if package else posixpath.basename(path)).encode("utf-8", "surrogateescape")
         naming = [file for file in users if name.removesuffix(b".pm") in file.content]
         problems = list(_of_module(path, naming, before, after)) if path.endswith(".pm") else []
         for file in naming:

@@ -26,6 +26,7 @@ from oscar_steps.sources.git import (
     named,
     refs_in,
 )
+from oscar_steps.textio import printable_name
 from oscar_steps.v3m.host.ledger import owned
 
 ASK_SECONDS = 60
@@ -33,6 +34,8 @@ FETCH_SECONDS = 900
 MAX_FILES, MAX_BYTES = 100_000, 4 << 30
 """Of a commit: some times what the largest release of OSCAR has."""
 MAX_COPIES = 4
+_LONGEST_PATH, _LONGEST_NAME, _MOST_FOLDERS = 1000, 255, 100
+_NO_PARTS = {b"", b".", b"..", b".git"}
 _LOCK_SECONDS = 900
 
 
@@ -86,6 +89,10 @@ class Mirror:
         if len(listed) >= LISTED_BYTES or len(entries) > MAX_FILES or size > MAX_BYTES:
             most = f"{MAX_FILES} files, or {MAX_BYTES >> 30} GiB"
             raise SourceError(f"{self.url}: the commit {identity} has more than {most}; this is not an OSCAR tree")
+        for _, _, path in (line.partition(b"\t") for line in listed.split(b"\0")[:-1]):
+            if fault := _path_fault(path):
+                said = f"the commit {identity} has the path {printable_name(path)[:60]!a}, {fault}"
+                raise SourceError(f"{self.url}: {said}", hint="name the file otherwise")
 
     def update(self) -> None:
         """Fetch what is new. A copy that is damaged is made anew. Raises SourceError or HostError."""
@@ -145,6 +152,16 @@ class Mirror:
             return self.git("rev-parse", "--verify", "--quiet", f"{found}^{{commit}}").decode().strip()
         except FarmError:
             raise SourceError(f"{self.url}: '{wanted}' is no commit") from None
+
+
+def _path_fault(path: bytes) -> str:
+    """Why a path of a commit can be written on no host; '' where it can."""
+    parts = path.split(b"/")
+    if len(path) > _LONGEST_PATH or len(parts) > _MOST_FOLDERS or max(map(len, parts)) > _LONGEST_NAME:
+        return f"which is longer than {_LONGEST_PATH} bytes, or in more than {_MOST_FOLDERS} folders"
+    return (
+        "which leads out of the tree, or into git's own folder" if _NO_PARTS & {part.lower() for part in parts} else ""
+    )
 
 
 @contextmanager

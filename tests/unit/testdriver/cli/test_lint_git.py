@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -86,6 +87,44 @@ def test_the_copies_of_repositories_that_nobody_looks_at_any_more_go(
     kept = [hashlib.sha256(repository.url.encode()).hexdigest()[:16] for repository in (urls[0], urls[2])]
     found = {path.name for path in cache.iterdir() if path.is_dir()}
     assert found == {f"{name}{kind}" for name in kept for kind in (".git", ".tree")}
+
+
+def raw_tree(repository: Repository, name: bytes, inner: str = "") -> str:
+    """A tree as nobody's git makes it: of one file of any name, or with a tree in it."""
+    blob = repository.git("hash-object", "-w", "--stdin", stdin=b"#!/usr/bin/perl\nif (;\n")
+    entry = (b"40000 " if inner else b"100644 ") + name + b"\0" + bytes.fromhex(inner or blob)
+    return repository.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=entry)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.pl", b"\xff\n.pm"])
+def test_names_that_are_no_utf8_come_and_go_as_others_do(repository: Repository, tmp_path: Path, name: bytes) -> None:
+    repository.commit_tree(raw_tree(repository, name))
+    came = look(repository.url, "main", None, tmp_path / "cache")
+    repository.commit({"install_cluster": GOOD, '"caf\\351.pl"': None, '"\\377\\n.pm"': None})
+    gone = look(repository.url, "main", None, tmp_path / "cache")
+    for looked in (came, gone):
+        json.dumps(as_json(looked)).encode()
+        verdict_of(looked, "lint").model_dump_json()
+
+
+def test_paths_that_no_host_can_have_are_the_commits_mistake_and_harm_no_later_look(
+    repository: Repository, tmp_path: Path
+) -> None:
+    good, file = repository.tip("main"), raw_tree(repository, b"x")
+    deep = file
+    for _ in range(120):
+        deep = raw_tree(repository, b"dd", deep)
+    for tree in (
+        raw_tree(repository, b".git", file),
+        raw_tree(repository, b"..", file),
+        raw_tree(repository, b"a" * 256),
+        deep,
+    ):
+        made = repository.commit_tree(tree)
+        with pytest.raises(SourceError, match=f"the commit {made} has the path"):
+            trees(repository, "main", tmp_path / "cache")
+        repository.git("update-ref", "refs/heads/main", good)
+        assert trees(repository, "main", tmp_path / "cache").after.files["install_cluster"].content == GOOD
 
 
 def test_the_first_commit_of_all_has_none_before_it(repository: Repository, tmp_path: Path) -> None:
