@@ -13,6 +13,9 @@ from oscar_steps.sources.git import author_of
 from oscar_steps.sources.history import MAX_COMMITS, Change, Commit
 from oscar_steps.sources.mirror import Mirror
 
+_MOST_NAMED = 100
+"""Of more commits in a row none is named for what it brought: for each of them git would be asked twice."""
+
 
 def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Change:
     """The commit `revision`, or all from `first` to it. Raises SourceError or HostError.
@@ -31,7 +34,8 @@ def change_of_git(mirror: Mirror, revision: str, first: str | None = None) -> Ch
         for place, (identity, _, date, address, name) in reversed([*enumerate(entries)])
     )
     base = entries[-1][1].partition(" ")[0]
-    for identity in (*([base] if base else []), *(commit.id for commit in commits)):
+    between = [commit.id for commit in commits[:-1]] if len(commits) <= _MOST_NAMED else []
+    for identity in (*([base] if base else []), *between, revision):
         mirror.check(identity)
     change = Change(
         mirror.url, mirror.url, "git", commits, number - len(commits), number, base_url=mirror.url, base_id=base,
@@ -63,7 +67,7 @@ def _with_paths(change: Change, mirror: Mirror) -> Change:
     """Who changed which path; what is copied or renamed is what git takes for it."""
     touched = dict[str, tuple[Commit, ...]]()
     before = change.base_id
-    for commit in change.commits if len(change.commits) > 1 else ():
+    for commit in change.commits if 1 < len(change.commits) <= _MOST_NAMED else ():
         for path in _names(mirror, before, commit.id):
             touched[path] = (*touched.get(path, ()), commit)
         before = commit.id

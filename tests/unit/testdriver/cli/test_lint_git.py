@@ -14,6 +14,7 @@ from demo.children import run
 from demo.farm import STANDIN
 from demo.repository import apply_patch
 from oscar_steps.errors import SourceError
+from oscar_steps.sources import git_history
 from oscar_steps.sources import mirror as mirrors
 from oscar_steps.sources.git import url_words
 from oscar_steps.sources.git_history import change_of_git
@@ -153,6 +154,25 @@ def test_several_commits_are_compared_with_the_one_before_the_first(repository: 
     brought = change.brought_by("two")
     assert brought is not None
     assert brought.author == "Ünal Çelik <u@example.org>"
+
+
+def test_of_very_many_commits_in_a_row_none_is_named_and_git_is_not_asked_of_each(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = repository.tip("main")
+    first, *_, last = [repository.commit({f"new{number}": b"1\n"}) for number in range(4)]
+    checked = list[str]()
+    check = mirrors.Mirror.check
+
+    def noted(mirror: mirrors.Mirror, identity: str) -> None:
+        checked.append(identity)
+        check(mirror, identity)
+
+    monkeypatch.setattr(mirrors.Mirror, "check", noted)
+    monkeypatch.setattr(git_history, "_MOST_NAMED", 3)
+    with mirror_of(repository.url, tmp_path / "cache") as mirror:
+        change = change_of_git(mirror, last, first)
+    assert (len(change.commits), change.brought_by("new1"), checked) == (4, None, [base, last])
 
 
 def test_a_renamed_file_is_known_as_a_copy(repository: Repository, tmp_path: Path) -> None:
