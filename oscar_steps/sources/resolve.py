@@ -70,9 +70,12 @@ def resolve_revision(url: str, revision: str) -> str:
     return revision_answer(url, revision, *(each.decode("utf-8", "replace") for each in (answer.stdout, answer.stderr)))
 
 
-def externals_at(url: str, revision: str) -> tuple[External, ...]:
-    """What a checkout of an exact revision gets from elsewhere, as the farm's master finds it. Raises as `exact`."""
-    questions = externals_of(url, revision, Memory())
+def externals_at(url: str, revision: str, memory: Memory | None = None) -> tuple[External, ...]:
+    """What a checkout of an exact revision gets from elsewhere, as the farm's master finds it. Raises as `exact`.
+
+    `memory` makes the answers for several revisions of one tree cheap.
+    """
+    questions = externals_of(url, revision, memory or Memory())
     try:
         words = next(questions)
         while True:

@@ -14,9 +14,11 @@ from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side
 from oscar_steps.bisect.search import Answer, Ask, Run, Search, Seen
 from oscar_steps.bisect.seen import is_fault, other_faults, seen, seen_of_image
-from oscar_steps.errors import FarmError, UserError
+from oscar_steps.errors import FarmError, SourceError, UserError
 from oscar_steps.job import JOB_FILE, Job, Source
 from oscar_steps.manifest import Upgrade, versions_of
+from oscar_steps.sources.externals import Memory
+from oscar_steps.sources.resolve import externals_at
 from oscar_steps.sources.source import Patch
 from oscar_steps.textio import one_line, printable
 from oscar_steps.verdict import VERDICT_FILE, Category, Outcome, Stage, Verdict
@@ -35,32 +37,60 @@ class Places(Protocol):
         """The position that this job tests; None: it is of another search."""
 
     def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:
-        """The job of a position, without its name; `done`: the runs until now, and their positions."""
+        """The job of a position, without its name; `done`: the runs until now, and their positions.
+
+        Raises SourceError where the position cannot be tested, HostError where that is not known.
+        """
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
         """What a run says of the fault of the run `bad`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Commits:
-    """One source after the other, all on one image: so nothing else differs."""
+    """One source after the other, all on one image: so nothing else differs.
+
+    The exact externals of a position are asked for when it is first wanted; all of its runs have the same.
+    """
 
     template: Job
     sources: tuple[Source, ...]
     names: tuple[str, ...]
     patch: Patch | None = None
     """A fix that is applied to each of them; one to which it does not apply is tested as it is."""
+    memory: Memory = field(default_factory=Memory)
+    exact: dict[int, Source] = field(default_factory=dict)
+    """The positions that have been asked for, with their externals."""
 
     def place(self, job: Job) -> int | None:
         if job.cell != self.template.cell or (job.source.patch and job.source.patch != self.patch):
             return None
-        plain = job.source.model_copy(update={"patch": None}).identity
-        return next((number for number, each in enumerate(self.sources) if each.identity == plain), None)
+        theirs = job.source.model_copy(update={"patch": None})
+        plain = theirs.model_copy(update={"externals": ()}).identity
+        position = next((number for number, each in enumerate(self.sources) if each.identity == plain), None)
+        if position is None:
+            return None
+        if theirs.externals:  # what a commit elsewhere has changed since then is not mixed into this search
+            self.exact.setdefault(position, theirs)
+        try:
+            return position if self._exact(position).identity == theirs.identity else None
+        except SourceError:
+            return None
+
+    def _exact(self, position: int) -> Source:
+        """Raises SourceError where nobody can check it out, HostError where the server does not say."""
+        if position not in self.exact:
+            source = self.sources[position]
+            if source.kind == "svn":
+                externals = externals_at(source.url, source.revision, self.memory)
+                source = source.model_copy(update={"externals": externals})
+            self.exact[position] = source
+        return self.exact[position]
 
     def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:
         used = next((verdict.image.key for _, verdict in done if verdict.image), "")
         refused = any(place == position and patch_refused(verdict) for place, verdict in done)
-        source = self.sources[position].model_copy(update={"patch": None if refused else self.patch})
+        source = self._exact(position).model_copy(update={"patch": None if refused else self.patch})
         return self.template.model_copy(update={"source": source, "image_key": self.template.image_key or used})
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
@@ -121,14 +151,16 @@ class Bisect:
     done: list[tuple[int, Verdict]] = field(default_factory=list)
 
     def load(self) -> None:
-        """What earlier runs said. One that did not come to its end says nothing."""
+        """What earlier runs said. One that did not come to its end says nothing. Raises HostError."""
         found = list[tuple[float, int, Verdict]]()
         for path in self.folder.glob(f"*/{VERDICT_FILE}"):
-            with suppress(FarmError, OSError):
-                verdict, job = Verdict.load(path.parent), Job.load(path.parent / JOB_FILE)
-                position = self.places.place(job)
-                if position is not None and verdict.outcome is not Outcome.CANCELLED:
-                    found.append((path.stat().st_mtime, position, verdict))
+            try:
+                verdict, job, when = Verdict.load(path.parent), Job.load(path.parent / JOB_FILE), path.stat().st_mtime
+            except (FarmError, OSError):
+                continue
+            position = self.places.place(job)
+            if position is not None and verdict.outcome is not Outcome.CANCELLED:
+                found.append((when, position, verdict))
         self.done = [(position, verdict) for _, position, verdict in sorted(found, key=lambda each: each[:2])]
 
     @property
@@ -151,7 +183,12 @@ class Bisect:
         self._check_patch()
         while isinstance(step := self.search.next(self.runs), Ask):
             click.echo(f"run {len(self.done) + 1}: {printable(self.places.names[step.position])}: {step.why}")
-            job = self._job(step.position)
+            try:
+                job = self._job(step.position)
+            except SourceError as error:
+                self.done.append((step.position, _not_tested(self.places.names[step.position], error)))
+                click.echo(f"    not tested: {printable(one_line(error.sentence))}")
+                continue
             click.echo(f"    {self.folder / job.run_id}")
             verdict = self.execute(self.folder / job.run_id, job, self.images)
             if verdict.outcome is Outcome.CANCELLED:
@@ -191,6 +228,18 @@ class Bisect:
             if runs:
                 found.append(side_of(self.folder / runs[-1].run_id, runs[-1]))
         return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _not_tested(name: str, error: SourceError) -> Verdict:
+    return Verdict(
+        run_id="-",
+        cell="-",
+        source="-",
+        revision=name,
+        outcome=Outcome.INFRASTRUCTURE,
+        category=Category.FARM,
+        sentence=error.sentence,
+    )
 
 
 def side_of(directory: Path, verdict: Verdict) -> Side:

@@ -11,12 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oscar_steps.job import Job
+from oscar_steps.sources import resolve
+from oscar_steps.sources.resolve import exact, source_as_asked
 from oscar_steps.testdriver.cli import bisect as module
+from oscar_steps.testdriver.cli import bisecting
 from oscar_steps.testdriver.cli.main import cli
 from oscar_steps.verdict import Category, ImageReport, Outcome, Stage, Verdict
 from oscar_steps.words import ExitStatus
 from tests.unit.git_server import Repository
 from tests.unit.images.test_upgrade import stored
+from tests.unit.svn_server import Repository as SubversionRepository
 
 CELL = "debian-12-x86_64"
 COMMITS = 8
@@ -155,6 +159,81 @@ def test_all_runs_have_the_first_ones_image(ask: Callable[..., Result]) -> None:
     runs = Runs(broken_since(6))
     ask(runs)
     assert [job.image_key for job in runs.jobs] == ["", *["ab" * 32] * 4]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> SubversionRepository:
+    """Trunk r2 to r9, of which r4 brings one external and r6 another one; what they are changes with r5."""
+    made = SubversionRepository(tmp_path / "oscar")
+    made.put({"trunk/install_cluster": "1\n", "shared/one/f": "1\n", "shared/two/f": "1\n"})
+    for number in range(2, 10):
+        made.put({"trunk/install_cluster": f"{number}\n"} | ({"shared/one/f": "5\n"} if number == 5 else {}))
+        if number in (3, 5):
+            made.externals("trunk", "^/shared/one one\n" + ("-r1 ^/shared/two two\n" if number == 5 else ""))
+    return made
+
+
+def test_each_run_has_the_exact_externals_of_its_revision(
+    ask: Callable[..., Result], tree: SubversionRepository
+) -> None:
+    runs, url = Runs(broken_since(6)), f"{tree.place.as_uri()}/trunk"
+    result = ask(runs, "bisect", "2", "9", "--cell", CELL, "--url", url)
+    assert "r6 (" in result.output and "did it" in result.output, result.output
+    assert "the externals: + two from" in result.output
+    for job in runs.jobs:
+        assert job.source.externals == exact(source_as_asked(url, job.source.revision), tree.place).externals
+
+
+def test_the_externals_of_all_runs_cost_one_reading_of_a_tree_that_has_the_same(
+    ask: Callable[..., Result], tree: SubversionRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = list[list[str]](), resolve.run_svn
+    monkeypatch.setattr(resolve, "run_svn", lambda words, *more: [asked.append(words), real(words, *more)][1])
+    runs, url = Runs(broken_since(8)), f"{tree.place.as_uri()}/trunk"
+    ask(runs, "bisect", "6", "9", "--cell", CELL, "--url", url)
+    assert len(runs.jobs) == 4
+    assert len([words for words in asked if "propget" in words and f"{url}@" in words[-1]]) == 1
+
+
+def test_a_revision_whose_externals_nobody_can_check_out_is_not_tested_and_its_neighbours_are(
+    ask: Callable[..., Result], tree: SubversionRepository
+) -> None:
+    tree.externals("trunk", "^/nowhere two")
+    tree.commit()
+    tree.externals("trunk", "^/shared/two two")
+    for number in range(11, 14):
+        tree.put({"trunk/install_cluster": f"{number}\n"})
+    runs = Runs(broken_since(12))
+    words = ("bisect", "8", "12", "--cell", CELL, "--url", f"{tree.place.as_uri()}/trunk")
+    result = ask(runs, *words)
+    assert "not tested: svn:externals of" in result.output, result.output
+    assert "r12 (" in result.output and "did it" in result.output
+    assert "10" not in [job.source.revision for job in runs.jobs]
+
+
+def test_a_search_goes_on_with_the_externals_that_it_began_with(
+    ask: Callable[..., Result], tree: SubversionRepository
+) -> None:
+    first, second = Runs(broken_since(6)), Runs(broken_since(6))
+    words = ("bisect", "2", "9", "--cell", CELL, "--url", f"{tree.place.as_uri()}/trunk")
+    ask(first, *words)
+    tree.put({"shared/one/f": "later\n"})
+    result = ask(second, *words)
+    assert f"{len(first.jobs)} runs are there already" in result.output
+    assert second.jobs == []
+
+
+def test_runs_without_the_externals_that_their_revision_has_do_not_count(
+    ask: Callable[..., Result], tree: SubversionRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("bisect", "2", "9", "--cell", CELL, "--url", f"{tree.place.as_uri()}/trunk")
+    monkeypatch.setattr(bisecting, "externals_at", lambda *_: ())
+    first, second = Runs(broken_since(6)), Runs(broken_since(6))
+    ask(first, *words)
+    monkeypatch.undo()
+    result = ask(second, *words)
+    assert "1 runs are there already" in result.output
+    assert len(second.jobs) == len(first.jobs) - 1
 
 
 def test_a_search_that_was_ended_goes_on_where_it_stopped(ask: Callable[..., Result]) -> None:
