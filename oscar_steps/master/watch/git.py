@@ -8,6 +8,7 @@ repository in its place) its tip is tested and the operator is told.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,7 +33,6 @@ from oscar_steps.textio import printable, read_regular, some, write_atomically
 
 MERGED_AUTHORS = "merged_authors"
 """A change's property: whose commits a merge brings."""
-_REMEMBERED = 500
 
 
 class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
@@ -49,6 +49,8 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         self._copy: Copy | None = None
         self._marks: dict[str, str] | None = None
         self._told_of_main = False
+        self._told = 0
+        """How often the operator has been told of branches that were replaced."""
         super().__init__(*arguments, **settings)
 
     def checkConfig(self, *, table: Git, folder: Path, **settings: Any) -> None:  # noqa: ARG002
@@ -112,6 +114,7 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
             tips = {name: tip for name, tip in tips.items() if name not in replaced}  # they are told at the next look
         for name in await self._in_turn(copy, tips):
             await self._take(copy, name, tips[name], replaced=name in replaced)
+        self._told += bool({*replaced} & {*tips})
         self._write()
 
     async def _in_turn(self, copy: Copy, tips: Mapping[str, str]) -> list[str]:
@@ -149,13 +152,14 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         text = (
             f"In the repository {self.table.url} branches do not go on from the last commit that the farm has seen:\n\n"
             + "\n".join(lines)
-            + "\n\nWere they pushed by force? Or is another repository there now? Of each the last commit is tested; "
-            "what was between is not.\n"
+            + "\n\nWere they pushed by force? Or is another repository there now? Of each the last commit is tested, "
+            "unless it was seen on that branch before; what was between is not.\n"
         )
         log.msg(f"GitPoller {self.table.name}: replaced branches:\n" + "\n".join(lines))
         subject = f"the repository {self.table.name} has branches that were replaced"
-        name = f"git-{self.table.name}-" + "-".join(sorted(short_name(tip) for tip in replaced.values()))
-        return notify(self.master, subject, text, (), operator=True, name=name[:100])
+        this_time = hashlib.sha256("\n".join((*sorted(lines), str(self._told))).encode()).hexdigest()[:32]
+        name = f"git-{self.table.name}-{this_time}"
+        return notify(self.master, subject, text, (), operator=True, name=name)
 
     async def _take(self, copy: Copy, name: str, tip: str, *, replaced: bool) -> None:
         """Store what is new on a branch, commit by commit."""
@@ -222,39 +226,45 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         return any((c["revision"], c["branch"]) == (commit.revision, commit.branch) for c in found)
 
     async def _remembered(self, heads: dict[str, str]) -> dict[str, str]:
-        """After a start: the marks. Where the file is lost, the database knows the last commit of some branches."""
-        marks = read_marks(self.note)
-        if marks is not None:
+        """After a start: the marks. Where the file is lost, the database knows what was stored last of each branch."""
+        noted = read_note(self.note)
+        if noted is not None:
+            marks, self._told = noted
             return marks
-        found = await self.master.data.get(("changes",), order=["-changeid"], limit=_REMEMBERED)
-        prefix, stored = self.table.prefix, dict[str, str]()
-        for change in sorted(found, key=lambda change: int(change["changeid"])):
-            if str(change["branch"]).startswith(prefix):
-                stored[str(change["branch"]).removeprefix(prefix)] = str(change["revision"])
+        stored = dict[str, str]()
+        for name in heads:
+            of_branch = [resultspec.Filter("branch", "eq", [self.table.prefix + name])]
+            changes = self.master.data.get(("changes",), filters=of_branch, order=["-changeid"], limit=1)
+            for change in await changes:
+                stored[name] = str(change["revision"])
         if stored:
             log.msg(
                 f"GitPoller {self.table.name}: {self.note} cannot be read; the database knows {len(stored)} branches"
             )
-        return heads | {name: identity for name, identity in stored.items() if name in heads}
+        return heads | stored
 
     def _write(self) -> None:
         """That the marks cannot be noted does not stop the poller: what is stored is in the database, too."""
         try:
-            write_atomically(self.note, json.dumps({"branches": self._marks}) + "\n")
+            write_atomically(self.note, json.dumps({"branches": self._marks, "told": self._told}) + "\n")
         except OSError as error:
             log.msg(f"{self.note} cannot be written ({error})")
 
 
-def read_marks(path: Path) -> dict[str, str] | None:
-    """The marks in a file, by git's names of the branches; None where there is none, or none that can be read."""
+def read_note(path: Path) -> tuple[dict[str, str], int] | None:
+    """The marks in a file, by git's names of the branches, and how often the operator was told that some were replaced.
+
+    None where there is no file, or none that can be read.
+    """
     try:
-        found = json.loads(read_regular(path))["branches"].items()
-        return {
+        note = json.loads(read_regular(path))
+        marks = {
             name: identity
-            for name, identity in found
+            for name, identity in note["branches"].items()
             if isinstance(identity, str) and FULL_ID.fullmatch(identity) and not name_fault(name)
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return marks, int(note.get("told", 0))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

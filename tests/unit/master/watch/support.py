@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ class FakeUpdates:
         self.stored.append(revision)
         self.changes.append({"changeid": len(self.changes) + 1, "revision": revision, **more})
 
-    async def get(self, _path: tuple[str, ...], **_more: Any) -> list[dict[str, Any]]:
+    async def get(
+        self, _path: tuple[str, ...], filters: Sequence[Any] = (), limit: int | None = None, **_more: Any
+    ) -> list[dict[str, Any]]:
         """The changes of the database, the newest first."""
-        return self.changes[::-1]
+        found = [change for change in self.changes[::-1] if all(change[f.field] in f.values for f in filters)]
+        return found[:limit]
 
 
 class Fake:

@@ -46,11 +46,13 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         self.repository = Repository(self.folder / "oscar.git")
         self.number = 0
         self.told: list[tuple[str, str]] = []
+        self.names: list[str] = []
         self.mail_runs = True
         self.updates = FakeUpdates("")
 
-        def notify(_master: Any, subject: str, text: str, *_addresses: Any, **_how: Any) -> bool:
+        def notify(_master: Any, subject: str, text: str, *_addresses: Any, **how: Any) -> bool:
             if self.mail_runs:
+                self.names.append(how.get("name", ""))
                 self.told.append((subject, text))
             return self.mail_runs
 
@@ -175,6 +177,33 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         assert subject == "the repository oscar has branches that were replaced"
         assert f"main: was at {old[:12]}, and is at {new[:12]}" in text
 
+    async def test_a_branch_that_is_replaced_once_more_in_the_same_way_is_told_once_more(self) -> None:
+        root = self.commit()
+        ours = self.commit()
+        poller = self.poller()
+        await poller.poll()
+        theirs = self.commit(parents=(root,))
+        for tip in (theirs, ours, theirs):
+            self.repository.git("update-ref", "refs/heads/main", tip)
+            await poller.poll()
+            await poller.poll()
+            poller = self.poller()
+            await poller.poll()
+        assert self.seen() == [("main", theirs), ("main", ours)], "what was seen there before is not seen once more"
+        assert len(self.told) == len({*self.names}) == 3
+
+    async def test_what_is_told_before_the_master_is_killed_is_told_in_the_same_letter(self) -> None:
+        root = self.commit()
+        self.commit()
+        await self.poller().poll()
+        new = self.commit(parents=(root,))
+        self.updates.fails_at = new
+        await self.poller().poll()
+        assert len(self.flushLoggedErrors(OSError)) == 1
+        await self.poller().poll()
+        assert self.seen() == [("main", new)]
+        assert (len(self.names), len({*self.names})) == (2, 1), "the mail service sends the second one to nobody"
+
     async def test_another_repository_in_its_place_is_told_as_a_force_push(self) -> None:
         self.commit()
         self.commit("5-1")
@@ -251,6 +280,22 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
             make(self.state / "git-oscar.json")
             await self.poller().poll()
             assert self.seen() == [("main", each) for each in (first, *more)]
+
+    async def test_without_its_file_the_poller_knows_branches_that_were_quiet_while_others_had_many_commits(
+        self,
+    ) -> None:
+        self.commit()
+        quiet = self.commit("5-1")
+        await self.poller().poll()
+        first = self.commit("5-1")
+        await self.poller().poll()
+        for number in range(600):
+            await self.updates.addChange(revision=str(number), branch="trunk")
+        (self.state / "git-oscar.json").unlink()
+        second = self.commit("5-1")
+        await self.poller().poll()
+        seen = [revision for branch, revision in self.seen() if branch == "5-1"]
+        assert quiet not in seen and seen == [first, second]
 
     async def test_a_copy_that_is_lost_or_damaged_is_made_anew_and_loses_nothing(self) -> None:
         def spoil(copy: Path) -> None:
@@ -491,10 +536,10 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         with self.assertRaises(HostError):
             await exact_source(reactor, down, Asked(repository="", branch="", revision="", folder=self.state / "no"))
 
-    async def test_a_note_is_whole_json_with_marks_alone(self) -> None:
+    async def test_a_note_is_whole_json_that_others_may_not_read(self) -> None:
         tip = self.commit()
         await self.poller().poll()
-        assert json.loads((self.state / "git-oscar.json").read_text()) == {"branches": {"main": tip}}
+        assert json.loads((self.state / "git-oscar.json").read_text()) == {"branches": {"main": tip}, "told": 0}
         assert (self.state / "git-oscar.json").stat().st_mode & 0o077 == 0
 
 
