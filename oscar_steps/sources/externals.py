@@ -4,8 +4,11 @@ The questions are asked by whoever can: `externals_of` yields the words for svn 
 repository's own server is asked, as a commit must not make the farm call anywhere; what is elsewhere is named as the
 property says it.
 
-svn reads a property of a whole tree with a question for each file. So what is known of a revision is remembered, and of
-another revision only the difference is asked for; the tree is read again where a folder or its properties changed.
+svn reads a property of a whole tree with a question for each file and folder. The difference between nothing and the
+tree is one answer, and names all folders that have the property; so only they are asked for its text. That answer has
+the text of all files in it, so a very large tree is read with svn's many questions. What is known of a revision is
+remembered, and of another revision only the difference is asked for; the tree is read again where a folder or its
+properties changed.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from oscar_steps.sources.externals_text import (
     Definition,
     absolute,
     definitions,
+    folders_in,
     is_same_server,
     properties_in,
+    size_in,
 )
 from oscar_steps.sources.source import External
 from oscar_steps.sources.svn import advice, characters, error_kind, svn_words
@@ -32,6 +37,10 @@ from oscar_steps.sources.svn import advice, characters, error_kind, svn_words
 MAX_EXTERNALS = 200
 MAX_DEPTH = 10
 _SECONDS, _WALK_SECONDS = 120.0, 900.0
+_AT_ONCE = 50
+"""Addresses in a question: with the longest names that a file system takes they still fit a command line."""
+_MOST_TEXT = 256_000_000
+"""Bytes of all files of a tree that may come with one answer: some seconds of a network, no more than a checkout."""
 
 
 class Answer(NamedTuple):
@@ -80,8 +89,8 @@ def externals_of(url: str, revision: str, memory: Memory) -> Questions:
 
 
 def seconds_of(words: list[str]) -> float:
-    """How long svn may take for one of the questions: a whole tree's properties take an answer for each file."""
-    return _WALK_SECONDS if "--recursive" in words else _SECONDS
+    """How long svn may take for one of the questions: those of a whole tree take longer."""
+    return _WALK_SECONDS if {"--recursive", "--properties-only"} & {*words} else _SECONDS
 
 
 def _collect(
@@ -156,18 +165,48 @@ def _properties(tree: _Tree, memory: Memory) -> Generator[list[str], Answer, dic
         if known == number or (yield from _is_unchanged(tree, known)):
             memory.keep(key, number, properties)
             return properties
-    answer = yield ["propget", "--recursive", "--xml", "svn:externals", f"{tree.url}@{tree.revision}"]
-    about = f"{tree.url}@{tree.revision}"
-    if answer.status != 0:
-        _refuse(answer, about)
-    try:
-        found = properties_in(answer.output)
-    except ValueError as error:
-        raise HostError(f"{about}: {error}") from None
+    found = yield from _read(tree)
     top = f"{unquote(tree.url)}/"
     properties = {unquote(f"{path}/").removeprefix(top).rstrip("/"): text for path, text in found}
     memory.keep(key, number, properties)
     return properties
+
+
+def _read(tree: _Tree) -> Generator[list[str], Answer, list[tuple[str, str]]]:
+    """The address of each folder that has the property, and its text."""
+    known = yield from _read_quickly(tree)
+    if known is not None:
+        return known
+    about = f"{tree.url}@{tree.revision}"
+    answer = yield ["propget", "--recursive", "--xml", "svn:externals", about]
+    if answer.status != 0:
+        _refuse(answer, about)
+    try:
+        return properties_in(answer.output)
+    except ValueError as error:
+        raise HostError(f"{about}: {error}") from None
+
+
+def _read_quickly(tree: _Tree) -> Generator[list[str], Answer, list[tuple[str, str]] | None]:
+    """The same, in an answer for the tree and some for each of these folders; None: that way is closed.
+
+    Revision 0 of every repository is an empty folder. A server that hides the folder above the tree refuses to compare.
+    """
+    answer = yield ["list", "--recursive", "--xml", f"{tree.url}@{tree.revision}"]
+    if answer.status != 0 or size_in(answer.output) > _MOST_TEXT:
+        return None
+    answer = yield ["diff", "--properties-only", "-r", f"0:{tree.revision}", f"{tree.url}@{tree.revision}"]
+    if answer.status != 0:
+        return None
+    targets = [f"{_below(tree.url, folder)}@{tree.revision}" for folder in folders_in(answer.output)]
+    found: list[tuple[str, str]] = []
+    for first in range(0, len(targets), _AT_ONCE):
+        answer = yield ["propget", "--xml", "svn:externals", *targets[first : first + _AT_ONCE]]
+        try:
+            found += properties_in(answer.output)
+        except ValueError:
+            return None
+    return found if len(found) == len(targets) else None
 
 
 def _is_unchanged(tree: _Tree, known: int) -> Generator[list[str], Answer, bool]:

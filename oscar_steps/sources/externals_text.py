@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import posixpath
 import re
 import shlex
@@ -18,6 +19,7 @@ _ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*://")
 _REVISION = re.compile(r"r*(\d{1,10})|(HEAD|\{[^{}]+\})", re.IGNORECASE)
 _PORTS = {"svn": 3690, "http": 80, "https": 443, "svn+ssh": 22}
 _LONGEST = 200
+_OF_FOLDER = b"Property changes on: "
 
 
 class BadLine(ValueError):
@@ -32,6 +34,28 @@ class Definition:
     url: str
     revision: str = "HEAD"
     peg: str = "HEAD"
+
+
+def size_in(output: bytes) -> float:
+    """Bytes of all files that `svn list --xml` names; endless where that cannot be read."""
+    try:
+        return sum(int(size.text or "") for size in ElementTree.fromstring(characters(output)).iter("size"))
+    except (ElementTree.ParseError, ValueError):
+        return math.inf
+
+
+def folders_in(output: bytes) -> list[str]:
+    """The folders, and files, that `svn diff --properties-only` shows with a new svn:externals; '': the tree's top.
+
+    Each line of a property's own text has a sign before it, so none can look like one of svn's.
+    """
+    folder, found = "", []
+    for line in output.split(b"\n"):
+        if line.startswith(_OF_FOLDER):
+            folder = line.removeprefix(_OF_FOLDER).decode("utf-8", "replace")
+        elif line == b"Added: svn:externals":
+            found.append("" if folder == "." else folder)
+    return found
 
 
 def properties_in(output: bytes) -> list[tuple[str, str]]:

@@ -332,16 +332,67 @@ def test_a_tree_is_read_again_only_where_a_folder_or_its_properties_changed(repo
     repository.externals("trunk/lib", "^/shared/one/f f")
     first = repository.commit()
     commands, found = asked_for(trunk, first, memory)
-    assert commands == ["info", "propget", "log", "info"]
+    assert commands == ["info", *_READ, "log", "info"]
     assert asked_for(trunk, first, memory) == (["info", "log", "info"], found)
     edited = repository.put({"trunk/install_cluster": "y\n"})
     assert asked_for(trunk, edited, memory) == (["info", "diff", "log", "info"], found)
     assert asked_for(trunk, first, memory) == (["info", "diff", "log", "info"], found), "an older one, too"
     repository.svn("copy", "--quiet", "trunk/lib", "trunk/lib2")
     commands, found = asked_for(trunk, repository.commit(), memory)
-    assert (commands[:3], [each.path for each in found]) == (["info", "diff", "propget"], ["lib/f", "lib2/f"])
+    assert (commands[:5], [each.path for each in found]) == (["info", "diff", *_READ], ["lib/f", "lib2/f"])
     repository.svn("remove", "--quiet", "trunk/lib")
     commands, found = asked_for(trunk, repository.commit(), memory)
-    assert (commands[:3], [each.path for each in found]) == (["info", "diff", "propget"], ["lib2/f"])
+    assert (commands[:5], [each.path for each in found]) == (["info", "diff", *_READ], ["lib2/f"])
     repository.svn("propdel", "--quiet", "svn:externals", "trunk/lib2")
-    assert asked_for(trunk, repository.commit(), memory) == (["info", "diff", "propget"], ())
+    assert asked_for(trunk, repository.commit(), memory) == (["info", "diff", "list", "diff"], ())
+
+
+_READ = ["list", "diff", "propget"]
+
+
+_ODD = ("a", "b/c @d", "50% (off)/#1 + 'x'", "caf\u00e9", "trunk", ".hidden", "Property changes on: a")
+
+
+@pytest.mark.parametrize("branch", ["trunk", "branches/b", "branches/all", ""])
+def test_a_tree_that_is_read_quickly_has_all_externals_that_its_folders_have(
+    repository: Repository, url: str, branch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the folders' names and the properties' texts are, and however the branch was made."""
+    repository.put({f"trunk/{name}/": "" for name in _ODD})
+    for number, name in enumerate(_ODD):
+        text = "^/shared/one o\n# x\n\n#Property changes on: b\n"[: 15 if number % 2 else None]
+        repository.externals(f"trunk/{name}" + "@" * ("@" in name), text)
+    repository.svn("propset", "--quiet", "svn:ignore", "Property changes on: lib\nAdded: svn:externals\n", "trunk/lib")
+    repository.commit()
+    for origin, name in ((f"{url}/trunk", "b"), (f"{url}@4", "all")):
+        repository.svn("copy", "--quiet", "-m", "a branch", origin, f"{url}/branches/{name}")
+    number = repository.commit()
+    commands, quick = asked_for(f"{url}/{branch}".rstrip("/"), number, Memory())
+    assert (commands[:4], commands.count("propget")) == (["info", *_READ], 1)
+    monkeypatch.setattr(externals, "_MOST_TEXT", -1)
+    commands, found = asked_for(f"{url}/{branch}".rstrip("/"), number, Memory())
+    assert commands[:3] == ["info", "list", "propget"], "not read quickly"
+    assert quick == found
+    assert len(found) == len(_ODD) * (3 if branch == "" else 1)
+
+
+def test_more_folders_with_externals_than_fit_a_question_are_asked_in_turn(
+    repository: Repository, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(externals, "_AT_ONCE", 3)
+    repository.put({f"trunk/d{number}/": "" for number in range(7)})
+    for number in range(7):
+        repository.externals(f"trunk/d{number}", "^/shared/one/f f")
+    commands, found = asked_for(f"{url}/trunk", repository.commit(), Memory())
+    assert [each.path for each in found] == [f"d{number}/f" for number in range(7)]
+    assert commands[:6] == ["info", "list", "diff", "propget", "propget", "propget"]
+
+
+def test_where_the_folder_above_is_hidden_the_tree_is_read_all_the_same(repository: Repository, url: str) -> None:
+    repository.externals("trunk/lib", "^/trunk/a%20b x")
+    number = repository.commit()
+    conf = repository.place / "conf"
+    (conf / "authz").write_text("[/]\n* =\n[/trunk]\n* = r\n")
+    (conf / "svnserve.conf").write_text("[general]\nanon-access = read\nauthz-db = authz\n")
+    commands, found = asked_for(f"{url}/trunk", number, Memory())
+    assert (commands[:4], [each.path for each in found]) == (["info", "list", "diff", "propget"], ["lib/x"])

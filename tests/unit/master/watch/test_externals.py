@@ -50,7 +50,7 @@ class WithServer(unittest.TestCase):  # type: ignore[misc]
         found = await defer.gatherResults([defer.ensureDeferred(self.source()) for _ in range(4)])
         assert {str(source.externals[0]) for source in found} == {f"lib from {self.url}/shared@1"}
         assert len({source.identity for source in found}) == 1
-        assert self.commands.count("propget") == 2, "that of the trunk, and that of its external"
+        assert self.commands.count("list") == 2, "that of the trunk, and that of its external"
 
     async def test_what_was_read_is_known_after_a_restart_and_a_broken_note_of_it_harms_nobody(self) -> None:
         first = await self.source()
@@ -60,7 +60,7 @@ class WithServer(unittest.TestCase):  # type: ignore[misc]
             if broken is not None:
                 note.write_bytes(broken)
             assert await self.source() == first
-            assert self.commands.count("propget") == reads
+            assert self.commands.count("list") == reads
         assert len(json.loads(note.read_text())) == 2
 
     async def test_a_server_that_went_away_keeps_nobody_from_asking_again(self) -> None:
