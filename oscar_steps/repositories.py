@@ -228,6 +228,11 @@ class Tarballs(_Frozen):
             raise PydanticCustomError("password", sentence)
         return url
 
+    @field_validator("keyring", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return path or None
+
     @field_validator("newer_than")
     @classmethod
     def _is_a_version(cls, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,18 @@ def test_a_worker_for_a_cell_that_does_not_exist_is_refused(tmp_path: Path) -> N
 def test_the_example_site_is_valid_and_fits_the_matrix() -> None:
     root = default_profiles().parent
     load_site(root / "farm.toml").check_against(load_matrix(default_profiles()))
+
+
+def test_each_default_that_the_example_shows_can_be_written_and_is_the_default(tmp_path: Path) -> None:
+    text = (default_profiles().parent / "farm.toml").read_text()
+    path = tmp_path / "farm.toml"
+    path.write_text(text)
+    plain = load_site(path)
+    path.write_text(re.sub(r"(?m)^# (?=\w+ = |\[)", "", text).replace('profiles = "profiles"', ""))
+    written = load_site(path)
+    assert written.git and written.tarballs
+    for name in ("repository", "schedule", "web", "database", "secrets", "master", "driver", "timeouts", "worker"):
+        assert getattr(written, name) == getattr(plain, name), name
 
 
 def test_a_missing_secret_says_which_file_to_create_and_how(tmp_path: Path) -> None:
