@@ -130,6 +130,11 @@ class Mail(_Frozen):
     always: bool = False
     """Committers also get mail when their commit passed."""
 
+    @field_validator("people_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: object) -> object:
+        return path or None
+
     @field_validator("domain")
     @classmethod
     def _is_a_host(cls, domain: str) -> str:

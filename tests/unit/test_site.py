@@ -176,6 +176,8 @@ def test_each_default_that_the_example_shows_can_be_written_and_is_the_default(t
     assert written.git and written.tarballs
     for name in ("repository", "schedule", "web", "database", "secrets", "master", "driver", "timeouts", "worker"):
         assert getattr(written, name) == getattr(plain, name), name
+    assert written.mail and plain.mail
+    assert written.mail.model_copy(update={"ldap": None, "people": {}}) == plain.mail
 
 
 def test_a_missing_secret_says_which_file_to_create_and_how(tmp_path: Path) -> None:
