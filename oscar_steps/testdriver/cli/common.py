@@ -6,11 +6,13 @@ import errno
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from oscar_steps.environment import default_runs
 from oscar_steps.errors import FarmError, UserError
 from oscar_steps.words import ExitStatus
 
@@ -20,6 +22,23 @@ _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 def directory(**more: Any) -> click.Path:
     """A directory as a parameter of a command."""
     return click.Path(path_type=Path, file_okay=False, **more)
+
+
+class _Run(click.Path):
+    """A run's directory, or the name that `status` prints of a run: in --runs, else in this user's folder of runs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(FarmError, OSError):
+            if "/" not in str(value) and not Path(value).exists():
+                runs = ctx.params.get("runs") if ctx else None  # no path, before click has read it
+                named = (runs if isinstance(runs, Path) else default_runs()) / value
+                value = str(named) if named.is_dir() else value
+        return super().convert(value, param, ctx)
+
+
+def existing_run() -> click.Path:
+    """A run as a parameter of a command."""
+    return _Run(path_type=Path, file_okay=False, exists=True)
 
 
 def leave(status: ExitStatus) -> NoReturn:

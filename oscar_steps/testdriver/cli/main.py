@@ -50,6 +50,8 @@ Exit statuses:
 def cli() -> None:
     """Install a whole virtual cluster with OSCAR, from nothing, and say whether it works.
 
+    RUN is a run's directory, or the name that `status` prints.
+
     \b
     Examples:
       oscar-testdriver run --cell debian-12-x86_64 --revision HEAD --url svn://host/oscar/trunk

@@ -12,6 +12,7 @@ from oscar_steps.environment import default_runs, default_store
 from oscar_steps.errors import FarmError, HostError, UserError
 from oscar_steps.testdriver.cli import display
 from oscar_steps.testdriver.cli.common import directory as _directory
+from oscar_steps.testdriver.cli.common import existing_run as _existing_run
 from oscar_steps.testdriver.cli.common import explained as _explained
 from oscar_steps.testdriver.cli.common import leave as _leave
 from oscar_steps.testdriver.head.access import open_ssh
@@ -59,8 +60,8 @@ def _runs(directory: Path) -> list[Path]:
 
 
 @click.command()
-@click.argument("directory", type=_directory(exists=True), required=False)
-@click.option("--runs", type=_directory(), help="Folder with the run directories.")
+@click.argument("directory", type=_existing_run(), required=False, metavar="[RUN]")
+@click.option("--runs", type=_directory(), is_eager=True, help="Folder with the run directories.")
 @_explained
 def status(directory: Path | None, runs: Path | None) -> None:
     """Show the state of a run, or of every run on this host. What a killed run has left is cleaned up."""
@@ -68,7 +69,7 @@ def status(directory: Path | None, runs: Path | None) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("directory", type=_directory(exists=True))
+@click.argument("directory", type=_existing_run(), metavar="RUN")
 @click.argument("command", nargs=-1)
 @_explained
 def ssh(directory: Path, command: tuple[str, ...]) -> None:
@@ -78,7 +79,7 @@ def ssh(directory: Path, command: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("directory", type=_directory(exists=True))
+@click.argument("directory", type=_existing_run(), metavar="RUN")
 @click.argument("machine")
 @click.option("--follow/--no-follow", default=True, help="Follow the console as it grows, until Ctrl-C.")
 @click.option("--raw", is_flag=True, help="Show the bytes as they are, with the guest's control sequences.")
@@ -96,9 +97,9 @@ def console(directory: Path, machine: str, follow: bool, raw: bool) -> None:
 
 
 @click.command()
-@click.argument("directories", type=_directory(exists=True), nargs=-1)
+@click.argument("directories", type=_existing_run(), nargs=-1, metavar="[RUN]...")
 @click.option("--all", "all_", is_flag=True, help="Every run in the --runs folder.")
-@click.option("--runs", type=_directory(), help="Folder with the run directories.")
+@click.option("--runs", type=_directory(), is_eager=True, help="Folder with the run directories.")
 @_explained
 def destroy(directories: tuple[Path, ...], all_: bool, runs: Path | None) -> None:
     """End runs: their VMs, their processes. The run directories stay. Nothing else is touched."""
@@ -142,12 +143,12 @@ def _status(path: Path) -> str:
 
 
 @click.command()
-@click.argument("directory", type=_directory(exists=True))
+@click.argument("directory", type=_existing_run(), metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
 @click.option("--stored", is_flag=True, help="The verdict as it was written at the end of the run.")
 @_explained
 def verdict(directory: Path, as_json: bool, stored: bool) -> None:
-    """Make the verdict of a finished run again, from the files in its DIRECTORY (also of an archived run).
+    """Make the verdict of a finished run again, from its files (also of an archived run).
 
     It equals the one that was written at the run's end, unless this farm knows more of OSCAR's failures by now.
     """

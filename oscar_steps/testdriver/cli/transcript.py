@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from oscar_steps.errors import UserError
-from oscar_steps.testdriver.cli.common import directory, explained
+from oscar_steps.testdriver.cli.common import directory, existing_run, explained
 from oscar_steps.testdriver.process.rundirectory import is_running, require_run
 from oscar_steps.testdriver.record.transcript import CASE_FILE, record
 
 
 @click.command()
-@click.argument("run", type=directory(exists=True))
+@click.argument("run", type=existing_run())
 @click.option("--to", "into", type=directory(), default=Path(), help="Folder for the case.  [default: here]")
 @click.option("--name", default="", metavar="NAME", help="The case's directory.  [default: stage and a number]")
 @explained
