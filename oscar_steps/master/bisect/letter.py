@@ -15,7 +15,7 @@ from oscar_steps.bisect.seen import other_faults
 from oscar_steps.errors import FarmError
 from oscar_steps.job import JOB_FILE, Job
 from oscar_steps.master.bisect.case import Case, Step, verdict_beside
-from oscar_steps.master.bisect.worlds import Elsewhere, World
+from oscar_steps.master.bisect.worlds import Elsewhere, World, around
 from oscar_steps.master.web.run_files import RUNS, run_url
 from oscar_steps.repositories import kind_of
 from oscar_steps.sources.git import url_words
@@ -62,7 +62,7 @@ class Letter:
         """Whether the developers' list gets it, too: what the distribution broke is nobody's, and concerns all."""
         return self.elsewhere is not None and self.elsewhere.world is World.PACKAGES
 
-    def text(self) -> str:
+    async def text(self) -> str:
         """In plain words."""
         case, answer = self.case, self.answer
         base, last = self.master.config.buildbotURL, len(case.candidates)
@@ -78,9 +78,23 @@ class Letter:
         ]
         if answer.kind is Kind.FOUND and (message := case.candidates[answer.first - 1].message.strip()):
             lines += [f"{case.names[answer.first]} says: {one_line(message, 300)}", ""]
-        lines += [*compare(*(_side(self.master, run) for run in self._beside())), *_behind(case, self.steps)]
+        beside = self._beside()
+        lines += [*compare(*(_side(self.master, run) for run in beside)), *await self._by_hand(*beside)]
+        lines += _behind(case, self.steps)
         page = f"{base}#/builders/{case.builder}/builds/{case.number}"
         return "\n".join([*lines, "", f"The build that failed: {page}", ""])
+
+    async def _by_hand(self, *runs: Verdict) -> list[str]:
+        """The command that shows the two runs again, where one worker has both."""
+        case, steps = self.case, self.steps
+        builds = {case.verdict.run_id: case.build, **({self.good.run_id: case.good.build} if self.good else {})}
+        builds |= {step.verdict.run_id: step.build for step in steps if step.verdict is not None}
+        found = [await around(self.master, builds.get(run.run_id, 0)) for run in runs]
+        folders, workers = [each.folder for each in found], {each.worker for each in found}
+        if len(workers) > 1 or not all((*folders, *workers)):
+            return []
+        again = shlex.join(["oscar-testdriver", "compare", *folders])
+        return [f"By hand, on the worker {workers.pop()}, as long as it keeps them: {again}"]
 
     def _beside(self) -> tuple[Verdict, Verdict]:
         """The run before, and the run with the fault; where the search has none, those of before it began."""

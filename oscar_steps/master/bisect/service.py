@@ -287,7 +287,7 @@ class BisectService(service.BuildbotService):
             written = letter.Letter(self.master, case, steps, answer, elsewhere, good)
             name = f"bisect-{case.build}" + (f"-{case.asked.after}" if case.asked else "")
             sent = mail.send_to_logins(
-                name, written.subject, written.text(), written.logins, developers=written.is_developers
+                name, written.subject, await written.text(), written.logins, developers=written.is_developers
             )
             if not await sent:
                 return  # it ends meanwhile: the next start tells it

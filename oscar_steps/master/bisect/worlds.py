@@ -21,6 +21,7 @@ from oscar_steps.bisect.seen import seen_of_image
 from oscar_steps.manifest import Upgrade
 from oscar_steps.master.bisect.case import Case, Step, values_of, verdict_beside
 from oscar_steps.master.history.record import FARM, RECIPE, VERDICT, verdict_in
+from oscar_steps.master.steps.results import RUN_DIRECTORY
 from oscar_steps.master.web.run_files import RUNS
 from oscar_steps.verdict import Outcome, Stage, Verdict
 
@@ -80,6 +81,8 @@ class Around:
     worker: str = ""
     digests: dict[World, str] | None = None
     packages: str | None = None
+    folder: str = ""
+    """The run's directory on its worker."""
 
     @property
     def image(self) -> str:
@@ -122,6 +125,7 @@ async def around(master: Any, build: int) -> Around:
             World.EXTERNALS: " ".join(["externals:", *map(str, verdict.tested.externals)]) if verdict.tested else "",
         },
         manifest.read_manifest(folder / manifest.MANIFEST_FILE) if kept else None,
+        str(said.get(RUN_DIRECTORY) or ""),
     )
 
 

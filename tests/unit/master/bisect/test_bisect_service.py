@@ -24,6 +24,7 @@ from oscar_steps.master.history.record import NOT_COUNTED, Result
 from oscar_steps.master.history.table import Rate
 from oscar_steps.master.operator_mail import MAIL_SERVICE
 from oscar_steps.master.schedules.names import BISECT, CHANGES, PATCH_OF
+from oscar_steps.master.steps.results import RUN_DIRECTORY
 from oscar_steps.verdict import Category, Outcome, Stability, Stage, Verdict
 
 REPOSITORY, BRANCH = "svn://h/oscar", "trunk"
@@ -217,6 +218,22 @@ def test_one_mail_says_who_did_it_with_the_two_runs_beside_each_other(tmp_path: 
     assert logins == ["dev107"]
     assert "r106 passed" in text and "r107 failed at start-install: the image failed" in text
     assert f"http://farm/#/builders/3/builds/{RED}" in text
+
+
+@pytest.mark.parametrize(("others", "is_one"), [("w1", True), ("w2", False)])
+def test_the_mail_has_the_command_that_compares_the_two_runs_where_one_worker_has_both(
+    tmp_path: Path, others: str, is_one: bool
+) -> None:
+    master = FakeMaster(tmp_path)
+
+    def run(revision: int) -> tuple[int, dict[str, Any]]:
+        master.now = {"workername": others if revision == 107 else "w1", RUN_DIRECTORY: f"/runs/of farm/r{revision}"}
+        return broken_since(107)(revision)
+
+    searched(master, run)
+    command = "on the worker w1, as long as it keeps them: oscar-testdriver compare '/runs/of farm/r106' "
+    assert (f"By hand, {command}'/runs/of farm/r107'" in master.mails[0][2]) is is_one
+    assert ("By hand" in master.mails[0][2]) is is_one
 
 
 def test_its_builds_have_low_priority_and_count_for_nothing(tmp_path: Path) -> None:
