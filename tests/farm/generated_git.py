@@ -86,7 +86,7 @@ class Generated:
         self.push(branch)
 
     def merge(self, into: str, other: str, author: str = JANE, *, alone: bool = False) -> None:
-        """What the merge brings is the merge's; all of it, where a branch is made and merged between two looks."""
+        """What the merge brings is the merge's."""
         parents = (self.repository.tip(into), self.repository.tip(other))
         self.push(into, (self.make(into, author, parents=parents), author), alone=alone)
 

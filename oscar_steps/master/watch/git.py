@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ from oscar_steps.textio import printable, read_regular, some, write_atomically
 
 MERGED_AUTHORS = "merged_authors"
 """A change's property: whose commits a merge brings."""
+
+
+@dataclass
+class _Known:
+    """Where new branches end, at one look."""
+
+    marks: tuple[str, ...]
+    """Where the known branches were: all that leads there is known."""
+    passed: set[str]
+    """The commits that branches have got since then. What their merges bring may be a new branch's."""
+    watched: list[str]
+    """The tips of watched branches."""
 
 
 class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
@@ -112,23 +126,32 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         }
         if replaced and not self._tell(replaced):
             tips = {name: tip for name, tip in tips.items() if name not in replaced}  # they are told at the next look
-        for name in await self._in_turn(copy, tips):
-            await self._take(copy, name, tips[name], replaced=name in replaced)
+        known = await self._known(copy, tips)
+        for name in await self._in_turn(copy, tips, known):
+            await self._take(copy, name, tips[name], known, replaced=name in replaced)
         self._told += bool({*replaced} & {*tips})
         self._write()
 
-    async def _in_turn(self, copy: Copy, tips: Mapping[str, str]) -> list[str]:
+    async def _known(self, copy: Copy, tips: Mapping[str, str]) -> _Known:
+        marks = self._marks or {}
+        moved = {name: tip for name, tip in tips.items() if marks.get(name, tip) != tip}
+        passed = {each for name, tip in moved.items() for each in await copy.between(tip, [marks[name]])}
+        watched = [tip for name, tip in tips.items() if name in marks and self.table.watches(name)]
+        return _Known(tuple(marks.values()), passed, watched)
+
+    async def _in_turn(self, copy: Copy, tips: Mapping[str, str], known: _Known) -> list[str]:
         """The branches in an order in which a commit that several have is the one's that it was made on.
 
         That is a branch that is known; of new ones the one that has the fewest commits of its own, as others go off it.
-        One that is not watched takes a commit from none that is.
+        One that is not watched takes a commit from none that is. The new ones come first: the master may be killed
+        before it has taken the merge that brings their commits to a branch that is known.
         """
-        watches, known = self.table.watches, {*(self._marks or {})}
-        own = {name: await self._own(copy, tips[name]) for name in tips if name not in known and watches(name)}
+        watches, marks = self.table.watches, {*(self._marks or {})}
+        own = {name: await self._own(copy, tips[name], known) for name in tips if name not in marks and watches(name)}
 
         def turn(name: str) -> tuple[Any, ...]:
-            is_new = name not in known
-            return is_new, watches(name) != is_new, len(own.get(name, ())), name != self.table.main, name
+            is_new = name not in marks
+            return not is_new, watches(name) != is_new, len(own.get(name, ())), name != self.table.main, name
 
         return sorted(tips, key=turn)
 
@@ -161,7 +184,7 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
         name = f"git-{self.table.name}-{this_time}"
         return notify(self.master, subject, text, (), operator=True, name=name)
 
-    async def _take(self, copy: Copy, name: str, tip: str, *, replaced: bool) -> None:
+    async def _take(self, copy: Copy, name: str, tip: str, known: _Known, *, replaced: bool) -> None:
         """Store what is new on a branch, commit by commit."""
         assert self._marks is not None
         mark = self._marks.get(name)
@@ -171,21 +194,27 @@ class GitPoller(Looks, base.ReconfigurablePollingChangeSource):
             elif mark is not None:
                 commits = await copy.between(tip, [mark])
             else:
-                commits = await self._own(copy, tip)
+                commits = await self._own(copy, tip, known)
+                known.passed.update(await self._walk(copy, tip, known))
+                known.watched.append(tip)
             for identity in commits:
                 await self._store(await copy.commit(identity, f"{self.table.prefix}{name}"), copy)
                 self._marks[name] = identity
                 self._write()
         self._marks[name] = tip
 
-    async def _own(self, copy: Copy, tip: str) -> list[str]:
+    async def _walk(self, copy: Copy, tip: str, known: _Known) -> list[str]:
+        """The commits of a new branch that no other has, or has by a merge alone that was not seen yet."""
+        back = reversed(await copy.between(tip, known.marks))
+        return [*takewhile(lambda identity: identity not in known.passed, back)][::-1]
+
+    async def _own(self, copy: Copy, tip: str, known: _Known) -> list[str]:
         """The commits of a new branch; of one that has nothing in common with those that are known its last one.
 
         So it is where all of them are known of branches that nobody watches.
         """
-        marks = self._marks or {}
-        own = await copy.between(tip, marks.values())
-        if not own and await copy.between(tip, [mark for name, mark in marks.items() if self.table.watches(name)]):
+        own = await self._walk(copy, tip, known)
+        if not own and await copy.between(tip, known.watched):
             return [tip]
         begins = await copy.commit(own[0], "") if own else None
         return [tip] if begins is not None and not begins.parents else own

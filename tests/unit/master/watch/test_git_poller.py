@@ -119,11 +119,11 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         own = self.commit("5-1", parents=(fork,), author="Own <own@example.org>")
         merge = self.commit(parents=(self.repository.tip("main"), own), author="Bob <bob@example.org>")
         await poller.poll()
-        assert self.seen() == [("main", merge)], "the merge has it already"
-        assert self.updates.changes[0]["properties"] == {MERGED_AUTHORS: ["Own <own@example.org>"]}
+        assert self.seen() == [("5-1", own), ("main", merge)]
+        assert self.updates.changes[1]["properties"] == {MERGED_AUTHORS: ["Own <own@example.org>"]}
         more = self.commit("5-2", parents=(fork,))
         await poller.poll()
-        assert self.seen()[1:] == [("5-2", more)]
+        assert self.seen()[2:] == [("5-2", more)]
 
     async def test_a_branch_with_a_history_of_its_own_begins_with_its_last_commit(self) -> None:
         self.commit()
@@ -147,6 +147,24 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
         (change,) = self.updates.changes
         assert change["properties"] == {MERGED_AUTHORS: ["Bob <bob@example.org>", "Eve <eve@example.org>"]}
         assert change["files"] == ["README", FILE]
+
+    async def test_a_branch_that_is_made_and_merged_between_two_looks_has_its_own_commits_also_over_a_kill(
+        self,
+    ) -> None:
+        root = self.commit()
+        await self.poller().poll()
+        topic = [self.commit("topic", parents=(root,)), self.commit("topic")]
+        above = self.commit("above", parents=(topic[1],))
+        merge = self.commit(parents=(root, above))
+        self.repository.git("update-ref", "refs/heads/same", merge)
+        last = self.commit()
+        self.updates.fails_at = merge
+        await self.poller().poll()
+        assert len(self.flushLoggedErrors(OSError)) == 1
+        new = [("topic", topic[0]), ("topic", topic[1]), ("above", above)]
+        assert self.seen() == new
+        await self.poller().poll()
+        assert self.seen() == [*new, ("main", merge), ("main", last)]
 
     async def test_a_branch_that_is_fast_forwarded_has_each_commit_for_itself(self) -> None:
         root = self.commit()
