@@ -23,7 +23,7 @@ def made(tmp_path: Path) -> Generated:
     return generate(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["daemon"])
+@pytest.mark.parametrize("kind", ["daemon", pytest.param("apache", marks=pytest.mark.slow)])
 def test_each_commit_of_each_branch_is_seen_once_in_order_whatever_master_and_server_suffer(
     kind: str, made: Generated, tmp_path: Path
 ) -> None:
