@@ -111,6 +111,9 @@ class Apache:
         digest = ["openssl", "passwd", "-apr1", "-stdin"]
         hashed = subprocess.run(digest, input=f"{PASSWORD}\n".encode(), capture_output=True, check=True).stdout
         (self.root / "users").write_bytes(f"{USER}:".encode() + hashed)
+        # Apache's own user reads them, whatever the umask was.
+        for path in (self.root / "users", self.root / "oscar", *(self.root / "oscar").rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         self.url: dict[str, str] = {}
         self._start()
 
