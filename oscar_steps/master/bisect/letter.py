@@ -138,7 +138,7 @@ def _elsewhere(elsewhere: Elsewhere, case: Case) -> list[str]:
         kind = kind_of(str(case.stamp["branch"] or ""))
         again += url_words(Source(kind=kind, url=case.good.url, revision=case.good.revision))
         again += ["--revision", case.good.revision]
-        lines += [f"By hand, on the worker {images.worker}: {shlex.join(again)}"]
+        lines += [f"By hand, on the worker {found.worker}: {shlex.join(again)}"]
     return lines
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from twisted.internet import defer
 from twisted.python import log
 
+from oscar_steps.bisect.images import Images
 from oscar_steps.bisect.search import Answer, Ask, Kind, Search
 from oscar_steps.bisect.seen import NOT_THE_COMMITS
 from oscar_steps.errors import UserError
@@ -31,7 +32,7 @@ from oscar_steps.master.bisect.case import (
     runs_of,
     steps_of,
 )
-from oscar_steps.master.bisect.worlds import Elsewhere, Images, Worlds, around, hopeless, image_runs, worlds
+from oscar_steps.master.bisect.worlds import Elsewhere, Worlds, around, hopeless, image_runs, worlds
 from oscar_steps.master.history.record import NOT_COUNTED, Result
 from oscar_steps.master.history.store import History
 from oscar_steps.master.operator_mail import MAIL_SERVICE
@@ -147,7 +148,7 @@ class BisectService(service.BuildbotService):
             search = await self._search(case, len(found.images.upgrades) + 1)
             step = search.next(image_runs(case, steps, found.images))
             if isinstance(step, Ask):
-                await self._ask_image(case, step, found.images, len(steps) + 1)
+                await self._ask_image(case, step, found.images, found.worker, len(steps) + 1)
                 return
             which = step
         await self._tell(case, steps, answer, Elsewhere(found, which))
@@ -257,11 +258,11 @@ class BisectService(service.BuildbotService):
         more = {BISECT: [case.build, ask.position]}
         return await self._build(case, case.revisions[ask.position], words, ask.why, number, more)
 
-    async def _ask_image(self, case: Case, ask: Ask, images: Images, number: int) -> None:
+    async def _ask_image(self, case: Case, ask: Ask, images: Images, worker: str, number: int) -> None:
         """The revision that was good, on an image with some of the new packages."""
         more = {BISECT: [case.build, ask.position, "image"], IMAGE_WANTED: images.wanted(ask.position)}
         words = f"{case.names[0]} on {images.at(ask.position)}"
-        await self._build(case, case.good.revision, words, words, number, {**more, ONLY_ON: images.worker})
+        await self._build(case, case.good.revision, words, words, number, {**more, ONLY_ON: worker})
 
     async def _build(
         self, case: Case, revision: str, words: str, why: str, number: int, more: dict[str, Any]

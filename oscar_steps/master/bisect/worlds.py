@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from oscar_steps import manifest
+from oscar_steps.bisect.images import Images
 from oscar_steps.bisect.search import Answer, Kind, Run, Seen
 from oscar_steps.bisect.seen import seen_of_image
-from oscar_steps.manifest import Upgrade
 from oscar_steps.master.bisect.case import Case, Step, values_of, verdict_beside
 from oscar_steps.master.history.record import FARM, RECIPE, VERDICT, verdict_in
 from oscar_steps.master.steps.results import RUN_DIRECTORY
@@ -39,38 +39,6 @@ class World(StrEnum):
     RECIPE = "the recipe of the base image"
     FARM = "the farm's own version or settings"
     EXTERNALS = "what svn:externals bring"
-
-
-@dataclass(frozen=True)
-class Images:
-    """The search over images: position 0 is the old one, the last position is the new one."""
-
-    old: str
-    new: str
-    worker: str
-    """The one that has the old image."""
-    upgrades: tuple[Upgrade, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (
-            f"the image {self.old[:12]}",
-            *map(str, self.upgrades),
-            f"what else differs in the image {self.new[:12]}",
-        )
-
-    def at(self, position: int) -> str:
-        """The image of a position, in words."""
-        if position > len(self.upgrades):
-            return f"the image {self.new[:12]}"
-        more = f" with all up to {self.upgrades[position - 1]}" if position else ""
-        return f"the image {self.old[:12]}{more}"
-
-    def wanted(self, position: int) -> dict[str, Any]:
-        """The image of a position, as a job has it."""
-        if position > len(self.upgrades):
-            return {"image_key": self.new, "image_versions": {}}
-        return {"image_key": self.old, "image_versions": manifest.versions_of(self.upgrades[:position])}
 
 
 @dataclass(frozen=True)
@@ -99,6 +67,8 @@ class Worlds:
 
     differ: tuple[World, ...] = ()
     images: Images | None = None
+    worker: str = ""
+    """The one that has the old image."""
     changes: str = ""
     """The packages that differ, in one sentence; '': there is none, or the lists were not kept."""
     why_not: str = ""
@@ -151,7 +121,7 @@ def worlds(good: Around, red: Around, workers: Sequence[str]) -> Worlds:
         why_not = f"the worker {good.worker}, which had the old image, does not run this cell any more"
     if why_not:
         return replace(found, why_not=why_not)
-    return replace(found, images=Images(good.image, red.image, good.worker, upgrades))
+    return replace(found, images=Images(good.image, red.image, upgrades), worker=good.worker)
 
 
 def image_runs(case: Case, steps: Sequence[Step], images: Images) -> list[Run]:

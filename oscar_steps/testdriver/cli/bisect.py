@@ -12,6 +12,7 @@ import click
 
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side, compare
+from oscar_steps.bisect.images import Images
 from oscar_steps.bisect.search import Answer, Kind, Search
 from oscar_steps.environment import cache_directory, default_runs, default_store
 from oscar_steps.errors import UserError
@@ -166,7 +167,7 @@ def bisect_packages(
         raise UserError("an image of the two has no list of packages")
     found = tuple(manifest.upgrades(texts[0], texts[1]))
     UpgradeStore(images, before.key)  # before the first run it says whether others can be made on that image
-    places = Packages(job.model_copy(update={"source": source}), found, before.key, after.key)
+    places = Packages(job.model_copy(update={"source": source}), Images(before.key, after.key, found))
     folder = runs.resolve() / f"bisect-{cell_name}-{source.short}-{before.key[:12]}-{after.key[:12]}"
     it = Bisect(folder, places, Search(len(found) + 1, votes=votes), new_id, images, _execute)
     it.load()

@@ -12,11 +12,11 @@ import click
 
 from oscar_steps import manifest
 from oscar_steps.bisect.compare import Side
+from oscar_steps.bisect.images import Images
 from oscar_steps.bisect.search import Answer, Ask, Run, Search, Seen
 from oscar_steps.bisect.seen import is_fault, other_faults, seen, seen_of_image
 from oscar_steps.errors import FarmError, SourceError, UserError
 from oscar_steps.job import JOB_FILE, Job, Source
-from oscar_steps.manifest import Upgrade, versions_of
 from oscar_steps.sources.externals import Memory
 from oscar_steps.sources.resolve import externals_at
 from oscar_steps.sources.source import Patch
@@ -105,32 +105,23 @@ def patch_refused(verdict: Verdict) -> bool:
 
 @dataclass(frozen=True)
 class Packages:
-    """One source on the old image, with more and more of the upgrades, and at last on the new image."""
+    """One source on each of the images."""
 
     template: Job
-    upgrades: tuple[Upgrade, ...]
-    old: str
-    """The old image's key."""
-    new: str
+    images: Images
 
     @property
     def names(self) -> tuple[str, ...]:
-        rest = f"what else differs in the image {self.new[:12]}"
-        return (f"the image {self.old[:12]}", *map(str, self.upgrades), rest)
-
-    def _image(self, position: int) -> dict[str, Any]:
-        if position > len(self.upgrades):
-            return {"image_key": self.new, "image_versions": {}}
-        return {"image_key": self.old, "image_versions": versions_of(self.upgrades[:position])}
+        return self.images.names
 
     def place(self, job: Job) -> int | None:
         if (job.cell, job.source.identity) != (self.template.cell, self.template.source.identity):
             return None
         theirs = {"image_key": job.image_key, "image_versions": job.image_versions}
-        return next((n for n in range(len(self.upgrades) + 2) if self._image(n) == theirs), None)
+        return next((n for n in range(len(self.names)) if self.images.wanted(n) == theirs), None)
 
     def job(self, position: int, done: Sequence[tuple[int, Verdict]]) -> Job:  # noqa: ARG002 - each has its own image
-        return self.template.model_copy(update=self._image(position))
+        return self.template.model_copy(update=self.images.wanted(position))
 
     def seen(self, verdict: Verdict, bad: Verdict | None) -> Seen:
         return seen_of_image(verdict, bad)

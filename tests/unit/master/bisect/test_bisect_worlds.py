@@ -13,13 +13,14 @@ from buildbot.process.results import EXCEPTION, FAILURE, SUCCESS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oscar_steps.bisect.images import Images
 from oscar_steps.bisect.search import LIMIT
 from oscar_steps.job import JOB_FILE
 from oscar_steps.manifest import MANIFEST_FILE, digest
 from oscar_steps.master.bisect.case import Case
 from oscar_steps.master.bisect.letter import _elsewhere
 from oscar_steps.master.bisect.service import PRIORITY
-from oscar_steps.master.bisect.worlds import Elsewhere, Images, Worlds
+from oscar_steps.master.bisect.worlds import Elsewhere, Worlds
 from oscar_steps.master.history.record import FARM, NOT_COUNTED, RECIPE
 from oscar_steps.master.schedules.names import IMAGE_WANTED, ONLY_ON
 from oscar_steps.master.web.run_files import RUNS
@@ -164,8 +165,9 @@ def test_the_command_for_a_person_reads_git_from_where_it_is() -> None:
     red = Verdict.model_validate(verdict(BAD, Outcome.FAILED))
     good = replace(result(GOOD_BUILD, "passed"), url=url, revision=commit)
     case = Case(1, 1, "cell", 1, red, good, (), {"branch": "git/oscar/main"}, {})
-    images = Images(OLD_IMAGE, NEW_IMAGE, "w1", ())
-    text = "\n".join(_elsewhere(Elsewhere(Worlds(images=images)), case))
+    images = Images(OLD_IMAGE, NEW_IMAGE, ())
+    text = "\n".join(_elsewhere(Elsewhere(Worlds(images=images, worker="w1")), case))
+    assert "on the worker w1: " in text
     assert f"--cell cell --url {url} --git --revision {commit}" in text
 
 
