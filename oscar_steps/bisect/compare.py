@@ -19,7 +19,7 @@ _PACKAGES = 20
 _SHOWN = 8
 _LONGEST_VALUE = 60
 _NO_SETTINGS = ("run_id", "cell", "source", "image_key", "known_issues")
-"""Of a job: what is told otherwise, and what decides nothing."""
+"""Fields of a job that are not compared as settings: they have lines of their own, or they decide nothing."""
 _NOTABLE_SECONDS = 20.0
 _NOTABLE_FACTOR = 1.5
 

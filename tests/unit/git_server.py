@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Repository:
     def url(self) -> str:
         return f"file://{self.path}"
 
-    def git(self, *words: str, stdin: bytes = b"", inside: bool = True, **environment: str) -> str:
+    def git(self, *words: str, stdin: bytes = b"", inside: bool = True, environment: Mapping[str, str] = {}) -> str:
         where = [f"--git-dir={self.path}"] if inside else []
         run = subprocess.run(
             ["git", *where, *words],
@@ -33,7 +33,7 @@ class Repository:
             capture_output=True,
             check=True,
             timeout=60,
-            env=git_environment() | environment,
+            env=git_environment() | dict(environment),
         )
         return run.stdout.decode("utf-8", "replace").strip()
 
@@ -76,7 +76,7 @@ class Repository:
         who |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in who.items()}
         self.git(f"--work-tree={folder}", "add", "--all", "--force", "--", str(folder))
         tree, tip = self.git("write-tree"), self.tip(branch)
-        made = self.git("commit-tree", tree, *(("-p", tip) if tip else ()), stdin=b"a folder", **who)
+        made = self.git("commit-tree", tree, *(("-p", tip) if tip else ()), stdin=b"a folder", environment=who)
         self.git("update-ref", f"refs/heads/{branch}", made)
         return made
 
@@ -91,7 +91,7 @@ class Repository:
     def commit_tree(self, tree: str, *, branch: str = "main") -> str:
         """A commit of a tree on top of a branch. Gives its id."""
         who = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        made = self.git("commit-tree", tree, "-p", self.tip(branch), stdin=b"many", **who)
+        made = self.git("commit-tree", tree, "-p", self.tip(branch), stdin=b"many", environment=who)
         self.git("update-ref", f"refs/heads/{branch}", made)
         return made
 

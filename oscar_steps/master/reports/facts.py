@@ -62,7 +62,7 @@ from oscar_steps.words import UNSTABLE
 _LOOK_BACK = 20
 _MOST_NIGHTS = 200
 _MOST_BLAMED = 100
-"""So many people may hear of one build: whoever pushes a history of years at once does not write to all its authors."""
+"""At most this many people get mail about one build. Somebody may push a history of years at once."""
 _FARMS_OWN = "the farm or a host failed"
 _NOT_OSCAR = {
     Category.DISTRIBUTION: "the distribution's packages are broken",

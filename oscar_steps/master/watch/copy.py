@@ -225,7 +225,7 @@ class Copy:
         return {*output.decode().split()}
 
     async def commit(self, identity: str, branch: str) -> GitCommit:
-        """All that is told of a commit, whose branch the farm calls so."""
+        """What git knows of a commit. `branch` is the farm's name of its branch."""
         parts, is_whole = await self._log(identity, *_NAMES)
         if len(parts) < _HEAD_PARTS:
             parts, is_whole = (await self._log(identity, "--no-patch"))[0][:_HEAD_PARTS], False

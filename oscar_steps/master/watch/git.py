@@ -2,8 +2,8 @@
 
 A branch is the chain of its first parents, and what a merge brings is the merge's. Of each branch the last commit that
 is stored is noted in a file (its mark), after it is stored; what the database has already is not stored once more. So a
-master may be killed between any two steps. Where a branch does not go on from its mark (a force push, another
-repository in its place) its tip is tested and the operator is told.
+master may be killed between any two steps. If a branch does not go on from its mark (a force push, another
+repository at the address), the poller tests its tip and mails the operator.
 """
 
 from __future__ import annotations

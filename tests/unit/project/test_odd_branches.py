@@ -44,9 +44,9 @@ class OddBranches(unittest.TestCase):  # type: ignore[misc]
         self.folder = Path(scratch.name)
         self.repository = Repository(self.folder / "oscar")
         self.repository.put(
-            {"trunk/install_cluster": "#!/bin/sh\n", "trunk/lib/": "", "shared/f": "1\n", "branches/": ""}
+            {"trunk/install_cluster": "#!/bin/sh\n", "trunk/lib/": "", "common/f": "1\n", "branches/": ""}
         )
-        self.repository.externals("trunk", "^/shared ext")
+        self.repository.externals("trunk", "^/common ext")
         self.repository.commit()
         server = served(self.folder)
         self.url = f"{server.__enter__()}/oscar"

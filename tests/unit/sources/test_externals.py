@@ -88,7 +88,7 @@ def test_a_line_that_svn_refuses_or_that_leads_out_of_the_tree_is_quoted(line: s
 @pytest.mark.parametrize(
     ("address", "whole"),
     [
-        ("^/shared/a", f"{ROOT}/shared/a"),
+        ("^/common/a", f"{ROOT}/common/a"),
         ("^/../other/trunk", "https://svn.example.org/svn/other/trunk"),
         ("../doc", f"{ROOT}/trunk/doc"),
         ("../../../more//x/./", "https://svn.example.org/svn/more/x"),
@@ -109,7 +109,7 @@ def test_an_address_is_made_whole_as_svn_does(address: str, whole: str) -> None:
         "../../../../../../x",
         "^/a/../b",
         "/../x",
-        "shared/a",
+        "common/a",
         "",
         "http://[::1/x",
         "//[/x",
@@ -143,7 +143,7 @@ def test_only_the_repositorys_own_server_is_asked() -> None:
 def repository(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "oscar")
     made.put({"trunk/install_cluster": "x\n", "trunk/lib/": "", "trunk/a b/\u00fc/": "", "branches/": ""})
-    made.put({"shared/one/f": "1\n", "shared/two/deep/f": "2\n", "caf\u00e9/50% off @home/f": "3\n"})
+    made.put({"common/one/f": "1\n", "common/two/deep/f": "2\n", "caf\u00e9/50% off @home/f": "3\n"})
     return made
 
 
@@ -170,14 +170,14 @@ _ITEMS = ("url", "last-changed-revision")
 
 def test_all_forms_lead_to_what_svns_own_checkout_gets(repository: Repository, url: str, tmp_path: Path) -> None:
     lines = (
-        "^/shared/one one\nold/two -r2 ^/shared/two\n-r 2 ^/shared/two@3 two/pinned\n../shared/one up\n"
-        f"//{url.removeprefix('svn://')}/shared/one scheme\n/oscar/shared/one server\n{url}/shared/one whole\n"
-        '"^/caf\u00e9/50% off @home@" "a caf\u00e9"\n^/shared/one/f@HEAD file\n'
+        "^/common/one one\nold/two -r2 ^/common/two\n-r 2 ^/common/two@3 two/pinned\n../common/one up\n"
+        f"//{url.removeprefix('svn://')}/common/one scheme\n/oscar/common/one server\n{url}/common/one whole\n"
+        '"^/caf\u00e9/50% off @home@" "a caf\u00e9"\n^/common/one/f@HEAD file\n'
     )
     repository.externals("trunk", lines)
-    repository.externals("trunk/a b/\u00fc", "^/shared/two inner")
+    repository.externals("trunk/a b/\u00fc", "^/common/two inner")
     repository.put({"trunk/VERSION": "1\n"})
-    number = repository.put({"shared/one/f": "4\n"})
+    number = repository.put({"common/one/f": "4\n"})
     found = externals_at(f"{url}/trunk", str(number))
     made = as_svn_has_it(tmp_path / "co", f"{url}/trunk", number, [each.path for each in found])
     assert {each.path: (each.url, each.revision) for each in found} == made
@@ -188,21 +188,21 @@ def test_all_forms_lead_to_what_svns_own_checkout_gets(repository: Repository, u
 def test_another_revision_of_an_external_is_another_build_and_a_commit_elsewhere_is_not(
     repository: Repository, url: str, tmp_path: Path
 ) -> None:
-    repository.externals("trunk", "^/shared/one one\n-r2 ^/shared/two two")
+    repository.externals("trunk", "^/common/one one\n-r2 ^/common/two two")
     number = str(repository.commit())
 
     def identity() -> str:
         return exact(source_as_asked(f"{url}/trunk", number), tmp_path).identity
 
     first = identity()
-    repository.put({"branches/x": "x\n", "shared/two/deep/f": "5\n"})
+    repository.put({"branches/x": "x\n", "common/two/deep/f": "5\n"})
     assert identity() == first
-    repository.put({"shared/one/f": "5\n"})
+    repository.put({"common/one/f": "5\n"})
     assert identity() != first
 
 
 def test_a_folder_that_came_with_its_parents_copy_is_there_at_its_revision(repository: Repository, url: str) -> None:
-    repository.svn("copy", "--quiet", "shared", "copied")
+    repository.svn("copy", "--quiet", "common", "copied")
     made = repository.commit()
     repository.externals("trunk", "^/copied/two/deep deep")
     (external,) = externals_at(f"{url}/trunk", str(repository.commit()))
@@ -211,8 +211,8 @@ def test_a_folder_that_came_with_its_parents_copy_is_there_at_its_revision(repos
 
 
 def test_externals_of_externals_are_externals_too(repository: Repository, url: str, tmp_path: Path) -> None:
-    repository.externals("shared/one", "../two two")
-    repository.externals("trunk", "^/shared/one one")
+    repository.externals("common/one", "../two two")
+    repository.externals("trunk", "^/common/one one")
     number = repository.commit()
     found = externals_at(f"{url}/trunk", str(number))
     assert [each.path for each in found] == ["one", "one/two"]
@@ -225,18 +225,18 @@ def test_externals_of_externals_are_externals_too(repository: Repository, url: s
         ("^/trunk again", "contains itself, so no checkout ends"),
         ("^/ all", "contains itself, so no checkout ends"),
         ("^/nowhere x", "nowhere"),
-        ("-r1 ^/shared/one x", "shared/one"),
-        ("^/shared/one x\n^/shared/two x", "two externals want to be at 'x'"),
-        ("^/shared/one x y", "'^/shared/one x y': it has to be an address and a path"),
+        ("-r1 ^/common/one x", "common/one"),
+        ("^/common/one x\n^/common/two x", "two externals want to be at 'x'"),
+        ("^/common/one x y", "'^/common/one x y': it has to be an address and a path"),
         ("^/../../x y", "it leads above the top"),
-        ("shared/one x", "an address begins with"),
+        ("common/one x", "an address begins with"),
     ],
 )
 def test_externals_that_nobody_can_check_out_are_one_sentence(
     repository: Repository, url: str, lines: str, words: str
 ) -> None:
     # svn's own client would refuse to commit some of these; a server takes them all.
-    repository.svn("propset", "--quiet", "--force", "svn:externals", "^/shared/one x", "trunk")
+    repository.svn("propset", "--quiet", "--force", "svn:externals", "^/common/one x", "trunk")
     repository.commit()
     number = _raw_property(repository, lines)
     with pytest.raises(SourceError) as caught:
@@ -264,13 +264,13 @@ def test_what_is_pinned_is_had_after_its_origin_was_removed_and_branches_have_th
 ) -> None:
     """A history that another project tests its own reading of externals with, in short."""
     repository.put({"trunk/sub/": ""})
-    repository.externals("trunk", "# first\n\n^/shared/one deps/one\n    \n-r2 ^/shared/two@2 deps/two\n")
-    repository.externals("trunk/sub", "^/shared/one deps/one")
+    repository.externals("trunk", "# first\n\n^/common/one deps/one\n    \n-r2 ^/common/two@2 deps/two\n")
+    repository.externals("trunk/sub", "^/common/one deps/one")
     repository.commit()
     repository.svn("copy", "--quiet", "trunk", "branches/b")
     repository.svn("propdel", "--quiet", "svn:externals", "branches/b/sub")
     repository.commit()
-    repository.svn("remove", "--quiet", "shared/two")
+    repository.svn("remove", "--quiet", "common/two")
     number, memory = repository.commit(), Memory()
     for branch, paths in (
         ("trunk", ["deps/one", "deps/two", "sub/deps/one"]),
@@ -292,7 +292,7 @@ def test_a_chain_of_old_revisions_ends(repository: Repository, url: str) -> None
 def test_another_server_is_named_and_never_asked(
     repository: Repository, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = "svn://elsewhere.example.org/x a\n-r5 https://elsewhere.example.org/y@9 b\nfile:///etc c\n^/shared/one d"
+    lines = "svn://elsewhere.example.org/x a\n-r5 https://elsewhere.example.org/y@9 b\nfile:///etc c\n^/common/one d"
     repository.externals("trunk", lines)
     asked: list[str] = []
     real = resolve.run_svn
@@ -303,7 +303,7 @@ def test_another_server_is_named_and_never_asked(
         "b from https://elsewhere.example.org/y@5",
         "c from file:///etc@HEAD",
     ]
-    assert found[3] == External(path="d", url=f"{url}/shared/one", revision="2")
+    assert found[3] == External(path="d", url=f"{url}/common/one", revision="2")
     assert not any("elsewhere" in word or "/etc" in word for word in asked)
 
 
@@ -329,7 +329,7 @@ def asked_for(url: str, revision: int, memory: Memory) -> tuple[list[str], tuple
 
 def test_a_tree_is_read_again_only_where_a_folder_or_its_properties_changed(repository: Repository, url: str) -> None:
     memory, trunk = Memory(), f"{url}/trunk"
-    repository.externals("trunk/lib", "^/shared/one/f f")
+    repository.externals("trunk/lib", "^/common/one/f f")
     first = repository.commit()
     commands, found = asked_for(trunk, first, memory)
     assert commands == ["info", *_READ, "log", "info"]
@@ -360,7 +360,7 @@ def test_a_tree_that_is_read_quickly_has_all_externals_that_its_folders_have(
     """Whatever the folders' names and the properties' texts are, and however the branch was made."""
     repository.put({f"trunk/{name}/": "" for name in _ODD})
     for number, name in enumerate(_ODD):
-        text = "^/shared/one o\n# x\n\n#Property changes on: b\n"[: 15 if number % 2 else None]
+        text = "^/common/one o\n# x\n\n#Property changes on: b\n"[: 15 if number % 2 else None]
         repository.externals(f"trunk/{name}" + "@" * ("@" in name), text)
     repository.svn("propset", "--quiet", "svn:ignore", "Property changes on: lib\nAdded: svn:externals\n", "trunk/lib")
     repository.commit()
@@ -382,7 +382,7 @@ def test_more_folders_with_externals_than_fit_a_question_are_asked_in_turn(
     monkeypatch.setattr(externals, "_AT_ONCE", 3)
     repository.put({f"trunk/d{number}/": "" for number in range(7)})
     for number in range(7):
-        repository.externals(f"trunk/d{number}", "^/shared/one/f f")
+        repository.externals(f"trunk/d{number}", "^/common/one/f f")
     commands, found = asked_for(f"{url}/trunk", repository.commit(), Memory())
     assert [each.path for each in found] == [f"d{number}/f" for number in range(7)]
     assert commands[:6] == ["info", "list", "diff", "propget", "propget", "propget"]

@@ -25,8 +25,8 @@ from tests.unit.svn_server import Repository, served
 @pytest.fixture(scope="module")
 def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apache]:
     repository = Repository(tmp_path_factory.mktemp("svn") / "oscar")
-    repository.put({"trunk/install_cluster": "x\n", "shared/f": "1\n"})
-    repository.externals("trunk", "^/shared lib")
+    repository.put({"trunk/install_cluster": "x\n", "common/f": "1\n"})
+    repository.externals("trunk", "^/common lib")
     repository.commit()
     server = Apache(repository.place)
     yield server
@@ -110,7 +110,7 @@ def test_with_its_login_the_farm_finds_revision_and_externals_and_shows_nobody_a
     places = {**secrets, "ca": apache.authorities, "p12": apache.client}
     host(apache.url[way], **{name: places.get(value, value) for name, value in settings.items()})
     source = exact(source_as_asked(f"{apache.url[way]}/trunk", "HEAD"), tmp_path)
-    assert [str(each) for each in source.externals] == [f"lib from {apache.url[way]}/shared@1"]
+    assert [str(each) for each in source.externals] == [f"lib from {apache.url[way]}/common@1"]
     assert "--non-interactive" in seen.read_text()
     assert PASSWORD not in seen.read_text() and PASSPHRASE not in seen.read_text()
     for path in (tmp_path / "cache").rglob("*"):

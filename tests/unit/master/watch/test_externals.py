@@ -27,8 +27,8 @@ class WithServer(unittest.TestCase):  # type: ignore[misc]
         self.addCleanup(scratch.cleanup)
         self.folder = Path(scratch.name)
         self.repository = Repository(self.folder / "oscar")
-        self.repository.put({"trunk/install_cluster": "x\n", "shared/f": "1\n"})
-        self.repository.externals("trunk", "^/shared lib")
+        self.repository.put({"trunk/install_cluster": "x\n", "common/f": "1\n"})
+        self.repository.externals("trunk", "^/common lib")
         self.repository.commit()
         server = served(self.folder)
         self.url = f"{server.__enter__()}/oscar"
@@ -48,7 +48,7 @@ class WithServer(unittest.TestCase):  # type: ignore[misc]
 
     async def test_all_cells_of_a_commit_read_the_tree_once(self) -> None:
         found = await defer.gatherResults([defer.ensureDeferred(self.source()) for _ in range(4)])
-        assert {str(source.externals[0]) for source in found} == {f"lib from {self.url}/shared@1"}
+        assert {str(source.externals[0]) for source in found} == {f"lib from {self.url}/common@1"}
         assert len({source.identity for source in found}) == 1
         assert self.commands.count("list") == 2, "that of the trunk, and that of its external"
 

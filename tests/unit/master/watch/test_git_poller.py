@@ -513,7 +513,8 @@ class AtGit(unittest.TestCase):  # type: ignore[misc]
     async def test_a_build_tests_the_tip_a_tag_or_a_commit_exactly(self) -> None:
         first = self.commit()
         tip = self.commit()
-        self.repository.git("tag", "-a", "-m", "x", "rel-1", first, GIT_COMMITTER_NAME="x", GIT_COMMITTER_EMAIL="x@y")
+        who = {"GIT_COMMITTER_NAME": "x", "GIT_COMMITTER_EMAIL": "x@y"}
+        self.repository.git("tag", "-a", "-m", "x", "rel-1", first, environment=who)
         site = Site.model_validate({"git": [{"name": "oscar", "url": self.repository.url}], "worker": [{"name": "w"}]})
 
         async def exact(branch: str, revision: str = "") -> tuple[str, str]:

@@ -165,11 +165,11 @@ def test_all_runs_have_the_first_ones_image(ask: Callable[..., Result]) -> None:
 def tree(tmp_path: Path) -> SubversionRepository:
     """Trunk r2 to r9, of which r4 brings one external and r6 another one; what they are changes with r5."""
     made = SubversionRepository(tmp_path / "oscar")
-    made.put({"trunk/install_cluster": "1\n", "shared/one/f": "1\n", "shared/two/f": "1\n"})
+    made.put({"trunk/install_cluster": "1\n", "common/one/f": "1\n", "common/two/f": "1\n"})
     for number in range(2, 10):
-        made.put({"trunk/install_cluster": f"{number}\n"} | ({"shared/one/f": "5\n"} if number == 5 else {}))
+        made.put({"trunk/install_cluster": f"{number}\n"} | ({"common/one/f": "5\n"} if number == 5 else {}))
         if number in (3, 5):
-            made.externals("trunk", "^/shared/one one\n" + ("-r1 ^/shared/two two\n" if number == 5 else ""))
+            made.externals("trunk", "^/common/one one\n" + ("-r1 ^/common/two two\n" if number == 5 else ""))
     return made
 
 
@@ -200,7 +200,7 @@ def test_a_revision_whose_externals_nobody_can_check_out_is_not_tested_and_its_n
 ) -> None:
     tree.externals("trunk", "^/nowhere two")
     tree.commit()
-    tree.externals("trunk", "^/shared/two two")
+    tree.externals("trunk", "^/common/two two")
     for number in range(11, 14):
         tree.put({"trunk/install_cluster": f"{number}\n"})
     runs = Runs(broken_since(12))
@@ -217,7 +217,7 @@ def test_a_search_goes_on_with_the_externals_that_it_began_with(
     first, second = Runs(broken_since(6)), Runs(broken_since(6))
     words = ("bisect", "2", "9", "--cell", CELL, "--url", f"{tree.place.as_uri()}/trunk")
     ask(first, *words)
-    tree.put({"shared/one/f": "later\n"})
+    tree.put({"common/one/f": "later\n"})
     result = ask(second, *words)
     assert f"{len(first.jobs)} runs are there already" in result.output
     assert second.jobs == []

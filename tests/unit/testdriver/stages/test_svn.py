@@ -37,9 +37,9 @@ def svn_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "oscar")
-    made.put({"trunk/install_cluster": "x\n", "trunk/lib/": "", "shared/a@1/f": "1\n", "shared/in/f": "1\n"})
-    made.externals("shared/a@1@", "../in in")
-    made.externals("trunk/lib", "^/shared/a@1@ 'deep/my @1'\n^/shared/in/f@ 'f@2'")
+    made.put({"trunk/install_cluster": "x\n", "trunk/lib/": "", "common/a@1/f": "1\n", "common/in/f": "1\n"})
+    made.externals("common/a@1@", "../in in")
+    made.externals("trunk/lib", "^/common/a@1@ 'deep/my @1'\n^/common/in/f@ 'f@2'")
     made.commit()
     return made
 
@@ -73,18 +73,18 @@ def test_a_checkout_gets_the_externals_of_its_job_whatever_was_committed_since(
 ) -> None:
     source = exact(source_as_asked(f"{url}/trunk", "HEAD"), tmp_path)
     assert [each.path for each in source.externals] == ["lib/deep/my @1", "lib/deep/my @1/in", "lib/f@2"]
-    repository.put({"shared/a@1/f": "2\n", "shared/in/f": "2\n"})
+    repository.put({"common/a@1/f": "2\n", "common/in/f": "2\n"})
     said = brought(server, tmp_path, source)
     assert str(said).endswith("with 3 externals")
     home = tmp_path / "home/lib"
     assert [(home / name).read_text() for name in ("deep/my @1/f", "deep/my @1/in/f", "f@2")] == ["1\n"] * 3
-    assert svn_tool("svn", "info", "--show-item", "url", f"{home}/deep/my @1@").strip() == f"{url}/shared/a@1"
+    assert svn_tool("svn", "info", "--show-item", "url", f"{home}/deep/my @1@").strip() == f"{url}/common/a@1"
 
 
 def test_a_job_that_names_no_externals_gets_those_of_today(
     repository: Repository, url: str, server: Server, tmp_path: Path
 ) -> None:
-    repository.put({"shared/in/f": "2\n"})
+    repository.put({"common/in/f": "2\n"})
     said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2"))
     assert (tmp_path / "home/lib/deep/my @1/in/f").read_text() == "2\n", said
 
@@ -117,10 +117,10 @@ def test_an_external_that_cannot_be_had_is_named(
 
 
 def test_an_external_that_takes_too_long_is_named(url: str, server: Server, tmp_path: Path) -> None:
-    external = External(path="large", url=f"{url}/shared", revision="2")
+    external = External(path="large", url=f"{url}/common", revision="2")
     said = brought(server, tmp_path, Source(url=f"{url}/trunk", revision="2", externals=(external,)), seconds=6)
     assert isinstance(said, StageTimeout)
-    assert f"the head node to check out the external large from {url}/shared@2" in said.sentence
+    assert f"the head node to check out the external large from {url}/common@2" in said.sentence
 
 
 @pytest.fixture
@@ -175,8 +175,8 @@ def test_a_host_with_a_wrong_password_says_so(
     ("external", "words"),
     [
         (External(path="x", url="svn://127.0.0.1:9/x", revision="1"), "on another server, and a host that checks out"),
-        (External(path="out/x", url="{}/shared", revision="2"), "behind a link of the tree, out"),
-        (External(path="out", url="{}/shared", revision="2"), "behind a link of the tree, out"),
+        (External(path="out/x", url="{}/common", revision="2"), "behind a link of the tree, out"),
+        (External(path="out", url="{}/common", revision="2"), "behind a link of the tree, out"),
     ],
     ids=["another server", "behind a link", "over a link"],
 )
