@@ -20,7 +20,7 @@ settings.load_profile("farm")
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """master.cfg, loaded in a test, closes what its process makes from then on."""
-    before = os.umask(0o022)
+    """master.cfg, loaded in a test or for the tests of a module, closes what its process makes from then on."""
+    os.umask(0o022)
     yield
-    os.umask(before)
+    os.umask(0o022)  # not what was there before: a module's own fixture may have closed it already
