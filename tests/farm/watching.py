@@ -12,24 +12,10 @@ from demo.farm import Farm
 from demo.mailsink import MailSink
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.environment import tool_environment
+from tests.apache_head import apache_head
 
-_MODULES = "/usr/lib/apache2/modules"
 _APACHE = """\
-ServerRoot {root}
-ServerName localhost
 Listen {address}
-PidFile {root}/apache2.pid
-ErrorLog {root}/error.log
-DefaultRuntimeDir {root}
-Mutex file:{root} default
-LoadModule mpm_event_module {modules}/mod_mpm_event.so
-LoadModule authz_core_module {modules}/mod_authz_core.so
-LoadModule dav_module {modules}/mod_dav.so
-LoadModule dav_svn_module {modules}/mod_dav_svn.so
-<IfModule unixd_module>
-User nobody
-Group nogroup
-</IfModule>
 <Location /svn>
 DAV svn
 SVNPath {repository}
@@ -52,7 +38,8 @@ class Server:
         address = f"{LOOPBACK}:{self.port}"
         if kind == "apache":
             self.url = f"http://{address}/svn"
-            settings = _APACHE.format(root=self.root, address=address, repository=self.repository, modules=_MODULES)
+            settings = apache_head(self.root, "dav", "dav_svn")
+            settings += _APACHE.format(address=address, repository=self.repository)
             (self.root / "apache.conf").write_text(settings, encoding="utf-8")
             command = ["apache2", "-D", "FOREGROUND", "-f", str(self.root / "apache.conf")]
         else:

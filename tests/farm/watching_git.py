@@ -10,27 +10,12 @@ from pathlib import Path
 from demo.children import Child, run
 from demo.ports import LOOPBACK, accepts, free_port
 from oscar_steps.environment import tool_environment
+from tests.apache_head import apache_head
 from tests.farm.generated_git import Generated, Push, Seen
 from tests.farm.watching import Watching
 
-_MODULES = "/usr/lib/apache2/modules"
 _APACHE = """\
-ServerRoot {root}
-ServerName localhost
 Listen {address}
-PidFile {root}/apache2.pid
-ErrorLog {root}/error.log
-DefaultRuntimeDir {root}
-Mutex file:{root} default
-LoadModule mpm_event_module {modules}/mod_mpm_event.so
-LoadModule authz_core_module {modules}/mod_authz_core.so
-LoadModule alias_module {modules}/mod_alias.so
-LoadModule env_module {modules}/mod_env.so
-LoadModule cgid_module {modules}/mod_cgid.so
-<IfModule unixd_module>
-User nobody
-Group nogroup
-</IfModule>
 ScriptSock {root}/cgisock
 SetEnv GIT_PROJECT_ROOT {root}
 SetEnv GIT_HTTP_EXPORT_ALL 1
@@ -57,7 +42,8 @@ class GitServer:
         address = f"{LOOPBACK}:{self.port}"
         if kind == "apache":
             self.url = f"http://{address}/git/oscar.git"
-            settings = _APACHE.format(root=self.root, address=address, modules=_MODULES)
+            settings = apache_head(self.root, "alias", "env", "cgid")
+            settings += _APACHE.format(root=self.root, address=address)
             (self.root / "apache.conf").write_text(settings, encoding="utf-8")
             command = ["apache2", "-D", "FOREGROUND", "-f", str(self.root / "apache.conf")]
         else:

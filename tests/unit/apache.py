@@ -17,22 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from tests.apache_head import apache_head
+
 USER, PASSWORD, PASSPHRASE = "farm", "pass word & <%s> 'ü", "client secret %(x)s #1"
-_MODULES = "/usr/lib/apache2/modules"
-_NAMES = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "ssl", "dav", "dav_svn")
-_HEAD = """\
-ServerRoot {root}
-ServerName localhost
-PidFile {root}/apache2.pid
-ErrorLog {root}/error.log
-DefaultRuntimeDir {root}
-Mutex file:{root} default
-SSLSessionCache none
-<IfModule unixd_module>
-User nobody
-Group nogroup
-</IfModule>
-"""
+_NAMES = ("authn_core", "authn_file", "authz_user", "auth_basic", "ssl", "dav", "dav_svn")
 _HOST = """\
 Listen 127.0.0.1:{port}
 <VirtualHost 127.0.0.1:{port}>
@@ -132,8 +120,7 @@ class Apache:
             "open": ("good", "", "Require all granted"),
             "client": ("good", ask, "Require all granted"),
         }
-        loads = [f"LoadModule {name}_module {_MODULES}/mod_{name}.so\n" for name in _NAMES]
-        text = "".join(loads) + _HEAD.format(root=self.root)
+        text = apache_head(self.root, *_NAMES) + "SSLSessionCache none\n"
         for way, (certificate, more, rule) in ways.items():
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
